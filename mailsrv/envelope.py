@@ -1,0 +1,26 @@
+"""The envelope of one mail transaction: what was agreed before the content (RFC 5321 2.3.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mailsrv.address import Path
+
+
+@dataclass(slots=True)
+class Envelope:
+    """Who sends what to whom, as the SMTP conversation said it.
+
+    ``client`` is the peer's address as text ("192.0.2.1", "2001:db8::1"); ``helo`` the name it
+    gave; ``protocol`` the keyword for the Received field's "with" clause (RFC 3848, RFC 6531).
+    """
+
+    client: str
+    helo: str
+    protocol: str
+    id: str
+    reverse_path: Path
+    forward_paths: list[Path] = field(default_factory=list)
+    size_declared_octets: int | None = None
+    body: str = "7BIT"
+    smtputf8: bool = False

@@ -1,0 +1,190 @@
+"""Every reply the server can say, in one place (RFC 5321 section 4.2, RFC 3463).
+
+A ``Reply`` is encoded once, when it is made; fixed replies are made at import, so that saying
+one costs nothing.  Text that comes from outside is reduced to printable ASCII before it is put
+into a reply: a peer must never write our lines for us.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+TEXT_OCTETS_MAX = 400
+"""RFC 5321 section 4.5.3.1.5: a reply line has 512 octets at most, CRLF and codes included."""
+
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply: its code, its enhanced status code ("" where RFC 2034 allows none), its lines.
+
+    ``wire`` is what goes to the socket.
+    """
+
+    code: int
+    enhanced: str
+    lines: tuple[str, ...]
+    wire: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        status = f"{self.enhanced} " if self.enhanced else ""
+        last = len(self.lines) - 1
+        text = "".join(
+            f"{self.code}{'-' if number < last else ' '}{status}{line}\r\n"
+            for number, line in enumerate(self.lines)
+        )
+        object.__setattr__(self, "wire", text.encode("ascii"))
+
+    @property
+    def positive(self) -> bool:
+        """True for 2yz and 3yz."""
+        return self.code < 400
+
+    def __str__(self) -> str:
+        return self.wire.decode("ascii").rstrip("\r\n")
+
+
+def reply(code: int, enhanced: str, *lines: str) -> Reply:
+    """Make a reply; each line is reduced to printable ASCII and cut to ``TEXT_OCTETS_MAX``."""
+    return Reply(code, enhanced, tuple(printable(line) for line in lines))
+
+
+def printable(text: str) -> str:
+    """``text`` with everything but printable ASCII replaced by "?", cut to the line's bound."""
+    return _UNPRINTABLE.sub("?", text[:TEXT_OCTETS_MAX])
+
+
+# -- fixed replies --------------------------------------------------------------------------------
+
+OK = reply(250, "2.0.0", "Ok")
+SENDER_OK = reply(250, "2.1.0", "Ok")
+RECIPIENT_OK = reply(250, "2.1.5", "Ok")
+START_CONTENT = reply(354, "", "End data with <CR><LF>.<CR><LF>")
+BYE = reply(221, "2.0.0", "Bye")
+CANNOT_VERIFY = reply(252, "2.5.0", "Cannot verify the user; send mail and see")
+NO_EXPANSION = reply(502, "5.5.1", "Error: lists are not expanded here")
+HELP = reply(
+    214,
+    "2.0.0",
+    "Commands: EHLO HELO MAIL RCPT DATA RSET NOOP VRFY EXPN HELP QUIT",
+    "See RFC 5321",
+)
+
+UNKNOWN_COMMAND = reply(500, "5.5.2", "Error: command not recognized")
+LINE_TOO_LONG = reply(500, "5.5.2", "Error: command line too long")
+BARE_LF_COMMAND = reply(500, "5.5.2", "Error: command line ended in a bare <LF>; end it in <CR><LF>")
+CONTROL_CHARACTER = reply(501, "5.5.2", "Error: control character in command")
+NOT_ASCII = reply(501, "5.5.2", "Error: octets above 127 that are not UTF-8 in command")
+BAD_SYNTAX = reply(501, "5.5.4", "Error: bad parameters")
+NEED_ARGUMENT = reply(501, "5.5.4", "Error: this command needs an argument")
+NO_ARGUMENT = reply(501, "5.5.4", "Error: this command takes no argument")
+BAD_HELO = reply(501, "5.5.4", "Error: that is no domain name or address literal")
+MAIL_SYNTAX = reply(501, "5.5.4", "Syntax: MAIL FROM:<address> [SIZE=n] [BODY=7BIT|8BITMIME] [SMTPUTF8]")
+RCPT_SYNTAX = reply(501, "5.5.4", "Syntax: RCPT TO:<address>")
+BAD_SENDER_ADDRESS = reply(501, "5.1.7", "Error: bad sender address syntax")
+BAD_RECIPIENT_ADDRESS = reply(501, "5.1.3", "Error: bad recipient address syntax")
+UNKNOWN_PARAMETER = reply(555, "5.5.4", "Error: parameter not recognized or not implemented")
+BAD_SIZE = reply(501, "5.5.4", "Error: SIZE takes a number of at most 20 digits")
+BAD_BODY = reply(501, "5.5.4", "Error: BODY takes 7BIT or 8BITMIME")
+NEED_SMTPUTF8 = reply(553, "5.6.7", "Error: address needs SMTPUTF8, which MAIL did not ask for")
+
+NEED_HELO = reply(503, "5.5.1", "Error: send HELO or EHLO first")
+NEED_MAIL = reply(503, "5.5.1", "Error: need MAIL command")
+NESTED_MAIL = reply(503, "5.5.1", "Error: nested MAIL command")
+NEED_RCPT = reply(503, "5.5.1", "Error: need RCPT command")
+NO_VALID_RECIPIENTS = reply(554, "5.5.1", "Error: no valid recipients")
+
+BARE_LINE_END = reply(
+    550, "5.5.2", "Error: bare <LF> or <CR> in message content; end each line in <CR><LF>"
+)
+LOCAL_ERROR = reply(451, "4.3.0", "Error: local trouble, please try again later")
+STORAGE_FULL = reply(452, "4.3.1", "Error: insufficient system storage")
+DELIVERY_SLOW = reply(451, "4.3.2", "Error: delivery took too long, please try again later")
+
+GREYLISTED = reply(450, "4.2.0", "Greylisted, please try again later")
+SENDER_DOMAIN_UNKNOWN = reply(450, "4.1.8", "Sender address rejected: domain not found")
+SENDER_NULL_MX = reply(550, "5.7.27", "Sender address rejected: its domain accepts no mail")
+RESOLVER_TROUBLE = reply(451, "4.4.3", "Temporary failure in name resolution, please try again later")
+BAD_REPUTATION = reply(550, "5.7.1", "Client refused: bad reputation")
+
+
+# -- replies that carry a name or a number --------------------------------------------------------
+
+
+def greeting(hostname: str) -> Reply:
+    """220, the first thing said (RFC 5321 section 4.2: host name first)."""
+    return reply(220, "", f"{hostname} ESMTP mailsrv")
+
+
+def hello(hostname: str) -> Reply:
+    """The answer to HELO."""
+    return reply(250, "", hostname)
+
+
+def extended_hello(hostname: str, message_octets: int) -> Reply:
+    """The answer to EHLO: a line for each extension (RFC 5321 section 4.1.1.1)."""
+    return reply(
+        250,
+        "",
+        hostname,
+        "PIPELINING",
+        f"SIZE {message_octets}",
+        "8BITMIME",
+        "SMTPUTF8",
+        "ENHANCEDSTATUSCODES",
+    )
+
+
+def queued(envelope_id: str) -> Reply:
+    """250 to the final dot: the message is ours now."""
+    return reply(250, "2.0.0", f"Ok: queued as {envelope_id}")
+
+
+def too_many_recipients(allowed: int) -> Reply:
+    """452, not 552: RFC 5321 section 4.5.3.1.10."""
+    return reply(452, "4.5.3", f"Error: too many recipients, {allowed} allowed in a transaction")
+
+
+def message_too_large(allowed_octets: int) -> Reply:
+    """552 at SIZE and again at the end of data (RFC 1870 section 6.1)."""
+    return reply(552, "5.3.4", f"Error: message exceeds {allowed_octets} octets")
+
+
+def too_many_errors(hostname: str, allowed: int) -> Reply:
+    return reply(421, "4.7.0", f"{hostname} Error: too many errors, {allowed} allowed")
+
+
+def too_many_junk_commands(hostname: str, allowed: int) -> Reply:
+    return reply(
+        421, "4.7.0", f"{hostname} Error: too many commands without mail, {allowed} allowed"
+    )
+
+
+def too_many_transactions(hostname: str, allowed: int) -> Reply:
+    return reply(421, "4.7.0", f"{hostname} Error: {allowed} transactions allowed in a session")
+
+
+def talked_too_early(hostname: str) -> Reply:
+    return reply(
+        554, "5.5.1", f"{hostname} Protocol error: you talked before the greeting was sent"
+    )
+
+
+def not_smtp(what: str) -> Reply:
+    """``what`` names the protocol that was heard."""
+    return reply(554, "5.5.1", f"Protocol error: this is an SMTP server, and that was {what}")
+
+
+def timed_out(hostname: str, limit: str) -> Reply:
+    """``limit`` says which clock ran out, and at how much."""
+    return reply(421, "4.4.2", f"{hostname} Error: timeout exceeded: {limit}")
+
+
+def too_many_connections(hostname: str, limit: str) -> Reply:
+    return reply(421, "4.7.0", f"{hostname} Error: too many connections: {limit}")
+
+
+def shutting_down(hostname: str) -> Reply:
+    return reply(421, "4.3.2", f"{hostname} Service shutting down, please try again later")
