@@ -1,0 +1,187 @@
+"""Paths: the addresses of the envelope and their grammar (RFC 5321 section 4.1.2, RFC 6531).
+
+Each pattern stands below the rule that it obeys.  All repetitions are possessive (``++``,
+``*+``): no input, however hostile, makes the matcher try twice, so a parse takes time in
+proportion to the length of the line.
+
+What is tolerated beyond the grammar, because real senders do it and refusing would lose mail:
+spaces after the colon, a mailbox without its angle brackets, and "_" in domain names.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import NamedTuple
+
+LOCAL_PART_OCTETS_MAX = 64
+"""RFC 5321 section 4.5.3.1.1."""
+DOMAIN_OCTETS_MAX = 255
+"""RFC 5321 section 4.5.3.1.2."""
+PATH_OCTETS_MAX = 256
+"""RFC 5321 section 4.5.3.1.3: brackets, source route and "@" included."""
+LABEL_OCTETS_MAX = 63
+"""RFC 1035 section 2.3.4."""
+
+
+class Path(NamedTuple):
+    """A reverse-path or forward-path as it was written, without source route and brackets.
+
+    The null reverse-path has neither part; the forward-path ``<postmaster>`` has no domain.
+    """
+
+    local: str
+    domain: str
+
+    def __str__(self) -> str:
+        return f"{self.local}@{self.domain}" if self.domain else self.local
+
+
+NULL_PATH = Path("", "")
+"""``<>``: nobody to send a bounce to (RFC 5321 section 4.5.5)."""
+
+
+# -- the grammar ----------------------------------------------------------------------------------
+
+# RFC 6531 section 3.3 adds UTF8-non-ascii to atext, qtextSMTP and sub-domain.  White space,
+# control characters and lone surrogates are no part of any name: they are left out everywhere.
+_NOT_TEXT = r"\x7f-\xa0\s\ud800-\udfff"
+
+# atext (RFC 5322 section 3.2.3): ASCII without controls, space and the specials.
+_ATEXT = rf'[^\x00-\x20"(),.:;<>@\[\\\]{_NOT_TEXT}]'
+
+# Dot-string = Atom *("." Atom); Atom = 1*atext
+_DOT_STRING = rf"{_ATEXT}++(?:\.{_ATEXT}++)*+"
+
+# Quoted-string = DQUOTE *QcontentSMTP DQUOTE
+# qtextSMTP = %d32-33 / %d35-91 / %d93-126; quoted-pairSMTP = %d92 %d32-126
+_QUOTED_STRING = rf'"(?:(?:\x20|[^\x00-\x20"\\{_NOT_TEXT}])|\\[\x20-\x7e])*+"'
+
+# Local-part = Dot-string / Quoted-string
+_LOCAL_PART = rf"(?:{_DOT_STRING}|{_QUOTED_STRING})"
+
+# Domain = sub-domain *("." sub-domain); sub-domain = Let-dig [Ldh-str] / U-label
+# The three full stops that IDNA once read as "." would be labels to us and dots to others.
+_LET_DIG = rf"[^\x00-/:-@\[-^`{{-~\u3002\uff0e\uff61{_NOT_TEXT}]"
+_DOMAIN = rf"{_LET_DIG}++(?:(?:-++|\.){_LET_DIG}++)*+"
+
+# address-literal = "[" ( IPv4-address-literal / IPv6-address-literal ) "]"
+# Its octets are checked by ``ipaddress``.  No General-address-literal tag was ever registered.
+_ADDRESS_LITERAL = r"\[(?:[Ii][Pp][Vv]6:[0-9A-Fa-f:.]{2,45}|[0-9.]{7,15})\]"
+
+# A-d-l = At-domain *( "," At-domain ): the source route, to be ignored (appendix C)
+_ROUTE = rf"@{_DOMAIN}(?:,@{_DOMAIN})*+:"
+
+# Path = "<" [ A-d-l ":" ] Mailbox ">"; Mailbox = Local-part "@" ( Domain / address-literal )
+_PATH = re.compile(
+    rf"\x20*+(<)?+(?(1)(?:{_ROUTE})?+)"
+    rf"({_LOCAL_PART})@({_DOMAIN}|{_ADDRESS_LITERAL})(?(1)>)(?:\x20++|\Z)"
+)
+
+# Reverse-path = Path / "<>"
+_NULL = re.compile(r"\x20*+<>(?:\x20++|\Z)")
+
+# RCPT TO: ( "<Postmaster@" Domain ">" / "<Postmaster>" / Forward-path ), in any case (4.1.1.3)
+_POSTMASTER = re.compile(r"\x20*+(<)?+(postmaster)(?(1)>)(?:\x20++|\Z)", re.IGNORECASE)
+
+# What nearly every path looks like, "<" Dot-string "@" Domain ">" in ASCII, for speed.
+_COMMON = re.compile(
+    r"<([\w!#$%&'*+/=?^`{|}~-]++(?:\.[\w!#$%&'*+/=?^`{|}~-]++)*+)"
+    r"@(\w++(?:(?:-++|\.)\w++)*+)>(?:\x20++|\Z)",
+    re.ASCII,
+)
+
+_WHOLE_DOMAIN = re.compile(_DOMAIN)
+_WHOLE_LITERAL = re.compile(_ADDRESS_LITERAL)
+
+_match_common = _COMMON.match
+
+
+# -- parsing --------------------------------------------------------------------------------------
+
+
+def parse_reverse_path(argument: str) -> tuple[Path, str] | None:
+    """Parse what stands after ``MAIL FROM:``: the path, and the parameters behind it.
+
+    None if it is no reverse-path, or exceeds a bound of RFC 5321 section 4.5.3.1.
+    """
+    return _parse_common(argument) or _parse_null(argument) or _parse_any(argument)
+
+
+def parse_forward_path(argument: str) -> tuple[Path, str] | None:
+    """Parse what stands after ``RCPT TO:``: the path, and the parameters behind it.
+
+    None if it is no forward-path, or exceeds a bound of RFC 5321 section 4.5.3.1.
+    """
+    return _parse_common(argument) or _parse_postmaster(argument) or _parse_any(argument)
+
+
+def _parse_common(argument: str) -> tuple[Path, str] | None:
+    match = _match_common(argument)
+    if match is None:
+        return None
+    local, domain = match.groups()
+    if len(local) > LOCAL_PART_OCTETS_MAX or len(domain) > LABEL_OCTETS_MAX:
+        return None  # it may still be right: the long way will tell
+    return Path(local, domain), argument[match.end() :]
+
+
+def _parse_null(argument: str) -> tuple[Path, str] | None:
+    match = _NULL.match(argument)
+    return None if match is None else (NULL_PATH, argument[match.end() :])
+
+
+def _parse_postmaster(argument: str) -> tuple[Path, str] | None:
+    match = _POSTMASTER.match(argument)
+    return None if match is None else (Path(match[2], ""), argument[match.end() :])
+
+
+def _parse_any(argument: str) -> tuple[Path, str] | None:
+    match = _PATH.match(argument)
+    if match is None:
+        return None
+    local, domain = match[2], match[3]
+    if len(local.encode()) > LOCAL_PART_OCTETS_MAX:
+        return None
+    if len(match[0].strip(" ").encode()) > PATH_OCTETS_MAX:
+        return None
+    if not (_literal_holds(domain) if domain.startswith("[") else _labels_fit(domain)):
+        return None
+    return Path(local, domain), argument[match.end() :]
+
+
+def _labels_fit(domain: str) -> bool:
+    octets = domain.encode()
+    return len(octets) <= DOMAIN_OCTETS_MAX and all(
+        len(label) <= LABEL_OCTETS_MAX for label in octets.split(b".")
+    )
+
+
+def _literal_holds(literal: str) -> bool:
+    """Whether the address in a well-formed literal is one."""
+    try:
+        if literal[1] in "Ii":
+            ipaddress.IPv6Address(literal[len("[IPv6:") : -1])
+        else:
+            ipaddress.IPv4Address(literal[1:-1])
+    except ValueError:
+        return False
+    return True
+
+
+# -- questions ------------------------------------------------------------------------------------
+
+
+def needs_smtputf8(path: Path) -> bool:
+    """Whether the path may only be used after MAIL with SMTPUTF8 (RFC 6531 section 3.4)."""
+    return not (path.local.isascii() and path.domain.isascii())
+
+
+def is_domain(text: str) -> bool:
+    """Whether ``text`` is a Domain, as HELO and EHLO take it; U-labels are allowed."""
+    return _WHOLE_DOMAIN.fullmatch(text) is not None and _labels_fit(text)
+
+
+def is_address_literal(text: str) -> bool:
+    """Whether ``text`` is an address literal: ``[192.0.2.1]`` or ``[IPv6:2001:db8::1]``."""
+    return _WHOLE_LITERAL.fullmatch(text) is not None and _literal_holds(text)
