@@ -74,14 +74,14 @@ HELP = reply(
 
 UNKNOWN_COMMAND = reply(500, "5.5.2", "Error: command not recognized")
 LINE_TOO_LONG = reply(500, "5.5.2", "Error: command line too long")
-BARE_LF_COMMAND = reply(500, "5.5.2", "Error: command line ended in a bare <LF>; end it in <CR><LF>")
+BARE_LF_COMMAND = reply(500, "5.5.2", "Error: command ended in a bare <LF>; end it in <CR><LF>")
 CONTROL_CHARACTER = reply(501, "5.5.2", "Error: control character in command")
 NOT_ASCII = reply(501, "5.5.2", "Error: octets above 127 that are not UTF-8 in command")
-BAD_SYNTAX = reply(501, "5.5.4", "Error: bad parameters")
 NEED_ARGUMENT = reply(501, "5.5.4", "Error: this command needs an argument")
 NO_ARGUMENT = reply(501, "5.5.4", "Error: this command takes no argument")
-BAD_HELO = reply(501, "5.5.4", "Error: that is no domain name or address literal")
-MAIL_SYNTAX = reply(501, "5.5.4", "Syntax: MAIL FROM:<address> [SIZE=n] [BODY=7BIT|8BITMIME] [SMTPUTF8]")
+MAIL_SYNTAX = reply(
+    501, "5.5.4", "Syntax: MAIL FROM:<address> [SIZE=n] [BODY=7BIT|8BITMIME] [SMTPUTF8]"
+)
 RCPT_SYNTAX = reply(501, "5.5.4", "Syntax: RCPT TO:<address>")
 BAD_SENDER_ADDRESS = reply(501, "5.1.7", "Error: bad sender address syntax")
 BAD_RECIPIENT_ADDRESS = reply(501, "5.1.3", "Error: bad recipient address syntax")
@@ -106,7 +106,7 @@ DELIVERY_SLOW = reply(451, "4.3.2", "Error: delivery took too long, please try a
 GREYLISTED = reply(450, "4.2.0", "Greylisted, please try again later")
 SENDER_DOMAIN_UNKNOWN = reply(450, "4.1.8", "Sender address rejected: domain not found")
 SENDER_NULL_MX = reply(550, "5.7.27", "Sender address rejected: its domain accepts no mail")
-RESOLVER_TROUBLE = reply(451, "4.4.3", "Temporary failure in name resolution, please try again later")
+RESOLVER_TROUBLE = reply(451, "4.4.3", "Temporary failure in name resolution, try again later")
 BAD_REPUTATION = reply(550, "5.7.1", "Client refused: bad reputation")
 
 
@@ -150,6 +150,10 @@ def too_many_recipients(allowed: int) -> Reply:
 def message_too_large(allowed_octets: int) -> Reply:
     """552 at SIZE and again at the end of data (RFC 1870 section 6.1)."""
     return reply(552, "5.3.4", f"Error: message exceeds {allowed_octets} octets")
+
+
+def endless_line(hostname: str, allowed_octets: int) -> Reply:
+    return reply(421, "4.7.0", f"{hostname} Error: {allowed_octets} octets without a line end")
 
 
 def too_many_errors(hostname: str, allowed: int) -> Reply:

@@ -42,9 +42,7 @@ class Resolver(Protocol):
 class Reputation(Protocol):
     """Scores clients; higher is worse, 0 is unknown."""
 
-    def ask(
-        self, client: str, helo: str, reverse_path: str, answer: Callable[[int], None]
-    ) -> None:
+    def ask(self, client: str, helo: str, reverse_path: str, answer: Callable[[int], None]) -> None:
         """Call ``answer`` once with the client's score."""
 
 

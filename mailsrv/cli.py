@@ -1,0 +1,175 @@
+"""The command line of ``mailsrv``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import random
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mailsrv import config
+from mailsrv.clock import Clock, SystemClock
+from mailsrv.config import Config, ConfigError
+from mailsrv.discard import DiscardCourier
+from mailsrv.journal import Journal
+from mailsrv.listener import bind
+from mailsrv.maildir import MaildirCourier
+from mailsrv.poll import SelectorPoll
+from mailsrv.seams import Courier
+from mailsrv.server import Server
+from mailsrv.unwired import NoReputation, NoResolver
+
+WRONG_USE = 2
+
+_EPILOG = """\
+Without options mailsrv listens on 127.0.0.1:2525 and delivers to the Maildir "mail" in the
+working directory.  Try it:
+
+  mailsrv serve &
+  curl smtp://127.0.0.1:2525 --mail-from me@example.org --mail-rcpt you@example.org -T letter.txt
+  ls mail/new
+
+Exit status: 0 after an orderly stop (SIGTERM or Ctrl-C), 2 for wrong use or a port in use.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; gives its exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "check-config":
+            loaded = config.load(options.file)
+            for address in loaded.listen:
+                config.parse_address(address)
+            _parse_delivery(loaded.delivery)
+            print(f"{options.file}: good")
+            return 0
+        return _serve(_config_of(options))
+    except ConfigError as error:
+        print(f"mailsrv: {error}", file=sys.stderr)
+        return WRONG_USE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mailsrv",
+        description="An SMTP server that receives mail from an internet that ignores the rules.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="receive mail",
+        description="Receive mail.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve.add_argument("--config", type=Path, metavar="FILE", help="settings, in TOML")
+    serve.add_argument(
+        "--listen",
+        action="append",
+        metavar="HOST:PORT",
+        help="where to listen; may be given several times; port 0 takes any free port "
+        f"(default: {config.LISTEN_DEFAULT[0]})",
+    )
+    serve.add_argument(
+        "--delivery",
+        metavar="HOW",
+        help="maildir=DIR, or discard, which throws accepted mail away "
+        f"(default: {config.DELIVERY_DEFAULT})",
+    )
+    check = commands.add_parser("check-config", help="check a configuration file")
+    check.add_argument("file", type=Path, metavar="FILE")
+    return parser
+
+
+def _config_of(options: argparse.Namespace) -> Config:
+    loaded = config.load(options.config) if options.config else Config()
+    if options.listen:
+        loaded = dataclasses.replace(loaded, listen=tuple(options.listen))
+    if options.delivery is not None:
+        loaded = dataclasses.replace(loaded, delivery=options.delivery)
+    return loaded
+
+
+def _parse_delivery(text: str) -> tuple[str, str]:
+    how, _, where = text.partition("=")
+    if (how, bool(where)) not in (("maildir", True), ("discard", False)):
+        raise ConfigError(f"delivery {text!r}: takes maildir=DIR or discard")
+    return how, where
+
+
+def _serve(loaded: Config) -> int:
+    clock = SystemClock()
+    courier, delivery = _courier_of(loaded, clock)
+    sockets = [_bind(address) for address in loaded.listen]
+    server = Server(
+        loaded.settings,
+        clock=clock,
+        poll=SelectorPoll(clock),
+        random=random.SystemRandom(),
+        resolver=NoResolver(),
+        reputation=NoReputation(),
+        courier=courier,
+        journal=Journal(clock, sys.stderr.write),
+    )
+    for sock in sockets:
+        host, port = server.listen(sock).address
+        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        print(f"mailsrv: listening on {shown}", flush=True)
+    print(f"mailsrv: {delivery}", flush=True)
+    doorbell = _Doorbell(server)
+    server.run()
+    doorbell.close()
+    return 0
+
+
+def _bind(address: str) -> socket.socket:
+    try:
+        return bind(*config.parse_address(address))
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {address}: {error.strerror}") from None
+
+
+def _courier_of(loaded: Config, clock: Clock) -> tuple[Courier, str]:
+    how, where = _parse_delivery(loaded.delivery)
+    if how == "discard":
+        return DiscardCourier(), "accepted mail is thrown away (--delivery discard)"
+    try:
+        courier = MaildirCourier(where, loaded.settings.hostname, clock, random.SystemRandom())
+    except OSError as error:
+        raise ConfigError(f"delivery maildir={where}: {error.strerror}") from None
+    return courier, f"mail goes to the Maildir {Path(where).resolve()}"
+
+
+class _Doorbell:
+    """Brings SIGTERM and SIGINT into the loop: the first stops, the second hurries."""
+
+    def __init__(self, server: Server) -> None:
+        self.number = -1  # before everybody
+        self._server = server
+        self._rung = 0
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        server.loop.poll.watch(self._reader, 1, self)
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+
+    def ready(self, events: int) -> None:
+        self._rung += len(self._reader.recv(64))
+        if self._rung == 1:
+            self._server.stop()
+        else:
+            self._server.end_all()
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(-1)
+        self._server.loop.poll.forget(self._reader)
+        self._reader.close()
+        self._writer.close()

@@ -1,0 +1,132 @@
+"""The configuration file: TOML, every key checked, every complaint with its place.
+
+The keys are the fields of ``Settings``, and ``listen`` and ``delivery``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from mailsrv.settings import Settings
+
+FILE_MAX_OCTETS = 1024 * 1024
+LISTEN_DEFAULT = ("127.0.0.1:2525",)
+DELIVERY_DEFAULT = "maildir=mail"
+
+_POSITIVE = frozenset(
+    field.name
+    for field in dataclasses.fields(Settings)
+    if field.name
+    not in ("greet_wait_s", "error_pause_s", "connections", "grace_s", "reputation_threshold")
+)
+"""Numbers for which 0 makes no sense."""
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be; the message names place, key and what is allowed."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Config:
+    """Everything ``mailsrv serve`` is told."""
+
+    settings: Settings = dataclasses.field(default_factory=Settings)
+    listen: tuple[str, ...] = LISTEN_DEFAULT
+    delivery: str = DELIVERY_DEFAULT
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file.  Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            octets = file.read(FILE_MAX_OCTETS + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(octets) > FILE_MAX_OCTETS:
+        raise ConfigError(f"{path}: larger than {FILE_MAX_OCTETS} octets")
+    try:
+        table = tomllib.loads(octets.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    listen = table.pop("listen", list(LISTEN_DEFAULT))
+    delivery = table.pop("delivery", DELIVERY_DEFAULT)
+    if not isinstance(listen, list) or not all(isinstance(item, str) for item in listen):
+        raise ConfigError(f'{path}: listen: takes a list of texts such as "127.0.0.1:2525"')
+    if not isinstance(delivery, str):
+        raise ConfigError(f'{path}: delivery: takes a text such as "maildir=mail"')
+    return Config(settings_from(table, str(path)), tuple(listen), delivery)
+
+
+def settings_from(table: Mapping[str, Any], place: str) -> Settings:
+    """Make settings of a table; raises ConfigError, which begins with ``place``."""
+    types = get_type_hints(Settings)
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in types:
+            known = ", ".join(sorted(types))
+            raise ConfigError(f"{place}: {key}: no such setting; there are {known}")
+        values[key] = _checked(value, key, types[key], f"{place}: {key}")
+    return Settings(**values)
+
+
+def _checked(value: object, key: str, wanted: object, place: str) -> object:
+    if wanted is bool:
+        if not isinstance(value, bool):
+            raise ConfigError(f"{place}: takes true or false")
+        return value
+    if wanted is str:
+        if not isinstance(value, str) or not value or not value.isascii() or " " in value:
+            raise ConfigError(f"{place}: takes a name in ASCII without spaces")
+        return value
+    if wanted is int or wanted is float:
+        return _checked_number(value, key, wanted is int, place)
+    return _checked_networks(value, place)
+
+
+def _checked_number(value: object, key: str, whole: bool, place: str) -> int | float:
+    kind = "whole number" if whole else "number"
+    least = "above 0" if key in _POSITIVE else "not below 0"
+    allowed = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, allowed):
+        raise ConfigError(f"{place}: takes a {kind} {least}")
+    limit_exclusive = 10**12  # some 30,000 years, or a terabyte
+    if not 0 <= value < limit_exclusive or (key in _POSITIVE and value == 0):
+        raise ConfigError(f"{place}: {value} is out of range; it takes a {kind} {least}")
+    return value
+
+
+def _checked_networks(value: object, place: str) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f'{place}: takes a list of networks such as "192.0.2.0/24"')
+    for item in value:
+        try:
+            ipaddress.ip_network(item)
+        except ValueError as error:
+            raise ConfigError(f"{place}: {error}") from None
+    return tuple(value)
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """``HOST:PORT``, where HOST is an IPv4 address or an IPv6 address in brackets.
+
+    Raises ConfigError.
+    """
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    try:
+        ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+        number = int(port) if port.isascii() and port.isdigit() else -1
+    except ValueError:
+        number = -1
+    if not colon or not 0 <= number <= 65535:
+        raise ConfigError(
+            f"{text}: takes ADDRESS:PORT, such as 127.0.0.1:2525 or [::1]:2525, "
+            "with a port from 0 to 65535"
+        )
+    return ("127.0.0.1" if host == "localhost" else host), number

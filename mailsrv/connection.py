@@ -1,0 +1,446 @@
+"""One connection: its socket on one side, its session on the other, its timer between them.
+
+Theory of operation.  The connection is in one of three stages.  *Talking*: octets go to the
+session, replies go out, questions go to whom they concern.  *Lingering*: the last reply is
+written and our FIN sent; what the client still sends is drained for a while, because closing a
+socket with unread input sends a reset, which can destroy the last reply on its way (RFC 9293
+section 3.6.1).  *Closed*.
+
+Nobody is read from who does not read: while output is pending, or too much input waits for a
+verdict, the socket is not watched for reading, and the kernel holds the sender back.
+
+There is one timer.  It is moved only when the deadline comes nearer; when it goes off before the
+deadline that holds by then, it is set anew.  So a received chunk costs no wheel operation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+from mailsrv import deliberation, reply
+from mailsrv.deadlines import Deadlines, Limit, Patience
+from mailsrv.journal import Journal
+from mailsrv.loop import Loop
+from mailsrv.policy import Policy
+from mailsrv.poll import READ, WRITE
+from mailsrv.reply import Reply
+from mailsrv.session import House, Question, Session, Stage, State
+from mailsrv.timers import Timer
+
+CHUNK_OCTETS = 64 * 1024
+"""One read.  Also what a session may hold beyond its pause before reading stops."""
+LINGER_MAX_OCTETS = 64 * 1024
+"""How much is drained from a client that goes on sending after our FIN."""
+
+
+class Tap(Protocol):
+    """Somebody who watches raw octets pass: a recorder, a test's book-keeping."""
+
+    def opened(self, connection: Connection) -> None:
+        """A connection was accepted."""
+
+    def received(self, connection: Connection, octets: bytes) -> None:
+        """These octets were read from the socket; none is the client's FIN."""
+
+    def sent(self, connection: Connection, octets: bytes) -> None:
+        """These octets were written to the socket; none is our FIN."""
+
+    def closed(self, connection: Connection) -> None:
+        """The socket is closed."""
+
+
+class Premises:
+    """What all connections of a server share."""
+
+    __slots__ = ("closed", "house", "journal", "loop", "panel", "patience", "policy", "tap")
+
+    def __init__(
+        self,
+        *,
+        house: House,
+        policy: Policy,
+        panel: deliberation.Panel,
+        loop: Loop,
+        journal: Journal,
+        tap: Tap | None,
+        closed: Callable[[Connection], None],
+    ) -> None:
+        self.house = house
+        self.policy = policy
+        self.panel = panel
+        self.loop = loop
+        self.journal = journal
+        self.tap = tap
+        self.closed = closed
+        self.patience = Patience(house.settings)
+
+
+class Life(Enum):
+    """The three stages of a connection."""
+
+    TALKING = "talking"
+    LINGERING = "lingering"
+    CLOSED = "closed"
+
+
+_PHASE_OF = {
+    Stage.SENDER: Limit.LOOKUP,
+    Stage.RECIPIENT: Limit.LOOKUP,
+    Stage.MESSAGE: Limit.DELIVERY,
+    Stage.PAUSE: Limit.PAUSE,
+}
+
+
+class Connection:
+    """See the module.  ``client`` is the address as text, ``number`` counts from 1."""
+
+    __slots__ = (
+        "_asked",
+        "_asking",
+        "_at_eof",
+        "_deadlines",
+        "_drained_octets",
+        "_events",
+        "_life",
+        "_lines",
+        "_pending",
+        "_premises",
+        "_sock",
+        "_timer",
+        "client",
+        "number",
+        "session",
+    )
+
+    def __init__(self, premises: Premises, sock: socket.socket, client: str, number: int) -> None:
+        self._premises = premises
+        self._sock = sock
+        self.client = client
+        self.number = number
+        self.session = Session(premises.house, client)
+        self._asked: Question | None = None
+        self._asking = False
+        self._at_eof = False
+        self._life = Life.TALKING
+        self._lines = 0
+        self._drained_octets = 0
+        self._pending = b""
+        self._events = READ
+        loop = premises.loop
+        self._deadlines = Deadlines(premises.patience, loop.now_ns)
+        self._timer: Timer | None = None
+        loop.poll.watch(sock, READ, self)
+        if premises.tap is not None:
+            premises.tap.opened(self)
+
+    # -- the shell's side -------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Greet, now or after the greet wait."""
+        if self._premises.patience.ns[Limit.GREET_WAIT]:
+            self._deadlines.enter(Limit.GREET_WAIT, self._premises.loop.now_ns)
+            self._arm()
+        else:
+            self._greet()
+
+    def refuse(self, last: Reply) -> None:
+        """Say ``last`` instead of a greeting, and close."""
+        self.session.end(last)
+        self._settle()
+
+    def ready(self, events: int) -> None:
+        """The poll found the socket ready."""
+        if events & WRITE:
+            self._flush()
+            self._settle()
+        if events & READ and self._events & READ:
+            self._read()
+
+    @property
+    def in_transaction(self) -> bool:
+        """True from an accepted MAIL to the reply to its message."""
+        return self.session.envelope is not None
+
+    @property
+    def reading(self) -> bool:
+        """True while the socket is watched for input."""
+        return bool(self._events & READ) and self._life is not Life.CLOSED
+
+    @property
+    def pending_octets(self) -> int:
+        """Said and not yet taken by the kernel."""
+        return len(self._pending)
+
+    @property
+    def sock(self) -> socket.socket:
+        """The socket, for those who must ask the kernel about it."""
+        return self._sock
+
+    def end(self, last: Reply) -> None:
+        """Say ``last`` and close, whatever was going on."""
+        if self._life is Life.TALKING and not self.session.closing:
+            self._asked = None
+            self.session.end(last)
+            self._settle()
+
+    def drop(self) -> None:
+        """Close at once, without a word."""
+        self._close("dropped")
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        try:
+            chunk = self._sock.recv(CHUNK_OCTETS)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._close(error.strerror or "lost")
+            return
+        tap = self._premises.tap
+        if tap is not None:
+            tap.received(self, chunk)
+        if self._life is Life.LINGERING:
+            self._drained_octets += len(chunk)
+            if not chunk or self._drained_octets >= LINGER_MAX_OCTETS:
+                self._close("drained")
+        elif not chunk:
+            self._at_eof = True
+            self._watch()
+            self._settle()
+        else:
+            self._hear(chunk)
+
+    def _hear(self, chunk: bytes) -> None:
+        session, deadlines = self.session, self._deadlines
+        now_ns = self._premises.loop.now_ns
+        if deadlines.phase is Limit.GREET_WAIT:
+            self._note("early talker", octets=len(chunk))
+            session.end(reply.talked_too_early(self._premises.house.settings.hostname))
+        elif session.question is not None:
+            session.receive(chunk)
+            if session.buffered_octets > CHUNK_OCTETS:
+                self._watch()
+            return
+        else:
+            if deadlines.phase is Limit.CONTENT_IDLE:
+                deadlines.content_came(len(chunk), now_ns)
+            session.receive(chunk)
+        self._settle()
+
+    # -- after anything happened ------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Bring everything in line with the session: questions, output, end, deadline."""
+        session = self.session
+        while True:
+            while session.question is not None and session.question is not self._asked:
+                self._ask(session.question)
+            if session.output and not self._pending:
+                self._flush()
+            if self._life is not Life.TALKING or self._pending or session.question is not None:
+                break
+            if session.closing:
+                self._finish()
+                return
+            if not session.congested:
+                break
+            session.proceed()
+        if self._life is not Life.TALKING:
+            return
+        if self._at_eof and session.question is None and not self._pending:
+            self._finish()
+        else:
+            self._watch()
+            self._enter_phase()
+
+    def _enter_phase(self) -> None:
+        session, deadlines = self.session, self._deadlines
+        now_ns = self._premises.loop.now_ns
+        phase = deadlines.phase
+        if self._pending:
+            deadlines.enter(Limit.UNREAD, now_ns)
+        elif session.question is not None:
+            deadlines.enter(_PHASE_OF[session.question.stage], now_ns)
+        elif session.state is State.CONTENT:
+            if phase is not Limit.CONTENT_IDLE or session.lines != self._lines:
+                deadlines.enter_content(now_ns)
+                deadlines.content_came(session.content_octets or 0, now_ns)
+        elif not session.mid_command:
+            deadlines.enter(Limit.IDLE, now_ns)
+        elif phase is not Limit.COMMAND or session.lines != self._lines:
+            deadlines.enter(Limit.COMMAND, now_ns)
+        self._lines = session.lines
+        self._arm()
+
+    def _watch(self) -> None:
+        """Watch the socket for what we can use now."""
+        events = WRITE if self._pending else 0
+        if not self._at_eof and not self._pending:
+            if self.session.buffered_octets <= CHUNK_OCTETS or self._life is Life.LINGERING:
+                events |= READ
+        if events != self._events:
+            poll = self._premises.loop.poll
+            if not events:
+                poll.forget(self._sock)
+            elif self._events:
+                poll.change(self._sock, events, self)
+            else:
+                poll.watch(self._sock, events, self)
+            self._events = events
+
+    # -- questions --------------------------------------------------------------------------------
+
+    def _ask(self, question: Question) -> None:
+        """Ask whom it concerns; the answer may come within the call."""
+        self._asked, self._asking = question, True
+
+        def answer(verdict: Reply | None) -> None:
+            if self.session.question is question:
+                self._answered(question, verdict)
+
+        match question.stage:
+            case Stage.PAUSE:
+                pass  # the timer answers
+            case Stage.MESSAGE:
+                assert self.session.sink is not None
+                self.session.sink.finish(answer)
+            case _:
+                premises = self._premises
+                deliberation.run(premises.policy.deliberate(question), premises.panel, answer)
+        self._asking = False
+
+    def _answered(self, question: Question, verdict: Reply | None) -> None:
+        session = self.session
+        envelope = session.envelope
+        if question.stage is Stage.MESSAGE and envelope is not None:
+            self._note(
+                "message",
+                id=envelope.id,
+                sender=f"<{envelope.reverse_path}>",
+                recipients=len(envelope.forward_paths),
+                reply=verdict,
+            )
+        elif verdict is not None:
+            self._note("refused", stage=question.stage.value, reply=verdict)
+        session.answer(verdict)
+        if not self._asking:
+            self._settle()
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Write what the session said, a flight a call, as far as the kernel takes it."""
+        session, tap = self.session, self._premises.tap
+        flights = [self._pending] if self._pending else []
+        flights += session.output
+        session.output.clear()
+        self._pending = b""
+        for number, flight in enumerate(flights):
+            try:
+                written = self._sock.send(flight)
+            except BlockingIOError:
+                written = 0
+            except OSError as error:
+                self._close(error.strerror or "lost")
+                return
+            if tap is not None and written:
+                tap.sent(self, flight[:written])
+            if written < len(flight):
+                self._pending = flight[written:] + b"".join(flights[number + 1 :])
+                return
+
+    # -- the timer --------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        due_ns, _ = self._deadlines.next()
+        timers = self._premises.loop.timers
+        if self._timer is None:
+            self._timer = timers.schedule(due_ns, self._went_off)
+        elif not self._timer.pending or due_ns < self._timer.deadline_ns:
+            timers.reschedule(self._timer, due_ns)
+
+    def _went_off(self) -> None:
+        due_ns, limit = self._deadlines.next()
+        if due_ns > self._premises.loop.now_ns:
+            self._arm()
+        elif limit is Limit.GREET_WAIT:
+            self._greet()
+        elif limit is Limit.PAUSE:
+            self.session.answer(None)
+            self._settle()
+        elif limit is Limit.LOOKUP:
+            self._give_up(reply.RESOLVER_TROUBLE)
+        elif limit is Limit.DELIVERY:
+            self._give_up(reply.DELIVERY_SLOW)
+        elif limit in (Limit.UNREAD, Limit.LINGER):
+            self._close(limit.value)
+        else:
+            self._time_out(limit)
+
+    def _greet(self) -> None:
+        self._deadlines.enter(Limit.IDLE, self._premises.loop.now_ns)
+        self.session.greet()
+        self._settle()
+
+    def _give_up(self, verdict: Reply) -> None:
+        """Answer the open question ourselves; the true answer will find nobody waiting."""
+        self._note("no answer", limit=self._deadlines.phase.value)
+        self.session.answer(verdict)
+        self._settle()
+
+    def _time_out(self, limit: Limit) -> None:
+        self._note("timeout", limit=limit.value)
+        if self._pending:
+            self._close(limit.value)  # who does not read cannot be told
+            return
+        patience = self._premises.patience
+        hostname = self._premises.house.settings.hostname
+        self.session.end(reply.timed_out(hostname, patience.sentence(limit)))
+        self._settle()
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Everything is said: send our FIN and drain, or close if the client's FIN is here."""
+        if self._at_eof:
+            self._close("closed")
+            return
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._close(error.strerror or "lost")
+            return
+        if self._premises.tap is not None:
+            self._premises.tap.sent(self, b"")
+        self._life = Life.LINGERING
+        self._watch()
+        self._deadlines.enter(Limit.LINGER, self._premises.loop.now_ns)
+        self._arm()
+
+    def _close(self, how: str) -> None:
+        if self._life is Life.CLOSED:
+            return
+        if self._life is Life.TALKING and not self.session.closing:
+            self._note("disconnect", how=how, state=self.session.state.value)
+        self._life = Life.CLOSED
+        self.session.lose()
+        loop = self._premises.loop
+        if self._timer is not None:
+            loop.timers.cancel(self._timer)
+        if self._events:
+            loop.poll.forget(self._sock)
+            self._events = 0
+        self._pending = b""
+        with contextlib.suppress(OSError):  # a close that fails has closed all the same
+            self._sock.close()
+        if self._premises.tap is not None:
+            self._premises.tap.closed(self)
+        self._premises.closed(self)
+
+    def _note(self, event: str, **values: object) -> None:
+        self._premises.journal.note(event, connection=self.number, client=self.client, **values)

@@ -1,0 +1,125 @@
+"""When a connection's patience ends, and which limit it was that ended it.
+
+The formulas, in nanoseconds of the loop's clock (what the user reads is docs/timers.md):
+
+- greet wait:   accepted + greet_wait
+- idle:         last reply + idle_timeout                    until a command's first octet
+- command:      its first octet + command_timeout            until its end
+- content idle: last octet + content_timeout
+- content rate: 354 + content_timeout + octets received / content_rate
+- lookup:       question + lookup_timeout
+- delivery:     final dot + delivery_timeout
+- pause:        error + error_pause
+- unread:       last octet taken + idle_timeout              while our output is not read
+- linger:       our FIN + linger_timeout
+- session:      accepted + session_timeout
+
+At a tie the narrower limit is named: the phase's own, then the content rate, then the session.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from mailsrv.settings import Settings
+from mailsrv.units import NS_PER_S, seconds_to_ns
+
+
+class Limit(Enum):
+    """The limits, narrowest first."""
+
+    GREET_WAIT = "greet wait"
+    PAUSE = "pause after an error"
+    IDLE = "idle"
+    COMMAND = "command"
+    CONTENT_IDLE = "content idle"
+    LOOKUP = "lookup"
+    DELIVERY = "delivery"
+    UNREAD = "replies not read"
+    LINGER = "linger"
+    CONTENT_RATE = "content rate"
+    SESSION = "session"
+
+
+class Patience:
+    """The settings' times in nanoseconds, computed once for a server."""
+
+    __slots__ = ("_sentences", "content_rate_octets_s", "ns")
+
+    def __init__(self, settings: Settings) -> None:
+        self.content_rate_octets_s = settings.content_rate_octets_s
+        seconds = {
+            Limit.GREET_WAIT: settings.greet_wait_s,
+            Limit.PAUSE: settings.error_pause_s,
+            Limit.IDLE: settings.idle_timeout_s,
+            Limit.COMMAND: settings.command_timeout_s,
+            Limit.CONTENT_IDLE: settings.content_timeout_s,
+            Limit.LOOKUP: settings.lookup_timeout_s,
+            Limit.DELIVERY: settings.delivery_timeout_s,
+            Limit.UNREAD: settings.idle_timeout_s,
+            Limit.LINGER: settings.linger_timeout_s,
+            Limit.SESSION: settings.session_timeout_s,
+        }
+        self.ns = {limit: seconds_to_ns(value) for limit, value in seconds.items()}
+        self._sentences = {
+            Limit.IDLE: f"no command for {settings.idle_timeout_s:g} s",
+            Limit.COMMAND: f"command not ended after {settings.command_timeout_s:g} s",
+            Limit.CONTENT_IDLE: f"no content for {settings.content_timeout_s:g} s",
+            Limit.CONTENT_RATE: f"content slower than {settings.content_rate_octets_s} octets/s",
+            Limit.SESSION: f"session longer than {settings.session_timeout_s:g} s",
+        }
+
+    def sentence(self, limit: Limit) -> str:
+        """What the 421 says of a limit."""
+        return self._sentences.get(limit, limit.value)
+
+
+class Deadlines:
+    """One connection's: the phase it is in, since when, and the two limits beside it."""
+
+    __slots__ = (
+        "_content_octets",
+        "_content_since_ns",
+        "_patience",
+        "_session_due_ns",
+        "due_ns",
+        "phase",
+    )
+
+    def __init__(self, patience: Patience, now_ns: int) -> None:
+        self._patience = patience
+        self._session_due_ns = now_ns + patience.ns[Limit.SESSION]
+        self._content_since_ns = 0
+        self._content_octets = 0
+        self.phase = Limit.IDLE
+        self.due_ns = self._session_due_ns
+
+    def enter(self, phase: Limit, now_ns: int) -> None:
+        """The phase begins, or begins anew, at ``now_ns``."""
+        self.phase = phase
+        self.due_ns = now_ns + self._patience.ns[phase]
+
+    def enter_content(self, now_ns: int) -> None:
+        """354 was said."""
+        self._content_since_ns, self._content_octets = now_ns, 0
+        self.enter(Limit.CONTENT_IDLE, now_ns)
+
+    def content_came(self, octets: int, now_ns: int) -> None:
+        """``octets`` were read from the socket while in content."""
+        self._content_octets += octets
+        self.enter(Limit.CONTENT_IDLE, now_ns)
+
+    def next(self) -> tuple[int, Limit]:
+        """The earliest deadline, and its limit."""
+        due_ns, limit = self.due_ns, self.phase
+        if limit is Limit.CONTENT_IDLE:
+            rate_due_ns = (
+                self._content_since_ns
+                + self._patience.ns[Limit.CONTENT_IDLE]
+                + self._content_octets * NS_PER_S // self._patience.content_rate_octets_s
+            )
+            if rate_due_ns < due_ns:
+                due_ns, limit = rate_due_ns, Limit.CONTENT_RATE
+        if self._session_due_ns < due_ns and limit is not Limit.LINGER:
+            return self._session_due_ns, Limit.SESSION
+        return due_ns, limit

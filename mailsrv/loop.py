@@ -1,0 +1,74 @@
+"""The loop: wait, hand out what is ready, expire timers, end the pass.
+
+One pass reads the clock once after the wait (``now_ns``).  Handlers that are ready together run
+by their number, not in the kernel's order, so that a run can be repeated exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mailsrv.clock import Clock
+from mailsrv.poll import Handler, Poll
+from mailsrv.timers import TimerWheel
+
+
+def _number(ready: tuple[Handler, int]) -> int:
+    return ready[0].number
+
+
+class Loop:
+    """Runs handlers and timers on one thread.
+
+    ``on_fault`` is told of an exception that a handler let through; the handler is None for a
+    timer.  One bad connection must not end the daemon.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        poll: Poll,
+        on_fault: Callable[[Handler | None, Exception], None],
+    ) -> None:
+        self._clock = clock
+        self._on_fault = on_fault
+        self._end_of_pass: list[Callable[[], None]] = []
+        self.poll = poll
+        self.now_ns = clock.monotonic_ns()
+        self.timers = TimerWheel(self.now_ns)
+
+    def at_end_of_pass(self, hook: Callable[[], None]) -> None:
+        """Call ``hook`` after each pass: the place for work that is cheaper done for many."""
+        self._end_of_pass.append(hook)
+
+    def run_once(self) -> None:
+        """One pass: blocks until something is ready or a timer is due."""
+        self.dispatch(self.timers.next_wake_ns())
+        self.expire()
+
+    def dispatch(self, until_ns: int | None) -> None:
+        """Wait until ``until_ns`` at most and run the handlers that are ready."""
+        ready = self.poll.wait(until_ns)
+        self.now_ns = self._clock.monotonic_ns()
+        if len(ready) > 1:
+            ready.sort(key=_number)
+        for handler, events in ready:
+            try:
+                handler.ready(events)
+            except Exception as fault:
+                self._on_fault(handler, fault)
+        for hook in self._end_of_pass:
+            hook()
+
+    def expire(self) -> None:
+        """Run the timers that are due."""
+        self.now_ns = self._clock.monotonic_ns()
+        wake_ns = self.timers.next_wake_ns()
+        if wake_ns is None or wake_ns > self.now_ns:
+            return
+        try:
+            self.timers.expire(self.now_ns)
+        except Exception as fault:
+            self._on_fault(None, fault)
+        for hook in self._end_of_pass:
+            hook()

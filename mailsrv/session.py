@@ -1,0 +1,544 @@
+"""The receiving side of one SMTP conversation, without I/O and without a clock (RFC 5321).
+
+Theory of operation.  Octets come in through ``receive``; what the server says collects in
+``output``; when somebody else must decide, ``question`` is set and nothing more is parsed until
+``answer``: so replies can never overtake one another.  ``closing`` means that the last reply has
+been said.  Which command is legal when stands in ``_TABLE``: every change of ``state`` follows
+from it.
+
+Output is a list of flights.  Replies that RFC 2920 section 3.2 lets a server hold back are
+joined to the flight before them; the others close their flight, to be written by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from mailsrv import command, reply
+from mailsrv.address import Path
+from mailsrv.content import ContentReader
+from mailsrv.envelope import Envelope
+from mailsrv.reply import Reply
+from mailsrv.seams import Courier, Sink
+from mailsrv.settings import Settings
+
+OUTPUT_MAX_OCTETS = 64 * 1024
+"""Said but not yet taken away; above it no further command is carried out."""
+DISCARD_MAX_OCTETS = 1024 * 1024
+"""How much of one endless command line is thrown away before the session ends."""
+
+
+class State(Enum):
+    """Where a session stands between two commands (RFC 5321 section 4.1.4)."""
+
+    CONNECTED = "no HELO or EHLO yet"
+    GREETED = "no mail transaction"
+    SENDER = "a reverse-path, no forward-path"
+    RECIPIENT = "a reverse-path and a forward-path"
+    CONTENT = "message content"
+
+
+class Stage(Enum):
+    """What a question is about."""
+
+    SENDER = "MAIL"
+    RECIPIENT = "RCPT"
+    MESSAGE = "end of data"
+    PAUSE = "pause"
+
+
+class Question(NamedTuple):
+    """Asked of the policy (SENDER, RECIPIENT), of the courier (MESSAGE) or of the timer (PAUSE).
+
+    The answer is a ``Reply``, or None for "no objection".
+    """
+
+    stage: Stage
+    client: str
+    helo: str
+    reverse_path: Path
+    forward_path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What all sessions of a server share.
+
+    ``stages`` names the questions that somebody will answer: the others are not asked.
+    ``new_id`` makes the identifier of a mail transaction.
+    """
+
+    settings: Settings
+    courier: Courier
+    stages: Container[Stage]
+    new_id: Callable[[], str]
+    greeting: Reply
+    hello: Reply
+    extended_hello: Reply
+    shutting_down: Reply
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        courier: Courier,
+        stages: Container[Stage],
+        new_id: Callable[[], str],
+    ) -> House:
+        """Make the house with its replies encoded once."""
+        return cls(
+            settings,
+            courier,
+            stages,
+            new_id,
+            reply.greeting(settings.hostname),
+            reply.hello(settings.hostname),
+            reply.extended_hello(settings.hostname, settings.message_octets),
+            reply.shutting_down(settings.hostname),
+        )
+
+
+class Session:
+    """One conversation.
+
+    ``state``, ``question``, ``output``, ``closing``: see the module.  ``envelope`` and ``sink``
+    belong to the transaction in progress, None outside of one.  ``errors`` counts permanent
+    negative replies since the last accepted message.  ``lines`` counts the commands read.
+    """
+
+    __slots__ = (
+        "_asked_path",
+        "_at",
+        "_content",
+        "_discarded_octets",
+        "_held",
+        "_helo",
+        "_house",
+        "_input",
+        "_joinable",
+        "_junk",
+        "_protocol",
+        "_rejected",
+        "_transactions",
+        "client",
+        "closing",
+        "congested",
+        "envelope",
+        "errors",
+        "lines",
+        "output",
+        "question",
+        "sink",
+        "state",
+    )
+
+    def __init__(self, house: House, client: str) -> None:
+        self._house = house
+        self.client = client
+        self.state = State.CONNECTED
+        self.question: Question | None = None
+        self.output: list[bytes] = []
+        self.closing = False
+        self.congested = False
+        self.envelope: Envelope | None = None
+        self.sink: Sink | None = None
+        self.errors = 0
+        self.lines = 0
+        self._input = b""
+        self._at = 0
+        self._content: ContentReader | None = None
+        self._helo = ""
+        self._protocol = "SMTP"
+        self._joinable = False
+        self._junk = 0
+        self._transactions = 0
+        self._rejected = 0
+        self._discarded_octets = 0
+        self._held: Reply | None = None
+        self._asked_path: Path | None = None
+
+    # -- what the shell calls ---------------------------------------------------------------------
+
+    def greet(self) -> None:
+        """Say the greeting."""
+        self._say(self._house.greeting)
+
+    def receive(self, chunk: bytes) -> None:
+        """Take octets from the client and do what can be done with them."""
+        self._input = self._input + chunk if self._input else chunk
+        self.proceed()
+
+    def proceed(self) -> None:
+        """Go on with what was received, until it is used up, a question is open, the output is
+        full (``congested``), or the session closes."""
+        self.congested = False
+        while self._at < len(self._input) and self.question is None and not self.closing:
+            if self.output and sum(map(len, self.output)) >= OUTPUT_MAX_OCTETS:
+                self.congested = True
+                break
+            if self._content is not None:
+                self._take_content(self._content)
+            elif not self._take_line():
+                break
+        self._input = self._input[self._at :]
+        self._at = 0
+
+    def answer(self, verdict: Reply | None) -> None:
+        """Answer the open question and go on; None is "no objection"."""
+        question, self.question = self.question, None
+        if question is None:
+            raise RuntimeError("an answer without a question")
+        match question.stage:
+            case Stage.SENDER:
+                self._decide_sender(verdict)
+            case Stage.RECIPIENT:
+                self._decide_recipient(verdict)
+            case Stage.MESSAGE:
+                self._decide_message(verdict or reply.LOCAL_ERROR)
+            case Stage.PAUSE:
+                held, self._held = self._held, None
+                if held is not None:
+                    self._say(held)
+        self.proceed()
+
+    def end(self, last: Reply) -> None:
+        """Say ``last`` and close, whatever was going on."""
+        self._forget_transaction()
+        self.question = None
+        self._input = b""
+        self._say(last)
+        self.closing = True
+
+    def lose(self) -> None:
+        """The client is gone: forget the transaction."""
+        self._forget_transaction()
+        self.question = None
+        self.closing = True
+
+    @property
+    def mid_command(self) -> bool:
+        """True while a command line has begun and not ended."""
+        return self._content is None and (bool(self._input) or self._discarded_octets > 0)
+
+    @property
+    def buffered_octets(self) -> int:
+        """Received and not yet used."""
+        return len(self._input)
+
+    @property
+    def content_octets(self) -> int | None:
+        """Octets of content handed to the sink, None outside of content."""
+        return None if self._content is None else self._content.size_octets
+
+    # -- lines ------------------------------------------------------------------------------------
+
+    def _take_line(self) -> bool:
+        """Carry out the next command; False if its line is not whole yet."""
+        data, at = self._input, self._at
+        if not self.lines and data[at] == command.TLS_HANDSHAKE:
+            self._refuse_protocol("a TLS handshake")
+            return False
+        end = data.find(b"\n", at)
+        if end < 0:
+            return self._wait_for_line_end()
+        self._at = end + 1
+        self.lines += 1
+        if end > at and data[end - 1] == 13:
+            line = data[at : end - 1]
+        elif end == at and self._discarded_octets:
+            line = b""
+        else:
+            line = data[at:end]
+            if not self._discarded_octets:
+                self._fault(reply.BARE_LF_COMMAND)
+                return True
+        if self._discarded_octets or len(line) > self._house.settings.command_line_octets:
+            self._discarded_octets = 0
+            self._fault(reply.LINE_TOO_LONG)
+            return True
+        self._carry_out(line)
+        return True
+
+    def _wait_for_line_end(self) -> bool:
+        """The rest of the line has not come; an overlong beginning is thrown away."""
+        pending = len(self._input) - self._at
+        # One octet more than allowed, and the CR that may end the line.
+        if self._discarded_octets or pending > self._house.settings.command_line_octets + 1:
+            self._discarded_octets += pending
+            self._at = len(self._input)
+            if self._discarded_octets > DISCARD_MAX_OCTETS:
+                self.end(reply.endless_line(self._house.settings.hostname, DISCARD_MAX_OCTETS))
+        return False
+
+    def _carry_out(self, line: bytes) -> None:
+        parts = command.split(line)
+        if isinstance(parts, Reply):
+            self._fault(parts)
+            return
+        verb, argument = parts
+        entry = _TABLE[self.state].get(verb)
+        if entry is None:
+            if verb in command.HTTP_VERBS:
+                self._refuse_protocol("an HTTP request")
+            else:
+                self._fault(reply.UNKNOWN_COMMAND)
+        elif isinstance(entry, Reply):
+            self._fault(entry)
+        else:
+            entry(self, argument)
+
+    def _refuse_protocol(self, heard: str) -> None:
+        self.end(reply.not_smtp(heard))
+
+    # -- replies ----------------------------------------------------------------------------------
+
+    def _say(self, said: Reply, *, joinable: bool = False) -> None:
+        if self._joinable and self.output:
+            self.output[-1] += said.wire
+        else:
+            self.output.append(said.wire)
+        self._joinable = joinable
+
+    def _fault(self, said: Reply, *, joinable: bool = False) -> None:
+        """Say a negative reply; permanent ones count, slow the session down and at last end it.
+
+        Temporary ones do not count: a client that is greylisted for each of a hundred
+        recipients does nothing wrong.
+        """
+        if said.code < 500:
+            self._say(said, joinable=joinable)
+            return
+        self.errors += 1
+        settings = self._house.settings
+        if self.errors >= settings.errors_hard:
+            self._say(said, joinable=True)
+            self.end(reply.too_many_errors(settings.hostname, settings.errors_hard))
+        elif self.errors > settings.errors_soft and settings.error_pause_s:
+            self._held = said
+            self._ask(Stage.PAUSE)
+        else:
+            self._say(said, joinable=joinable)
+
+    def _ask(self, stage: Stage, forward_path: Path | None = None) -> None:
+        reverse_path = self.envelope.reverse_path if self.envelope else Path("", "")
+        self.question = Question(stage, self.client, self._helo, reverse_path, forward_path)
+
+    def _count_junk(self) -> bool:
+        """Count a command that brings no mail nearer; True if that was one too many."""
+        self._junk += 1
+        settings = self._house.settings
+        if self._junk <= settings.junk_commands:
+            return False
+        self.end(reply.too_many_junk_commands(settings.hostname, settings.junk_commands))
+        return True
+
+    # -- commands, in the order of RFC 5321 section 4.1.1 -----------------------------------------
+
+    def _do_ehlo(self, argument: str) -> None:
+        self._hello(argument, self._house.extended_hello, "ESMTP")
+
+    def _do_helo(self, argument: str) -> None:
+        self._hello(argument, self._house.hello, "SMTP")
+
+    def _hello(self, argument: str, said: Reply, protocol: str) -> None:
+        if self._count_junk():
+            return
+        if not argument:
+            self._fault(reply.NEED_ARGUMENT)  # and the transaction stays as it is
+        elif not argument.isascii():  # RFC 6531 section 3.7.1: A-labels only
+            self._fault(reply.NOT_ASCII)
+        else:
+            self._helo, self._protocol = argument, protocol
+            self._forget_transaction()
+            self.state = State.GREETED
+            self._say(said)
+
+    def _do_mail(self, argument: str) -> None:
+        settings = self._house.settings
+        mail = command.parse_mail(argument)
+        if isinstance(mail, Reply):
+            self._fault(mail, joinable=True)
+        elif mail.size_octets is not None and mail.size_octets > settings.message_octets:
+            self._fault(reply.message_too_large(settings.message_octets), joinable=True)
+        elif self._transactions >= settings.transactions:
+            self.end(reply.too_many_transactions(settings.hostname, settings.transactions))
+        else:
+            self.envelope = Envelope(
+                self.client,
+                self._helo,
+                "UTF8SMTP" if mail.smtputf8 else self._protocol,
+                self._house.new_id(),
+                mail.reverse_path,
+                [],
+                mail.size_octets,
+                mail.body,
+                mail.smtputf8,
+            )
+            if Stage.SENDER in self._house.stages:
+                self._ask(Stage.SENDER)
+            else:
+                self._decide_sender(None)
+
+    def _decide_sender(self, verdict: Reply | None) -> None:
+        if verdict is None:
+            self._transactions += 1
+            self.state = State.SENDER
+            self._say(reply.SENDER_OK, joinable=True)
+        else:
+            self.envelope = None
+            self._fault(verdict, joinable=True)
+
+    def _do_rcpt(self, argument: str) -> None:
+        envelope = self.envelope
+        assert envelope is not None, "the table lets RCPT through only inside a transaction"
+        settings = self._house.settings
+        path = command.parse_rcpt(argument, envelope.smtputf8)
+        if isinstance(path, Reply):
+            self._fault(path, joinable=True)
+        elif len(envelope.forward_paths) >= settings.recipients:
+            self._say(reply.too_many_recipients(settings.recipients), joinable=True)
+        elif Stage.RECIPIENT in self._house.stages:
+            self._ask(Stage.RECIPIENT, path)
+            self._asked_path = path
+        else:
+            self._accept_recipient(envelope, path)
+
+    def _decide_recipient(self, verdict: Reply | None) -> None:
+        path, self._asked_path = self._asked_path, None
+        assert self.envelope is not None and isinstance(path, Path)
+        if verdict is None:
+            self._accept_recipient(self.envelope, path)
+        else:
+            self._rejected += 1
+            self._fault(verdict, joinable=True)
+
+    def _accept_recipient(self, envelope: Envelope, path: Path) -> None:
+        envelope.forward_paths.append(path)
+        self.state = State.RECIPIENT
+        self._say(reply.RECIPIENT_OK, joinable=True)
+
+    def _do_data_too_soon(self, argument: str) -> None:
+        self._fault(reply.NO_VALID_RECIPIENTS if self._rejected else reply.NEED_RCPT)
+
+    def _do_data(self, argument: str) -> None:
+        if argument:
+            self._fault(reply.NO_ARGUMENT)
+            return
+        assert self.envelope is not None
+        self.sink = self._house.courier.begin(self.envelope)
+        self._content = ContentReader()
+        self.state = State.CONTENT
+        self._say(reply.START_CONTENT)
+
+    def _do_rset(self, argument: str) -> None:
+        if argument:
+            self._fault(reply.NO_ARGUMENT)
+        elif not self._count_junk():
+            self._forget_transaction()
+            self._say(reply.OK, joinable=True)
+
+    def _do_noop(self, argument: str) -> None:
+        if not self._count_junk():
+            self._say(reply.OK)
+
+    def _do_vrfy(self, argument: str) -> None:
+        # RFC 5321 section 7.3: a server may decline to say who is there.
+        if not argument:
+            self._fault(reply.NEED_ARGUMENT)
+        elif not self._count_junk():
+            self._say(reply.CANNOT_VERIFY)
+
+    def _do_expn(self, argument: str) -> None:
+        if not self._count_junk():
+            self._fault(reply.NO_EXPANSION)
+
+    def _do_help(self, argument: str) -> None:
+        if not self._count_junk():
+            self._say(reply.HELP)
+
+    def _do_quit(self, argument: str) -> None:
+        if argument:
+            self._fault(reply.NO_ARGUMENT)
+        else:
+            self.end(reply.BYE)
+
+    # -- content ----------------------------------------------------------------------------------
+
+    def _take_content(self, content: ContentReader) -> None:
+        data = self._input[self._at :] if self._at else self._input
+        octets, after = content.feed(data)
+        if self.sink is not None:
+            if content.bare_line_end or content.size_octets > self._house.settings.message_octets:
+                # Refused at the end, and read on until then, so that the sender learns why.
+                self.sink.abort()
+                self.sink = None
+            elif octets:
+                self.sink.write(octets)
+        if after < 0:
+            self._at = len(self._input)
+        else:
+            self._at += after
+            self._end_content(content)
+
+    def _end_content(self, content: ContentReader) -> None:
+        self._content = None
+        allowed_octets = self._house.settings.message_octets
+        if self.sink is not None:
+            self._ask(Stage.MESSAGE)
+        elif content.bare_line_end:
+            self._decide_message(reply.BARE_LINE_END)
+        else:
+            self._decide_message(reply.message_too_large(allowed_octets))
+
+    def _decide_message(self, said: Reply) -> None:
+        if said.positive:
+            self.errors = self._junk = 0
+            self.sink = None  # the message is the courier's now
+        self._forget_transaction()
+        if said.positive:
+            self._say(said, joinable=True)
+        else:
+            self._fault(said, joinable=True)
+
+    def _forget_transaction(self) -> None:
+        if self.sink is not None:
+            self.sink.abort()
+            self.sink = None
+        self.envelope = None
+        self._content = None
+        self._rejected = 0
+        if self.state is not State.CONNECTED:
+            self.state = State.GREETED
+
+
+_Handler = Callable[[Session, str], None]
+
+_ANYWHERE: dict[str, _Handler | Reply] = {
+    "EHLO": Session._do_ehlo,
+    "HELO": Session._do_helo,
+    "RSET": Session._do_rset,
+    "NOOP": Session._do_noop,
+    "VRFY": Session._do_vrfy,
+    "EXPN": Session._do_expn,
+    "HELP": Session._do_help,
+    "QUIT": Session._do_quit,
+}
+
+_TABLE: dict[State, dict[str, _Handler | Reply]] = {
+    State.CONNECTED: _ANYWHERE
+    | {"MAIL": reply.NEED_HELO, "RCPT": reply.NEED_HELO, "DATA": reply.NEED_HELO},
+    State.GREETED: _ANYWHERE
+    | {"MAIL": Session._do_mail, "RCPT": reply.NEED_MAIL, "DATA": reply.NEED_MAIL},
+    State.SENDER: _ANYWHERE
+    | {
+        "MAIL": reply.NESTED_MAIL,
+        "RCPT": Session._do_rcpt,
+        "DATA": Session._do_data_too_soon,
+    },
+    State.RECIPIENT: _ANYWHERE
+    | {"MAIL": reply.NESTED_MAIL, "RCPT": Session._do_rcpt, "DATA": Session._do_data},
+}
+"""Which command does what in which state.  RFC 5321 section 4.1.4."""
