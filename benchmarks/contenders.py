@@ -1,0 +1,189 @@
+"""The servers that are set beside one another, the client that works them, and their CPU time.
+
+What is measured is the CPU time of the server process, user and system, as the kernel accounts
+it: unlike elapsed time it says little about who else uses the machine.  The client is Postfix's
+``smtp-source``, so that no client of ours can flatter our server.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+AIOSMTPD_VERSION = "1.4.6"
+CACHE = Path(__file__).resolve().parents[1] / ".benchmarks"
+SOURCE_GUARD_S = 600
+"""A run of smtp-source that takes longer than this hangs."""
+START_TRIES = 500
+START_PAUSE_S = 0.02
+
+
+class UnavailableError(Exception):
+    """A contender that cannot run here; the text says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What smtp-source is to do.  Costs are told for one ``unit``; a message has ``units``."""
+
+    name: str
+    messages: int
+    octets: int
+    """Payload of a message, without its header."""
+    kept: bool
+    """Whether the messages share connections; otherwise each has its own."""
+    unit: str = "message"
+    units: float = 1
+
+    def scaled(self, factor: float) -> Workload:
+        """The same work, more or less of it."""
+        messages = max(1, round(self.messages * factor))
+        return Workload(self.name, messages, self.octets, self.kept, self.unit, self.units)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that accepts connections on 127.0.0.1."""
+
+    name: str
+    pid: int
+    port: int
+
+
+Command = Callable[[int, Path], list[str]]
+"""Makes a command line from the port to listen on and an empty directory to run in."""
+Wrap = Callable[[list[str]], list[str]]
+"""Turns a command line into one that runs the same program under something else."""
+
+
+def postfix_program(name: str) -> str:
+    """The path of one of Postfix's test programs; they are not on everybody's PATH."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/libexec/postfix")
+    if found is None:
+        raise UnavailableError(f"{name} is missing: install Debian's postfix package")
+    return found
+
+
+def smtp_sink(port: int, _: Path) -> list[str]:
+    as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []
+    return [postfix_program("smtp-sink"), *as_nobody, f"127.0.0.1:{port}", "512"]
+
+
+def aiosmtpd(port: int, _: Path) -> list[str]:
+    listen = f"127.0.0.1:{port}"
+    return [aiosmtpd_python(), "-m", "aiosmtpd", "-n", "-l", listen, "-c", "aiosmtpd.handlers.Sink"]
+
+
+def aiosmtpd_python() -> str:
+    """The interpreter of an environment with aiosmtpd in it, made when there is none yet."""
+    folder = CACHE / f"aiosmtpd-{AIOSMTPD_VERSION}"
+    python = folder / "bin" / "python"
+    if not (folder / "complete").exists():
+        venv.create(folder, clear=True, with_pip=True)
+        install = [str(python), "-m", "pip", "install", "-q", f"aiosmtpd=={AIOSMTPD_VERSION}"]
+        done = subprocess.run(install, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["pip says nothing"])[-1]
+            raise UnavailableError(f"aiosmtpd {AIOSMTPD_VERSION} cannot be installed: {last}")
+        (folder / "complete").touch()
+    return str(python)
+
+
+def aiosmtpd_is_installed() -> bool:
+    return (CACHE / f"aiosmtpd-{AIOSMTPD_VERSION}" / "complete").exists()
+
+
+def mailsrv(port: int, folder: Path) -> list[str]:
+    """With all limits on; only the cap on transactions is out of the way of long sessions."""
+    if find_spec("mailsrv.__main__") is None:
+        raise UnavailableError("mailsrv has no command line yet")
+    config = folder / "mailsrv.toml"
+    config.write_text("transactions = 1_000_000_000\n")
+    listen = f"127.0.0.1:{port}"
+    options = ["--config", str(config), "--listen", listen, "--delivery", "discard"]
+    return [sys.executable, "-m", "mailsrv", "serve", *options]
+
+
+CONTENDERS: dict[str, Command] = {
+    "smtp-sink": smtp_sink,
+    f"aiosmtpd {AIOSMTPD_VERSION}": aiosmtpd,
+    "mailsrv": mailsrv,
+}
+
+
+@contextmanager
+def running(name: str, wrap: Wrap = list) -> Iterator[Running]:
+    """Start a contender and in the end stop it with SIGINT.
+
+    Raises ``UnavailableError`` when it does not come up.
+    """
+    port = free_port()
+    with tempfile.TemporaryDirectory() as text, tempfile.TemporaryFile("w+") as output:
+        os.chmod(text, 0o755)  # smtp-sink works as nobody
+        command = wrap(CONTENDERS[name](port, Path(text)))
+        process = subprocess.Popen(command, cwd=text, stdout=output, stderr=output, text=True)
+        try:
+            if not comes_up(process, port):
+                output.seek(0)
+                said = output.read().strip().splitlines() or ["it says nothing"]
+                raise UnavailableError(f"{name} does not start: {said[-1]}")
+            yield Running(name, process.pid, port)
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def comes_up(process: subprocess.Popen[str], port: int) -> bool:
+    """Wait until something greets on ``port``; False when the process ends first, or never."""
+    for _ in range(START_TRIES):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=10) as probe:
+            greeted = probe.recv(4) == b"220 "
+            probe.sendall(b"QUIT\r\n")
+            return greeted
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=START_PAUSE_S)
+            return False
+    return False
+
+
+def cpu_ns(pid: int) -> int:
+    """User and system time of a process so far, all its threads, in nanoseconds."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+
+def work(server: Running, workload: Workload, sessions: int) -> None:
+    """Let smtp-source do ``workload``; raises CalledProcessError unless every reply is positive."""
+    options = ["-s", str(min(sessions, workload.messages)), "-m", str(workload.messages)]
+    options += ["-l", str(workload.octets), "-f", "from@example.org", "-t", "to@example.org"]
+    options += ["-d"] if workload.kept else []
+    command = [postfix_program("smtp-source"), *options, f"127.0.0.1:{server.port}"]
+    subprocess.run(command, check=True, timeout=SOURCE_GUARD_S)
+
+
+def cost_ns(server: Running, workload: Workload, sessions: int) -> float:
+    """Server CPU for one unit of ``workload``."""
+    before_ns = cpu_ns(server.pid)
+    work(server, workload, sessions)
+    return (cpu_ns(server.pid) - before_ns) / (workload.messages * workload.units)

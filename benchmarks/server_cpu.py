@@ -1,0 +1,147 @@
+"""Server CPU for the same smtp-source work: smtp-sink, aiosmtpd and mailsrv in one run.
+
+Run as ``python -m benchmarks.server_cpu``.  The servers take turns, round after round, so that
+whatever else the machine does hits all of them; the medians over the rounds are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from benchmarks.contenders import (
+    CONTENDERS,
+    Running,
+    UnavailableError,
+    Workload,
+    cost_ns,
+    postfix_program,
+    running,
+)
+
+WORKLOADS = (
+    Workload("a connection per message, 1 KiB", 12_000, 1024, kept=False),
+    Workload("kept connections, 1 KiB", 30_000, 1024, kept=True),
+    Workload("content, 1 MB messages", 300, 1_000_000, kept=True, unit="MB"),
+)
+YARDSTICK = "smtp-sink"
+ROUNDS = 5
+SESSIONS = 4
+WARM_UP = 0.05
+"""The part of a workload that is done once beforehand, unmeasured."""
+
+
+@dataclass
+class Comparison:
+    """Costs in nanoseconds of server CPU for a unit of a workload, a number for each round."""
+
+    rounds_ns: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    """By workload, then by server."""
+    units: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    """Why a server took no part."""
+
+    def median_ns(self, workload: str, server: str) -> float:
+        return median(self.rounds_ns[workload][server])
+
+    def ratio(self, workload: str, server: str) -> float | None:
+        """The server's median cost as a multiple of smtp-sink's, where that took part."""
+        if YARDSTICK not in self.rounds_ns[workload]:
+            return None
+        return self.median_ns(workload, server) / self.median_ns(workload, YARDSTICK)
+
+    def summary(self) -> dict[str, dict[str, dict[str, float | None]]]:
+        return {
+            workload: {
+                server: {
+                    "median_us": round(self.median_ns(workload, server) / 1000, 1),
+                    "least_us": round(min(costs) / 1000, 1),
+                    "most_us": round(max(costs) / 1000, 1),
+                    "ratio": self.ratio(workload, server),
+                }
+                for server, costs in servers.items()
+            }
+            for workload, servers in self.rounds_ns.items()
+        }
+
+
+def compare(
+    names: Iterable[str],
+    workloads: Sequence[Workload] = WORKLOADS,
+    *,
+    rounds: int = ROUNDS,
+    sessions: int = SESSIONS,
+) -> Comparison:
+    """Start the named servers and let each do every workload, in turns."""
+    postfix_program("smtp-source")
+    comparison = Comparison(units={one.name: one.unit for one in workloads})
+    with ExitStack() as stack:
+        servers: list[Running] = []
+        for name in names:
+            try:
+                servers.append(stack.enter_context(running(name)))
+            except UnavailableError as reason:
+                comparison.missing[name] = str(reason)
+        for workload in workloads:
+            costs: dict[str, list[float]] = {server.name: [] for server in servers}
+            comparison.rounds_ns[workload.name] = costs
+            for server in servers:
+                cost_ns(server, workload.scaled(WARM_UP), sessions)
+            for _ in range(rounds):
+                for server in servers:
+                    costs[server.name].append(cost_ns(server, workload, sessions))
+    return comparison
+
+
+def table(comparison: Comparison) -> str:
+    """Medians, the span of the rounds, and ratios, as Markdown."""
+    lines = ["| work | server | server CPU, median (least to most) | times smtp-sink |"]
+    lines.append("|---|---|---|---|")
+    for workload, servers in comparison.rounds_ns.items():
+        for server, costs in servers.items():
+            us = [round(ns / 1000, 1) for ns in (median(costs), min(costs), max(costs))]
+            ratio = comparison.ratio(workload, server)
+            lines.append(
+                f"| {workload} | {server} | {us[0]:,} µs a {comparison.units[workload]}"
+                f" ({us[1]:,} to {us[2]:,}) | {'' if ratio is None else f'{ratio:.2f}'} |"
+            )
+    lines += [f"\n{name} took no part: {reason}" for name, reason in comparison.missing.items()]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="server_cpu", description=__doc__)
+    parser.add_argument("servers", nargs="*", metavar="SERVER", help=f"of {', '.join(CONTENDERS)}")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--sessions", type=int, default=SESSIONS, help="connections at a time")
+    parser.add_argument("--scale", type=float, default=1, help="messages, as a multiple")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    for name in options.servers:
+        if name not in CONTENDERS:
+            parser.error(f"no server is named {name!r}")
+    workloads = [one.scaled(options.scale) for one in WORKLOADS]
+    try:
+        comparison = compare(
+            options.servers or CONTENDERS,
+            workloads,
+            rounds=options.rounds,
+            sessions=options.sessions,
+        )
+    except UnavailableError as reason:
+        print(reason, file=sys.stderr)
+        return 2
+    print(table(comparison))
+    if options.json:
+        options.json.write_text(json.dumps(comparison.summary(), indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
