@@ -1,0 +1,65 @@
+"""A server's octets become whole replies (RFC 5321 section 4.2.1)."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+REPLY_MAX_OCTETS = 64 * 1024
+"""A reply that is longer is cut here: what does not end must still be shown."""
+
+_LAST_LINE = re.compile(rb"\d{3}(?:[ \r\n]|$)")
+_FURTHER_LINE = re.compile(rb"\d{3}-")
+
+
+class Reply(NamedTuple):
+    """One whole reply and the instant at which its last octet arrived.
+
+    ``code`` is 0 for a line that is no reply at all.
+    """
+
+    at_ns: int
+    octets: bytes
+
+    @property
+    def code(self) -> int:
+        return int(self.octets[:3]) if _is_reply(self.octets) else 0
+
+    @property
+    def text(self) -> str:
+        """All lines, without the last line end."""
+        return self.octets.decode("utf-8", "backslashreplace").removesuffix("\r\n")
+
+
+class ReplyReader:
+    """Takes what arrives, in pieces of any size, and gives the replies that are whole."""
+
+    __slots__ = ("_begun", "_rest")
+
+    def __init__(self) -> None:
+        self._begun = b""
+        self._rest = b""
+
+    def feed(self, octets: bytes, at_ns: int) -> list[Reply]:
+        """Take what arrived at ``at_ns``."""
+        lines = (self._rest + octets).split(b"\n")
+        self._rest = lines.pop()
+        replies = []
+        for line in lines:
+            whole = self._begun + line + b"\n"
+            if _FURTHER_LINE.match(line) and len(whole) < REPLY_MAX_OCTETS:
+                self._begun = whole
+            else:
+                self._begun = b""
+                replies.append(Reply(at_ns, whole))
+        return replies
+
+    @property
+    def rest(self) -> bytes:
+        """What has come of a reply that is not whole."""
+        return self._begun + self._rest
+
+
+def _is_reply(octets: bytes) -> bool:
+    last = octets[octets.rfind(b"\n", 0, -1) + 1 :]
+    return _LAST_LINE.match(last) is not None

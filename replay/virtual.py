@@ -1,0 +1,194 @@
+"""The virtual driver: plays a scenario against the shipped server, in no time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from replay import script
+from replay.harness import Harness
+from replay.link import Link
+from replay.observed import Ear, ObservedConnection, Trace
+from replay.script import After, AfterReply, At, Connection, Departure, Expectation, Scenario
+from replay.world import settings_from
+
+VIRTUAL_NS_MAX = 1000 * 24 * 3600 * 1_000_000_000
+"""A scenario may last a thousand days."""
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualRun:
+    """What a run gave.  ``log`` holds the server's lines."""
+
+    connections: tuple[ObservedConnection, ...]
+    virtual_ns: int
+    trace_hash: str
+    log: tuple[str, ...]
+
+
+def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
+    """Run ``scenario``.
+
+    Raises WorldError for a header that cannot be, Stalled, Leaked or ServerFault when the run
+    itself went wrong; a server that answers something else is no exception but a result.
+    """
+    trace = Trace()
+    with Harness(settings_from(scenario.server), scenario.world, seed=seed) as harness:
+        players = [
+            Player(harness, trace, number, connection)
+            for number, connection in enumerate(scenario.connections)
+        ]
+        for player in players:
+            player.schedule()
+        harness.settle()
+        while not all(player.done for player in players) and harness.now_ns < VIRTUAL_NS_MAX:
+            if harness.next_ns() is None:
+                break
+            harness.step()
+        for player in players:
+            player.conclude()
+        virtual_ns = harness.now_ns
+    return VirtualRun(
+        tuple(player.observed for player in players),
+        virtual_ns,
+        trace.hexdigest(),
+        tuple(harness.log),
+    )
+
+
+class Player:
+    """Plays one connection's departures and listens to what comes back."""
+
+    def __init__(
+        self, harness: Harness, trace: Trace, number: int, connection: Connection
+    ) -> None:
+        self._harness = harness
+        self._trace = trace
+        self._number = number
+        self._plan = _plan(connection)
+        self._next = 0
+        self._scheduled = False
+        self._previous_ns = 0
+        self._link: Link | None = None
+        self._abandoned = False
+        self.done = False
+        self.observed = ObservedConnection(connection.name, [None] * len(self._plan))
+        self._ear = Ear(self.observed)
+
+    def schedule(self) -> None:
+        """Put the next departure on the timetable, if it is known when it goes."""
+        if self.done or self._scheduled or self._next >= len(self._plan):
+            return
+        departure, replies_above = self._plan[self._next]
+        match departure.anchor:
+            case At(ns):
+                due_ns = ns
+            case After(ns):
+                due_ns = self._previous_ns + ns
+            case AfterReply(ns):
+                if len(self.observed.replies) < replies_above:
+                    self._give_up_if_over()
+                    return
+                due_ns = self.observed.replies[replies_above - 1].at_ns + ns
+        due_ns = max(due_ns, self._previous_ns)
+        self._scheduled = True
+        self._previous_ns = due_ns
+        self._harness.at(due_ns, lambda: self._depart(departure))
+
+    def conclude(self) -> None:
+        """The run is over: say what a script that is not finished was waiting for."""
+        if self._link is not None and not self._link.client_gone:
+            self._link.close()
+            self._harness.touch(self._link)
+        if self.done:
+            return
+        if self._next < len(self._plan):
+            departure, replies_above = self._plan[self._next]
+            self.observed.waits_for = f"reply {replies_above}, to go on at line {departure.line}"
+        else:
+            self.observed.waits_for = "the server to close"
+
+    def _give_up_if_over(self) -> None:
+        """The server has ended the connection: the reply that is waited for will never come."""
+        if self.observed.end:
+            self.conclude()
+            self.done = True
+
+    # -- departures -------------------------------------------------------------------------------
+
+    def _depart(self, departure: Departure) -> None:
+        harness, action = self._harness, departure.action
+        self.observed.departed_ns[self._next] = harness.now_ns
+        self._next += 1
+        self._scheduled = False
+        octets = action.octets if isinstance(action, script.Send) else b""
+        self._trace.departure(self._number, harness.now_ns, type(action).__name__, octets)
+        if isinstance(action, script.Open):
+            self._link = harness.connect(action.client, self._hear, self._ended)
+        elif self._link is not None:
+            self._act(action, self._link)
+            harness.touch(self._link)
+        harness.settle()
+        if isinstance(action, script.Close | script.Reset | script.Abandon) or (
+            isinstance(action, script.UntilClosed) and self.observed.end
+        ):
+            self.done = True
+        self.schedule()
+
+    def _act(self, action: script.Action, link: Link) -> None:
+        match action:
+            case script.Send(octets):
+                self._harness.send(link, octets)
+            case script.HalfClose():
+                link.half_close()
+            case script.Close():
+                link.close()
+            case script.Reset():
+                link.reset()
+            case script.StopReading():
+                link.reading = False
+            case script.ResumeReading():
+                link.reading = True
+            case script.Abandon():
+                self._abandoned = True
+
+    # -- arrivals ---------------------------------------------------------------------------------
+
+    def _hear(self, octets: bytes) -> None:
+        if self._abandoned:
+            return
+        now_ns = self._harness.now_ns
+        self._trace.arrival(self._number, now_ns, octets)
+        self._ear.hear(octets, now_ns)
+        self.schedule()
+
+    def _ended(self, how: str) -> None:
+        if self._abandoned:
+            return
+        now_ns = self._harness.now_ns
+        self._trace.end(self._number, now_ns, how)
+        self._ear.ended(how, now_ns)
+        if self._next == len(self._plan):
+            self.done = True
+            self._close()
+        else:
+            self._give_up_if_waiting()
+
+    def _close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._harness.touch(self._link)
+
+    def _give_up_if_waiting(self) -> None:
+        if not self._scheduled:
+            self.schedule()
+
+
+def _plan(connection: Connection) -> list[tuple[Departure, int]]:
+    """The departures, each with the number of replies expected above it."""
+    plan, replies = [], 0
+    for step in connection.steps:
+        if isinstance(step, Departure):
+            plan.append((step, replies))
+        elif isinstance(step, Expectation) and isinstance(step.outcome, script.REPLIES):
+            replies += 1
+    return plan
