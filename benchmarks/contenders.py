@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +21,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 AIOSMTPD_VERSION = "1.4.6"
-CACHE = Path(__file__).resolve().parents[1] / ".benchmarks"
+ROOT = Path(__file__).resolve().parents[1]
+AIOSMTPD_FOLDER = ROOT / ".benchmarks" / f"aiosmtpd-{AIOSMTPD_VERSION}"
+PYTHONPATH = f"{ROOT}:{AIOSMTPD_FOLDER}"
+"""So that any Python can run the servers, without an environment of its own."""
 SOURCE_GUARD_S = 600
 """A run of smtp-source that takes longer than this hangs."""
 START_TRIES = 500
@@ -61,8 +63,8 @@ class Running:
     port: int
 
 
-Command = Callable[[int, Path], list[str]]
-"""Makes a command line from the port to listen on and an empty directory to run in."""
+Command = Callable[[int, Path, str], list[str]]
+"""Makes a command line from the port to listen on, an empty directory and a Python to use."""
 Wrap = Callable[[list[str]], list[str]]
 """Turns a command line into one that runs the same program under something else."""
 
@@ -75,36 +77,35 @@ def postfix_program(name: str) -> str:
     return found
 
 
-def smtp_sink(port: int, _: Path) -> list[str]:
+def smtp_sink(port: int, _folder: Path, _python: str) -> list[str]:
     as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []
     return [postfix_program("smtp-sink"), *as_nobody, f"127.0.0.1:{port}", "512"]
 
 
-def aiosmtpd(port: int, _: Path) -> list[str]:
+def aiosmtpd(port: int, _folder: Path, python: str) -> list[str]:
+    install_aiosmtpd()
     listen = f"127.0.0.1:{port}"
-    return [aiosmtpd_python(), "-m", "aiosmtpd", "-n", "-l", listen, "-c", "aiosmtpd.handlers.Sink"]
+    return [python, "-m", "aiosmtpd", "-n", "-l", listen, "-c", "aiosmtpd.handlers.Sink"]
 
 
-def aiosmtpd_python() -> str:
-    """The interpreter of an environment with aiosmtpd in it, made when there is none yet."""
-    folder = CACHE / f"aiosmtpd-{AIOSMTPD_VERSION}"
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        venv.create(folder, clear=True, with_pip=True)
-        install = [str(python), "-m", "pip", "install", "-q", f"aiosmtpd=={AIOSMTPD_VERSION}"]
-        done = subprocess.run(install, capture_output=True, text=True, check=False)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["pip says nothing"])[-1]
-            raise UnavailableError(f"aiosmtpd {AIOSMTPD_VERSION} cannot be installed: {last}")
-        (folder / "complete").touch()
-    return str(python)
+def install_aiosmtpd() -> None:
+    """Put it into a directory of its own, where it is not there yet."""
+    if aiosmtpd_is_installed():
+        return
+    install = [sys.executable, "-m", "pip", "install", "-q", "--target", str(AIOSMTPD_FOLDER)]
+    done = subprocess.run(
+        [*install, f"aiosmtpd=={AIOSMTPD_VERSION}"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["pip says nothing"])[-1]
+        raise UnavailableError(f"aiosmtpd {AIOSMTPD_VERSION} cannot be installed: {last}")
 
 
 def aiosmtpd_is_installed() -> bool:
-    return (CACHE / f"aiosmtpd-{AIOSMTPD_VERSION}" / "complete").exists()
+    return any(AIOSMTPD_FOLDER.glob("aiosmtpd-*.dist-info"))
 
 
-def mailsrv(port: int, folder: Path) -> list[str]:
+def mailsrv(port: int, folder: Path, python: str) -> list[str]:
     """With all limits on; only the cap on transactions is out of the way of long sessions."""
     if find_spec("mailsrv.__main__") is None:
         raise UnavailableError("mailsrv has no command line yet")
@@ -112,7 +113,7 @@ def mailsrv(port: int, folder: Path) -> list[str]:
     config.write_text("transactions = 1_000_000_000\n")
     listen = f"127.0.0.1:{port}"
     options = ["--config", str(config), "--listen", listen, "--delivery", "discard"]
-    return [sys.executable, "-m", "mailsrv", "serve", *options]
+    return [python, "-m", "mailsrv", "serve", *options]
 
 
 CONTENDERS: dict[str, Command] = {
@@ -123,16 +124,19 @@ CONTENDERS: dict[str, Command] = {
 
 
 @contextmanager
-def running(name: str, wrap: Wrap = list) -> Iterator[Running]:
-    """Start a contender and in the end stop it with SIGINT.
+def running(name: str, python: str = sys.executable, wrap: Wrap = list) -> Iterator[Running]:
+    """Start a contender, and in the end stop it with SIGINT.
 
     Raises ``UnavailableError`` when it does not come up.
     """
     port = free_port()
     with tempfile.TemporaryDirectory() as text, tempfile.TemporaryFile("w+") as output:
         os.chmod(text, 0o755)  # smtp-sink works as nobody
-        command = wrap(CONTENDERS[name](port, Path(text)))
-        process = subprocess.Popen(command, cwd=text, stdout=output, stderr=output, text=True)
+        command = wrap(CONTENDERS[name](port, Path(text), python))
+        environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
+        process = subprocess.Popen(
+            command, cwd=text, stdout=output, stderr=output, text=True, env=environment
+        )
         try:
             if not comes_up(process, port):
                 output.seek(0)

@@ -15,11 +15,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from benchmarks.contenders import CONTENDERS, Running, UnavailableError, Workload, running, work
+from benchmarks.contenders import CONTENDERS, UnavailableError, Workload, running, work
 from benchmarks.server_cpu import SESSIONS, WORKLOADS
 
 FUNCTIONS_SHOWN = 35
@@ -29,8 +29,6 @@ STRACE_SCALE = 0.1
 ATTACH_S = 0.5
 """perf needs a moment to attach and does not say when it has."""
 
-Work = Callable[[Running], None]
-
 
 def user_and_system_ns(pid: int) -> tuple[int, int]:
     """From the kernel's account, in steps of a clock tick (10 ms)."""
@@ -39,8 +37,8 @@ def user_and_system_ns(pid: int) -> tuple[int, int]:
     return int(fields[11]) * tick_ns, int(fields[12]) * tick_ns
 
 
-def show_split(name: str, workload: Workload, sessions: int) -> None:
-    with running(name) as server:
+def show_split(name: str, python: str, workload: Workload, sessions: int) -> None:
+    with running(name, python) as server:
         work(server, workload.scaled(0.05), sessions)
         before = user_and_system_ns(server.pid)
         work(server, workload, sessions)
@@ -50,14 +48,14 @@ def show_split(name: str, workload: Workload, sessions: int) -> None:
     print(f"user {user_us:.1f} us, system {system_us:.1f} us a {workload.unit}")
 
 
-def show_functions(name: str, workload: Workload, sessions: int) -> None:
+def show_functions(name: str, python: str, workload: Workload, sessions: int) -> None:
     """Own time by function.  Calls of builtins are counted too, and dear to count."""
     with tempfile.NamedTemporaryFile(suffix=".prof") as file:
 
         def under_cprofile(command: list[str]) -> list[str]:
             return [command[0], "-m", "cProfile", "-o", file.name, *command[1:]]
 
-        with running(name, under_cprofile) as server:
+        with running(name, python, under_cprofile) as server:
             work(server, workload, sessions)
         statistics = pstats.Stats(file.name)
         statistics.strip_dirs().sort_stats("tottime").print_stats(FUNCTIONS_SHOWN)
@@ -81,9 +79,9 @@ def observer(command: list[str], attached: str = "") -> Iterator[None]:
         process.communicate(timeout=60)
 
 
-def show_system_calls(name: str, workload: Workload, sessions: int) -> None:
+def show_system_calls(name: str, python: str, workload: Workload, sessions: int) -> None:
     workload = workload.scaled(STRACE_SCALE)
-    with running(name) as server, tempfile.NamedTemporaryFile("r") as file:
+    with running(name, python) as server, tempfile.NamedTemporaryFile("r") as file:
         command = ["strace", "-c", "-f", "-o", file.name, "-p", str(server.pid)]
         with observer(command, attached="attached"):
             work(server, workload, sessions)
@@ -95,8 +93,8 @@ def show_system_calls(name: str, workload: Workload, sessions: int) -> None:
             print(f"{count / units:8.2f} {call} a {workload.unit}")
 
 
-def show_symbols(name: str, workload: Workload, sessions: int) -> None:
-    with running(name) as server, tempfile.NamedTemporaryFile() as file:
+def show_symbols(name: str, python: str, workload: Workload, sessions: int) -> None:
+    with running(name, python) as server, tempfile.NamedTemporaryFile() as file:
         with observer(["perf", "record", "-q", "-p", str(server.pid), "-o", file.name]):
             work(server, workload, sessions)
         report = ["perf", "report", "-i", file.name, "--stdio", "-q", "--sort"]
@@ -120,6 +118,7 @@ def main() -> int:
     parser.add_argument("--workload", type=int, choices=range(len(WORKLOADS)), action="append")
     parser.add_argument("--view", choices=VIEWS, action="append")
     parser.add_argument("--sessions", type=int, default=SESSIONS, help="connections at a time")
+    parser.add_argument("--python", default=sys.executable, help="what runs a Python server")
     parser.add_argument("--scale", type=float, default=1, help="messages, as a multiple")
     options = parser.parse_args()
     if options.server not in CONTENDERS:
@@ -135,7 +134,7 @@ def main() -> int:
                 print(f"{tool} is not installed")
                 continue
             try:
-                show(options.server, workload, options.sessions)
+                show(options.server, options.python, workload, options.sessions)
             except UnavailableError as reason:
                 print(reason, file=sys.stderr)
                 return 2

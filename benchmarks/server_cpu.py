@@ -77,15 +77,19 @@ def compare(
     *,
     rounds: int = ROUNDS,
     sessions: int = SESSIONS,
+    python: str = sys.executable,
 ) -> Comparison:
-    """Start the named servers and let each do every workload, in turns."""
+    """Start the named servers and let each do every workload, in turns.
+
+    ``python`` runs the servers that are written in it.
+    """
     postfix_program("smtp-source")
     comparison = Comparison(units={one.name: one.unit for one in workloads})
     with ExitStack() as stack:
         servers: list[Running] = []
         for name in names:
             try:
-                servers.append(stack.enter_context(running(name)))
+                servers.append(stack.enter_context(running(name, python)))
             except UnavailableError as reason:
                 comparison.missing[name] = str(reason)
         for workload in workloads:
@@ -121,6 +125,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--sessions", type=int, default=SESSIONS, help="connections at a time")
     parser.add_argument("--scale", type=float, default=1, help="messages, as a multiple")
+    parser.add_argument("--python", default=sys.executable, help="what runs the Python servers")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     for name in options.servers:
@@ -133,6 +138,7 @@ def main() -> int:
             workloads,
             rounds=options.rounds,
             sessions=options.sessions,
+            python=options.python,
         )
     except UnavailableError as reason:
         print(reason, file=sys.stderr)
