@@ -1,0 +1,155 @@
+"""Runs transcripts, one file after another, and says what came of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mailsrv.clock import Clock
+from replay import transcript, update, virtual
+from replay.compare import Difference, compare
+from replay.harness import Leaked, ServerFault, Stalled
+from replay.notation import TranscriptError
+from replay.script import Scenario
+from replay.world import WorldError
+
+FILES_MAX = 100_000
+"""Transcripts in one run."""
+
+AS_EXPECTED = "as expected"
+DIFFERS = "differs"
+BROKEN = "broken"
+UPDATED = "updated"
+
+
+class InputError(Exception):
+    """An input that cannot be used; the message names it and says what can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one transcript.
+
+    ``verdict`` is one of the constants of this module; ``complaint`` says in a sentence what was
+    wrong with a run that is ``BROKEN`` (the run itself failed: a leak, a stall, a fault).
+    ``changes`` are the differences that an update wrote down.
+    """
+
+    path: Path
+    story: str
+    sessions: int
+    verdict: str
+    virtual_ns: int = 0
+    real_ns: int = 0
+    trace_hash: str = ""
+    differences: tuple[Difference, ...] = ()
+    changes: tuple[Difference, ...] = ()
+    complaint: str = ""
+    log: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def good(self) -> bool:
+        return self.verdict in (AS_EXPECTED, UPDATED)
+
+
+def find(paths: Iterable[Path]) -> list[Path]:
+    """The transcripts at ``paths``, those in folders included, in a fixed order.
+
+    Raises InputError for a path that is not there, a folder without transcripts, or another
+    kind of file.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(path.rglob("*.smtp"))
+            if not inside:
+                raise InputError(f"{path}: no .smtp transcript in this folder")
+            found += inside
+        elif not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+        elif path.suffix == ".smtp":
+            found.append(path)
+        else:
+            raise InputError(
+                f"{path}: not a .smtp transcript; make one of a capture with "
+                f"'replay import {path} -o {path.with_suffix('')}'"
+            )
+    if len(found) > FILES_MAX:
+        raise InputError(f"{len(found)} transcripts; at most {FILES_MAX} at a time")
+    return list(dict.fromkeys(found))
+
+
+def run_all(paths: Iterable[Path], clock: Clock, *, updating: bool = False) -> Iterator[Result]:
+    """Run each transcript in virtual time.  Raises InputError for one that cannot be read."""
+    for path in paths:
+        yield run_file(path, clock, updating=updating)
+
+
+def run_file(path: Path, clock: Clock, *, updating: bool = False) -> Result:
+    """Run one transcript; ``clock`` measures the real duration.  Raises InputError."""
+    began_ns = clock.monotonic_ns()
+    try:
+        text = transcript.read_text(path)
+        scenario = transcript.parse(text, str(path))
+        result = run_scenario(scenario, path)
+        if updating and result.verdict == DIFFERS:
+            result = _update(result, text, scenario)
+    except TranscriptError as error:
+        raise InputError(str(error)) from None
+    except WorldError as error:
+        raise InputError(f"{path}: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    return dataclasses.replace(result, real_ns=clock.monotonic_ns() - began_ns)
+
+
+def run_scenario(scenario: Scenario, path: Path) -> Result:
+    """Run one scenario.  Raises WorldError for a header that cannot be."""
+    sessions = len(scenario.connections)
+    try:
+        played = virtual.play(scenario)
+    except (Leaked, ServerFault, Stalled) as error:
+        return Result(path, scenario.story, sessions, BROKEN, complaint=str(error))
+    differences = tuple(
+        difference
+        for connection, observed in zip(scenario.connections, played.connections, strict=True)
+        for difference in compare(connection, observed)
+    )
+    return Result(
+        path,
+        scenario.story,
+        sessions,
+        DIFFERS if differences else AS_EXPECTED,
+        played.virtual_ns,
+        trace_hash=played.trace_hash,
+        differences=differences,
+        log=played.log,
+    )
+
+
+def _update(result: Result, text: str, scenario: Scenario) -> Result:
+    """Write what was observed into the transcript, and see that it then holds."""
+    observed = virtual.play(scenario).connections
+    new_text = transcript.rewrite(text, update.exact(scenario, observed), str(result.path))
+    again = run_scenario(transcript.parse(new_text, str(result.path)), result.path)
+    if again.verdict != AS_EXPECTED:
+        return again
+    _replace(result.path, new_text)
+    return dataclasses.replace(again, verdict=UPDATED, changes=result.differences)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        os.chmod(name, path.stat().st_mode)
+        os.replace(name, path)
+    except OSError:
+        os.unlink(name)
+        raise
