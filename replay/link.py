@@ -149,11 +149,7 @@ class Link:
             return True
         if not connection.reading:
             return False
-        return (
-            self.server_received < self.client_sent
-            or (self.client_fin and not self.server_eof)
-            or self.client_gone and not self.server_eof
-        )
+        return self.server_received < self.client_sent or (self.client_fin and not self.server_eof)
 
     @property
     def balanced(self) -> bool:

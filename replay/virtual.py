@@ -58,9 +58,7 @@ def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
 class Player:
     """Plays one connection's departures and listens to what comes back."""
 
-    def __init__(
-        self, harness: Harness, trace: Trace, number: int, connection: Connection
-    ) -> None:
+    def __init__(self, harness: Harness, trace: Trace, number: int, connection: Connection) -> None:
         self._harness = harness
         self._trace = trace
         self._number = number
@@ -171,16 +169,12 @@ class Player:
             self.done = True
             self._close()
         else:
-            self._give_up_if_waiting()
+            self.schedule()
 
     def _close(self) -> None:
         if self._link is not None:
             self._link.close()
             self._harness.touch(self._link)
-
-    def _give_up_if_waiting(self) -> None:
-        if not self._scheduled:
-            self.schedule()
 
 
 def _plan(connection: Connection) -> list[tuple[Departure, int]]:
