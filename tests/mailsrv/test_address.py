@@ -36,7 +36,7 @@ ACCEPTED = [
     (" a@example.org", Path("a", "example.org")),
     ('"a b"@example.org', Path('"a b"', "example.org")),
     ("<@relay.example:a@example.org>", Path("a", "example.org")),
-    ("<@one.example,@two.example:a@example.org>", Path("a", "example.org")),
+    ("<@one.example,@two.example,@three.example:a@example.org>", Path("a", "example.org")),
     ('<"a b"@example.org>', Path('"a b"', "example.org")),
     ('<"a\\"b\\\\"@example.org>', Path('"a\\"b\\\\"', "example.org")),
     ('<"a@b>"@example.org>', Path('"a@b>"', "example.org")),

@@ -182,6 +182,14 @@ def test_a_disk_that_takes_little_at_a_time_gets_everything(tmp_path: Path) -> N
     assert stored(tmp_path) == [b"0123456789\n" * 50]
 
 
+def test_a_line_end_split_where_the_memory_is_full_is_still_one(tmp_path: Path) -> None:
+    sink = courier_in(tmp_path).begin(envelope())
+    sink.write(b"x" * HELD_OCTETS_MAX + b"\r")
+    sink.write(b"\n")
+    finished(sink)
+    assert stored(tmp_path) == [b"x" * HELD_OCTETS_MAX + b"\n"]
+
+
 numbers = itertools.count()
 
 

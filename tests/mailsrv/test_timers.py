@@ -139,6 +139,14 @@ def test_an_overdue_timer_fires_at_the_next_pass(wheel: TimerWheel) -> None:
     assert wheel.expire(at_ms(1000)) == 2
 
 
+def test_a_pass_at_an_earlier_instant_counts_as_one_at_the_present(wheel: TimerWheel) -> None:
+    wheel.expire(at_ms(1000))
+    wheel.schedule(at_ms(3), nothing)
+    wheel.schedule(at_ms(1001), nothing)
+    assert wheel.expire(at_ms(500)) == 1
+    assert drain(wheel) == [at_ms(1001)]
+
+
 def test_a_timer_cancelled_by_an_earlier_callback_of_the_pass_does_not_fire(
     wheel: TimerWheel,
 ) -> None:
