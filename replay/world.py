@@ -1,0 +1,409 @@
+"""The faked edges of the network: DNS, reputation and delivery, as a scenario scripts them.
+
+The fakes keep to the protocols of ``mailsrv.seams``.  They answer after a scripted delay of
+virtual time: ``call_later(delay_ns, callback)`` comes from whoever owns the clock, and a delay
+of 0 answers at once, within the call.  "silence" never answers.  Each keeps what it was asked,
+so that a test can look.
+
+The same tables serve a transcript's header and a test written by hand:
+
+    world.dns["example.org MX"] = ["10 mx.example.org."]
+    world.dns["nx.example MX"] = {"status": "NXDOMAIN", "delay_s": 0.5}
+    world.reputation["192.0.2.66"] = 10
+    world.delivery.fail_next("452 4.3.1 Error: insufficient system storage")
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import ipaddress
+import math
+import re
+import typing
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mailsrv.envelope import Envelope
+from mailsrv.reply import TEXT_OCTETS_MAX, Reply, queued, reply
+from mailsrv.seams import DnsAnswer, DnsStatus, Sink
+from mailsrv.settings import Settings
+from mailsrv.units import NS_PER_S, seconds_to_ns
+from replay.duration import DURATION_NS_MAX
+
+CallLater = Callable[[int, Callable[[], None]], object]
+"""Takes a delay in nanoseconds and what to call then."""
+
+SILENCE = "silence"
+HOSTNAME_DEFAULT = "mx.example.test"
+"""What a server under test calls itself, unless its scenario says otherwise."""
+
+ENTRIES_MAX = 100_000
+"""Entries in one table."""
+
+_DELAY_S_MAX = DURATION_NS_MAX // NS_PER_S
+_QUESTION = re.compile(r"(?P<name>[!-~]{1,255}) +(?P<rtype>[A-Za-z0-9]{1,16})")
+_REPLY = re.compile(
+    r"(?P<code>[245][0-9]{2}) (?:(?P<enhanced>[245]\.\d{1,3}\.\d{1,3}) )?(?P<text>[ -~]*)"
+)
+
+
+class WorldError(ValueError):
+    """A header's [server] or [world] that cannot be: ``key`` is where."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"{key}: {message}")
+        self.key = key
+
+
+# -- DNS ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DnsEntry:
+    """A scripted answer; None is silence."""
+
+    answer: DnsAnswer | None
+    delay_ns: int = 0
+
+
+class FakeResolver:
+    """Answers from its table; a name that is not there does not exist (NXDOMAIN).
+
+    A name that exists with other types answers without records (RFC 2308 section 2.2).
+    """
+
+    def __init__(self, call_later: CallLater) -> None:
+        self._call_later = call_later
+        self._entries: dict[tuple[str, str], DnsEntry] = {}
+        self._existing: set[str] = set()
+        self.questions: list[tuple[str, str]] = []
+        """(name, type) of every lookup, as asked."""
+
+    def __setitem__(self, question: str, answer: object) -> None:
+        """Script ``"NAME TYPE"``: records in a list, a status, "silence", or a table of
+        ``records``, ``status`` and ``delay_s``.  Raises WorldError."""
+        key = f'world.dns."{question}"'
+        match = _QUESTION.fullmatch(question)
+        if match is None:
+            raise WorldError(key, 'a question is a name and a type, as in "example.org MX"')
+        entry = _dns_entry(key, answer)
+        name = _canonical_name(match["name"])
+        self._entries[name, match["rtype"].upper()] = entry
+        if entry.answer is None or entry.answer.status is not DnsStatus.NXDOMAIN:
+            self._existing.add(name)
+
+    def lookup(self, name: str, rtype: str, answer: Callable[[DnsAnswer], None]) -> None:
+        self.questions.append((name, rtype))
+        canonical = _canonical_name(name)
+        entry = self._entries.get((canonical, rtype.upper()))
+        if entry is None:
+            known = canonical in self._existing
+            entry = DnsEntry(DnsAnswer(DnsStatus.NOERROR if known else DnsStatus.NXDOMAIN))
+        scripted = entry.answer
+        if scripted is not None:
+            _answer(self._call_later, entry.delay_ns, lambda: answer(scripted))
+
+
+def _canonical_name(name: str) -> str:
+    return name.lower().removesuffix(".")
+
+
+def _dns_entry(key: str, answer: object) -> DnsEntry:
+    table = answer if isinstance(answer, Mapping) else {}
+    _check_keys(key, table, ("records", "status", "delay_s"))
+    if isinstance(answer, list | tuple):
+        table = {"records": answer}
+    elif isinstance(answer, str):
+        table = {"status": answer}
+    elif not table:
+        raise WorldError(
+            key,
+            "an answer is a list of records, a status, "
+            '"silence", or a table of records, status and delay_s',
+        )
+    delay_ns = _delay_ns(key, table)
+    status_text, records = table.get("status", "NOERROR"), table.get("records", ())
+    if status_text == SILENCE and not records:
+        return DnsEntry(None, delay_ns)
+    statuses = [status.value for status in DnsStatus]
+    if status_text not in statuses:
+        raise WorldError(f"{key}.status", f"one of {', '.join(statuses)} or {SILENCE}")
+    if not isinstance(records, list | tuple) or not all(isinstance(one, str) for one in records):
+        raise WorldError(f"{key}.records", 'a list of texts, as in ["10 mx.example.org."]')
+    status = DnsStatus(status_text)
+    if records and status is not DnsStatus.NOERROR:
+        raise WorldError(f"{key}.records", f"{status} carries no records")
+    return DnsEntry(DnsAnswer(status, tuple(records)), delay_ns)
+
+
+# -- reputation -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A scripted score; None is silence."""
+
+    score: int | None
+    delay_ns: int = 0
+
+
+class FakeReputation:
+    """Scores clients from its table; a client that is not there is unknown and has 0."""
+
+    def __init__(self, call_later: CallLater) -> None:
+        self._call_later = call_later
+        self._scores: dict[str, Score] = {}
+        self.questions: list[tuple[str, str, str]] = []
+        """(client, helo, reverse-path) of every question."""
+
+    def __setitem__(self, client: str, answer: object) -> None:
+        """Script a client's score: a number, "silence", or a table of ``score`` and ``delay_s``.
+        Raises WorldError."""
+        key = f'world.reputation."{client}"'
+        address = _canonical_address(client)
+        if address is None:
+            raise WorldError(key, "a client is an IPv4 or IPv6 address")
+        table = answer if isinstance(answer, Mapping) else {"score": answer}
+        _check_keys(key, table, ("score", "delay_s"))
+        score = table.get("score", 0)
+        if score == SILENCE:
+            score = None
+        elif not isinstance(score, int) or isinstance(score, bool):
+            raise WorldError(key, f'a score is a whole number or "{SILENCE}"')
+        self._scores[address] = Score(score, _delay_ns(key, table))
+
+    def ask(self, client: str, helo: str, reverse_path: str, answer: Callable[[int], None]) -> None:
+        self.questions.append((client, helo, reverse_path))
+        entry = self._scores.get(_canonical_address(client) or "", Score(0))
+        score = entry.score
+        if score is not None:
+            _answer(self._call_later, entry.delay_ns, lambda: answer(score))
+
+
+def _canonical_address(client: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(client))
+    except ValueError:
+        return None
+
+
+# -- delivery -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What becomes of one message.  ``reply`` None accepts it, unless it is ``silent``."""
+
+    reply: Reply | None = None
+    delay_ns: int = 0
+    silent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message whose content came whole.  ``reply`` is None where the courier kept silent."""
+
+    envelope: Envelope
+    content: bytes
+    reply: Reply | None
+
+
+class FakeCourier:
+    """Takes messages, and answers as scripted: one outcome for each, afterwards 250."""
+
+    def __init__(self, call_later: CallLater) -> None:
+        self._call_later = call_later
+        self._outcomes: deque[Outcome] = deque()
+        self.messages: list[Message] = []
+        """Every finished message, in order, also those that were refused."""
+        self.begun = 0
+        self.aborted = 0
+
+    @property
+    def accepted(self) -> list[Message]:
+        """The messages that got a 250."""
+        return [one for one in self.messages if one.reply is not None and one.reply.positive]
+
+    def then(self, outcome: object) -> None:
+        """Script the outcome of the next message that has none: a reply like
+        ``"452 4.3.1 Error: full"``, "silence", or a table of ``reply`` (left out: 250) and
+        ``delay_s``.  Raises WorldError."""
+        self._outcomes.append(_outcome("world.delivery.replies", outcome))
+
+    def fail_next(self, text: str, *, delay_s: float = 0) -> None:
+        """Refuse the next message with this 4yz or 5yz reply.  Raises WorldError."""
+        if not text.startswith(("4", "5")):
+            raise WorldError("world.delivery", f"{text!r} is no failure; a 4yz or 5yz reply is")
+        self.then({"reply": text, "delay_s": delay_s})
+
+    def begin(self, envelope: Envelope) -> Sink:
+        self.begun += 1
+        return _FakeSink(self, envelope)
+
+    def _finish(self, envelope: Envelope, content: bytes, answer: Callable[[Reply], None]) -> None:
+        outcome = self._outcomes.popleft() if self._outcomes else Outcome()
+        said = outcome.reply or queued(envelope.id)
+        kept = dataclasses.replace(envelope, forward_paths=list(envelope.forward_paths))
+        self.messages.append(Message(kept, content, None if outcome.silent else said))
+        if not outcome.silent:
+            _answer(self._call_later, outcome.delay_ns, lambda: answer(said))
+
+
+class _FakeSink:
+    """One message on its way in; the session bounds its size."""
+
+    __slots__ = ("_chunks", "_courier", "_done", "_envelope")
+
+    def __init__(self, courier: FakeCourier, envelope: Envelope) -> None:
+        self._courier = courier
+        self._envelope = envelope
+        self._chunks: list[bytes] = []
+        self._done = False
+
+    def write(self, chunk: bytes) -> None:
+        if self._done:
+            raise AssertionError("a sink was written to after its message had ended")
+        self._chunks.append(bytes(chunk))
+
+    def finish(self, answer: Callable[[Reply], None]) -> None:
+        if self._done:
+            raise AssertionError("a sink was finished after its message had ended")
+        self._done = True
+        self._courier._finish(self._envelope, b"".join(self._chunks), answer)
+
+    def abort(self) -> None:
+        if not self._done:
+            self._done = True
+            self._courier.aborted += 1
+
+
+def _outcome(key: str, outcome: object) -> Outcome:
+    table = outcome if isinstance(outcome, Mapping) else {"reply": outcome}
+    _check_keys(key, table, ("reply", "delay_s"))
+    delay_ns = _delay_ns(key, table)
+    if "reply" not in table:
+        return Outcome(None, delay_ns)
+    if table["reply"] == SILENCE:
+        return Outcome(silent=True)
+    match = _REPLY.fullmatch(table["reply"]) if isinstance(table["reply"], str) else None
+    if match is None or len(match["text"]) > TEXT_OCTETS_MAX:
+        raise WorldError(
+            key,
+            "a reply is a code of 2yz, 4yz or 5yz and a line of text, as in "
+            f'"452 4.3.1 Error: insufficient system storage", or "{SILENCE}"',
+        )
+    said = reply(int(match["code"]), match["enhanced"] or "", match["text"])
+    return Outcome(said, delay_ns)
+
+
+# -- the world ------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class World:
+    """All that is faked."""
+
+    resolver: FakeResolver
+    reputation: FakeReputation
+    courier: FakeCourier
+
+    @property
+    def dns(self) -> FakeResolver:
+        """The resolver, under its name in the header."""
+        return self.resolver
+
+    @property
+    def delivery(self) -> FakeCourier:
+        """The courier, under its name in the header."""
+        return self.courier
+
+
+def world_from(table: Mapping[str, object], call_later: CallLater) -> World:
+    """The world of a header's [world] table.  Raises WorldError."""
+    world = World(FakeResolver(call_later), FakeReputation(call_later), FakeCourier(call_later))
+    _check_keys("world", table, ("dns", "reputation", "delivery"))
+    for question, answer in _table("world.dns", table.get("dns", {})).items():
+        world.dns[question] = answer
+    for client, answer in _table("world.reputation", table.get("reputation", {})).items():
+        world.reputation[client] = answer
+    delivery = _table("world.delivery", table.get("delivery", {}))
+    _check_keys("world.delivery", delivery, ("replies",))
+    replies = delivery.get("replies", [])
+    if not isinstance(replies, list) or len(replies) > ENTRIES_MAX:
+        raise WorldError("world.delivery.replies", f"a list of at most {ENTRIES_MAX} outcomes")
+    for outcome in replies:
+        world.delivery.then(outcome)
+    return world
+
+
+def settings_from(table: Mapping[str, object]) -> Settings:
+    """The settings of a header's [server] table.  Raises WorldError."""
+    kinds = typing.get_type_hints(Settings)
+    names = [one.name for one in dataclasses.fields(Settings)]
+    _check_keys("server", table, names)
+    values: dict[str, Any] = {"hostname": HOSTNAME_DEFAULT}
+    for key, value in table.items():
+        values[key] = _setting(f"server.{key}", value, kinds[key])
+    try:
+        return Settings(**values)
+    except ValueError as error:
+        raise WorldError("server", str(error)) from None
+
+
+def _setting(key: str, value: object, kind: object) -> object:
+    """``value`` as a field of type ``kind`` holds it."""
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        raise WorldError(key, "true or false")
+    if kind is str:
+        if isinstance(value, str):
+            return value
+        raise WorldError(key, "text in quotes")
+    if kind is int or kind is float:
+        number = int if kind is int else int | float
+        if isinstance(value, number) and not isinstance(value, bool) and 0 <= value < math.inf:
+            return value
+        raise WorldError(key, f"a {'whole ' if kind is int else ''}number that is not negative")
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return tuple(value)
+    raise WorldError(key, "a list of texts")
+
+
+def _table(key: str, value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise WorldError(key, "a table")
+    if len(value) > ENTRIES_MAX:
+        raise WorldError(key, f"a table of at most {ENTRIES_MAX} entries")
+    return value
+
+
+def _check_keys(key: str, table: Mapping[str, object], allowed: Collection[str]) -> None:
+    for unknown in table:
+        if unknown in allowed:
+            continue
+        close = difflib.get_close_matches(str(unknown)[:80], allowed, 1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        known = ", ".join(sorted(allowed))
+        raise WorldError(f"{key}.{unknown}", f"unknown key; {hint}allowed are {known}")
+
+
+def _delay_ns(key: str, table: Mapping[str, object]) -> int:
+    delay_s = table.get("delay_s", 0)
+    if (
+        not isinstance(delay_s, int | float)
+        or isinstance(delay_s, bool)
+        or not 0 <= delay_s <= _DELAY_S_MAX
+    ):
+        raise WorldError(f"{key}.delay_s", f"a number of seconds from 0 to {_DELAY_S_MAX}")
+    return seconds_to_ns(delay_s)
+
+
+def _answer(call_later: CallLater, delay_ns: int, callback: Callable[[], None]) -> None:
+    if delay_ns:
+        call_later(delay_ns, callback)
+    else:
+        callback()
