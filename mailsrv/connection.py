@@ -280,9 +280,8 @@ class Connection:
     def _watch(self) -> None:
         """Watch the socket for what we can use now."""
         events = WRITE if self._pending else 0
-        if not self._at_eof and not self._pending:
-            if self.session.buffered_octets <= CHUNK_OCTETS or self._life is Life.LINGERING:
-                events |= READ
+        if not (self._at_eof or self._pending or self._is_full()):
+            events |= READ
         if events != self._events:
             poll = self._premises.loop.poll
             if not events:
@@ -292,6 +291,9 @@ class Connection:
             else:
                 poll.watch(self._sock, events, self)
             self._events = events
+
+    def _is_full(self) -> bool:
+        return self.session.buffered_octets > CHUNK_OCTETS and self._life is Life.TALKING
 
     # -- questions --------------------------------------------------------------------------------
 
@@ -335,24 +337,26 @@ class Connection:
 
     def _flush(self) -> None:
         """Write what the session said, a flight a call, as far as the kernel takes it."""
-        session, tap = self.session, self._premises.tap
-        flights = [self._pending] if self._pending else []
-        flights += session.output
-        session.output.clear()
-        self._pending = b""
-        for number, flight in enumerate(flights):
+        output = self.session.output
+        if self._pending:
+            output.insert(0, self._pending)
+            self._pending = b""
+        tap = self._premises.tap
+        for number, flight in enumerate(output, 1):
             try:
                 written = self._sock.send(flight)
             except BlockingIOError:
                 written = 0
             except OSError as error:
+                output.clear()
                 self._close(error.strerror or "lost")
                 return
             if tap is not None and written:
                 tap.sent(self, flight[:written])
             if written < len(flight):
-                self._pending = flight[written:] + b"".join(flights[number + 1 :])
-                return
+                self._pending = flight[written:] + b"".join(output[number:])
+                break
+        output.clear()
 
     # -- the timer --------------------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ from mailsrv.units import NS_PER_S, seconds_to_ns
 class Limit(Enum):
     """The limits, narrowest first."""
 
+    __hash__ = object.__hash__  # members are singletons; Enum's own hash is a Python call
+
     GREET_WAIT = "greet wait"
     PAUSE = "pause after an error"
     IDLE = "idle"

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from mailsrv.clock import Clock
+from mailsrv.units import NS_PER_MS, NS_PER_S
 
 VALUE_MAX_CHARACTERS = 512
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@/+-]+")
+_QUOTABLE = re.compile(r"[ !#-\[\]-~]*")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -26,18 +28,27 @@ class Journal:
     cannot be written must not stop mail.
     """
 
-    __slots__ = ("_clock", "_lines", "_write")
+    __slots__ = ("_clock", "_lines", "_second", "_second_s", "_write")
 
     def __init__(self, clock: Clock, write: Callable[[str], object]) -> None:
         self._clock = clock
         self._write = write
         self._lines: list[str] = []
+        self._second_s = -1
+        self._second = ""
 
     def note(self, event: str, **values: object) -> None:
         """Write down ``event``; a value of None is left out."""
-        words = [f"time={timestamp(self._clock.realtime_ns())}", f"event={event}"]
-        words += [f"{key}={_value(value)}" for key, value in values.items() if value is not None]
-        self._lines.append(" ".join(words))
+        words = [f"{key}={_value(value)}" for key, value in values.items() if value is not None]
+        self._lines.append(f"time={self._now()} event={_value(event)} {' '.join(words)}")
+
+    def _now(self) -> str:
+        """The time in UTC, to the millisecond (RFC 3339); the second's text is made once."""
+        now_s, ns = divmod(self._clock.realtime_ns(), NS_PER_S)
+        if now_s != self._second_s:
+            self._second_s = now_s
+            self._second = (_EPOCH + timedelta(seconds=now_s)).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._second}.{ns // NS_PER_MS:03d}Z"
 
     def flush(self) -> None:
         """Hand over what was collected."""
@@ -49,12 +60,10 @@ class Journal:
                 return
 
 
-def timestamp(realtime_ns: int) -> str:
-    """RFC 3339 in UTC, to the millisecond."""
-    when = _EPOCH + timedelta(milliseconds=realtime_ns // 1_000_000)
-    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _value(value: object) -> str:
     text = str(value)[:VALUE_MAX_CHARACTERS]
-    return text if _PLAIN.fullmatch(text) else json.dumps(text).replace("\x7f", "\\u007f")
+    if _PLAIN.fullmatch(text):
+        return text
+    if _QUOTABLE.fullmatch(text):
+        return f'"{text}"'
+    return json.dumps(text).replace("\x7f", "\\u007f")

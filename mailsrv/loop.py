@@ -43,8 +43,10 @@ class Loop:
 
     def run_once(self) -> None:
         """One pass: blocks until something is ready or a timer is due."""
-        self.dispatch(self.timers.next_wake_ns())
-        self.expire()
+        wake_ns = self.timers.next_wake_ns()
+        self.dispatch(wake_ns)
+        if wake_ns is not None and wake_ns <= self.now_ns:
+            self.expire()
 
     def dispatch(self, until_ns: int | None) -> None:
         """Wait until ``until_ns`` at most and run the handlers that are ready."""
@@ -63,9 +65,6 @@ class Loop:
     def expire(self) -> None:
         """Run the timers that are due."""
         self.now_ns = self._clock.monotonic_ns()
-        wake_ns = self.timers.next_wake_ns()
-        if wake_ns is None or wake_ns > self.now_ns:
-            return
         try:
             self.timers.expire(self.now_ns)
         except Exception as fault:

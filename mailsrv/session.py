@@ -34,6 +34,8 @@ DISCARD_MAX_OCTETS = 1024 * 1024
 class State(Enum):
     """Where a session stands between two commands (RFC 5321 section 4.1.4)."""
 
+    __hash__ = object.__hash__  # members are singletons; Enum's own hash is a Python call
+
     CONNECTED = "no HELO or EHLO yet"
     GREETED = "no mail transaction"
     SENDER = "a reverse-path, no forward-path"

@@ -81,12 +81,22 @@ class TimerWheel:
     ``now_ns`` is the instant of tick 0, on the clock that all deadlines are read from.
     """
 
-    __slots__ = ("_armings", "_current_tick", "_occupied", "_origin_ns", "_slots")
+    __slots__ = (
+        "_armings",
+        "_changed",
+        "_current_tick",
+        "_occupied",
+        "_origin_ns",
+        "_slots",
+        "_wake_ns",
+    )
 
     def __init__(self, now_ns: int) -> None:
         self._origin_ns = now_ns
         self._current_tick = 0
         self._armings = 0
+        self._changed = False
+        self._wake_ns: int | None = None  # holds until something changes
         self._slots: list[set[Timer]] = [set() for _ in range(LEVELS * SLOTS + 1)]
         self._occupied = [0] * (LEVELS + 1)  # one bitmap a level; the last is for _DUE
 
@@ -117,6 +127,7 @@ class TimerWheel:
         place = timer._place
         if place != _NOWHERE:
             timer._place = _NOWHERE
+            self._changed = True
             slot = self._slots[place]
             slot.remove(timer)
             if not slot:
@@ -127,8 +138,11 @@ class TimerWheel:
 
         No timer is due before it.  It may have passed already: then ``expire`` has work.
         """
-        found = self._next_slot()
-        return None if found is None else self._origin_ns + found[0] * TICK_NS
+        if self._changed:
+            found = self._next_slot()
+            self._wake_ns = None if found is None else self._origin_ns + found[0] * TICK_NS
+            self._changed = False
+        return self._wake_ns
 
     def expire(self, now_ns: int) -> int:
         """Call what is due at ``now_ns``; return the number of callbacks called.
@@ -139,6 +153,7 @@ class TimerWheel:
         timers behind it stay armed for the next pass.
         """
         due = self._slots[_DUE]
+        self._changed = True
         self._advance((now_ns - self._origin_ns) // TICK_NS)
         if not due:
             return 0
@@ -167,6 +182,7 @@ class TimerWheel:
 
     def _put(self, timer: Timer) -> None:
         """Put an armed timer where it belongs; what is overdue belongs to the present tick."""
+        self._changed = True
         tick = timer.tick
         current_tick = self._current_tick
         if tick < current_tick:
