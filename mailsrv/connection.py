@@ -23,12 +23,14 @@ from typing import Protocol
 
 from mailsrv import deliberation, reply
 from mailsrv.deadlines import Deadlines, Limit, Patience
+from mailsrv.house import House
 from mailsrv.journal import Journal
 from mailsrv.loop import Loop
 from mailsrv.policy import Policy
 from mailsrv.poll import READ, WRITE
+from mailsrv.question import Question, Stage
 from mailsrv.reply import Reply
-from mailsrv.session import House, Question, Session, Stage, State
+from mailsrv.session import Session, State
 from mailsrv.timers import Timer
 
 CHUNK_OCTETS = 64 * 1024

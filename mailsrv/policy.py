@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from mailsrv import reply
 from mailsrv.greylist import Greylist, Outcome
+from mailsrv.question import Question, Stage
 from mailsrv.reply import Reply
 from mailsrv.seams import DnsAnswer, DnsStatus
-from mailsrv.session import Question, Stage
 from mailsrv.settings import Settings
 
 

@@ -12,6 +12,7 @@ from mailsrv.clock import Clock
 from mailsrv.connection import Connection, Premises, Tap
 from mailsrv.deliberation import Panel
 from mailsrv.greylist import Greylist
+from mailsrv.house import House
 from mailsrv.journal import Journal
 from mailsrv.limits import Admission
 from mailsrv.listener import Listener
@@ -19,7 +20,6 @@ from mailsrv.loop import Loop
 from mailsrv.policy import Policy
 from mailsrv.poll import Handler, Poll
 from mailsrv.seams import Courier, Reputation, Resolver
-from mailsrv.session import House
 from mailsrv.settings import Settings
 from mailsrv.timers import Timer
 from mailsrv.units import seconds_to_ns

@@ -12,18 +12,17 @@ joined to the flight before them; the others close their flight, to be written b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import Enum
-from typing import NamedTuple
 
 from mailsrv import command, reply
 from mailsrv.address import Path
 from mailsrv.content import ContentReader
 from mailsrv.envelope import Envelope
+from mailsrv.house import House
+from mailsrv.question import Question, Stage
 from mailsrv.reply import Reply
-from mailsrv.seams import Courier, Sink
-from mailsrv.settings import Settings
+from mailsrv.seams import Sink
 
 OUTPUT_MAX_OCTETS = 64 * 1024
 """Said but not yet taken away; above it no further command is carried out."""
@@ -41,66 +40,6 @@ class State(Enum):
     SENDER = "a reverse-path, no forward-path"
     RECIPIENT = "a reverse-path and a forward-path"
     CONTENT = "message content"
-
-
-class Stage(Enum):
-    """What a question is about."""
-
-    SENDER = "MAIL"
-    RECIPIENT = "RCPT"
-    MESSAGE = "end of data"
-    PAUSE = "pause"
-
-
-class Question(NamedTuple):
-    """Asked of the policy (SENDER, RECIPIENT), of the courier (MESSAGE) or of the timer (PAUSE).
-
-    The answer is a ``Reply``, or None for "no objection".
-    """
-
-    stage: Stage
-    client: str
-    helo: str
-    reverse_path: Path
-    forward_path: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """What all sessions of a server share.
-
-    ``stages`` names the questions that somebody will answer: the others are not asked.
-    ``new_id`` makes the identifier of a mail transaction.
-    """
-
-    settings: Settings
-    courier: Courier
-    stages: Container[Stage]
-    new_id: Callable[[], str]
-    greeting: Reply
-    hello: Reply
-    extended_hello: Reply
-    shutting_down: Reply
-
-    @classmethod
-    def of(
-        cls,
-        settings: Settings,
-        courier: Courier,
-        stages: Container[Stage],
-        new_id: Callable[[], str],
-    ) -> House:
-        """Make the house with its replies encoded once."""
-        return cls(
-            settings,
-            courier,
-            stages,
-            new_id,
-            reply.greeting(settings.hostname),
-            reply.hello(settings.hostname),
-            reply.extended_hello(settings.hostname, settings.message_octets),
-            reply.shutting_down(settings.hostname),
-        )
 
 
 class Session:

@@ -1,0 +1,32 @@
+"""What a session asks when somebody else must decide."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from mailsrv.address import Path
+
+
+class Stage(Enum):
+    """What a question is about."""
+
+    __hash__ = object.__hash__  # members are singletons; Enum's own hash is a Python call
+
+    SENDER = "MAIL"
+    RECIPIENT = "RCPT"
+    MESSAGE = "end of data"
+    PAUSE = "pause"
+
+
+class Question(NamedTuple):
+    """Asked of the policy (SENDER, RECIPIENT), of the courier (MESSAGE) or of the timer (PAUSE).
+
+    The answer is a ``Reply``, or None for "no objection".
+    """
+
+    stage: Stage
+    client: str
+    helo: str
+    reverse_path: Path
+    forward_path: Path | None = None
