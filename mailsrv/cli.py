@@ -105,7 +105,8 @@ def _parse_delivery(text: str) -> tuple[str, str]:
 
 def _serve(loaded: Config) -> int:
     clock = SystemClock()
-    courier, delivery = _courier_of(loaded, clock)
+    journal = Journal(clock, sys.stderr.write)
+    courier, delivery = _courier_of(loaded, clock, journal)
     sockets = [_bind(address) for address in loaded.listen]
     server = Server(
         loaded.settings,
@@ -115,7 +116,7 @@ def _serve(loaded: Config) -> int:
         resolver=NoResolver(),
         reputation=NoReputation(),
         courier=courier,
-        journal=Journal(clock, sys.stderr.write),
+        journal=journal,
     )
     for sock in sockets:
         host, port = server.listen(sock).address
@@ -135,12 +136,18 @@ def _bind(address: str) -> socket.socket:
         raise ConfigError(f"cannot listen on {address}: {error.strerror}") from None
 
 
-def _courier_of(loaded: Config, clock: Clock) -> tuple[Courier, str]:
+def _courier_of(loaded: Config, clock: Clock, journal: Journal) -> tuple[Courier, str]:
     how, where = _parse_delivery(loaded.delivery)
     if how == "discard":
         return DiscardCourier(), "accepted mail is thrown away (--delivery discard)"
     try:
-        courier = MaildirCourier(where, loaded.settings.hostname, clock, random.SystemRandom())
+        courier = MaildirCourier(
+            where,
+            loaded.settings.hostname,
+            clock,
+            random.SystemRandom(),
+            on_failure=lambda error: journal.note("storage failed", error=error.strerror),
+        )
     except OSError as error:
         raise ConfigError(f"delivery maildir={where}: {error.strerror}") from None
     return courier, f"mail goes to the Maildir {Path(where).resolve()}"
