@@ -105,6 +105,10 @@ def aiosmtpd_is_installed() -> bool:
     return any(AIOSMTPD_FOLDER.glob("aiosmtpd-*.dist-info"))
 
 
+def bare_loop(port: int, _folder: Path, python: str) -> list[str]:
+    return [python, str(ROOT / "benchmarks" / "bare_loop.py"), str(port)]
+
+
 def mailsrv(port: int, folder: Path, python: str) -> list[str]:
     """With all limits on; only the cap on transactions is out of the way of long sessions."""
     if find_spec("mailsrv.__main__") is None:
@@ -119,6 +123,7 @@ def mailsrv(port: int, folder: Path, python: str) -> list[str]:
 CONTENDERS: dict[str, Command] = {
     "smtp-sink": smtp_sink,
     f"aiosmtpd {AIOSMTPD_VERSION}": aiosmtpd,
+    "bare loop": bare_loop,
     "mailsrv": mailsrv,
 }
 

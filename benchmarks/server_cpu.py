@@ -1,7 +1,7 @@
 """Server CPU for the same smtp-source work: smtp-sink, aiosmtpd and mailsrv in one run.
 
 Run as ``python -m benchmarks.server_cpu``.  The servers take turns, round after round, so that
-whatever else the machine does hits all of them; the medians over the rounds are compared.
+whatever else the machine does hits all of them; medians over the rounds are shown.
 """
 
 from __future__ import annotations
@@ -51,10 +51,18 @@ class Comparison:
         return median(self.rounds_ns[workload][server])
 
     def ratio(self, workload: str, server: str) -> float | None:
-        """The server's median cost as a multiple of smtp-sink's, where that took part."""
-        if YARDSTICK not in self.rounds_ns[workload]:
+        """The server's cost as a multiple of smtp-sink's, where that took part.
+
+        It is the median of the ratios within a round: rounds are near in time, so what slows
+        the machine down slows both.
+        """
+        servers = self.rounds_ns[workload]
+        if YARDSTICK not in servers:
             return None
-        return self.median_ns(workload, server) / self.median_ns(workload, YARDSTICK)
+        return median(
+            own_ns / yardstick_ns
+            for own_ns, yardstick_ns in zip(servers[server], servers[YARDSTICK], strict=True)
+        )
 
     def summary(self) -> dict[str, dict[str, dict[str, float | None]]]:
         return {
