@@ -93,8 +93,9 @@ def collected() -> list[Source]:
     ]
 
 
-def complaints(rule: Rule, over: Iterable[Source]) -> list[str]:
-    return [f"{source.path}:{complaint}" for source in over for complaint in rule(source)]
+def expect_none(rule: Rule, over: Iterable[Source]) -> None:
+    found = [f"{source.path}:{complaint}" for source in over for complaint in rule(source)]
+    assert not found, "\n" + "\n".join(found)
 
 
 # -- the rules ------------------------------------------------------------------------------------
@@ -261,38 +262,38 @@ def patching(source: Source) -> list[str]:
 
 def test_nothing_but_the_clock_module_reads_a_clock() -> None:
     users = [one for one in sources("mailsrv", "replay") if one.path != THE_CLOCK]
-    assert complaints(clock_reads, users) == []
+    expect_none(clock_reads, users)
 
 
 def test_mailsrv_does_not_log_with_a_clock_of_its_own() -> None:
-    assert complaints(logging_imports, sources("mailsrv")) == []
+    expect_none(logging_imports, sources("mailsrv"))
 
 
 def test_randomness_comes_in_through_constructors() -> None:
-    assert complaints(shared_dice, sources("mailsrv", "replay")) == []
+    expect_none(shared_dice, sources("mailsrv", "replay"))
 
 
 def test_no_test_sleeps() -> None:
-    assert complaints(sleeps, collected()) == []
+    expect_none(sleeps, collected())
 
 
 def test_files_and_functions_stay_small() -> None:
     code = sources("mailsrv", "replay", "benchmarks")
-    assert complaints(longer_than(FILE_LINES_MAX), code) == []
-    assert complaints(long_functions, code) == []
-    assert complaints(longer_than(TEST_FILE_LINES_MAX), collected()) == []
+    expect_none(longer_than(FILE_LINES_MAX), code)
+    expect_none(long_functions, code)
+    expect_none(longer_than(TEST_FILE_LINES_MAX), collected())
 
 
 def test_mailsrv_compiles_its_regular_expressions_at_import() -> None:
-    assert complaints(regexes_at_run_time, sources("mailsrv")) == []
+    expect_none(regexes_at_run_time, sources("mailsrv"))
 
 
 def test_mailsrv_keeps_no_state_in_globals() -> None:
-    assert complaints(mutable_globals, sources("mailsrv")) == []
+    expect_none(mutable_globals, sources("mailsrv"))
 
 
 def test_tests_inject_and_do_not_patch() -> None:
-    assert complaints(patching, collected()) == []
+    expect_none(patching, collected())
 
 
 # -- and each can fail ----------------------------------------------------------------------------
