@@ -1,0 +1,21 @@
+"""What can be wrong with a capture: so wrong that it cannot be used, or merely worth saying."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class CaptureError(Exception):
+    """The capture cannot be used.  The text is one sentence that names the file and the place."""
+
+
+class Oddity(NamedTuple):
+    """Something about a capture that its user should know; the rest of it is still usable.
+
+    ``packet`` counts from 1 in file order, 0 where no single packet is meant.  ``kind`` is a short
+    word to group and test by; ``sentence`` is for people.
+    """
+
+    packet: int
+    kind: str
+    sentence: str
