@@ -36,7 +36,7 @@ def test_schedule_and_cancel(benchmark: BenchmarkFixture, timers: int) -> None:
             wheel.cancel(wheel.schedule(deadline_ns, nothing))
 
     gc.freeze()
-    benchmark.pedantic(run, rounds=30, warmup_rounds=3)  # type: ignore[no-untyped-call]
+    benchmark.pedantic(run, rounds=30, warmup_rounds=3)
     gc.unfreeze()
     assert len(wheel) == timers
 
@@ -52,7 +52,7 @@ def test_reschedule(benchmark: BenchmarkFixture, timers: int) -> None:
         for deadline_ns in deadlines:
             wheel.reschedule(timer, deadline_ns)
 
-    benchmark.pedantic(run, rounds=30, warmup_rounds=3)  # type: ignore[no-untyped-call]
+    benchmark.pedantic(run, rounds=30, warmup_rounds=3)
 
 
 def test_expire_many(benchmark: BenchmarkFixture) -> None:
@@ -63,4 +63,4 @@ def test_expire_many(benchmark: BenchmarkFixture) -> None:
             wheel.expire(START_NS + second * 1000 * TICK_NS + TICK_NS)
         assert len(wheel) == 0
 
-    benchmark.pedantic(run, setup=lambda: ((filled_wheel(100_000),), {}), rounds=5)  # type: ignore[no-untyped-call]
+    benchmark.pedantic(run, setup=lambda: ((filled_wheel(100_000),), {}), rounds=5)

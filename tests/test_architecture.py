@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 MAILSRV_LAYERS = {
     "values": "__init__ units settings address command reply envelope",
     "protocol and decisions, no I/O": (
-        "content question house session seams unwired policy deliberation greylist limits trace deadlines"
+        "content question house session seams unwired"
+        " policy deliberation greylist limits trace deadlines"
     ),
     "machinery": "clock timers poll loop",
     "shells": "connection listener maildir discard journal",
@@ -31,9 +32,9 @@ REPLAY_LAYERS = {
         "records pcapfile pcapng pcapwrite packet"
         " header wellformed transcript_read transcript_write transcript_rewrite transcript"
     ),
-    "from packets to scripts": "flow recognise reassembly conversation anchors importer",
+    "from packets to scripts": "flow half recognise reassembly conversation anchors importer",
     "a run and what it showed": "world link wire observed harness compare update",
-    "drivers": "virtual sender load runs report",
+    "drivers": "virtual sender virtual_sender load_plan load runs report",
     "surfaces": "pytest_plugin cli __main__",
 }
 
