@@ -34,7 +34,7 @@ REPLAY_LAYERS = {
     ),
     "from packets to scripts": "flow half recognise reassembly conversation anchors importer",
     "a run and what it showed": "world link wire observed harness compare update",
-    "drivers": "virtual sender virtual_sender load_plan load runs report",
+    "drivers": "virtual sender virtual_sender load_plan load_tally load_session load runs report",
     "surfaces": "pytest_plugin cli __main__",
 }
 
