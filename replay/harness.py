@@ -21,7 +21,7 @@ from mailsrv.connection import Connection
 from mailsrv.greylist import Greylist
 from mailsrv.journal import Journal
 from mailsrv.listener import bind
-from mailsrv.poll import Handler, Ready
+from mailsrv.poll import READ, Handler, Ready
 from mailsrv.server import Server
 from mailsrv.settings import Settings
 from mailsrv.units import NS_PER_S
@@ -58,6 +58,7 @@ class VirtualPoll:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
+        self.answers: list[Handler] = []
         self.watched = 0
         self.found = 0
 
@@ -73,7 +74,9 @@ class VirtualPoll:
         self.watched -= 1
 
     def wait(self, until_ns: int | None) -> Ready:
-        ready = [(key.data, events) for key, events in self._selector.select(0)]
+        ready: Ready = [(answer, READ) for answer in self.answers]
+        self.answers.clear()
+        ready += [(key.data, events) for key, events in self._selector.select(0)]
         self.found = len(ready)
         return ready
 
@@ -83,6 +86,19 @@ class VirtualPoll:
 
     def close(self) -> None:
         self._selector.close()
+
+
+class _Answer:
+    """What a fake has to say.  It reaches the server as a real answer would: through the loop,
+    in a pass of its own, with the clock read and faults caught."""
+
+    number = 0
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = act
+
+    def ready(self, events: int) -> None:
+        self._act()
 
 
 class Harness:
@@ -110,6 +126,7 @@ class Harness:
         self._links: dict[int, Link] = {}
         self._unsettled: set[Link] = set()
         self._opened = 0
+        self._steps = 0
         self.log: list[str] = []
         self.world: World = world_from(world or {}, self._call_later)
         self.server = Server(
@@ -161,6 +178,9 @@ class Harness:
         instant_ns = self.next_ns()
         if instant_ns is None:
             raise Stalled("nothing can ever happen again")
+        self._steps += 1
+        if self._steps > STEPS_MAX:
+            raise Stalled(f"{STEPS_MAX} things have happened, and there is no end")
         self._advance_to(instant_ns)
         if self._events and self._events[0][0] <= instant_ns:
             heapq.heappop(self._events)[2]()
@@ -182,7 +202,11 @@ class Harness:
             self.clock.advance_to_ns(self._start_ns + instant_ns)
 
     def _call_later(self, delay_ns: int, act: Callable[[], None]) -> None:
-        self.at(self.now_ns + delay_ns, act)
+        self.at(self.now_ns + delay_ns, lambda: self._answer(act))
+
+    def _answer(self, act: Callable[[], None]) -> None:
+        self._poll.answers.append(_Answer(act))
+        self.server.loop.dispatch(None)
 
     # -- connections ------------------------------------------------------------------------------
 
