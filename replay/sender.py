@@ -1,0 +1,196 @@
+"""The scripted client: plays a sender that a test describes, over a real socket.
+
+A script is an iterable of steps; a step is called with ``expect`` and ``send``:
+
+    def greets(expect, send):
+        expect(220)
+        send("EHLO client.example")
+        assert "PIPELINING" in expect(250).text
+
+    def leaves(expect, send):
+        send("QUIT", pause=0.05)
+        expect(221)
+
+    session("127.0.0.1", 2525, [greets, leaves])
+
+``replay.virtual_sender`` plays the same scripts in virtual time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from mailsrv.clock import Clock, SystemClock
+from mailsrv.units import NS_PER_S, seconds_to_ns
+from replay.duration import format_ns
+from replay.replies import Reply, ReplyReader
+
+TIMEOUT_S = 30.0
+"""How long ``session`` waits for a connection, a reply, or room to write."""
+LINGER_MAX_OCTETS = 1024 * 1024
+"""How much is read after the last step, for the server's end, before closing all the same."""
+_READ_OCTETS = 64 * 1024
+
+
+class Unexpected(AssertionError):
+    """The server did something else than the script expects."""
+
+
+class Expect(Protocol):
+    """Takes the next reply."""
+
+    def __call__(self, code: int) -> Reply:
+        """Wait for one whole reply, all of its lines, and give it; its ``at_ns`` counts from
+        when the connection was opened.  Raises Unexpected for another code, and when no reply
+        comes."""
+
+
+class Send(Protocol):
+    """Speaks."""
+
+    def __call__(self, line: str | bytes, pause: float = 0) -> None:
+        """Let ``pause`` seconds go by on the sender's clock, then write ``line``: text with a
+        CRLF behind it, octets exactly as given.  A server that has ended the connection is no
+        error here: the next ``expect`` tells."""
+
+
+Step = Callable[[Expect, Send], object]
+Script = Iterable[Step]
+
+
+def session(
+    host: str,
+    port: int,
+    script: Script,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    clock: Clock | None = None,
+) -> list[Reply]:
+    """Play ``script`` against the server at ``host`` and ``port``; gives all of its replies.
+
+    Nothing waits longer than ``timeout_s`` seconds, pauses aside.  A pause ends early when the
+    server ends the connection.  Raises Unexpected, and OSError if there is no connection.
+    """
+    wire = _Wire(host, port, timeout_s, clock or SystemClock())
+    try:
+        for step in script:
+            step(wire.expect, wire.send)
+        wire.finish()
+    finally:
+        wire.close()
+    return wire.replies
+
+
+def wire_octets(line: str | bytes) -> bytes:
+    """What ``send`` writes for ``line``."""
+    return line if isinstance(line, bytes) else line.encode("utf-8") + b"\r\n"
+
+
+def check(code: int, reply: Reply) -> Reply:
+    """``reply``, if it has this code.  Raises Unexpected."""
+    if reply.code != code:
+        raise Unexpected(f"expected {code}, came at {format_ns(reply.at_ns)}: {reply.text}")
+    return reply
+
+
+class _Wire:
+    """The socket.  Waiting is waiting on it, with a deadline."""
+
+    def __init__(self, host: str, port: int, timeout_s: float, clock: Clock) -> None:
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._sock = socket.create_connection((host, port), timeout_s)
+        self._began_ns = clock.monotonic_ns()
+        self._sock.setblocking(False)
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._sock, selectors.EVENT_READ)
+        self._reader = ReplyReader()
+        self._unread: deque[Reply] = deque()
+        self._end = ""
+        self.replies: list[Reply] = []
+
+    def expect(self, code: int) -> Reply:
+        """See ``Expect``."""
+        deadline_ns = self._deadline_ns(self._timeout_s)
+        while not self._unread:
+            if self._end:
+                raise Unexpected(f"expected {code}, {self._end}")
+            if not self._wait(deadline_ns):
+                raise Unexpected(
+                    f"expected {code}, nothing came within {self._timeout_s:g} s, "
+                    f"at {format_ns(self._now_ns())}"
+                )
+        return check(code, self._unread.popleft())
+
+    def send(self, line: str | bytes, pause: float = 0) -> None:
+        """See ``Send``."""
+        deadline_ns = self._deadline_ns(pause)
+        while not self._end and self._wait(deadline_ns):
+            pass
+        octets = memoryview(wire_octets(line))
+        deadline_ns = self._deadline_ns(self._timeout_s)
+        while octets and not self._end:
+            try:
+                octets = octets[self._sock.send(octets) :]
+            except BlockingIOError:
+                if not self._wait(deadline_ns, selectors.EVENT_READ | selectors.EVENT_WRITE):
+                    raise Unexpected(
+                        f"the server took no octets for {self._timeout_s:g} s"
+                    ) from None
+            except OSError as error:
+                self._take_in()  # what it said before may still be here
+                self._end = self._end or self._ended(error)
+
+    def finish(self) -> None:
+        """Send our FIN and read to the server's, so that closing sends no reset."""
+        with contextlib.suppress(OSError):  # the server has reset the connection already
+            self._sock.shutdown(socket.SHUT_WR)
+        deadline_ns = self._deadline_ns(self._timeout_s)
+        octets = 0
+        while not self._end and octets < LINGER_MAX_OCTETS and self._wait(deadline_ns):
+            octets = sum(len(reply.octets) for reply in self.replies) + len(self._reader.rest)
+
+    def close(self) -> None:
+        """Release the socket."""
+        self._selector.close()
+        self._sock.close()
+
+    def _wait(self, deadline_ns: int, events: int = selectors.EVENT_READ) -> bool:
+        """Wait until the socket is ready and keep what has arrived; False at the deadline."""
+        left_ns = deadline_ns - self._now_ns()
+        if left_ns <= 0:
+            return False
+        self._selector.modify(self._sock, events)
+        if self._selector.select(left_ns / NS_PER_S):
+            self._take_in()
+        return True
+
+    def _take_in(self) -> None:
+        try:
+            octets = self._sock.recv(_READ_OCTETS)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._end = self._ended(error)
+            return
+        if not octets:
+            self._end = f"the server ended the connection at {format_ns(self._now_ns())}"
+            return
+        replies = self._reader.feed(octets, self._now_ns())
+        self._unread += replies
+        self.replies += replies
+
+    def _ended(self, error: OSError) -> str:
+        return f"the connection was lost at {format_ns(self._now_ns())}: {error.strerror}"
+
+    def _now_ns(self) -> int:
+        return self._clock.monotonic_ns() - self._began_ns
+
+    def _deadline_ns(self, seconds: float) -> int:
+        return self._now_ns() + seconds_to_ns(seconds)
