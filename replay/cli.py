@@ -95,7 +95,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.json and not _write(options.json, report.as_json(results)):
         return WRONG_USE
     if not to_stdout:
-        report.show(results, Console())
+        report.show(results, report.console())
     return AS_EXPECTED if all(result.good for result in results) else DIFFERS
 
 

@@ -14,10 +14,20 @@ from mailsrv.units import NS_PER_S
 from replay.compare import Difference
 from replay.runs import AS_EXPECTED, BROKEN, DIFFERS, UPDATED, Result
 
+PIPE_WIDTH = 160
+"""Columns where nobody says how wide the paper is."""
 DIFFERENCES_SHOWN_MAX = 20
 """Of one transcript; the JSON has them all."""
 
 _STYLES = {AS_EXPECTED: "green", UPDATED: "yellow", DIFFERS: "red", BROKEN: "bold red"}
+
+_DIFF_STYLES = {"+": "green", "-": "red", "@": "dim"}
+
+
+def console() -> Console:
+    """Standard output, as wide as the terminal; wide where there is none."""
+    made = Console()
+    return made if made.is_terminal else Console(width=PIPE_WIDTH)
 
 
 def show(results: Sequence[Result], console: Console) -> None:
@@ -45,15 +55,15 @@ def long_duration(ns: int) -> str:
 
 def _table(results: Sequence[Result]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("capture", overflow="fold")
-    table.add_column("story", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("capture", no_wrap=True)
+    table.add_column("story")  # the one that gives way on a narrow terminal
     for name in ("sessions", "virtual", "real"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for result in results:
         table.add_row(
-            Text("/".join(result.path.parts[-2:])),
-            Text(result.story),
+            Text("/".join(result.path.with_suffix("").parts[-2:])),
+            Text(result.story, no_wrap=True, overflow="ellipsis"),
             str(result.sessions),
             long_duration(result.virtual_ns),
             long_duration(result.real_ns),
@@ -63,17 +73,18 @@ def _table(results: Sequence[Result]) -> Table:
 
 
 def _show_trouble(result: Result, console: Console) -> None:
-    told = result.changes or result.differences
-    if result.verdict == AS_EXPECTED:
+    if result.verdict == AS_EXPECTED and not result.complaint:
         return
     console.print(Text(f"\n{result.path}: {result.verdict}", style=_STYLES[result.verdict]))
     if result.complaint:
         console.print(Text(f"  {result.complaint}"), soft_wrap=True)
-    for difference in told[:DIFFERENCES_SHOWN_MAX]:
+    for difference in result.differences[:DIFFERENCES_SHOWN_MAX]:
         name = f"connection {difference.connection}, " if result.sessions > 1 else ""
         console.print(Text(_indented(f"{name}{difference}")), soft_wrap=True)
-    if len(told) > DIFFERENCES_SHOWN_MAX:
-        console.print(Text(f"  … and {len(told) - DIFFERENCES_SHOWN_MAX} more"))
+    if len(result.differences) > DIFFERENCES_SHOWN_MAX:
+        console.print(Text(f"  … and {len(result.differences) - DIFFERENCES_SHOWN_MAX} more"))
+    for line in result.changes[2:]:
+        console.print(Text(f"  {line}", style=_DIFF_STYLES.get(line[:1], "")), soft_wrap=True)
 
 
 def _indented(text: str) -> str:
@@ -103,7 +114,7 @@ def _scenario(result: Result) -> dict[str, Any]:
         "real_ns": result.real_ns,
         "complaint": result.complaint,
         "differences": [_difference(one) for one in result.differences],
-        "changes": [_difference(one) for one in result.changes],
+        "changes": list(result.changes),
     }
 
 

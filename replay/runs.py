@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from difflib import unified_diff
 from pathlib import Path
 
 from mailsrv.clock import Clock
@@ -36,7 +37,7 @@ class Result:
 
     ``verdict`` is one of the constants of this module; ``complaint`` says in a sentence what was
     wrong with a run that is ``BROKEN`` (the run itself failed: a leak, a stall, a fault).
-    ``changes`` are the differences that an update wrote down.
+    ``changes`` are the lines of a unified diff of what an update wrote.
     """
 
     path: Path
@@ -47,7 +48,7 @@ class Result:
     real_ns: int = 0
     trace_hash: str = ""
     differences: tuple[Difference, ...] = ()
-    changes: tuple[Difference, ...] = ()
+    changes: tuple[str, ...] = ()
     complaint: str = ""
     log: tuple[str, ...] = field(default=(), repr=False)
 
@@ -96,7 +97,7 @@ def run_file(path: Path, clock: Clock, *, updating: bool = False) -> Result:
         text = transcript.read_text(path)
         scenario = transcript.parse(text, str(path))
         result = run_scenario(scenario, path)
-        if updating and result.verdict == DIFFERS:
+        if updating and result.verdict != BROKEN:
             result = _update(result, text, scenario)
     except TranscriptError as error:
         raise InputError(str(error)) from None
@@ -134,12 +135,19 @@ def run_scenario(scenario: Scenario, path: Path) -> Result:
 def _update(result: Result, text: str, scenario: Scenario) -> Result:
     """Write what was observed into the transcript, and see that it then holds."""
     observed = virtual.play(scenario).connections
-    new_text = transcript.rewrite(text, update.exact(scenario, observed), str(result.path))
+    try:
+        new_text = transcript.rewrite(text, update.exact(scenario, observed), str(result.path))
+    except ValueError as error:
+        return dataclasses.replace(result, complaint=f"cannot be updated: {error}")
+    if new_text == text:
+        return result
     again = run_scenario(transcript.parse(new_text, str(result.path)), result.path)
     if again.verdict != AS_EXPECTED:
-        return again
+        complaint = "not updated: what was observed would not hold a second time"
+        return dataclasses.replace(again, complaint=complaint)
     _replace(result.path, new_text)
-    return dataclasses.replace(again, verdict=UPDATED, changes=result.differences)
+    diff = unified_diff(text.splitlines(), new_text.splitlines(), "before", "after", "", "", 1, "")
+    return dataclasses.replace(again, verdict=UPDATED, changes=tuple(diff))
 
 
 def _replace(path: Path, text: str) -> None:
