@@ -49,7 +49,12 @@ def split(line: bytes) -> tuple[str, str] | Reply:
         if _CONTROL.search(text):
             return reply.CONTROL_CHARACTER
     verb, _, argument = text.partition(" ")
-    return verb.upper(), argument.strip(" ")
+    return _capitals(verb), argument.strip(" ")
+
+
+def _capitals(word: str) -> str:
+    """``word`` in capitals, unless it goes beyond ASCII: "\u017f" would become an "S"."""
+    return word.upper() if word.isascii() else word
 
 
 def parse_mail(argument: str) -> Mail | Reply:
@@ -74,13 +79,13 @@ def _mail_parameters(path: Path, rest: str) -> Mail | Reply:
     size_octets, body, smtputf8 = None, "7BIT", False
     for word in words:
         keyword, equals, value = word.partition("=")
-        match keyword.upper():
+        match _capitals(keyword):
             case "SIZE":
                 if not _SIZE.fullmatch(value):
                     return reply.BAD_SIZE
                 size_octets = int(value)
             case "BODY":
-                body = value.upper()
+                body = _capitals(value)
                 if body not in _BODIES:
                     return reply.BAD_BODY
             case "SMTPUTF8" if not equals:  # RFC 6531 section 3.4: it takes no value
