@@ -179,7 +179,7 @@ class Session:
     def _take_line(self) -> bool:
         """Carry out the next command; False if its line is not whole yet."""
         data, at = self._input, self._at
-        if not self.lines and data[at] == command.TLS_HANDSHAKE:
+        if data[at] == command.TLS_HANDSHAKE and not (self.lines or self._discarded_octets):
             self._refuse_protocol("a TLS handshake")
             return False
         end = data.find(b"\n", at)
@@ -187,20 +187,15 @@ class Session:
             return self._wait_for_line_end()
         self._at = end + 1
         self.lines += 1
-        if end > at and data[end - 1] == 13:
-            line = data[at : end - 1]
-        elif end == at and self._discarded_octets:
-            line = b""
-        else:
-            line = data[at:end]
-            if not self._discarded_octets:
-                self._fault(reply.BARE_LF_COMMAND)
-                return True
+        bare = end == at or data[end - 1] != 13
+        line = data[at:end] if bare else data[at : end - 1]
         if self._discarded_octets or len(line) > self._house.settings.command_line_octets:
             self._discarded_octets = 0
             self._fault(reply.LINE_TOO_LONG)
-            return True
-        self._carry_out(line)
+        elif bare:
+            self._fault(reply.BARE_LF_COMMAND)
+        else:
+            self._carry_out(line)
         return True
 
     def _wait_for_line_end(self) -> bool:
