@@ -6,6 +6,7 @@ The keys are the fields of ``Settings``, and ``listen`` and ``delivery``.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import ipaddress
 import tomllib
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ _POSITIVE = frozenset(
     not in ("greet_wait_s", "error_pause_s", "connections", "grace_s", "reputation_threshold")
 )
 """Numbers for which 0 makes no sense."""
+_TYPES = get_type_hints(Settings)
 
 
 class ConfigError(Exception):
@@ -64,13 +66,13 @@ def load(path: Path) -> Config:
 
 def settings_from(table: Mapping[str, Any], place: str) -> Settings:
     """Make settings of a table; raises ConfigError, which begins with ``place``."""
-    types = get_type_hints(Settings)
     values: dict[str, Any] = {}
     for key, value in table.items():
-        if key not in types:
-            known = ", ".join(sorted(types))
-            raise ConfigError(f"{place}: {key}: no such setting; there are {known}")
-        values[key] = _checked(value, key, types[key], f"{place}: {key}")
+        if key not in _TYPES:
+            near = difflib.get_close_matches(key, _TYPES, 1)
+            known = f"did you mean {near[0]}?" if near else f"there are {', '.join(_TYPES)}"
+            raise ConfigError(f"{place}: {key}: no such setting; {known}")
+        values[key] = _checked(value, key, _TYPES[key], f"{place}: {key}")
     return Settings(**values)
 
 
@@ -101,7 +103,7 @@ def _checked_number(value: object, key: str, whole: bool, place: str) -> int | f
 
 
 def _checked_networks(value: object, place: str) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
         raise ConfigError(f'{place}: takes a list of networks such as "192.0.2.0/24"')
     for item in value:
         try:

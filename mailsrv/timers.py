@@ -97,12 +97,12 @@ class TimerWheel:
         self._armings = 0
         self._changed = False
         self._wake_ns: int | None = None  # holds until something changes
-        self._slots: list[set[Timer]] = [set() for _ in range(LEVELS * SLOTS + 1)]
+        self._slots: dict[int, set[Timer]] = {_DUE: set()}  # by place, made when first needed
         self._occupied = [0] * (LEVELS + 1)  # one bitmap a level; the last is for _DUE
 
     def __len__(self) -> int:
         """The number of timers that will still fire.  Counted when asked: for checks, not loops."""
-        return sum(map(len, self._slots))
+        return sum(map(len, self._slots.values()))
 
     def schedule(self, deadline_ns: int, callback: Callable[[], object]) -> Timer:
         """Arm a new timer; one whose tick has passed already fires at the next ``expire``.
@@ -190,7 +190,9 @@ class TimerWheel:
         level = _LEVEL_OF_BITS[(tick ^ current_tick).bit_length()]
         digit = tick >> level * SLOT_BITS & _SLOT_MASK
         timer._place = place = level << SLOT_BITS | digit
-        slot = self._slots[place]
+        slot = self._slots.get(place)
+        if slot is None:
+            slot = self._slots[place] = set()
         if not slot:
             self._occupied[level] |= 1 << digit
         slot.add(timer)
@@ -228,7 +230,6 @@ class TimerWheel:
 
     def _take(self, place: int) -> set[Timer]:
         """Empty a slot and return what was in it."""
-        timers = self._slots[place]
-        self._slots[place] = set()
+        timers = self._slots.pop(place)
         self._occupied[place >> SLOT_BITS] &= ~(1 << (place & _SLOT_MASK))
         return timers

@@ -18,14 +18,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import ipaddress
-import math
 import re
-import typing
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from mailsrv import config
 from mailsrv.envelope import Envelope
 from mailsrv.reply import TEXT_OCTETS_MAX, Reply, queued, reply
 from mailsrv.seams import DnsAnswer, DnsStatus, Sink
@@ -341,36 +339,11 @@ def world_from(table: Mapping[str, object], call_later: CallLater) -> World:
 
 def settings_from(table: Mapping[str, object]) -> Settings:
     """The settings of a header's [server] table.  Raises WorldError."""
-    kinds = typing.get_type_hints(Settings)
-    names = [one.name for one in dataclasses.fields(Settings)]
-    _check_keys("server", table, names)
-    values: dict[str, Any] = {"hostname": HOSTNAME_DEFAULT}
-    for key, value in table.items():
-        values[key] = _setting(f"server.{key}", value, kinds[key])
     try:
-        return Settings(**values)
-    except ValueError as error:
-        raise WorldError("server", str(error)) from None
-
-
-def _setting(key: str, value: object, kind: object) -> object:
-    """``value`` as a field of type ``kind`` holds it."""
-    if kind is bool:
-        if isinstance(value, bool):
-            return value
-        raise WorldError(key, "true or false")
-    if kind is str:
-        if isinstance(value, str):
-            return value
-        raise WorldError(key, "text in quotes")
-    if kind is int or kind is float:
-        number = int if kind is int else int | float
-        if isinstance(value, number) and not isinstance(value, bool) and 0 <= value < math.inf:
-            return value
-        raise WorldError(key, f"a {'whole ' if kind is int else ''}number that is not negative")
-    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
-        return tuple(value)
-    raise WorldError(key, "a list of texts")
+        return config.settings_from({"hostname": HOSTNAME_DEFAULT, **table}, "server")
+    except config.ConfigError as error:
+        key, _, message = str(error).removeprefix("server: ").partition(": ")
+        raise WorldError(f"server.{key}", message) from None
 
 
 def _table(key: str, value: object) -> Mapping[str, object]:

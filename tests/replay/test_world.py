@@ -257,14 +257,14 @@ def test_every_setting_takes_its_own_default() -> None:
         ("idle_timeout", 60, "did you mean idle_timeout_s"),
         ("idle_timeout_s", "60", "number"),
         ("idle_timeout_s", True, "number"),
-        ("idle_timeout_s", -1, "not negative"),
+        ("idle_timeout_s", -1, "above 0"),
         ("idle_timeout_s", float("nan"), "number"),
         ("idle_timeout_s", float("inf"), "number"),
         ("recipients", 1.5, "whole number"),
         ("greylist", 1, "true or false"),
-        ("hostname", 1, "text"),
-        ("trusted_networks", "::/0", "list of texts"),
-        ("trusted_networks", [1], "list of texts"),
+        ("hostname", 1, "name in ASCII"),
+        ("trusted_networks", "::/0", "list of networks"),
+        ("trusted_networks", [1], "list of networks"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_key(key: str, value: object, said: str) -> None:
