@@ -52,18 +52,20 @@ class TranscriptFile(pytest.File):
         from replay import transcript
         from replay.world import WorldError, settings_from, world_from
 
-        shown = _shown(self.path, self.config)
+        path = str(self.path)
         try:
-            scenario = transcript.parse(transcript.read_text(self.path), shown)
+            scenario = transcript.load(self.path)
             settings_from(scenario.server)
             world_from(scenario.world, lambda delay_ns, callback: None)
         except transcript.TranscriptError as error:
-            raise self.CollectError(str(error)) from None
+            complaint = str(error)
         except WorldError as error:
-            raise self.CollectError(f"{shown}: {error}") from None
+            complaint = f"{path}: {error}"
         except OSError as error:
-            raise self.CollectError(f"{shown}: {error.strerror}") from None
-        return scenario
+            complaint = f"{path}: {error.strerror}"
+        else:
+            return scenario
+        raise self.CollectError(complaint.replace(path, _shown(self.path, self.config)))
 
 
 class TranscriptItem(pytest.Item):

@@ -59,9 +59,7 @@ def test_a_slow_verdict_holds_back_the_replies_to_later_commands(mail_server: Se
     assert [sender.expect(250).at_ns for _ in range(3)] == 3 * [4 * NS_PER_S]
 
 
-def test_a_half_close_after_the_final_dot_is_answered(
-    mail_server: Server, enveloped: Step
-) -> None:
+def test_a_half_close_after_the_final_dot_is_answered(mail_server: Server, enveloped: Step) -> None:
     server = mail_server(world={"delivery": {"replies": [{"delay_s": 3}]}})
     sender = server.sender()
     sender.play([enveloped])
