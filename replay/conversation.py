@@ -79,6 +79,8 @@ class Conversation:
     server_end: ServerEnd | None = None
     cut_short: str = ""
     """Why the sender is followed no further; empty if it is followed to the end."""
+    cut_order: int | None = None
+    """Where it is cut short."""
     blind_from: int | None = None
     """From this order on the server's replies are not known (lost, or never captured)."""
     server_octets: int = 0
@@ -193,7 +195,7 @@ class _Follower:
         if not flow.packets[server]:
             return True
         heard = flow.acknowledged[server] or any(event.side == server for event in flow.events)
-        return not heard and bool(flow.events)
+        return not heard and bool(flow.octets(self._side))
 
     def _odd(self, packet: int, kind: str, sentence: str) -> None:
         self._result.oddities.append(Oddity(packet, kind, sentence))
@@ -210,7 +212,7 @@ class _Follower:
         for later in self._flow.events[order:]:
             if isinstance(later, Piece):
                 octets[later.side] += len(later.octets)
-        self._result.cut_short = "encrypted"
+        self._result.cut_short, self._result.cut_order = "encrypted", order
         sentence = (
             f"from packet {event.packet} on the conversation is encrypted: {octets[self._side]} "
             f"octets of the sender and {octets[1 - self._side]} of the server are left out"
@@ -226,7 +228,7 @@ class _Follower:
             if _STARTTLS.search(event.octets) or _STARTTLS.search(self._sender_tail):
                 self._starttls = True
         elif isinstance(event, Gap):
-            self._result.cut_short = "missing octets"
+            self._result.cut_short, self._result.cut_order = "missing octets", order
             sentence = (
                 f"the sender is followed up to packet {event.packet} only, where "
                 f"{event.missing_octets} of its octets are missing"
@@ -246,7 +248,9 @@ class _Follower:
     def _how_it_finished(self, order: int, fin: End) -> str:
         """A FIN says that nothing more will be sent.  Whether its sender still reads shows only in
         what it does with what the server says afterwards: who takes it has half-closed, who
-        resets has closed."""
+        resets has closed.  Where the server was not captured, all that is known is the FIN."""
+        if self._result.blind_from == 0:
+            return "half-close"
         server_octets = 0
         spoke_after = reset_after = False
         for place, event in enumerate(self._flow.events):

@@ -1,0 +1,145 @@
+"""What each act of a sender hangs on: a reply it waited for, or its own clock.
+
+The acknowledgement that a segment carries bounds what its sender can have seen.  A reply that was
+on its way but not acknowledged was surely not seen: the act is *proven early*.  An acknowledged
+one may have been waited for: *presumed* causal.  A second recording of the same sender, made with
+every reply held back, settles it: a wait that moves with the reply is causal (*confirmed*), one
+that does not is the sender's *own clock*.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from enum import Enum
+from operator import attrgetter
+from typing import NamedTuple
+
+from replay.conversation import Act, Conversation, Reply
+from replay.duration import DURATION_NS_MAX, format_ns
+from replay.script import After, AfterReply, Anchor
+
+SETTLING_SHIFT_NS = 20_000_000
+"""How much later a reply must come in the second recording for it to settle anything: well over
+what a busy machine adds by itself."""
+
+
+class Evidence(Enum):
+    """How sure an anchor is."""
+
+    PROVEN_EARLY = "proven early"
+    PRESUMED = "presumed"
+    CONFIRMED = "confirmed"
+    OWN_CLOCK = "own clock"
+
+
+class Anchored(NamedTuple):
+    """An act with what it hangs on.
+
+    ``replies_seen`` is how many replies come before it for its sender; ``because`` is a sentence
+    for people.  ``is_settled`` says that a second recording decided.
+    """
+
+    act: Act
+    anchor: Anchor
+    replies_seen: int
+    evidence: Evidence
+    because: str
+    is_settled: bool = False
+
+
+_order = attrgetter("order")
+_end = attrgetter("end")
+
+
+def anchor_acts(conversation: Conversation) -> list[Anchored]:
+    """Anchor every act of ``conversation``, in order."""
+    replies = conversation.replies
+    anchored: list[Anchored] = []
+    previous_ns, seen_before = conversation.opened_ns, 0
+    for act in conversation.acts:
+        sent = bisect_right(replies, act.order, key=_order)
+        seen = max(bisect_right(replies, act.acknowledged, key=_end), seen_before)
+        blind_from = conversation.blind_from
+        is_blind = blind_from is not None and act.order >= blind_from
+        own = After(_bounded(act.ts_ns - previous_ns))
+        anchor: Anchor = own
+        if is_blind:
+            seen, evidence = seen_before, Evidence.OWN_CLOCK
+            because = "the server's replies are not known here"
+        elif seen < sent:
+            evidence = Evidence.PROVEN_EARLY
+            because = f"packet {act.packet} had not acknowledged {_named(replies, seen, sent)}"
+        elif seen > seen_before:
+            evidence = Evidence.PRESUMED
+            because = f"packet {act.packet} had acknowledged reply {seen}"
+            anchor = AfterReply(_bounded(act.ts_ns - replies[seen - 1].ts_ns))
+        else:
+            evidence = Evidence.OWN_CLOCK
+            because = "no reply had come since the act before"
+        anchored.append(Anchored(act, anchor, seen, evidence, because))
+        previous_ns, seen_before = act.ts_ns, seen
+    return anchored
+
+
+def _bounded(ns: int) -> int:
+    return min(max(ns, 0), DURATION_NS_MAX)
+
+
+def _named(replies: Sequence[Reply], seen: int, sent: int) -> str:
+    """The replies after the first ``seen`` up to ``sent``, by number and packet."""
+    if sent == seen + 1:
+        return f"reply {sent} (packet {replies[seen].packet})"
+    return f"replies {seen + 1} to {sent}"
+
+
+def settle(
+    anchored: Sequence[Anchored], conversation: Conversation, delayed: Conversation
+) -> list[Anchored]:
+    """Settle what is presumed with ``delayed``, the same sender recorded with replies held back.
+
+    An act that is not in both recordings, or whose reply came no later, stays presumed.
+    """
+    again = {key: number for number, key in enumerate(_places(delayed.acts))}
+    settled: list[Anchored] = []
+    for number, (key, one) in enumerate(zip(_places(conversation.acts), anchored, strict=True)):
+        if one.evidence is Evidence.PRESUMED and key in again:
+            one = _settle_one(one, number, again[key], conversation, delayed)
+        settled.append(one)
+    return settled
+
+
+def _places(acts: Sequence[Act]) -> list[tuple[str, int]]:
+    """What makes an act the same in both recordings: its kind and its place in the stream."""
+    places, offset = [], 0
+    for act in acts:
+        places.append((act.kind, offset))
+        offset += len(act.octets)
+    return places
+
+
+def _settle_one(
+    one: Anchored, number: int, again: int, conversation: Conversation, delayed: Conversation
+) -> Anchored:
+    if len(delayed.replies) < one.replies_seen:
+        return one
+    gap_ns, reply_ns = _waits(conversation, number, one.replies_seen)
+    later_gap_ns, later_reply_ns = _waits(delayed, again, one.replies_seen)
+    shift_ns, moved_ns = later_reply_ns - reply_ns, later_gap_ns - gap_ns
+    if shift_ns < SETTLING_SHIFT_NS:
+        return one
+    by = f"with reply {one.replies_seen} {format_ns(shift_ns)} later it came"
+    by += f" {format_ns(abs(moved_ns))} {'later' if moved_ns >= 0 else 'earlier'}"
+    if 2 * moved_ns >= shift_ns:
+        return one._replace(evidence=Evidence.CONFIRMED, because=by, is_settled=True)
+    return one._replace(
+        anchor=After(_bounded(gap_ns)), evidence=Evidence.OWN_CLOCK, because=by, is_settled=True
+    )
+
+
+def _waits(conversation: Conversation, number: int, reply: int) -> tuple[int, int]:
+    """How long after the act before act ``number`` this act came, and how long after it the
+    reply."""
+    before_ns = conversation.acts[number - 1].ts_ns if number else conversation.opened_ns
+    act_ns = conversation.acts[number].ts_ns
+    return act_ns - before_ns, conversation.replies[reply - 1].ts_ns - before_ns

@@ -1,0 +1,454 @@
+"""Captures become scenarios: what hangs on what, and what is expected."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+
+import pytest
+from capture_builder import ACK, FIN, NS_PER_MS, RST, Wire
+
+from replay import transcript
+from replay.anchors import Evidence
+from replay.conversation import read_capture
+from replay.importer import Imported, import_capture
+from replay.oddity import CaptureError
+from replay.script import (
+    Abandon,
+    After,
+    AfterReply,
+    At,
+    Close,
+    Departure,
+    ExactReply,
+    Expectation,
+    HalfClose,
+    Open,
+    ReplyCode,
+    Reset,
+    Send,
+    ServerCloses,
+    ServerResets,
+    Step,
+    UntilClosed,
+)
+from replay.summary import summary
+
+GREETING = b"220 mx.example.test ESMTP\r\n"
+EHLO, QUIT = b"EHLO me\r\n", b"QUIT\r\n"
+OK, BYE = b"250 mx\r\n", b"221 bye\r\n"
+CLIENT = Open("192.0.2.10")
+
+
+def ms(milliseconds: float) -> int:
+    return round(milliseconds * NS_PER_MS)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "some.pcap"
+
+
+def imported(path: Path, wire: Wire, **options: bool) -> Imported:
+    result = import_capture(wire.write(path), **options)
+    text = transcript.write(result.scenario, result.remarks)
+    assert transcript.parse(text, "some.smtp") == result.scenario
+    return result
+
+
+def steps(path: Path, wire: Wire) -> tuple[Step, ...]:
+    (connection,) = imported(path, wire).scenario.connections
+    return connection.steps
+
+
+def expect(code: int, octets: bytes) -> Expectation:
+    return Expectation(ReplyCode(code, octets))
+
+
+def evidence(result: Imported) -> list[Evidence]:
+    return [one.evidence for one in result.connections[0].evidence.values()]
+
+
+def greeted() -> Wire:
+    wire = Wire().handshake()
+    wire.server_says(GREETING, 10)
+    return wire
+
+
+# -- causality ------------------------------------------------------------------------------------
+
+
+def test_a_polite_sender_hangs_on_each_reply_it_had_acknowledged(path: Path) -> None:
+    wire = greeted()
+    wire.client_says(EHLO, 12)
+    wire.server_says(OK, 20)
+    wire.packet(0, ms=21)  # acknowledged at once, answered later
+    wire.client_says(QUIT, 60)
+    wire.server_says(BYE, 61)
+    wire.packet(1, flags=FIN | ACK, ms=61)
+    wire.packet(0, flags=FIN | ACK, ms=62)
+    result = imported(path, wire)
+    assert result.scenario.connections[0].steps == (
+        Departure(At(0), CLIENT),
+        expect(220, GREETING),
+        Departure(AfterReply(ms(2)), Send(EHLO)),
+        expect(250, OK),
+        Departure(AfterReply(ms(40)), Send(QUIT)),
+        expect(221, BYE),
+        Expectation(ServerCloses()),
+        Departure(After(0), UntilClosed()),
+    )
+    assert evidence(result) == [Evidence.PRESUMED] * 2
+    assert [step.packet for step in result.scenario.connections[0].steps] == [
+        *(1, 4, 5, 6, 8, 9, 10, 0),
+    ]
+
+
+def test_a_reply_on_its_way_but_not_acknowledged_proves_an_early_talker(path: Path) -> None:
+    wire = greeted()
+    wire.client_says(EHLO, 12, ack=0)
+    wire.client_says(QUIT, 15, ack=0)
+    wire.server_says(OK, 20)
+    wire.client_says(b"NOOP\r\n", 22)
+    result = imported(path, wire)
+    assert result.scenario.connections[0].steps == (
+        Departure(At(0), CLIENT),
+        Departure(After(ms(12)), Send(EHLO)),
+        Departure(After(ms(3)), Send(QUIT)),
+        expect(220, GREETING),
+        expect(250, OK),
+        Departure(AfterReply(ms(2)), Send(b"NOOP\r\n")),
+        Departure(After(0), Abandon()),
+    )
+    assert evidence(result) == [Evidence.PROVEN_EARLY] * 2 + [Evidence.PRESUMED]
+    first = result.connections[0].evidence[1]
+    assert first.because == "packet 5 had not acknowledged reply 1 (packet 4)"
+    assert "proven early" in transcript.write(result.scenario, result.remarks)
+
+
+def test_half_an_acknowledged_reply_is_not_seen(path: Path) -> None:
+    wire = greeted()
+    wire.client_says(EHLO, 12, ack=len(GREETING) - 1)
+    assert evidence(imported(path, wire)) == [Evidence.PROVEN_EARLY]
+
+
+def test_who_talks_before_the_greeting_hangs_on_its_own_clock(path: Path) -> None:
+    wire = Wire().handshake()
+    wire.client_says(EHLO, 5)
+    wire.server_says(GREETING + OK, 10)
+    result = imported(path, wire)
+    assert result.scenario.connections[0].steps == (
+        Departure(At(0), CLIENT),
+        Departure(After(ms(5)), Send(EHLO)),
+        expect(220, GREETING),
+        expect(250, OK),
+        Departure(AfterReply(0), Abandon()),
+    )
+    assert evidence(result) == [Evidence.OWN_CLOCK]
+
+
+def test_further_segments_of_a_flight_keep_their_distances(path: Path) -> None:
+    wire = greeted()
+    for at, octets in ((12, b"MAIL"), (12, b" FROM:<>\r\n"), (19, b"RCPT TO:<a@b>\r\n")):
+        wire.client_says(octets, at)
+    assert steps(path, wire)[2:5] == (
+        Departure(AfterReply(ms(2)), Send(b"MAIL")),
+        Departure(After(0), Send(b" FROM:<>\r\n")),
+        Departure(After(ms(7)), Send(b"RCPT TO:<a@b>\r\n")),
+    )
+
+
+def test_an_acknowledgement_captured_before_its_reply_waits_for_nothing(path: Path) -> None:
+    wire = Wire().handshake()
+    wire.client_says(EHLO, 5, ack=len(GREETING))
+    wire.server_says(GREETING, 6, ack=0)
+    assert steps(path, wire)[1:3] == (
+        expect(220, GREETING),
+        Departure(AfterReply(0), Send(EHLO)),
+    )
+
+
+# -- a second recording ---------------------------------------------------------------------------
+
+
+def recording(delay_ms: float, *, waits: bool) -> Wire:
+    """A sender that waits for the greeting, then says EHLO and 100 ms later QUIT, or who waits
+    for the answer to EHLO before."""
+    wire = Wire().handshake()
+    greeting_ms = 10 + delay_ms
+    wire.server_says(GREETING, greeting_ms)
+    wire.client_says(EHLO, greeting_ms + 2)
+    answer_ms = greeting_ms + 5 + delay_ms
+    quit_ms = answer_ms + 97 if waits else greeting_ms + 102
+    if answer_ms <= quit_ms:
+        wire.server_says(OK, answer_ms)
+        wire.client_says(QUIT, quit_ms)
+    else:
+        wire.client_says(QUIT, quit_ms)
+        wire.server_says(OK, answer_ms)
+    return wire
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_wait_is_settled_by_whether_it_moves_with_the_reply(tmp_path: Path, waits: bool) -> None:
+    first = recording(0, waits=waits).write(tmp_path / "first.pcap")
+    second = recording(200, waits=waits).write(tmp_path / "second.pcap")
+    result = import_capture(first, delayed=second)
+    last = Evidence.CONFIRMED if waits else Evidence.OWN_CLOCK
+    assert evidence(result) == [Evidence.CONFIRMED, last]
+    departures = list(result.scenario.connections[0].departures())
+    assert departures[1].anchor == AfterReply(ms(2))
+    assert departures[2].anchor == (AfterReply(ms(97)) if waits else After(ms(100)))
+    because = result.connections[0].evidence[4].because
+    assert because == f"with reply 2 200ms later it came {200 if waits else 0}ms later".replace(
+        " 0ms", " 0"
+    )
+
+
+def test_a_second_recording_without_delay_settles_nothing(tmp_path: Path) -> None:
+    first = recording(0, waits=True).write(tmp_path / "first.pcap")
+    assert evidence(import_capture(first, delayed=first)) == [Evidence.PRESUMED] * 2
+
+
+def test_a_second_recording_of_other_senders_is_refused(tmp_path: Path) -> None:
+    first = recording(0, waits=True)
+    other = Wire(ports=(40_001, 25)).handshake()
+    other.frames += first.frames
+    both = other.write(tmp_path / "second.pcap")
+    with pytest.raises(CaptureError, match=r"has 2 SMTP conversations where first\.pcap has 1"):
+        import_capture(first.write(tmp_path / "first.pcap"), delayed=both)
+
+
+# -- endings --------------------------------------------------------------------------------------
+
+
+def test_endings_are_as_they_were(path: Path) -> None:
+    wire = greeted()
+    wire.packet(0, ms=11)
+    wire.packet(0, flags=RST, ms=15)
+    assert steps(path, wire)[-1] == Departure(AfterReply(ms(5)), Reset())
+    wire = greeted()
+    wire.packet(0, flags=FIN | ACK, ms=15)
+    assert steps(path, wire)[-1] == Departure(AfterReply(ms(5)), Close())
+    wire = greeted()
+    wire.client_says(QUIT, 12)
+    wire.packet(1, flags=RST, ms=15)
+    assert steps(path, wire)[-2:] == (
+        Expectation(ServerResets()),
+        Departure(After(0), UntilClosed()),
+    )
+
+
+def test_a_half_close_goes_on_hearing_until_the_server_closes(path: Path) -> None:
+    wire = greeted()
+    wire.client_says(QUIT, 12)
+    wire.packet(0, flags=FIN | ACK, ms=13)
+    wire.server_says(BYE, 14)
+    wire.packet(1, flags=FIN | ACK, ms=15)
+    wire.packet(0, ms=16)
+    assert steps(path, wire)[-5:] == (
+        Departure(AfterReply(ms(2)), Send(QUIT)),
+        Departure(After(ms(1)), HalfClose()),
+        expect(221, BYE),
+        Expectation(ServerCloses()),
+        Departure(After(0), UntilClosed()),
+    )
+
+
+def test_who_drops_the_connection_is_not_expected_to_hear_what_comes_later(path: Path) -> None:
+    wire = greeted()
+    wire.packet(0, flags=RST, ms=12, ack=0)
+    wire.server_says(BYE, 13)
+    assert steps(path, wire) == (
+        Departure(At(0), CLIENT),
+        Departure(After(ms(12)), Reset()),
+        expect(220, GREETING),
+    )
+
+
+def test_who_holds_a_finished_connection_closes_it_when_it_did(path: Path) -> None:
+    wire = greeted()
+    wire.packet(1, flags=FIN | ACK, ms=20)
+    wire.packet(0, ms=21)
+    wire.packet(0, flags=FIN | ACK, ms=97_000)
+    assert steps(path, wire)[-3:] == (
+        expect(220, GREETING),
+        Expectation(ServerCloses()),
+        Departure(AfterReply(ms(96_990)), Close()),
+    )
+
+
+def test_a_record_that_just_ends_is_abandoned_when_it_did(path: Path) -> None:
+    wire = greeted()
+    wire.client_says(EHLO, 12)
+    wire.server_says(OK, 13)
+    wire.packet(0, ms=53)
+    assert steps(path, wire)[-2:] == (expect(250, OK), Departure(AfterReply(ms(40)), Abandon()))
+
+
+def test_after_starttls_the_script_is_abandoned_with_the_last_reply(path: Path) -> None:
+    wire = greeted()
+    wire.client_says(b"STARTTLS\r\n", 12)
+    wire.server_says(b"220 go\r\n", 13)
+    wire.client_says(b"\x16\x03\x01\x00\x05hello", 14)
+    result = imported(path, wire)
+    assert result.scenario.connections[0].steps[-2:] == (
+        expect(220, b"220 go\r\n"),
+        Departure(AfterReply(0), Abandon()),
+    )
+    assert "encrypted" in transcript.write(result.scenario, result.remarks)
+
+
+def test_a_hole_in_the_senders_octets_ends_the_script_before_it(path: Path) -> None:
+    wire = greeted()
+    wire.client_says(EHLO, 12)
+    wire.packet(0, b"RCPT", seq=20, ms=13)
+    wire.packet(1, b"250 lost\r\n", ms=14, ack=24)
+    result = imported(path, wire)
+    assert result.scenario.connections[0].steps[-2:] == (
+        Departure(AfterReply(ms(2)), Send(EHLO)),
+        Departure(After(0), Abandon()),
+    )
+    assert "cut-short" in [oddity.kind for oddity in result.connections[0].oddities]
+
+
+def test_one_direction_alone_gives_a_script_on_the_senders_clock(path: Path) -> None:
+    wire = greeted()
+    wire.client_says(EHLO, 12)
+    wire.packet(0, flags=FIN | ACK, ms=15)
+    wire.frames = [wire.frames[0], *wire.frames[2:3], *wire.frames[4:]]
+    assert steps(path, wire) == (
+        Departure(At(0), CLIENT),
+        Departure(After(ms(12)), Send(EHLO)),
+        Departure(After(ms(3)), HalfClose()),
+        Departure(After(0), Abandon()),
+    )
+
+
+# -- what is expected -----------------------------------------------------------------------------
+
+
+def test_our_own_server_is_expected_to_the_octet_and_the_nanosecond(path: Path) -> None:
+    greeting = b"220 mx.example.test ESMTP mailsrv\r\n"
+    wire = Wire().handshake()
+    wire.server_says(greeting, 10.000001)
+    wire.client_says(QUIT, 12)
+    wire.server_says(BYE, 13)
+    wire.packet(1, flags=FIN | ACK, ms=14)
+    assert [step for step in steps(path, wire) if isinstance(step, Expectation)] == [
+        Expectation(ExactReply(greeting), 10_000_001),
+        Expectation(ExactReply(BYE), ms(13)),
+        Expectation(ServerCloses(), ms(14)),
+    ]
+
+
+def test_the_recorded_times_of_other_servers_are_remarks(path: Path) -> None:
+    result = imported(path, greeted())
+    assert result.remarks == {("1", 1): "recorded at 10ms"}
+
+
+# -- several connections --------------------------------------------------------------------------
+
+
+def two_senders() -> Wire:
+    wire = greeted()
+    second = Wire(client="192.0.2.77", ports=(50_000, 25))
+    second.handshake(ms=30)
+    second.server_says(GREETING, 31)
+    wire.frames += second.frames
+    return wire
+
+
+def test_several_connections_count_from_the_first_ones_beginning(path: Path) -> None:
+    result = imported(path, two_senders())
+    assert [connection.name for connection in result.scenario.connections] == ["1", "2"]
+    assert [connection.steps[0] for connection in result.scenario.connections] == [
+        Departure(At(0), Open("192.0.2.10")),
+        Departure(At(ms(30)), Open("192.0.2.77")),
+    ]
+
+
+def test_one_session_can_be_picked(path: Path) -> None:
+    two_senders().write(path)
+    scenario = import_capture(path, session=2).scenario
+    assert [connection.name for connection in scenario.connections] == ["1"]
+    assert scenario.connections[0].steps[0] == Departure(At(0), Open("192.0.2.77"))
+    assert scenario.source == "some.pcap, connection 2: 220 mx.example.test ESMTP"
+    for wrong in (0, 3):
+        with pytest.raises(CaptureError, match=f"no session {wrong}; it has 1 to 2"):
+            import_capture(path, session=wrong)
+
+
+def test_recorded_times_can_be_kept(path: Path) -> None:
+    wire = greeted()
+    wire.client_says(EHLO, 12)
+    result = imported(path, wire, recorded_times=True)
+    departures = list(result.scenario.connections[0].departures())
+    assert departures[1] == Departure(At(ms(12)), Send(EHLO))
+
+
+def test_a_capture_without_smtp_says_what_it_has_instead(path: Path) -> None:
+    wire = Wire(ports=(40_000, 80)).handshake()
+    wire.server_says(b"HTTP/1.1 200 OK\r\n", 1)
+    with pytest.raises(CaptureError, match=r"no SMTP conversation is in it .*speaks HTTP"):
+        import_capture(wire.write(path))
+
+
+def test_a_jump_of_years_is_shortened_and_told(path: Path) -> None:
+    wire = greeted()
+    wire.client_says(EHLO, 14 * 365 * 86_400_000)
+    result = imported(path, wire)
+    assert "too-long" in [oddity.kind for oddity in result.connections[0].oddities]
+
+
+# -- for machines ---------------------------------------------------------------------------------
+
+
+def test_the_summary_holds_both_streams_segments_times_and_oddities(path: Path) -> None:
+    wire = greeted()
+    wire.client_says(EHLO, 12)
+    wire.packet(0, EHLO, seq=0, ms=13)
+    other = Wire(ports=(40_001, 80)).handshake()
+    other.server_says(b"HTTP/1.1 200 OK\r\n", 1)
+    wire.frames += other.frames
+    data = json.loads(json.dumps(summary(read_capture(wire.write(path)))))
+    assert (data["file"], data["packets"], data["sessions"]) == ("some.pcap", 10, 1)
+    smtp, http = data["connections"]
+    assert base64.b64decode(smtp["client"]["octets_base64"]) == EHLO
+    assert base64.b64decode(smtp["server"]["octets_base64"]) == GREETING
+    assert smtp["client"]["segments"] == [
+        {"at_ns": ms(12), "packet": 5, "start": 0, "octets": 9, "acknowledged": len(GREETING)}
+    ]
+    assert [oddity["kind"] for oddity in smtp["oddities"]] == ["retransmission"]
+    assert smtp["acts"][0]["evidence"] == "presumed"
+    assert smtp["replies"][0]["at_ns"] == ms(10)
+    assert (http["session"], http["left_out"]) == (None, "the server speaks HTTP")
+
+
+def corpus() -> list[Path]:
+    folder = os.environ.get("SMTP_CORPUS")
+    return sorted(Path(folder).glob("*.pcap*")) if folder else []
+
+
+@pytest.mark.skipif(not corpus(), reason="SMTP_CORPUS names no folder with captures")
+def test_every_conversation_of_the_corpus_becomes_a_transcript_with_all_its_octets() -> None:
+    for file in corpus():
+        capture = read_capture(file)
+        json.dumps(summary(capture))
+        if not capture.conversations:
+            continue
+        result = import_capture(file)
+        text = transcript.write(result.scenario, result.remarks)
+        assert transcript.parse(text, file.name) == result.scenario
+        for one in result.connections:
+            sent = b"".join(
+                step.action.octets
+                for step in one.script.departures()
+                if isinstance(step.action, Send)
+            )
+            flow = one.conversation.flow
+            side = flow.ends.index(one.conversation.client)
+            whole = flow.octets(side)
+            assert whole.startswith(sent) if one.conversation.cut_short else whole == sent
