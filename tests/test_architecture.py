@@ -32,9 +32,10 @@ REPLAY_LAYERS = {
         "records pcapfile pcapng pcapwrite packet"
         " header wellformed transcript_read transcript_write transcript_rewrite transcript"
     ),
-    "from packets to scripts": "flow half recognise reassembly conversation anchors importer",
+    "from packets to scripts": "flow half recognise reassembly conversation anchors importer summary",
     "a run and what it showed": "world link wire observed harness compare update",
-    "drivers": "virtual sender virtual_sender load_plan load_tally load_session load runs report",
+    "drivers": "virtual runs sender virtual_sender load_plan load_tally load_session load",
+    "shown to people": "report load_report show",
     "surfaces": "pytest_plugin cli __main__",
 }
 
