@@ -434,7 +434,6 @@ class Connection:
         if self._life is Life.TALKING and not self.session.closing:
             self._note("disconnect", how=how, state=self.session.state.value)
         self._life = Life.CLOSED
-        self.session.lose()
         loop = self._premises.loop
         if self._timer is not None:
             loop.timers.cancel(self._timer)
@@ -447,6 +446,7 @@ class Connection:
         if self._premises.tap is not None:
             self._premises.tap.closed(self)
         self._premises.closed(self)
+        self.session.lose()  # last: it calls the courier, whose defects must not keep us here
 
     def _note(self, event: str, **values: object) -> None:
         self._premises.journal.note(event, connection=self.number, client=self.client, **values)

@@ -21,7 +21,7 @@ class Loop:
     """Runs handlers and timers on one thread.
 
     ``on_fault`` is told of an exception that a handler let through; the handler is None for a
-    timer.  One bad connection must not end the daemon.
+    timer or a hook.  One bad connection must not end the daemon.
     """
 
     def __init__(
@@ -59,8 +59,7 @@ class Loop:
                 handler.ready(events)
             except Exception as fault:
                 self._on_fault(handler, fault)
-        for hook in self._end_of_pass:
-            hook()
+        self._end_pass()
 
     def expire(self) -> None:
         """Run the timers that are due."""
@@ -69,5 +68,11 @@ class Loop:
             self.timers.expire(self.now_ns)
         except Exception as fault:
             self._on_fault(None, fault)
+        self._end_pass()
+
+    def _end_pass(self) -> None:
         for hook in self._end_of_pass:
-            hook()
+            try:
+                hook()
+            except Exception as fault:
+                self._on_fault(None, fault)

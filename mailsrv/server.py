@@ -150,13 +150,19 @@ class Server:
 
     def _on_fault(self, handler: Handler | None, fault: Exception) -> None:
         """A defect of ours: the connection it struck is dropped, the others go on."""
+        self._note_fault(fault)
+        if isinstance(handler, Connection):
+            try:
+                handler.drop()
+            except Exception as another:
+                self._note_fault(another)
+
+    def _note_fault(self, fault: Exception) -> None:
         where = fault.__traceback__
         while where is not None and where.tb_next is not None:
             where = where.tb_next
         place = f"{where.tb_frame.f_code.co_qualname}:{where.tb_lineno}" if where else None
         self._journal.note("fault", error=repr(fault), place=place)
-        if isinstance(handler, Connection):
-            handler.drop()
 
     def _new_id(self) -> str:
         return f"{self._random.getrandbits(ID_BITS):015X}"

@@ -440,14 +440,14 @@ class Session:
             self._fault(said, joinable=True)
 
     def _forget_transaction(self) -> None:
-        if self.sink is not None:
-            self.sink.abort()
-            self.sink = None
+        sink, self.sink = self.sink, None
         self.envelope = None
         self._content = None
         self._rejected = 0
         if self.state is not State.CONNECTED:
             self.state = State.GREETED
+        if sink is not None:
+            sink.abort()  # last: a defect in it must not keep the transaction alive
 
 
 _Handler = Callable[[Session, str], None]
