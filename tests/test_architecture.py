@@ -32,7 +32,9 @@ REPLAY_LAYERS = {
         "records pcapfile pcapng pcapwrite packet"
         " header wellformed transcript_read transcript_write transcript_rewrite transcript"
     ),
-    "from packets to scripts": "flow half recognise reassembly conversation anchors importer summary",
+    "from packets to scripts": (
+        "flow half recognise reassembly conversation anchors importer filing summary"
+    ),
     "a run and what it showed": "world link wire observed harness compare update",
     "drivers": "virtual runs sender virtual_sender load_plan load_tally load_session load",
     "shown to people": "report load_report show",
