@@ -27,16 +27,17 @@ _PROPER = (None, "\r\n")
 class ContentReader:
     """Takes the chunks of one message.
 
-    ``size_octets`` counts what was handed
-    out: the message as RFC 1870 section 5 counts it, without stuffed dots.
+    ``size_octets`` counts what was handed out: the message as RFC 1870 section 5 counts it,
+    without stuffed dots.  ``received_octets`` counts what came in.
     """
 
-    __slots__ = ("_at_start", "_kept_back", "_line_ends", "size_octets")
+    __slots__ = ("_at_start", "_kept_back", "_line_ends", "received_octets", "size_octets")
 
     def __init__(self) -> None:
         self._kept_back = _CRLF
         self._at_start = True
         self._line_ends = IncrementalNewlineDecoder(None, translate=False)
+        self.received_octets = 0
         self.size_octets = 0
 
     @property
@@ -50,6 +51,7 @@ class ContentReader:
         The second value is the offset of the first octet after the end of data, or -1 as long
         as the end was not seen.
         """
+        self.received_octets += len(chunk)
         data = self._kept_back + chunk if self._kept_back else chunk
         marked = b"." in data and _MARK in data
         end = data.find(_END) if marked else -1

@@ -171,8 +171,8 @@ class Session:
 
     @property
     def content_octets(self) -> int | None:
-        """Octets of content handed to the sink, None outside of content."""
-        return None if self._content is None else self._content.size_octets
+        """Octets received since 354, None outside of content."""
+        return None if self._content is None else self._content.received_octets
 
     # -- lines ------------------------------------------------------------------------------------
 
