@@ -267,7 +267,9 @@ class Connection:
         if self._pending:
             deadlines.enter(Limit.UNREAD, now_ns)
         elif session.question is not None:
-            deadlines.enter(_PHASE_OF[session.question.stage], now_ns)
+            waiting = _PHASE_OF[session.question.stage]
+            if phase is not waiting or session.lines != self._lines:
+                deadlines.enter(waiting, now_ns)
         elif session.state is State.CONTENT:
             if phase is not Limit.CONTENT_IDLE or session.lines != self._lines:
                 deadlines.enter_content(now_ns)
