@@ -25,13 +25,13 @@ class Admission:
         self._total = 0
 
     def enter(self, client: str) -> str | None:
-        """Count ``client`` in; the limit that this broke, in words, or None."""
+        """Count ``client`` in and give None; or give the limit that forbids it, in words."""
+        if self._total >= self._connections_max:
+            return f"{self._connections_max} in all"
+        if self._by_client[client] >= self._per_client_max and not self._is_trusted(client):
+            return f"{self._per_client_max} from {client}"
         self._total += 1
         self._by_client[client] += 1
-        if self._total > self._connections_max:
-            return f"{self._connections_max} in all"
-        if self._by_client[client] > self._per_client_max and not self._is_trusted(client):
-            return f"{self._per_client_max} from {client}"
         return None
 
     def leave(self, client: str) -> None:

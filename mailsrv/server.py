@@ -26,6 +26,9 @@ from mailsrv.units import seconds_to_ns
 
 DESCRIPTOR_RESERVE = 256
 """Descriptors kept for listeners, files and refusals; at most half of what there is."""
+REFUSALS_MAX = 64
+"""Refused connections that get time to read why; a further one is closed as soon as it is told.
+They take nobody's place, only the reserve's."""
 ID_BITS = 60
 
 PeerName = Callable[[tuple[str, int]], str]
@@ -82,6 +85,7 @@ class Server:
         )
         self._admission = Admission(settings, settings.connections or _connections_max())
         self._accepted = 0
+        self._refused: set[int] = set()
         self._grace: Timer | None = None
         self._stopping = False
         self.connections: dict[int, Connection] = {}
@@ -137,11 +141,17 @@ class Server:
             connection.begin()
         else:
             self._journal.note("refused", client=client, limit=broken)
+            self._refused.add(connection.number)
             connection.refuse(reply.too_many_connections(self._settings.hostname, broken))
+            if len(self._refused) > REFUSALS_MAX:
+                connection.drop()
 
     def _connection_closed(self, connection: Connection) -> None:
         del self.connections[connection.number]
-        self._admission.leave(connection.client)
+        if connection.number in self._refused:
+            self._refused.remove(connection.number)
+        else:
+            self._admission.leave(connection.client)
         if self._grace is not None and not self.connections:
             self.loop.timers.cancel(self._grace)
 
