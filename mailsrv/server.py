@@ -122,9 +122,11 @@ class Server:
             self._grace = self.loop.timers.schedule(self.loop.now_ns + grace_ns, self.end_all)
 
     def end_all(self) -> None:
-        """Say 421 to everybody, in a transaction or not."""
+        """Say 421 to everybody, in a transaction or not; who does not read cannot be told."""
         for connection in list(self.connections.values()):
             connection.end(self._premises.house.shutting_down)
+            if connection.pending_octets:
+                connection.drop()
 
     def _end_idle(self) -> None:
         for connection in list(self.connections.values()):
