@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,30 @@ From a tcpdump of a sender to a test:
   replay run --update captures/FAMILY/NAME.smtp           make what it does now the expectation
 
 Exit status: 0 all as expected, 1 something differs, 2 wrong use or unreadable input.
+"""
+
+NUMBER_MAX = 1_000_000_000
+"""For counts and seconds on the command line."""
+
+_LOAD_DESCRIPTION = """\
+Play the sender side of .smtp transcripts at a server over real sockets, in a closed loop:
+N sessions are in progress at all times, and each that ends is followed by the next transcript
+in turn.  Replies are compared by their codes.
+
+The pauses of the capture are left out: what a sender said goes out as soon as all replies that
+stand above it in the transcript have arrived.  Connections of one file are independent sessions.
+A transcript in which the server's own timers do something after more than 5 s, or in which the
+sender stops reading, is left out, with a word.  A reply of another class than expected ends its
+session, which has then failed.
+
+Idle connections are opened first, a hundred at a time; each says EHLO and then nothing more.
+They are held until the end and are lost when the server ends them or says anything.
+
+When the target is on this machine (127.0.0.0/8), clients come from 127.0.1.1 and its neighbours.
+Latencies run from connect to greeting, from the final dot to its reply, and from connect to the
+end.  Ctrl-C ends the run and shows what there is so far.
+
+Exit status: 0 all as expected, 1 sessions failed or idle connections were lost, 2 wrong use.
 """
 
 
@@ -49,8 +74,111 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_show(commands.add_parser("show", help="show what is in a capture"))
+    _add_import(commands.add_parser("import", help="make a transcript of a capture"))
     _add_run(commands.add_parser("run", help="play transcripts against mailsrv in virtual time"))
+    _add_load(commands.add_parser("load", help="play transcripts at a server, as fast as it can"))
     return parser
+
+
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "List the SMTP sessions in a capture (pcap or pcapng) with what is odd about them; with "
+        "--session, draw one as a ladder: who said what, and when."
+    )
+    parser.add_argument("file", type=Path, metavar="FILE")
+    parser.add_argument("--session", type=int, metavar="N", help="draw this one, counted from 1")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all of it; - prints")
+    parser.set_defaults(command=_show)
+
+
+def _show(options: argparse.Namespace) -> int:
+    from replay import report, show
+    from replay.conversation import read_capture
+    from replay.oddity import CaptureError
+    from replay.summary import summary
+
+    try:
+        capture = read_capture(options.file)
+    except CaptureError as error:
+        return _refuse(str(error))
+    found = len(capture.conversations)
+    if options.session is not None and not 1 <= options.session <= found:
+        return _refuse(f"{options.file}: there is no session {options.session}; it has {found}")
+    if options.json and not _write(options.json, json.dumps(summary(capture), indent=2)):
+        return WRONG_USE
+    if options.json == Path("-"):
+        return AS_EXPECTED
+    if options.session is None:
+        show.show_sessions(capture, report.console())
+    else:
+        show.show_ladder(capture.conversations[options.session - 1], report.console())
+    if not found:
+        return _refuse(f"{options.file}: no SMTP session is in it")
+    return AS_EXPECTED
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Make a .smtp transcript of a capture, and put the capture beside it.  It expects what "
+        "the recorded server answered, by reply code (exactly, where that was mailsrv)."
+    )
+    parser.add_argument("file", type=Path, metavar="FILE.pcap")
+    parser.add_argument("-o", "--output", type=Path, metavar="captures/FAMILY/NAME", required=True)
+    parser.add_argument("--session", type=int, metavar="N", help="this one only, counted from 1")
+    parser.add_argument("--story", metavar="TEXT", help="what it shows, in one line")
+    parser.add_argument(
+        "--delayed",
+        type=Path,
+        metavar="FILE.pcap",
+        help="the same sender recorded again, with each reply held back: what moved with the "
+        "replies waited for them",
+    )
+    parser.add_argument(
+        "--anchor",
+        choices=("reply", "recorded"),
+        default="reply",
+        help="hang departures on the replies they waited for (default), or on the recorded times",
+    )
+    parser.add_argument("--force", action="store_true", help="replace a transcript that is there")
+    parser.set_defaults(command=_import)
+
+
+def _import(options: argparse.Namespace) -> int:
+    from replay.filing import FilingError, evidence, file_capture
+    from replay.importer import import_capture
+    from replay.oddity import CaptureError
+
+    recorded_times = options.anchor == "recorded"
+    try:
+        imported = import_capture(
+            options.file,
+            session=options.session,
+            delayed=options.delayed,
+            recorded_times=recorded_times,
+        )
+        written = file_capture(
+            imported,
+            options.output,
+            options.file,
+            options.delayed,
+            story=options.story,
+            force=options.force,
+        )
+    except (CaptureError, FilingError) as error:
+        return _refuse(str(error))
+    for oddity in imported.oddities + [o for one in imported.connections for o in one.oddities]:
+        packet = f"packet {oddity.packet}: " if oddity.packet else ""
+        print(f"odd: {packet}{oddity.sentence}")
+    print(f"departures: {evidence(imported)}")
+    print("wrote " + ", ".join(map(str, written)))
+    print(f"next: replay run {written[0]}")
+    return AS_EXPECTED
+
+
+def _refuse(sentence: str) -> int:
+    print(f"replay: {sentence}", file=sys.stderr)
+    return WRONG_USE
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -89,14 +217,86 @@ def _run(options: argparse.Namespace) -> int:
         )
         results = list(watched)
     except runs.InputError as error:
-        print(f"replay: {error}", file=sys.stderr)
-        return WRONG_USE
+        return _refuse(str(error))
     to_stdout = options.json == Path("-")
     if options.json and not _write(options.json, report.as_json(results)):
         return WRONG_USE
     if not to_stdout:
         report.show(results, report.console())
     return AS_EXPECTED if all(result.good for result in results) else DIFFERS
+
+
+def _add_load(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = _LOAD_DESCRIPTION
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=".smtp file or folder")
+    parser.add_argument("--target", required=True, metavar="HOST:PORT", help="any SMTP server")
+    number, seconds = _at_least(0), _seconds
+    for name, kind, metavar, default, meaning in (
+        ("--concurrency", _at_least(1), "N", 10, "sessions in progress at all times"),
+        ("--idle", number, "M", 0, "connections held beside them"),
+        ("--duration", seconds, "S", 10, "seconds in which sessions are begun"),
+        ("--timeout", seconds, "S", 30, "seconds a session may take"),
+        ("--sessions", number, "K", 0, "end after so many sessions; 0: only after --duration"),
+    ):
+        text = f"{meaning} (default: {default})"
+        parser.add_argument(name, type=kind, metavar=metavar, default=default, help=text)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="results for machines; - prints")
+    parser.set_defaults(command=_load)
+
+
+def _load(options: argparse.Namespace) -> int:
+    from mailsrv.clock import SystemClock
+    from mailsrv.units import seconds_to_ns
+    from replay import load, load_report, report, runs
+    from replay.load_plan import LoadError, read_plans
+
+    amounts = load.Options(
+        concurrency=options.concurrency,
+        idle=options.idle,
+        duration_ns=seconds_to_ns(options.duration),
+        timeout_ns=seconds_to_ns(options.timeout),
+        sessions=options.sessions,
+    )
+    live = load_report.LiveLine(sys.stderr) if load_report.is_live(sys.stderr) else None
+    try:
+        plans, skipped = read_plans(runs.find(options.paths))
+        target = load.resolve(options.target)
+        outcome = load.play(plans, target, amounts, SystemClock(), live)
+    except (runs.InputError, LoadError) as error:
+        print(f"replay: {error}", file=sys.stderr)
+        return WRONG_USE
+    finally:
+        if live:
+            live.clear()
+    if options.json and not _write(options.json, load_report.as_json(outcome, skipped)):
+        return WRONG_USE
+    if options.json != Path("-"):
+        load_report.show(outcome, skipped, report.console())
+    if outcome.interrupted:
+        return INTERRUPTED
+    return AS_EXPECTED if outcome.all_well else DIFFERS
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and least <= int(text[:12]) <= NUMBER_MAX):
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: takes a whole number from {least} to {NUMBER_MAX}"
+            )
+        return int(text)
+
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0.001 <= seconds <= NUMBER_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r}: takes seconds from 0.001 to {NUMBER_MAX}")
+    return seconds
 
 
 def _write(path: Path, text: str) -> bool:
