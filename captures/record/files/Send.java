@@ -1,0 +1,21 @@
+// One message to two recipients through JavaMail.
+import java.io.FileInputStream;
+import java.util.Properties;
+import javax.mail.Session;
+import javax.mail.Transport;
+import javax.mail.internet.MimeMessage;
+
+public class Send {
+    public static void main(String[] arguments) throws Exception {
+        Properties settings = new Properties();
+        settings.put("mail.smtp.host", "mx.example.test");
+        settings.put("mail.smtp.localhost", "client.example");
+        settings.put("mail.smtp.from", "ann@client.example");
+        Session session = Session.getInstance(settings);
+        try (FileInputStream file = new FileInputStream("/opt/record/plain.eml")) {
+            MimeMessage message = new MimeMessage(session, file);
+            message.addRecipients(javax.mail.Message.RecipientType.CC, "carol@example.test");
+            Transport.send(message);
+        }
+    }
+}
