@@ -164,8 +164,7 @@ def decode(records: Iterable[Record], oddities: list[Oddity]) -> Iterator[Segmen
                 and offset >= 0x50
             ):
                 start = 34 + (offset >> 4) * 4
-                # Segmentation offload leaves the length 0 on the way out.
-                end = 14 + ip_octets if ip_octets else original
+                end = 14 + ip_octets
                 missing = 0 if end <= captured else end - max(start, captured)
                 if end >= start:
                     found = True
@@ -232,6 +231,7 @@ def _segment(
     else:
         header_octets += 40 + sum(header.length for header in ip.all_extension_headers)
         total = ip.plen + 40 if ip.plen else 0
+    # Segmentation offload leaves the length 0 on the way out.
     missing = total - header_octets - len(payload) if total else cut_octets
     if total and total < header_octets:
         skipped.add("malformed", "its lengths contradict each other", number)

@@ -137,6 +137,15 @@ def test_a_sender_that_finishes_and_takes_what_follows_has_half_closed(path: Pat
     assert acts(one(path, wire))[-1] == ("half-close", 3, 6, b"")
 
 
+def test_a_sender_that_takes_what_follows_may_reset_in_the_end(path: Path) -> None:
+    wire = greeted()
+    wire.packet(0, flags=FIN | ACK, ms=3)
+    wire.server_says(b"421 late\r\n", 4)
+    wire.packet(0, ms=5)
+    wire.packet(0, flags=RST, ms=6)
+    assert [kind for kind, *_ in acts(one(path, wire))] == ["half-close", "reset"]
+
+
 def test_a_sender_that_finishes_and_refuses_what_follows_has_closed(path: Path) -> None:
     wire = greeted()
     wire.packet(0, flags=FIN | ACK, ms=3)

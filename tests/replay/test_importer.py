@@ -134,6 +134,15 @@ def test_half_an_acknowledged_reply_is_not_seen(path: Path) -> None:
     assert evidence(imported(path, wire)) == [Evidence.PROVEN_EARLY]
 
 
+def test_a_reply_in_two_segments_is_seen_when_its_last_octet_is(path: Path) -> None:
+    for acknowledged, expected in ((0, Evidence.PRESUMED), (1, Evidence.PROVEN_EARLY)):
+        wire = Wire().handshake()
+        wire.server_says(GREETING[:9], 1)
+        wire.server_says(GREETING[9:], 2)
+        wire.client_says(EHLO, 3, ack=len(GREETING) - acknowledged)
+        assert evidence(imported(path, wire)) == [expected]
+
+
 def test_who_talks_before_the_greeting_hangs_on_its_own_clock(path: Path) -> None:
     wire = Wire().handshake()
     wire.client_says(EHLO, 5)
@@ -257,14 +266,17 @@ def test_a_half_close_goes_on_hearing_until_the_server_closes(path: Path) -> Non
     )
 
 
-def test_who_drops_the_connection_is_not_expected_to_hear_what_comes_later(path: Path) -> None:
+def test_what_the_server_said_to_nobody_stands_after_the_senders_end(path: Path) -> None:
     wire = greeted()
-    wire.packet(0, flags=RST, ms=12, ack=0)
+    wire.client_says(QUIT, 11)
+    wire.packet(0, flags=FIN | ACK, ms=12)
     wire.server_says(BYE, 13)
-    assert steps(path, wire) == (
-        Departure(At(0), CLIENT),
-        Departure(After(ms(12)), Reset()),
-        expect(220, GREETING),
+    wire.packet(1, flags=FIN | ACK, ms=13)
+    wire.packet(0, flags=RST, ms=14)
+    assert steps(path, wire)[2:] == (
+        Departure(AfterReply(ms(1)), Send(QUIT)),
+        Departure(After(ms(1)), Close()),
+        expect(221, BYE),
     )
 
 

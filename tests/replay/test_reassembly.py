@@ -82,7 +82,9 @@ def test_a_pure_acknowledgement_counts_for_what_is_said_after_it() -> None:
     wire.server_says(b"220 hello\r\n", 1)
     wire.packet(0, ms=2)  # acknowledges all eleven
     wire.client_says(b"EHLO me\r\n", 9, ack=3)  # an older number, as a retransmission has
-    assert pieces(flow_of(wire))[0][3] == 11
+    flow = flow_of(wire)
+    assert pieces(flow)[0][3] == 11
+    assert kinds(flow) == []
 
 
 # -- repeated, reordered, overlapping -------------------------------------------------------------
@@ -306,6 +308,14 @@ def test_a_repeated_syn_is_no_new_connection() -> None:
     flow = flow_of(wire)
     assert flow.octets(0) == b"x"
     assert flow.first_ns == BEGIN_NS
+
+
+def test_a_syn_captured_late_is_no_new_connection() -> None:
+    wire = Wire().handshake()
+    wire.client_says(b"x", 1)
+    wire.packet(0, flags=SYN, seq=-1, ms=2)
+    wire.client_says(b"y", 3)
+    assert flow_of(wire).octets(0) == b"xy"
 
 
 def test_octets_out_of_reach_begin_a_new_connection_and_are_told() -> None:
