@@ -143,9 +143,8 @@ class _Wire:
                     raise Unexpected(
                         f"the server took no octets for {self._timeout_s:g} s"
                     ) from None
-            except OSError as error:
-                self._take_in()  # what it said before may still be here
-                self._end = self._end or self._ended(error)
+            except OSError:
+                return  # it has gone; what it said before is still to be read, and then its end
 
     def finish(self) -> None:
         """Send our FIN and read to the server's, so that closing sends no reset."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -227,6 +230,12 @@ def test_a_sender_that_does_not_read_is_not_read_from_and_is_dropped_in_the_end(
         assert not server.harness.server.connections
         assert any("replies not read" in line for line in server.log)
 
+        sender.resume_reading()
+        for _ in sender.replies[1:]:
+            sender.expect(214)
+        with pytest.raises(Unexpected, match="but the server reset the connection"):
+            sender.expect_close()
+
 
 # -- whole transcripts ----------------------------------------------------------------------------
 
@@ -265,6 +274,26 @@ def test_a_run_can_be_repeated_exactly() -> None:
     assert first.virtual_ns == 60 * NS_PER_S
     for connection, observed in zip(scenario.connections, first.connections, strict=True):
         assert compare(connection, observed) == []
+
+
+def test_a_run_is_the_same_in_other_processes_with_other_hash_seeds() -> None:
+    program = (
+        "import sys; from replay import transcript, virtual;"
+        "print(virtual.play(transcript.parse(sys.stdin.read(), 'two.smtp')).trace_hash)"
+    )
+    hashes = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            input=TWO_SENDERS,
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }
+    here = virtual.play(transcript.parse(TWO_SENDERS, "two.smtp")).trace_hash
+    assert hashes == {here}
 
 
 @pytest.mark.parametrize(
