@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from mailsrv.loop import Loop
 from mailsrv.poll import READ
+from mailsrv.timers import Timer
 from mailsrv.units import NS_PER_S
 
 BACKLOG = 4096
@@ -21,7 +22,7 @@ _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Listener:
     """One listening socket.  ``accepted`` is called with each new socket and its address."""
 
-    __slots__ = ("_accepted", "_loop", "_on_exhausted", "_sock", "number")
+    __slots__ = ("_accepted", "_loop", "_on_exhausted", "_rest", "_sock", "number")
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class Listener:
         self._sock = sock
         self._accepted = accepted
         self._on_exhausted = on_exhausted
+        self._rest: Timer | None = None  # pending while nothing is accepted
         self.number = 0  # before every connection
         loop.poll.watch(sock, READ, self)
 
@@ -54,25 +56,31 @@ class Listener:
                 if error.errno not in _EXHAUSTED:
                     continue  # that one has gone again (ECONNABORTED and its kin)
                 self._on_exhausted(error)
-                self._rest()
+                self._take_a_rest()
                 return
             sock.setblocking(False)
             self._accepted(sock, (str(address[0]), int(address[1])))
 
-    def _rest(self) -> None:
+    def _take_a_rest(self) -> None:
         """Without descriptors accept would fail again at once, and again: wait a moment."""
         self._loop.poll.forget(self._sock)
-        self._loop.timers.schedule(self._loop.now_ns + EXHAUSTED_PAUSE_NS, self._resume)
+        wake_ns = self._loop.now_ns + EXHAUSTED_PAUSE_NS
+        self._rest = self._loop.timers.schedule(wake_ns, self._resume)
 
     def _resume(self) -> None:
-        if self._sock.fileno() >= 0:
-            self._loop.poll.watch(self._sock, READ, self)
+        self._rest = None
+        self._loop.poll.watch(self._sock, READ, self)
 
     def close(self) -> None:
-        """Accept no more."""
-        if self._sock.fileno() >= 0:
+        """Accept no more; harmless when closed."""
+        if self._sock.fileno() < 0:
+            return
+        if self._rest is None:
             self._loop.poll.forget(self._sock)
-            self._sock.close()
+        else:
+            self._loop.timers.cancel(self._rest)
+            self._rest = None
+        self._sock.close()
 
 
 def bind(host: str, port: int) -> socket.socket:
