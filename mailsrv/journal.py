@@ -39,8 +39,8 @@ class Journal:
 
     def note(self, event: str, **values: object) -> None:
         """Write down ``event``; a value of None is left out."""
-        words = [f"{key}={_value(value)}" for key, value in values.items() if value is not None]
-        self._lines.append(f"time={self._now()} event={_value(event)} {' '.join(words)}")
+        words = [f" {key}={_value(value)}" for key, value in values.items() if value is not None]
+        self._lines.append(f"time={self._now()} event={_value(event)}{''.join(words)}")
 
     def _now(self) -> str:
         """The time in UTC, to the millisecond (RFC 3339); the second's text is made once."""
