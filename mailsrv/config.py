@@ -13,11 +13,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from mailsrv.address import is_domain
 from mailsrv.settings import Settings
 
 FILE_MAX_OCTETS = 1024 * 1024
 LISTEN_DEFAULT = ("127.0.0.1:2525",)
 DELIVERY_DEFAULT = "maildir=mail"
+
+SECONDS_MAX = 10**9
+"""Some 30 years; the timer wheel ends at 8,900."""
+NUMBER_MAX = 10**12
+"""A terabyte."""
 
 _POSITIVE = frozenset(
     field.name
@@ -53,8 +59,10 @@ def load(path: Path) -> Config:
         raise ConfigError(f"{path}: larger than {FILE_MAX_OCTETS} octets")
     try:
         table = tomllib.loads(octets.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, a number beyond int()
         raise ConfigError(f"{path}: is not TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: is not TOML: nested too deep") from None
     listen = table.pop("listen", list(LISTEN_DEFAULT))
     delivery = table.pop("delivery", DELIVERY_DEFAULT)
     if not isinstance(listen, list) or not all(isinstance(item, str) for item in listen):
@@ -82,8 +90,8 @@ def _checked(value: object, key: str, wanted: object, place: str) -> object:
             raise ConfigError(f"{place}: takes true or false")
         return value
     if wanted is str:
-        if not isinstance(value, str) or not value or not value.isascii() or " " in value:
-            raise ConfigError(f"{place}: takes a name in ASCII without spaces")
+        if not isinstance(value, str) or not value.isascii() or not is_domain(value):
+            raise ConfigError(f"{place}: takes a name in ASCII, such as mx.example.org")
         return value
     if wanted is int or wanted is float:
         return _checked_number(value, key, wanted is int, place)
@@ -96,9 +104,9 @@ def _checked_number(value: object, key: str, whole: bool, place: str) -> int | f
     allowed = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, allowed):
         raise ConfigError(f"{place}: takes a {kind} {least}")
-    limit_exclusive = 10**12  # some 30,000 years, or a terabyte
-    if not 0 <= value < limit_exclusive or (key in _POSITIVE and value == 0):
-        raise ConfigError(f"{place}: {value} is out of range; it takes a {kind} {least}")
+    most = SECONDS_MAX if key.endswith("_s") else NUMBER_MAX
+    if not 0 <= value <= most or (key in _POSITIVE and value == 0):
+        raise ConfigError(f"{place}: out of range; takes a {kind} {least}, at most {most}")
     return value
 
 
