@@ -78,9 +78,7 @@ class Conversation:
     replies: list[Reply] = field(default_factory=list)
     server_end: ServerEnd | None = None
     cut_short: str = ""
-    """Why the sender is followed no further; empty if it is followed to the end."""
-    cut_order: int | None = None
-    """Where it is cut short."""
+    """Why nothing is followed any further; empty if all is followed to the end."""
     blind_from: int | None = None
     """From this order on the server's replies are not known (lost, or never captured)."""
     server_octets: int = 0
@@ -180,7 +178,10 @@ class _Follower:
                 break
             if event.side != self._side:
                 self._server(order, event)
-            elif not result.cut_short:
+            elif isinstance(event, Gap):
+                self._cut_at_gap(event)
+                break
+            else:
                 self._client(order, event)
         self._tell_unterminated()
         if self._bad_lines > 1:
@@ -200,7 +201,7 @@ class _Follower:
     def _odd(self, packet: int, kind: str, sentence: str) -> None:
         self._result.oddities.append(Oddity(packet, kind, sentence))
 
-    # -- encryption -----------------------------------------------------------------------------
+    # -- where it can be followed no further ------------------------------------------------------
 
     def _is_encrypted(self, event: Event) -> bool:
         return (
@@ -212,28 +213,29 @@ class _Follower:
         for later in self._flow.events[order:]:
             if isinstance(later, Piece):
                 octets[later.side] += len(later.octets)
-        self._result.cut_short, self._result.cut_order = "encrypted", order
+        self._result.cut_short = "encrypted"
         sentence = (
             f"from packet {event.packet} on the conversation is encrypted: {octets[self._side]} "
             f"octets of the sender and {octets[1 - self._side]} of the server are left out"
         )
         self._odd(event.packet, "encrypted", sentence)
 
+    def _cut_at_gap(self, gap: Gap) -> None:
+        self._result.cut_short = "missing octets"
+        sentence = (
+            f"the conversation is followed up to packet {gap.packet} only, where "
+            f"{gap.missing_octets} of the sender's octets are missing"
+        )
+        self._odd(gap.packet, "cut-short", sentence)
+
     # -- the sender -----------------------------------------------------------------------------
 
-    def _client(self, order: int, event: Event) -> None:
+    def _client(self, order: int, event: Piece | End) -> None:
         if isinstance(event, Piece):
             self._act("send", order, event, event.octets)
             self._sender_tail = (self._sender_tail + event.octets)[-64:]
             if _STARTTLS.search(event.octets) or _STARTTLS.search(self._sender_tail):
                 self._starttls = True
-        elif isinstance(event, Gap):
-            self._result.cut_short, self._result.cut_order = "missing octets", order
-            sentence = (
-                f"the sender is followed up to packet {event.packet} only, where "
-                f"{event.missing_octets} of its octets are missing"
-            )
-            self._odd(event.packet, "cut-short", sentence)
         elif event.is_reset:
             # After a close the kernel answers late data with a reset; that is no act of its own.
             if not any(act.kind == "close" for act in self._result.acts):
@@ -323,6 +325,6 @@ class _Follower:
 
     def _tell_unterminated(self) -> None:
         rest = b"".join(self._lines) + self._line
-        if rest and self._result.cut_short != "encrypted":
+        if rest and not self._result.cut_short:
             sentence = f"the server's last octets are no whole reply: {rest[:60]!r}"
             self._odd(self._flow.last_packet, "unterminated-reply", sentence)

@@ -162,9 +162,6 @@ class _Writer:
         self._steps: list[Step] = []
         self._evidence: dict[int, Anchored] = {}
         self._replies = conversation.replies
-        if conversation.cut_order is not None:
-            cut = conversation.cut_order
-            self._replies = [reply for reply in self._replies if reply.order < cut]
         self._told = 0  # replies expected so far
         self._end_told = False
         self._oddities = list(conversation.oddities)
