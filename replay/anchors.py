@@ -100,20 +100,32 @@ def settle(
 
     An act that is not in both recordings, or whose reply came no later, stays presumed.
     """
-    again = {key: number for number, key in enumerate(_places(delayed.acts))}
+    by_place = {place: number for number, place in enumerate(_places(delayed.acts))}
+    by_reply: dict[tuple[bool, int], int] = {}
+    if len(delayed.replies) == len(conversation.replies):
+        # Contents that vary (dates, boundaries) move the places but not what follows which reply.
+        by_reply = {
+            (one.act.kind == "send", one.replies_seen): number
+            for number, one in enumerate(anchor_acts(delayed))
+            if one.evidence is Evidence.PRESUMED
+        }
     settled: list[Anchored] = []
-    for number, (key, one) in enumerate(zip(_places(conversation.acts), anchored, strict=True)):
-        if one.evidence is Evidence.PRESUMED and key in again:
-            one = _settle_one(one, number, again[key], conversation, delayed)
+    for number, (place, one) in enumerate(zip(_places(conversation.acts), anchored, strict=True)):
+        again = by_place.get(place)
+        if again is None:
+            again = by_reply.get((one.act.kind == "send", one.replies_seen))
+        if one.evidence is Evidence.PRESUMED and again is not None:
+            one = _settle_one(one, number, again, conversation, delayed)
         settled.append(one)
     return settled
 
 
-def _places(acts: Sequence[Act]) -> list[tuple[str, int]]:
-    """What makes an act the same in both recordings: its kind and its place in the stream."""
+def _places(acts: Sequence[Act]) -> list[tuple[bool, int]]:
+    """What makes an act the same in both recordings: whether it sends or ends, and its place in
+    the stream.  How it ends depends on what was on its way."""
     places, offset = [], 0
     for act in acts:
-        places.append((act.kind, offset))
+        places.append((act.kind == "send", offset))
         offset += len(act.octets)
     return places
 

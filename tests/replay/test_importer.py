@@ -216,6 +216,20 @@ def test_a_wait_is_settled_by_whether_it_moves_with_the_reply(tmp_path: Path, wa
     )
 
 
+def test_contents_of_another_length_and_another_end_do_not_hinder_settling(tmp_path: Path) -> None:
+    paths = []
+    for name, delay_ms, octets, end in (("first", 0, b"a", RST), ("second", 200, b"bcd", FIN)):
+        wire = Wire().handshake()
+        at_ms = 0.0
+        for reply, act in ((GREETING, octets + b"\r\n"), (OK, EHLO), (OK, b"")):
+            at_ms += delay_ms + 5
+            wire.server_says(reply, at_ms)
+            at_ms += 5
+            wire.packet(0, act, ACK | (0 if act else end), ms=at_ms)
+        paths.append(wire.write(tmp_path / f"{name}.pcap"))
+    assert evidence(import_capture(paths[0], delayed=paths[1])) == [Evidence.CONFIRMED] * 3
+
+
 def test_a_second_recording_without_delay_settles_nothing(tmp_path: Path) -> None:
     first = recording(0, waits=True).write(tmp_path / "first.pcap")
     assert evidence(import_capture(first, delayed=first)) == [Evidence.PRESUMED] * 2
