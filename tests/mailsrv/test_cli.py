@@ -1,0 +1,171 @@
+"""The command line: what wrong use is told, and one real life from start to SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mailsrv.cli import main
+
+PATIENCE_S = 20
+"""A bound for a machine that is busy; the runs take a fraction of a second."""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["check-config", "--help"]])
+def test_help_is_no_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 0
+    assert "usage: mailsrv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["fly"], ["serve", "--no-such"], ["serve", "--listen"], ["check-config"], ["serve", "x"]],
+)
+def test_wrong_options_end_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one sentence that ``main`` refuses with."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("mailsrv: ")
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--listen", "nonsense"], "nonsense: takes ADDRESS:PORT"),
+        (["--listen", "127.0.0.1:99999"], "port from 0 to 65535"),
+        (["--listen", "192.0.2.1:0"], "cannot listen on 192.0.2.1:0: Cannot assign"),
+        (["--delivery", "pigeon"], "delivery 'pigeon': takes maildir=DIR or discard"),
+        (["--delivery", "maildir="], "takes maildir=DIR"),
+        (["--delivery", "discard=x"], "takes maildir=DIR"),
+        (["--delivery", "maildir=/dev/null/x"], "delivery maildir=/dev/null/x: Not a directory"),
+        (["--config", "/nonexistent.toml"], "/nonexistent.toml: cannot be read: No such file"),
+    ],
+)
+def test_what_cannot_be_served_is_said_in_a_sentence(
+    options: list[str], complaint: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    delivery = [] if "--delivery" in options else ["--delivery", f"maildir={tmp_path}"]
+    assert complaint in refused(["serve", *options, *delivery], capsys)
+
+
+def test_a_port_in_use_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        arguments = ["serve", "--listen", address, "--delivery", f"maildir={tmp_path}"]
+        complaint = refused(arguments, capsys)
+    assert complaint == f"mailsrv: cannot listen on {address}: Address already in use\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("idel_timeout_s = 5", "idel_timeout_s: no such setting"),
+        ('listen = ["x"]', "x: takes ADDRESS:PORT"),
+        ('delivery = "pigeon"', "takes maildir=DIR or discard"),
+    ],
+)
+def test_a_bad_configuration_is_refused_by_check_config_and_by_serve(
+    text: str, complaint: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "mailsrv.toml"
+    file.write_text(text)
+    assert complaint in refused(["check-config", str(file)], capsys)
+    assert complaint in refused(["serve", "--config", str(file)], capsys)
+
+
+def test_a_good_configuration_is_called_good(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "mailsrv.toml"
+    file.write_text('listen = ["127.0.0.1:2525"]\nidle_timeout_s = 60')
+    assert main(["check-config", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: good\n"
+
+
+# -- a real life ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def served(directory: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A running server and its port."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mailsrv", "serve", "--listen", "127.0.0.1:0", *options],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        found = re.fullmatch(r"mailsrv: listening on 127\.0\.0\.1:(\d+)\n", first)
+        assert found is not None, first
+        yield process, int(found[1])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_message_is_served_and_stored_and_sigterm_ends_with_0(tmp_path: Path) -> None:
+    with served(tmp_path) as (process, port):
+        assert process.stdout is not None
+        second = process.stdout.readline()
+        assert second == f"mailsrv: mail goes to the Maildir {tmp_path / 'mail'}\n"
+        with smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE_S) as client:
+            client.sendmail(
+                "a@example.org", ["b@example.test"], "Subject: x\r\n\r\n.dot\r\nhello\r\n"
+            )
+        (stored,) = (tmp_path / "mail" / "new").iterdir()
+        assert stored.read_bytes().replace(b"\r\n", b"\n").endswith(b"Subject: x\n\n.dot\nhello\n")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0
+    assert "event=message" in err
+    assert "Traceback" not in err
+
+
+def test_a_signal_at_the_first_sign_of_life_is_an_orderly_stop(tmp_path: Path) -> None:
+    with served(tmp_path, "--delivery", "discard") as (process, _):
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_two_signals_at_once_hurry_the_stop(tmp_path: Path) -> None:
+    with (
+        served(tmp_path, "--delivery", "discard") as (process, port),
+        smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE_S) as client,
+    ):
+        client.ehlo("client.example")
+        assert client.mail("a@example.org")[0] == 250
+        process.send_signal(signal.SIGSTOP)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
+        assert client.getreply()[0] == 421
+        client.close()
+        process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0
