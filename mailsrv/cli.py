@@ -118,12 +118,12 @@ def _serve(loaded: Config) -> int:
         courier=courier,
         journal=journal,
     )
+    doorbell = _Doorbell(server)  # before the first word: who reads it may ring at once
     for sock in sockets:
         host, port = server.listen(sock).address
         shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         print(f"mailsrv: listening on {shown}", flush=True)
     print(f"mailsrv: {delivery}", flush=True)
-    doorbell = _Doorbell(server)
     server.run()
     doorbell.close()
     return 0
@@ -170,9 +170,8 @@ class _Doorbell:
 
     def ready(self, events: int) -> None:
         self._rung += len(self._reader.recv(64))
-        if self._rung == 1:
-            self._server.stop()
-        else:
+        self._server.stop()
+        if self._rung > 1:
             self._server.end_all()
 
     def close(self) -> None:
