@@ -31,9 +31,9 @@ in turn.  Replies are compared by their codes.
 
 The pauses of the capture are left out: what a sender said goes out as soon as all replies that
 stand above it in the transcript have arrived.  Connections of one file are independent sessions.
-A transcript in which the server's own timers do something after more than 5 s, or in which the
-sender stops reading, is left out, with a word.  A reply of another class than expected ends its
-session, which has then failed.
+Left out, with a word: a transcript in which the server's own timers do something after more than
+5 s, in which the sender stops reading, or whose world is faked.  A reply of another class than
+expected ends its session, which has then failed.
 
 Idle connections are opened first, a hundred at a time; each says EHLO and then nothing more.
 They are held until the end and are lost when the server ends them or says anything.
@@ -42,7 +42,8 @@ When the target is on this machine (127.0.0.0/8), clients come from 127.0.1.1 an
 Latencies run from connect to greeting, from the final dot to its reply, and from connect to the
 end.  Ctrl-C ends the run and shows what there is so far.
 
-Exit status: 0 all as expected, 1 sessions failed or idle connections were lost, 2 wrong use.
+Exit status: 0 all as expected, 1 sessions failed or idle connections were lost, 2 wrong use, 130
+after Ctrl-C.
 """
 
 

@@ -112,6 +112,10 @@ def read_plans(paths: Iterable[Path]) -> tuple[list[Plan], list[str]]:
 
 def plans_of(scenario: Scenario, name: str) -> tuple[list[Plan], list[str]]:
     """The plans of a file's connections, each a session of its own, and why others make none."""
+    if scenario.world:
+        return [], [
+            f"{name}: its world is faked ([world] in its header); no real server lives in it"
+        ]
     plans: list[Plan] = []
     skipped: list[str] = []
     for connection in scenario.connections:

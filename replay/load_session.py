@@ -91,9 +91,12 @@ class Session:
     def ready(self) -> None:
         """The socket can be read or written."""
         try:
-            self._write()
-            self._read()
-            self._go_on()
+            if self.plan.speaks_first and not self._acts_done:
+                self._begin_speaking()
+            if not self.over:
+                self._write()
+                self._read()
+                self._go_on()
         except OSError as error:
             self._fail_with(error.errno or errno.EIO)
 
@@ -112,9 +115,17 @@ class Session:
     @property
     def writing(self) -> bool:
         """True while the socket must become writable for the session to go on."""
-        return bool(self._unsent) or (not self.connected and self.plan.speaks_first)
+        return bool(self._unsent) or (self.plan.speaks_first and not self._acts_done)
 
     # -- what the sender does ---------------------------------------------------------------------
+
+    def _begin_speaking(self) -> None:
+        """Say what waits for nothing, before anything that may have come already is read."""
+        number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            raise OSError(number, os.strerror(number))
+        self.connected = True
+        self._go_on()
 
     def _go_on(self) -> None:
         """Let everything depart that is due, and end the session behind the last."""

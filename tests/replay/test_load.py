@@ -409,6 +409,19 @@ def test_who_speaks_first_does_so_when_connected(mailsrv_port: int) -> None:
     assert outcome.all_well
 
 
+def test_who_leaves_at_once_takes_no_notice_of_the_greeting(mailsrv_port: int) -> None:
+    outcome = run("@0 open from ::1\n@0 reset\n", mailsrv_port, concurrency=20, sessions=100)
+    assert outcome.tally.good == 100
+    assert not outcome.tally.replies
+
+
+def test_who_would_leave_at_once_must_have_been_connected() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(LoadError, match="Connection refused"):
+        run("@0 open from ::1\n@0 close\n", port)
+
+
 def test_a_half_close_still_gets_its_replies(mailsrv_port: int) -> None:
     steps = HELLO.replace("*        S? 250\n+0       close\n", "+0 half-close\n* S? 250\n* S eof\n")
     assert run(steps + "+0 until-closed\n", mailsrv_port).all_well
@@ -447,6 +460,13 @@ def test_scripts_that_hang_on_long_timers_or_buffers_are_left_out(steps: str, re
     assert said.startswith("x.smtp: ")
     assert reason in said
     assert "(line " in said
+
+
+def test_scripts_that_need_a_faked_world_are_left_out() -> None:
+    text = text_of(HELLO).replace("+++\n@0", '[world.dns]\n"x.example MX" = "SERVFAIL"\n+++\n@0')
+    plans, (said,) = plans_of(transcript.parse(text, "x.smtp"), "x.smtp")
+    assert not plans
+    assert said.startswith("x.smtp: its world is faked")
 
 
 def test_long_pauses_of_the_sender_leave_nothing_out() -> None:
