@@ -242,6 +242,9 @@ class Connection:
         while True:
             while session.question is not None and session.question is not self._asked:
                 self._ask(session.question)
+            if session.complaint is not None:
+                complaint, session.complaint = session.complaint, None
+                self._note("turned away", reply=complaint)
             if session.output and not self._pending:
                 self._flush()
             if self._life is not Life.TALKING or self._pending or session.question is not None:

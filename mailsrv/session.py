@@ -47,7 +47,8 @@ class Session:
 
     ``state``, ``question``, ``output``, ``closing``: see the module.  ``envelope`` and ``sink``
     belong to the transaction in progress, None outside of one.  ``errors`` counts permanent
-    negative replies since the last accepted message.  ``lines`` counts the commands read.
+    negative replies since the last accepted message.  ``complaint`` is the last reply of a session
+    that was ended because of a limit or another protocol, for the log.  ``lines`` counts the commands read.
     """
 
     __slots__ = (
@@ -66,6 +67,7 @@ class Session:
         "_transactions",
         "client",
         "closing",
+        "complaint",
         "congested",
         "envelope",
         "errors",
@@ -83,6 +85,7 @@ class Session:
         self.question: Question | None = None
         self.output: list[bytes] = []
         self.closing = False
+        self.complaint: Reply | None = None
         self.congested = False
         self.envelope: Envelope | None = None
         self.sink: Sink | None = None
@@ -153,6 +156,10 @@ class Session:
         self._say(last)
         self.closing = True
 
+    def _turn_away(self, last: Reply) -> None:
+        self.complaint = last
+        self.end(last)
+
     def lose(self) -> None:
         """The client is gone: forget the transaction."""
         self._forget_transaction()
@@ -206,7 +213,7 @@ class Session:
             self._discarded_octets += pending
             self._at = len(self._input)
             if self._discarded_octets > DISCARD_MAX_OCTETS:
-                self.end(reply.endless_line(self._house.settings.hostname, DISCARD_MAX_OCTETS))
+                self._turn_away(reply.endless_line(self._house.settings.hostname, DISCARD_MAX_OCTETS))
         return False
 
     def _carry_out(self, line: bytes) -> None:
@@ -227,7 +234,7 @@ class Session:
             entry(self, argument)
 
     def _refuse_protocol(self, heard: str) -> None:
-        self.end(reply.not_smtp(heard))
+        self._turn_away(reply.not_smtp(heard))
 
     # -- replies ----------------------------------------------------------------------------------
 
@@ -251,7 +258,7 @@ class Session:
         settings = self._house.settings
         if self.errors >= settings.errors_hard:
             self._say(said, joinable=True)
-            self.end(reply.too_many_errors(settings.hostname, settings.errors_hard))
+            self._turn_away(reply.too_many_errors(settings.hostname, settings.errors_hard))
         elif self.errors > settings.errors_soft and settings.error_pause_s:
             self._held = said
             self._ask(Stage.PAUSE)
@@ -268,7 +275,7 @@ class Session:
         settings = self._house.settings
         if self._junk <= settings.junk_commands:
             return False
-        self.end(reply.too_many_junk_commands(settings.hostname, settings.junk_commands))
+        self._turn_away(reply.too_many_junk_commands(settings.hostname, settings.junk_commands))
         return True
 
     # -- commands, in the order of RFC 5321 section 4.1.1 -----------------------------------------
@@ -300,7 +307,7 @@ class Session:
         elif mail.size_octets is not None and mail.size_octets > settings.message_octets:
             self._fault(reply.message_too_large(settings.message_octets), joinable=True)
         elif self._transactions >= settings.transactions:
-            self.end(reply.too_many_transactions(settings.hostname, settings.transactions))
+            self._turn_away(reply.too_many_transactions(settings.hostname, settings.transactions))
         else:
             self.envelope = Envelope(
                 self.client,

@@ -6,6 +6,7 @@ is known to the nanosecond.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from conversing import (
 )
 
 from mailsrv.connection import CHUNK_OCTETS, LINGER_MAX_OCTETS
-from mailsrv.session import OUTPUT_MAX_OCTETS
+from mailsrv.session import DISCARD_MAX_OCTETS, OUTPUT_MAX_OCTETS
 from replay.harness import ServerFault
 
 LINGER_NS = 5 * NS_PER_S
@@ -392,6 +393,35 @@ def test_the_421_reaches_a_client_that_is_still_sending() -> None:
         heard = caller.say(b"X\r\nX\r\n" + b"more\r\n" * 5000)
         assert codes(heard) == [500, 500, 421]
         assert caller.ended == "eof"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "554 5.5.1 .* an HTTP request"),
+        (b"\x16\x03\x01", "554 5.5.1 .* a TLS handshake"),
+        (b"X\r\n" * 3, "421 4.7.0 .* too many errors, 3 allowed"),
+        (b"NOOP\r\n" * 9, "421 4.7.0 .* too many commands without mail, 5 allowed"),
+        (HELLO + MESSAGE * 2, "421 4.7.0 .* 1 transactions allowed"),
+        (b"x" * (DISCARD_MAX_OCTETS + 1), "421 4.7.0 .* octets without a line end"),
+    ],
+)
+def test_who_is_turned_away_hears_why_and_the_log_has_it_in_one_line(
+    said: bytes, told: str
+) -> None:
+    with harness(errors_hard=3, junk_commands=5, transactions=1) as run:
+        caller = Caller(run)
+        assert re.search(told, caller.say(said).decode())
+        assert caller.ended == "eof"
+    lines = [line for line in run.log if 'event="turned away"' in line]
+    assert len(lines) == 1
+    assert re.search(told, lines[0])
+
+
+def test_who_takes_leave_is_no_news() -> None:
+    with harness() as run:
+        Caller(run).say(HELLO + b"QUIT\r\n")
+    assert run.log == []
 
 
 # -- who does not read ----------------------------------------------------------------------------
