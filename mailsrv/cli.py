@@ -112,7 +112,7 @@ def _serve(loaded: Config) -> int:
         loaded.settings,
         clock=clock,
         poll=SelectorPoll(clock),
-        random=random.SystemRandom(),
+        random=random.Random(),  # seeded by the system; an id need not be secret
         resolver=NoResolver(),
         reputation=NoReputation(),
         courier=courier,

@@ -259,30 +259,33 @@ class Connection:
             return
         if self._at_eof and session.question is None and not self._pending:
             self._finish()
-        else:
+            return
+        if self._pending or session.question is not None or self._events != READ:
             self._watch()
-            self._enter_phase()
+        self._enter_phase()
 
     def _enter_phase(self) -> None:
+        """Let the deadlines follow; the timer moves only with the phase (see ``Deadlines``)."""
         session, deadlines = self.session, self._deadlines
         now_ns = self._premises.loop.now_ns
-        phase = deadlines.phase
+        before, is_next = deadlines.phase, session.lines != self._lines
+        self._lines = session.lines
         if self._pending:
             deadlines.enter(Limit.UNREAD, now_ns)
         elif session.question is not None:
             waiting = _PHASE_OF[session.question.stage]
-            if phase is not waiting or session.lines != self._lines:
+            if before is not waiting or is_next:
                 deadlines.enter(waiting, now_ns)
         elif session.state is State.CONTENT:
-            if phase is not Limit.CONTENT_IDLE or session.lines != self._lines:
+            if before is not Limit.CONTENT_IDLE or is_next:
                 deadlines.enter_content(now_ns)
                 deadlines.content_came(session.content_octets or 0, now_ns)
         elif not session.mid_command:
             deadlines.enter(Limit.IDLE, now_ns)
-        elif phase is not Limit.COMMAND or session.lines != self._lines:
+        elif before is not Limit.COMMAND or is_next:
             deadlines.enter(Limit.COMMAND, now_ns)
-        self._lines = session.lines
-        self._arm()
+        if deadlines.phase is not before or self._timer is None:
+            self._arm()
 
     def _watch(self) -> None:
         """Watch the socket for what we can use now."""
@@ -377,9 +380,17 @@ class Connection:
 
     def _went_off(self) -> None:
         due_ns, limit = self._deadlines.next()
-        if due_ns > self._premises.loop.now_ns:
+        try:
+            if due_ns <= self._premises.loop.now_ns:
+                self._run_out(limit)
+        except Exception:
+            self._close("dropped")  # the loop knows no connection here; it logs what is raised
+            raise
+        if self._life is not Life.CLOSED:
             self._arm()
-        elif limit is Limit.GREET_WAIT:
+
+    def _run_out(self, limit: Limit) -> None:
+        if limit is Limit.GREET_WAIT:
             self._greet()
         elif limit is Limit.PAUSE:
             self.session.answer(None)

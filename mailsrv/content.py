@@ -53,8 +53,9 @@ class ContentReader:
         """
         self.received_octets += len(chunk)
         data = self._kept_back + chunk if self._kept_back else chunk
-        marked = b"." in data and _MARK in data
-        end = data.find(_END) if marked else -1
+        mark = data.find(_MARK) if b"." in data else -1
+        end = data.find(_END, mark) if mark >= 0 else -1
+        stuffed = mark != end
         if end >= 0:
             after = end + len(_END) - (len(data) - len(chunk))
             data = data[: end + len(_CRLF)]
@@ -62,7 +63,7 @@ class ContentReader:
         else:
             after = -1
             data = self._keep_back(data)
-        return self._hand_out(data, marked), after
+        return self._hand_out(data, stuffed), after
 
     def _keep_back(self, data: bytes) -> bytes:
         """Give ``data`` without the octets at its end that may begin a mark."""
@@ -73,10 +74,10 @@ class ContentReader:
         self._kept_back = b""
         return data
 
-    def _hand_out(self, data: bytes, marked: bool) -> bytes:
+    def _hand_out(self, data: bytes, stuffed: bool) -> bytes:
         """Unstuff and count ``data``, in which no line end is cut."""
         self._line_ends.decode(data.decode("latin-1"))
-        if marked:
+        if stuffed:
             data = data.replace(_MARK, _CRLF)
         if self._at_start and data:
             # The CRLF of the DATA command was put in front; it is no part of the message.

@@ -77,15 +77,18 @@ class Patience:
 
 
 class Deadlines:
-    """One connection's: the phase it is in, since when, and the two limits beside it."""
+    """One connection's: the phase it is in, since when, and the two limits beside it.
+
+    While a phase lasts its deadline only moves away.
+    """
 
     __slots__ = (
         "_content_octets",
         "_content_since_ns",
         "_patience",
         "_session_due_ns",
-        "due_ns",
         "phase",
+        "since_ns",
     )
 
     def __init__(self, patience: Patience, now_ns: int) -> None:
@@ -94,12 +97,12 @@ class Deadlines:
         self._content_since_ns = 0
         self._content_octets = 0
         self.phase = Limit.IDLE
-        self.due_ns = self._session_due_ns
+        self.since_ns = now_ns
 
     def enter(self, phase: Limit, now_ns: int) -> None:
         """The phase begins, or begins anew, at ``now_ns``."""
         self.phase = phase
-        self.due_ns = now_ns + self._patience.ns[phase]
+        self.since_ns = now_ns
 
     def enter_content(self, now_ns: int) -> None:
         """354 was said."""
@@ -109,11 +112,12 @@ class Deadlines:
     def content_came(self, octets: int, now_ns: int) -> None:
         """``octets`` were read from the socket while in content."""
         self._content_octets += octets
-        self.enter(Limit.CONTENT_IDLE, now_ns)
+        self.since_ns = now_ns
 
     def next(self) -> tuple[int, Limit]:
         """The earliest deadline, and its limit."""
-        due_ns, limit = self.due_ns, self.phase
+        limit = self.phase
+        due_ns = self.since_ns + self._patience.ns[limit]
         if limit is Limit.CONTENT_IDLE:
             rate_due_ns = (
                 self._content_since_ns

@@ -61,6 +61,8 @@ class Journal:
 
 
 def _value(value: object) -> str:
+    if type(value) is int:
+        return str(value)
     text = str(value)[:VALUE_MAX_CHARACTERS]
     if _PLAIN.fullmatch(text):
         return text

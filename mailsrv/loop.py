@@ -7,14 +7,16 @@ by their number, not in the kernel's order, so that a run can be repeated exactl
 from __future__ import annotations
 
 from collections.abc import Callable
+from selectors import SelectorKey
 
 from mailsrv.clock import Clock
 from mailsrv.poll import Handler, Poll
 from mailsrv.timers import TimerWheel
 
 
-def _number(ready: tuple[Handler, int]) -> int:
-    return ready[0].number
+def _number(ready: tuple[SelectorKey, int]) -> int:
+    number: int = ready[0].data.number
+    return number
 
 
 class Loop:
@@ -54,11 +56,11 @@ class Loop:
         self.now_ns = self._clock.monotonic_ns()
         if len(ready) > 1:
             ready.sort(key=_number)
-        for handler, events in ready:
+        for key, events in ready:
             try:
-                handler.ready(events)
+                key.data.ready(events)
             except Exception as fault:
-                self._on_fault(handler, fault)
+                self._on_fault(key.data, fault)
         self._end_pass()
 
     def expire(self) -> None:

@@ -22,7 +22,8 @@ class Handler(Protocol):
         """``events`` is a mask of ``READ`` and ``WRITE``."""
 
 
-Ready = list[tuple[Handler, int]]
+Ready = list[tuple[selectors.SelectorKey, int]]
+"""What ``selectors`` gives: keys, whose ``data`` is the handler, and events."""
 
 
 class Poll(Protocol):
@@ -64,7 +65,7 @@ class SelectorPoll:
         timeout_s = None
         if until_ns is not None:
             timeout_s = max(0, until_ns - self._clock.monotonic_ns()) / NS_PER_S
-        return [(key.data, events) for key, events in self._selector.select(timeout_s)]
+        return self._selector.select(timeout_s)
 
     def close(self) -> None:
         self._selector.close()

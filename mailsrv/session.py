@@ -48,7 +48,8 @@ class Session:
     ``state``, ``question``, ``output``, ``closing``: see the module.  ``envelope`` and ``sink``
     belong to the transaction in progress, None outside of one.  ``errors`` counts permanent
     negative replies since the last accepted message.  ``complaint`` is the last reply of a session
-    that was ended because of a limit or another protocol, for the log.  ``lines`` counts the commands read.
+    that was ended because of a limit or another protocol, for the log.  ``lines`` counts the
+    commands read.
     """
 
     __slots__ = (
@@ -72,6 +73,7 @@ class Session:
         "envelope",
         "errors",
         "lines",
+        "mid_command",
         "output",
         "question",
         "sink",
@@ -91,6 +93,7 @@ class Session:
         self.sink: Sink | None = None
         self.errors = 0
         self.lines = 0
+        self.mid_command = False
         self._input = b""
         self._at = 0
         self._content: ContentReader | None = None
@@ -127,8 +130,10 @@ class Session:
                 self._take_content(self._content)
             elif not self._take_line():
                 break
-        self._input = self._input[self._at :]
-        self._at = 0
+        if self._at:
+            self._input = self._input[self._at :]
+            self._at = 0
+        self.mid_command = self._content is None and bool(self._input or self._discarded_octets)
 
     def answer(self, verdict: Reply | None) -> None:
         """Answer the open question and go on; None is "no objection"."""
@@ -165,11 +170,6 @@ class Session:
         self._forget_transaction()
         self.question = None
         self.closing = True
-
-    @property
-    def mid_command(self) -> bool:
-        """True while a command line has begun and not ended."""
-        return self._content is None and (bool(self._input) or self._discarded_octets > 0)
 
     @property
     def buffered_octets(self) -> int:
@@ -213,7 +213,9 @@ class Session:
             self._discarded_octets += pending
             self._at = len(self._input)
             if self._discarded_octets > DISCARD_MAX_OCTETS:
-                self._turn_away(reply.endless_line(self._house.settings.hostname, DISCARD_MAX_OCTETS))
+                self._turn_away(
+                    reply.endless_line(self._house.settings.hostname, DISCARD_MAX_OCTETS)
+                )
         return False
 
     def _carry_out(self, line: bytes) -> None:

@@ -10,7 +10,7 @@ from replay.duration import format_ns
 from replay.observed import ObservedConnection
 from replay.octets import to_text
 from replay.replies import Reply
-from replay.script import Abandon, Connection, Departure, Expectation, ExactReply, ReplyCode
+from replay.script import Abandon, Connection, Departure, ExactReply, Expectation, ReplyCode
 
 SHOWN_MAX_CHARACTERS = 160
 

@@ -74,9 +74,11 @@ class VirtualPoll:
         self.watched -= 1
 
     def wait(self, until_ns: int | None) -> Ready:
-        ready: Ready = [(answer, READ) for answer in self.answers]
-        self.answers.clear()
-        ready += [(key.data, events) for key, events in self._selector.select(0)]
+        ready = self._selector.select(0)
+        if self.answers:
+            keys = [selectors.SelectorKey(-1, -1, READ, answer) for answer in self.answers]
+            self.answers.clear()
+            ready = [(key, READ) for key in keys] + ready
         self.found = len(ready)
         return ready
 
