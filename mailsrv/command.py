@@ -21,6 +21,8 @@ _BODIES = frozenset(("7BIT", "8BITMIME"))  # RFC 6152 section 3
 PARAMETERS_MAX = 16
 
 HTTP_VERBS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "PATCH"))
+NOT_IMPLEMENTED = frozenset(("STARTTLS", "AUTH", "BDAT", "ETRN", "TURN", "SEND", "SOML", "SAML"))
+"""Commands of the standards that are not offered here (RFC 5321 section 4.2.4: 502, not 500)."""
 TLS_HANDSHAKE = 0x16
 """The first octet of a TLS ClientHello record (RFC 8446 section 5.1)."""
 

@@ -73,6 +73,7 @@ HELP = reply(
 )
 
 UNKNOWN_COMMAND = reply(500, "5.5.2", "Error: command not recognized")
+NOT_IMPLEMENTED = reply(502, "5.5.1", "Error: command not implemented")
 LINE_TOO_LONG = reply(500, "5.5.2", "Error: command line too long")
 BARE_LF_COMMAND = reply(500, "5.5.2", "Error: command ended in a bare <LF>; end it in <CR><LF>")
 CONTROL_CHARACTER = reply(501, "5.5.2", "Error: control character in command")

@@ -186,7 +186,7 @@ class Session:
     def _take_line(self) -> bool:
         """Carry out the next command; False if its line is not whole yet."""
         data, at = self._input, self._at
-        if data[at] == command.TLS_HANDSHAKE and not (self.lines or self._discarded_octets):
+        if data[at] == command.TLS_HANDSHAKE and not self._discarded_octets:
             self._refuse_protocol("a TLS handshake")
             return False
         end = data.find(b"\n", at)
@@ -228,6 +228,8 @@ class Session:
         if entry is None:
             if verb in command.HTTP_VERBS:
                 self._refuse_protocol("an HTTP request")
+            elif verb in command.NOT_IMPLEMENTED:
+                self._fault(reply.NOT_IMPLEMENTED)
             else:
                 self._fault(reply.UNKNOWN_COMMAND)
         elif isinstance(entry, Reply):

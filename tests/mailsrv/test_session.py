@@ -63,9 +63,9 @@ def test_each_command_has_its_place(said: bytes, heard: list[int]) -> None:
         (b"QUIT now", reply.NO_ARGUMENT),
         (b"HELO", reply.NEED_ARGUMENT),
         (b"EHLO  ", reply.NEED_ARGUMENT),
-        (b"STARTTLS", reply.UNKNOWN_COMMAND),
-        (b"AUTH PLAIN", reply.UNKNOWN_COMMAND),
-        (b"BDAT 1", reply.UNKNOWN_COMMAND),
+        (b"STARTTLS", reply.NOT_IMPLEMENTED),
+        (b"AUTH PLAIN", reply.NOT_IMPLEMENTED),
+        (b"BDAT 1", reply.NOT_IMPLEMENTED),
         (b"", reply.UNKNOWN_COMMAND),
         (b"XYZZY", reply.UNKNOWN_COMMAND),
         (b"NO\x00OP", reply.CONTROL_CHARACTER),
@@ -175,8 +175,14 @@ def test_a_tls_hello_gets_one_refusal_without_waiting_for_a_line_end() -> None:
     assert talk.session.closing
 
 
-def test_a_tls_octet_later_in_the_session_is_just_a_control_character() -> None:
-    assert talk_in_every_cut(HELLO + b"\x16\r\nNOOP\r\n").codes == [250, 501, 250]
+def test_a_tls_hello_that_follows_a_refused_starttls_is_recognised_too() -> None:
+    talk = talk_in_every_cut(HELLO + b"STARTTLS\r\n\x16\x03\x01\x02\n\n\x01\r\nNOOP\r\n")
+    assert talk.codes == [250, 502, 554]
+    assert talk.session.closing
+
+
+def test_a_tls_octet_within_a_line_is_just_a_control_character() -> None:
+    assert talk_in_every_cut(HELLO + b"NOOP \x16\r\nNOOP\r\n").codes == [250, 501, 250]
 
 
 # -- content --------------------------------------------------------------------------------------
