@@ -468,6 +468,14 @@ class Broken:
         raise ZeroDivisionError("another")
 
 
+class Forgetful(Broken):
+    """One that never answers, and cannot let go either."""
+
+    def write(self, chunk: bytes) -> None: ...
+
+    def finish(self, answer: object) -> None: ...
+
+
 def test_a_defect_drops_the_connection_it_struck_and_no_other() -> None:
     with pytest.raises(ServerFault, match="ZeroDivisionError"), harness() as run:
         good, bad = Caller(run), Caller(run)
@@ -478,3 +486,18 @@ def test_a_defect_drops_the_connection_it_struck_and_no_other() -> None:
         assert list(run.server.connections) == [1]
         del run.world.courier.begin
         assert codes(good.say(MESSAGE)) == [250, 250, 354, 250]
+
+
+def test_a_defect_in_a_timer_drops_the_connection_it_struck_once() -> None:
+    with pytest.raises(ServerFault, match="ZeroDivisionError"), harness() as run:
+        good, bad = Caller(run), Caller(run)
+        run.world.courier.begin = Forgetful().begin  # type: ignore[method-assign]
+        bad.say(HELLO + MESSAGE)
+        del run.world.courier.begin
+        run.run_until(200 * NS_PER_S)
+        good.say(HELLO)
+        run.run_until(301 * NS_PER_S)
+        assert list(run.server.connections) == [1]
+        assert sum("event=fault" in line for line in run.log) == 1
+        assert codes(good.say(MESSAGE)) == [250, 250, 354, 250]
+        run.run_until(302 * NS_PER_S)
