@@ -128,6 +128,7 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="captures/FAMILY/NAME", required=True)
     parser.add_argument("--session", type=int, metavar="N", help="this one only, counted from 1")
     parser.add_argument("--story", metavar="TEXT", help="what it shows, in one line")
+    parser.add_argument("--source", metavar="TEXT", help="where it came from, in one line")
     parser.add_argument(
         "--delayed",
         type=Path,
@@ -164,6 +165,7 @@ def _import(options: argparse.Namespace) -> int:
             options.file,
             options.delayed,
             story=options.story,
+            source=options.source,
             force=options.force,
         )
     except (CaptureError, FilingError) as error:

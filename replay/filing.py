@@ -25,10 +25,12 @@ def file_capture(
     delayed: Path | None = None,
     *,
     story: str | None = None,
+    source: str | None = None,
     force: bool = False,
 ) -> list[Path]:
     """Write ``STEM.smtp`` and, beside it, the captures it was made of; give what was written.
 
+    ``story`` and ``source`` take the place of the imported ones.
     Raises FilingError; an existing transcript is kept unless ``force``.
     """
     target = stem.with_name(f"{stem.name}.smtp")
@@ -37,8 +39,9 @@ def file_capture(
     if capture.stat().st_size > COPY_MAX_OCTETS:
         raise FilingError(f"{capture}: larger than the {COPY_MAX_OCTETS} octets kept on file")
     scenario = imported.scenario
-    if story is not None:
-        scenario = dataclasses.replace(scenario, story=story)
+    scenario = dataclasses.replace(
+        scenario, story=story or scenario.story, source=source or scenario.source
+    )
     try:
         text = transcript.write(scenario, imported.remarks)
     except ValueError as error:
@@ -47,11 +50,11 @@ def file_capture(
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
-        for source, kind in ((capture, ""), (delayed, ".delayed")):
-            if source is not None:
-                copy = stem.with_name(f"{stem.name}{kind}{source.suffix}")
-                if not (copy.exists() and copy.samefile(source)):
-                    shutil.copyfile(source, copy)
+        for original, kind in ((capture, ""), (delayed, ".delayed")):
+            if original is not None:
+                copy = stem.with_name(f"{stem.name}{kind}{original.suffix}")
+                if not (copy.exists() and copy.samefile(original)):
+                    shutil.copyfile(original, copy)
                     written.append(copy)
     except OSError as error:
         raise FilingError(f"{error.filename}: {error.strerror}") from None

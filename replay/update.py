@@ -43,7 +43,7 @@ def _connection(connection: Connection, observed: ObservedConnection) -> Connect
     steps += map(_expect, extra)
     if observed.end and not _sender_ends(connection):
         end = script.ServerCloses() if observed.end == "eof" else script.ServerResets()
-        steps.append(Expectation(end, observed.end_at_ns))
+        steps.append(Expectation(end, observed.end_at_ns, packet=_end_packet(connection)))
     return Connection(connection.name, tuple(steps))
 
 
@@ -52,6 +52,12 @@ def _reply_in_place(step: Expectation, replies: Iterator[Reply]) -> list[Step]:
     if reply is None:
         return []
     return [Expectation(ExactReply(reply.octets), reply.at_ns, packet=step.packet)]
+
+
+def _end_packet(connection: Connection) -> int:
+    """The packet in which the recorded server ended the connection, 0 for unknown."""
+    ends = (one for one in connection.expectations() if not isinstance(one.outcome, script.REPLIES))
+    return next((one.packet for one in ends), 0)
 
 
 def _expect(reply: Reply) -> Expectation:

@@ -1,0 +1,56 @@
+"""Make transcripts of recorded senders: ``python captures/record/transcribe.py FILE.toml...``
+
+Each is written anew from its two captures, with the story and the source of its provenance file,
+and expects what was recorded.  ``replay run --update`` then makes the expectations exact; read
+what it tells before it is committed.
+"""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from pathlib import Path
+
+from replay.filing import FilingError, evidence, file_capture
+from replay.importer import Imported, import_capture
+from replay.oddity import CaptureError
+
+
+def transcribe(note_path: Path) -> str:
+    """Write the transcript beside ``note_path``; says what its departures rest on."""
+    note = tomllib.loads(note_path.read_text(encoding="utf-8"))
+    capture = note_path.with_suffix(".pcap")
+    delayed = note_path.with_suffix(".delayed.pcap")
+    imported, why = _imported(capture, delayed)
+    file_capture(
+        imported,
+        note_path.with_suffix(""),
+        capture,
+        story=note["story"],
+        source=note["source"],
+        force=True,
+    )
+    return f"{evidence(imported)}{why}"
+
+
+def _imported(capture: Path, delayed: Path) -> tuple[Imported, str]:
+    """With the delayed take where it tells of the same connections, else without."""
+    try:
+        return import_capture(capture, delayed=delayed), ""
+    except CaptureError as error:
+        return import_capture(capture), f" (without the second take: {error})"
+
+
+def main(paths: list[str]) -> int:
+    failed = False
+    for path in map(Path, paths):
+        try:
+            print(f"{path}: {transcribe(path)}")
+        except (CaptureError, FilingError, OSError, KeyError, tomllib.TOMLDecodeError) as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            failed = True
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
