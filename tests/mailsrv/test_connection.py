@@ -268,6 +268,8 @@ def test_a_reset_in_the_middle_of_content_leaves_nothing() -> None:
         caller.reset()
         assert run.server.connections == {}
         assert run.world.courier.aborted == 1
+        run.settle()
+    assert any('how="Connection reset by peer"' in line for line in run.log)
 
 
 def test_an_answer_for_a_client_that_has_gone_is_dropped() -> None:
@@ -447,6 +449,19 @@ def test_who_does_not_read_is_not_read_from_and_closed_after_the_idle_timeout() 
         run.run_until(assert_closed + 1)
         assert run.server.connections == {}
         assert any("replies not read" in line for line in run.log)
+
+
+def test_the_end_of_its_session_closes_who_does_not_read_without_a_word() -> None:
+    with harness(junk_commands=10**9, session_timeout_s=100) as run:
+        caller = Caller(run)
+        caller.link.reading = False
+        while run.server.connections[1].reading:
+            caller.say(b"HELP\r\n" * 5000)
+        run.run_until(100 * NS_PER_S)
+        assert len(run.server.connections) == 1
+        run.run_until(100 * NS_PER_S + 1)
+        assert run.server.connections == {}
+    assert any("event=timeout" in line and "limit=session" in line for line in run.log)
 
 
 # -- one bad connection ---------------------------------------------------------------------------

@@ -310,6 +310,16 @@ def test_data_after_only_refused_recipients_says_so() -> None:
     assert talk.codes[-1] == 503  # the refusals were the last transaction's
 
 
+@pytest.mark.parametrize("line", [b"EHLO x", b"HELO x", b"RSET"])
+def test_a_new_beginning_forgets_envelope_and_refusals(line: bytes) -> None:
+    def decide(question: Question) -> reply.Reply | None:
+        return reply.GREYLISTED if question.stage is Stage.RECIPIENT else None
+
+    talk = Talk(decide).feed(HELLO + ENVELOPE + line + b"\r\n")
+    assert (talk.session.envelope, talk.session.state) == (None, State.GREETED)
+    assert talk.feed(b"MAIL FROM:<>\r\nDATA\r\n").heard.endswith(reply.NEED_RCPT.wire)
+
+
 def test_some_refused_recipients_do_not_stop_the_others() -> None:
     def decide(question: Question) -> reply.Reply | None:
         return reply.GREYLISTED if question.forward_path == path("b@example.test") else None
