@@ -248,6 +248,8 @@ class Harness:
 
     def settle(self) -> None:
         """Let the server and the senders do all they can at the present instant."""
+        if not self._unsettled:
+            return
         guard_ns = 0
         loop = self.server.loop
         while True:

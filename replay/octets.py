@@ -36,6 +36,9 @@ _SHORT_OCTETS = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"\\": b"\\"}
 _WRAP_CHARACTERS = (WIDTH_CHARACTERS_MAX, 90, 60, WIDTH_CHARACTERS_MAX // 4)
 
 
+_CRLF_TEXT = rb"\r\n"
+
+
 class OctetsError(ValueError):
     """Text that stands for no octets; ``offset`` counts characters from 0."""
 
@@ -60,6 +63,8 @@ def to_octets(text: str) -> bytes:
     if text.endswith(" "):
         raise OctetsError(len(text) - 1, r"a space at the end cannot be seen; write it as \x20")
     raw = text.encode("utf-8")
+    if raw.endswith(_CRLF_TEXT) and raw.find(b"\\") == len(raw) - len(_CRLF_TEXT):
+        return raw[: -len(_CRLF_TEXT)] + b"\r\n"  # most lines are like this
     return _ESCAPE.sub(lambda match: _unescaped(match, raw), raw) if b"\\" in raw else raw
 
 

@@ -122,6 +122,9 @@ class Player:
         self._trace.departure(self._number, harness.now_ns, type(action).__name__, octets)
         if isinstance(action, script.Open):
             self._link = harness.connect(action.client, self._hear, self._ended)
+        elif isinstance(action, script.Send):
+            if self._link is not None:
+                harness.send(self._link, action.octets)
         elif self._link is not None:
             self._act(action, self._link)
             harness.touch(self._link)
@@ -134,8 +137,6 @@ class Player:
 
     def _act(self, action: script.Action, link: Link) -> None:
         match action:
-            case script.Send(octets):
-                self._harness.send(link, octets)
             case script.HalfClose():
                 link.half_close()
             case script.Close():
