@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 AS_EXPECTED, DIFFERS, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+READER_GONE = 141
+"""What a shell says of a program whose reader has left (128 + SIGPIPE)."""
 
 _EPILOG = """\
 From a tcpdump of a sender to a test:
@@ -18,53 +23,137 @@ From a tcpdump of a sender to a test:
   replay run captures/FAMILY/NAME.smtp                    where does mailsrv differ?
   replay run --update captures/FAMILY/NAME.smtp           make what it does now the expectation
 
-Exit status: 0 all as expected, 1 something differs, 2 wrong use or unreadable input.
+'replay COMMAND --help' tells about each.
+
+Exit status: 0 all as expected, 1 something differs, 2 wrong use or unreadable
+input, 130 after Ctrl-C.
+"""
+
+_SHOW_DESCRIPTION = """\
+Show what is in a capture (pcap or pcapng): its SMTP sessions, and all that is
+odd about them, by packet. With --session, draw one as a ladder: who said what,
+when, in which packet; silences are drawn, and what was sent before a reply
+could have been seen is marked as proven early.
+
+  replay show stall.pcap                  the sessions
+  replay show stall.pcap --session 2      the ladder of the second
+  replay show stall.pcap --json all.json  each connection's octets, segments, times
+"""
+
+_SHOW_EPILOG = """\
+A capture of which only a part is usable is shown for that part, and says so.
+
+Exit status: 0 shown, 2 wrong use, an unreadable file, or no SMTP session in
+it.
+"""
+
+_IMPORT_DESCRIPTION = """\
+Make a .smtp transcript of a capture, and put a copy of the capture beside it
+as the evidence.
+
+What the sender did is kept octet by octet, each act hung on the reply it
+waited for. What is expected is what the recorded server answered: by reply
+code, or exactly where it was mailsrv.
+
+  replay import stall.pcap -o captures/mta/stall
+      writes captures/mta/stall.smtp and captures/mta/stall.pcap
+  replay run captures/mta/stall.smtp
+      then tells where mailsrv answers otherwise
+"""
+
+_IMPORT_EPILOG = """\
+What cannot be used of the capture is told, packet by packet; the rest is used.
+
+Exit status: 0 written, 2 wrong use, an unreadable capture, no SMTP in it, or
+files in the way.
+"""
+
+_RUN_DESCRIPTION = """\
+Play .smtp transcripts against the real mailsrv, on real sockets, in virtual
+time, and tell every reply, end and instant that is not as the transcript
+expects: what was expected and when, what was observed and when, at which line
+of the transcript and in which packet of the capture.
+
+  replay run captures/                        all of them
+  replay run captures/mta/stall.smtp          one
+  replay run --update captures/mta/stall.smtp
+      make what mailsrv does now the expectation, to the octet and nanosecond;
+      each change is shown: read it before you commit it
+  replay run captures/ --json results.json    for machines
+"""
+
+_RUN_EPILOG = """\
+--update touches expectations alone: header, comments and departures stay as
+they are. A script that could not go on to its end is left as it is.
+
+Exit status: 0 all as expected (or updated), 1 something differs, 2 wrong use
+or a transcript that cannot be read, 130 after Ctrl-C, which shows what there
+is so far.
 """
 
 NUMBER_MAX = 1_000_000_000
 """For counts and seconds on the command line."""
 
 _LOAD_DESCRIPTION = """\
-Play the sender side of .smtp transcripts at a server over real sockets, in a closed loop:
-N sessions are in progress at all times, and each that ends is followed by the next transcript
-in turn.  Replies are compared by their codes.
+Play the sender side of .smtp transcripts at a server over real sockets, in a
+closed loop: N sessions are in progress at all times, and each that ends is
+followed by the next transcript in turn. Replies are compared by their codes.
 
-The pauses of the capture are left out: what a sender said goes out as soon as all replies that
-stand above it in the transcript have arrived.  Connections of one file are independent sessions.
-Left out, with a word: a transcript in which the server's own timers do something after more than
-5 s, in which the sender stops reading, or whose world is faked.  A reply of another class than
-expected ends its session, which has then failed.
+  replay load captures/ --target 127.0.0.1:2525 --concurrency 50 --duration 30
 
-Idle connections are opened first, a hundred at a time; each says EHLO and then nothing more.
-They are held until the end and are lost when the server ends them or says anything.
+The pauses of the capture are left out: what a sender said goes out as soon as
+all replies that stand above it in the transcript have arrived. Connections of
+one file are independent sessions. Left out, with a word: a transcript in which
+the server's own timers do something after more than 5 s, in which the sender
+stops reading, or whose world is faked. A reply of another class than expected
+ends its session, which has then failed.
 
-When the target is on this machine (127.0.0.0/8), clients come from 127.0.1.1 and its neighbours.
-Latencies run from connect to greeting, from the final dot to its reply, and from connect to the
-end.  Ctrl-C ends the run and shows what there is so far.
+Idle connections are opened first, a hundred at a time; each says EHLO and then
+nothing more. They are held until the end and are lost when the server ends
+them or says anything.
 
-Exit status: 0 all as expected, 1 sessions failed or idle connections were lost, 2 wrong use, 130
-after Ctrl-C.
+When the target is on this machine (127.0.0.0/8), clients come from 127.0.1.1
+and its neighbours. Latencies run from connect to greeting, from the final dot
+to its reply, and from connect to the end. Ctrl-C ends the run and shows what
+there is so far.
+
+Exit status: 0 all as expected, 1 sessions failed or idle connections were
+lost, 2 wrong use, 130 after Ctrl-C.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; gives its exit status."""
-    options = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal has an arrow
     try:
-        return command(options)
+        options = _parser().parse_args(arguments)
+        command: Callable[[argparse.Namespace], int] = options.command
+        status = command(options)
+        if sys.stdout:
+            sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print("replay: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read us has gone: nothing is left to be said
-        return AS_EXPECTED
+        _forget_output()
+        return READER_GONE
+    except OSError as error:
+        _forget_output()
+        return _refuse(f"{error.filename or 'the output'}: {error.strerror or error}")
     except ModuleNotFoundError as error:
         print(
             f"replay: needs {error.name}, which is not installed: pip install 'mailsrv[replay]'",
             file=sys.stderr,
         )
         return WRONG_USE
+
+
+def _forget_output() -> None:
+    """What was not written yet cannot be: keep Python from trying again on its way out."""
+    with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,14 +171,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _explain(parser: argparse.ArgumentParser, description: str, epilog: str = "") -> None:
+    """Texts that are laid out already."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description, parser.epilog = description, epilog
+
+
 def _add_show(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "List the SMTP sessions in a capture (pcap or pcapng) with what is odd about them; with "
-        "--session, draw one as a ladder: who said what, and when."
-    )
-    parser.add_argument("file", type=Path, metavar="FILE")
-    parser.add_argument("--session", type=int, metavar="N", help="draw this one, counted from 1")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all of it; - prints")
+    _explain(parser, _SHOW_DESCRIPTION, _SHOW_EPILOG)
+    parser.add_argument("file", type=Path, metavar="FILE", help="a capture: pcap or pcapng")
+    parser.add_argument("--session", type=_at_least(1), metavar="N", help="draw this one, from 1")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all of it; - prints it alone")
     parser.set_defaults(command=_show)
 
 
@@ -104,7 +196,7 @@ def _show(options: argparse.Namespace) -> int:
     except CaptureError as error:
         return _refuse(str(error))
     found = len(capture.conversations)
-    if options.session is not None and not 1 <= options.session <= found:
+    if options.session is not None and options.session > found:
         return _refuse(f"{options.file}: there is no session {options.session}; it has {found}")
     if options.json and not _write(options.json, json.dumps(summary(capture), indent=2)):
         return WRONG_USE
@@ -120,13 +212,17 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Make a .smtp transcript of a capture, and put the capture beside it.  It expects what "
-        "the recorded server answered, by reply code (exactly, where that was mailsrv)."
+    _explain(parser, _IMPORT_DESCRIPTION, _IMPORT_EPILOG)
+    parser.add_argument("file", type=Path, metavar="FILE.pcap", help="the capture (or pcapng)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="captures/FAMILY/NAME",
+        required=True,
+        help="where to put NAME.smtp and NAME.pcap",
     )
-    parser.add_argument("file", type=Path, metavar="FILE.pcap")
-    parser.add_argument("-o", "--output", type=Path, metavar="captures/FAMILY/NAME", required=True)
-    parser.add_argument("--session", type=int, metavar="N", help="this one only, counted from 1")
+    parser.add_argument("--session", type=_at_least(1), metavar="N", help="this one only, from 1")
     parser.add_argument("--story", metavar="TEXT", help="what it shows, in one line")
     parser.add_argument("--source", metavar="TEXT", help="where it came from, in one line")
     parser.add_argument(
@@ -142,14 +238,14 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
         default="reply",
         help="hang departures on the replies they waited for (default), or on the recorded times",
     )
-    parser.add_argument("--force", action="store_true", help="replace a transcript that is there")
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
     parser.set_defaults(command=_import)
 
 
 def _import(options: argparse.Namespace) -> int:
-    from replay.filing import FilingError, evidence, file_capture
+    from replay.filing import FilingError, evidence, file_capture, settles
     from replay.importer import import_capture
-    from replay.oddity import CaptureError
+    from replay.oddity import CaptureError, told
 
     recorded_times = options.anchor == "recorded"
     try:
@@ -171,8 +267,9 @@ def _import(options: argparse.Namespace) -> int:
     except (CaptureError, FilingError) as error:
         return _refuse(str(error))
     for oddity in imported.oddities + [o for one in imported.connections for o in one.oddities]:
-        packet = f"packet {oddity.packet}: " if oddity.packet else ""
-        print(f"odd: {packet}{oddity.sentence}")
+        print(f"odd: {told(oddity)}")
+    if options.delayed and not settles(imported):
+        print(f"odd: {options.delayed} settles nothing: is it the same sender, held back?")
     print(f"departures: {evidence(imported)}")
     print("wrote " + ", ".join(map(str, written)))
     print(f"next: replay run {written[0]}")
@@ -185,10 +282,7 @@ def _refuse(sentence: str) -> int:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Play .smtp transcripts against the real mailsrv, on real sockets, in virtual time, and "
-        "tell every reply, end and instant that is not as the transcript expects."
-    )
+    _explain(parser, _RUN_DESCRIPTION, _RUN_EPILOG)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=".smtp file or folder")
     parser.add_argument(
         "--update",
@@ -200,7 +294,6 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.progress import track
 
     from mailsrv.clock import SystemClock
@@ -208,30 +301,31 @@ def _run(options: argparse.Namespace) -> int:
 
     try:
         paths = runs.find(options.paths)
-        playing = runs.run_all(paths, SystemClock(), updating=options.update)
-        errors = Console(stderr=True)
-        watched = track(
-            playing,
-            "playing",
-            len(paths),
-            console=errors,
-            transient=True,
-            disable=not errors.is_terminal,
-        )
-        results = list(watched)
     except runs.InputError as error:
         return _refuse(str(error))
-    to_stdout = options.json == Path("-")
+    playing = runs.run_all(paths, SystemClock(), updating=options.update)
+    errors = report.console(stderr=True)
+    plain = not errors.is_terminal or errors.color_system is None
+    results: list[runs.Result] = []
+    interrupted = False
+    watched = track(playing, "playing", len(paths), console=errors, transient=True, disable=plain)
+    try:
+        results.extend(watched)
+    except KeyboardInterrupt:
+        interrupted = True  # what has been changed by then must still be told
     if options.json and not _write(options.json, report.as_json(results)):
         return WRONG_USE
-    if not to_stdout:
+    if results and options.json != Path("-"):
         report.show(results, report.console())
+    if interrupted:
+        raise KeyboardInterrupt
+    if any(result.verdict == runs.UNREADABLE for result in results):
+        return WRONG_USE
     return AS_EXPECTED if all(result.good for result in results) else DIFFERS
 
 
 def _add_load(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = _LOAD_DESCRIPTION
+    _explain(parser, _LOAD_DESCRIPTION)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=".smtp file or folder")
     parser.add_argument("--target", required=True, metavar="HOST:PORT", help="any SMTP server")
     number, seconds = _at_least(0), _seconds

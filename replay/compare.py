@@ -12,7 +12,8 @@ from replay.octets import to_text
 from replay.replies import Reply
 from replay.script import Abandon, Connection, Departure, ExactReply, Expectation, ReplyCode
 
-SHOWN_MAX_CHARACTERS = 160
+SHOWN_MAX_CHARACTERS = 4_000
+"""Of one reply; the longest that mailsrv itself gives has a tenth of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,8 @@ class Difference:
         place = f" ({', '.join(where)})" if where else ""
         return (
             f"{self.what}{place}\n"
-            f"  expected {_at(self.expected_at_ns)}{self.expected or 'nothing'}\n"
-            f"  observed {_at(self.observed_at_ns)}{self.observed or 'nothing'}"
+            f"{_side('  expected ', self.expected_at_ns, self.expected)}\n"
+            f"{_side('  observed ', self.observed_at_ns, self.observed)}"
         )
 
 
@@ -93,29 +94,16 @@ class _Comparison:
         if expected is None:
             self._tell(f"{name}: not expected", None, observed, observed_at_ns=at_ns)
             return
-        outcome = expected.outcome
+        wanted = _outcome(expected.outcome)
         if reply is None:
-            self._tell(f"{name}: missing", _outcome(outcome), None, expected=expected)
-        elif isinstance(outcome, ReplyCode) and outcome.code != reply.code:
-            what = f"{name}: code {reply.code} instead of {outcome.code}"
-            self._tell(what, _outcome(outcome), observed, expected=expected, observed_at_ns=at_ns)
-        elif isinstance(outcome, ExactReply) and outcome.octets != reply.octets:
-            same = outcome.octets[:3] == reply.octets[:3]
-            code = (
-                "text differs"
-                if same
-                else (f"code {reply.code} instead of {_code(outcome.octets)}")
-            )
-            self._tell(
-                f"{name}: {code}",
-                _outcome(outcome),
-                observed,
-                expected=expected,
-                observed_at_ns=at_ns,
-            )
-        elif self._is_late(expected.at_ns, reply.at_ns):
-            what = f"{name}: {self._lateness(expected.at_ns, reply.at_ns)}"
-            self._tell(what, observed, observed, expected=expected, observed_at_ns=at_ns)
+            self._tell(f"{name}: missing", wanted, None, expected=expected)
+            return
+        faults = [_other_words(expected.outcome, reply)]
+        if self._is_late(expected.at_ns, reply.at_ns):
+            faults.append(self._lateness(expected.at_ns, reply.at_ns))
+        if any(faults):
+            what = f"{name}: {', '.join(filter(None, faults))}"
+            self._tell(what, wanted, observed, expected=expected, observed_at_ns=at_ns)
 
     def _end(self, expected: Expectation | None, free: bool) -> None:
         observed = self._observed
@@ -196,8 +184,17 @@ def _outcome(outcome: script.Outcome) -> str:
             return "S reset"
 
 
-def _code(octets: bytes) -> str:
-    return octets[:3].decode("ascii", "replace")
+def _other_words(outcome: script.Outcome, reply: Reply) -> str:
+    """What is not as expected about the reply's octets; empty if nothing is."""
+    match outcome:
+        case ExactReply(octets) if octets != reply.octets:
+            wanted = Reply(0, octets).code
+            same = "text differs"
+        case ReplyCode(code) if code != reply.code:
+            wanted, same = code, ""
+        case _:
+            return ""
+    return same if reply.code == wanted else f"code {reply.code} instead of {wanted}"
 
 
 def _show(octets: bytes) -> str:
@@ -205,5 +202,8 @@ def _show(octets: bytes) -> str:
     return text if len(text) <= SHOWN_MAX_CHARACTERS else text[: SHOWN_MAX_CHARACTERS - 1] + "…"
 
 
-def _at(at_ns: int | None) -> str:
-    return "" if at_ns is None else f"@{format_ns(at_ns)} "
+def _side(label: str, at_ns: int | None, shown: str | None) -> str:
+    """One side of a difference, the further lines of a reply under its first."""
+    label += "" if at_ns is None else f"@{format_ns(at_ns)} "
+    lines = (shown or "nothing").replace(r"\r\n", "\\r\\n\n").splitlines()
+    return label + f"\n{' ' * len(label)}".join(lines)

@@ -31,13 +31,26 @@ def file_capture(
     """Write ``STEM.smtp`` and, beside it, the captures it was made of; give what was written.
 
     ``story`` and ``source`` take the place of the imported ones.
-    Raises FilingError; an existing transcript is kept unless ``force``.
+    Raises FilingError; existing files are kept unless ``force``.
     """
+    stem = stem.with_suffix("") if stem.suffix == ".smtp" else stem
+    if not stem.name or stem.name == "..":
+        raise FilingError(f"{stem}: names a folder; a transcript needs a name, as in folder/name")
     target = stem.with_name(f"{stem.name}.smtp")
-    if target.exists() and not force:
-        raise FilingError(f"{target}: is there already; --force replaces it")
-    if capture.stat().st_size > COPY_MAX_OCTETS:
-        raise FilingError(f"{capture}: larger than the {COPY_MAX_OCTETS} octets kept on file")
+    originals = [(capture, "")] + ([(delayed, ".delayed")] if delayed else [])
+    copies = [
+        (original, stem.with_name(f"{stem.name}{kind}{original.suffix}"))
+        for original, kind in originals
+    ]
+    copies = [(one, copy) for one, copy in copies if not (copy.exists() and copy.samefile(one))]
+    for existing in (target, *(copy for _, copy in copies)):
+        if existing.exists() and not force:
+            raise FilingError(f"{existing}: is there already; --force replaces it")
+    for original, _ in copies:
+        if not original.is_file():
+            raise FilingError(f"{original}: not a regular file, so no copy of it can be kept")
+        if original.stat().st_size > COPY_MAX_OCTETS:
+            raise FilingError(f"{original}: larger than the {COPY_MAX_OCTETS} octets kept on file")
     scenario = imported.scenario
     scenario = dataclasses.replace(
         scenario, story=story or scenario.story, source=source or scenario.source
@@ -46,19 +59,23 @@ def file_capture(
         text = transcript.write(scenario, imported.remarks)
     except ValueError as error:
         raise FilingError(f"{target}: {error}") from None
-    written = [target]
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
+        for original, copy in copies:
+            shutil.copyfile(original, copy)
         target.write_text(text, encoding="utf-8")
-        for original, kind in ((capture, ""), (delayed, ".delayed")):
-            if original is not None:
-                copy = stem.with_name(f"{stem.name}{kind}{original.suffix}")
-                if not (copy.exists() and copy.samefile(original)):
-                    shutil.copyfile(original, copy)
-                    written.append(copy)
     except OSError as error:
         raise FilingError(f"{error.filename}: {error.strerror}") from None
-    return written
+    return [target, *(copy for _, copy in copies)]
+
+
+def settles(imported: Imported) -> bool:
+    """Whether a second recording, with replies held back, told anything about the first."""
+    return any(
+        one.is_settled
+        for connection in imported.connections
+        for one in connection.evidence.values()
+    )
 
 
 def evidence(imported: Imported) -> str:

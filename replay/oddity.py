@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 
@@ -19,3 +20,9 @@ class Oddity(NamedTuple):
     packet: int
     kind: str
     sentence: str
+
+
+def told(oddity: Oddity) -> str:
+    """The oddity in a sentence that names its packet, once."""
+    named = not oddity.packet or re.search(rf"\bpacket {oddity.packet}\b", oddity.sentence)
+    return oddity.sentence if named else f"packet {oddity.packet}: {oddity.sentence}"

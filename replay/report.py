@@ -3,36 +3,59 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
 from mailsrv.units import NS_PER_S
 from replay.compare import Difference
-from replay.runs import AS_EXPECTED, BROKEN, DIFFERS, UPDATED, Result
+from replay.runs import AS_EXPECTED, BROKEN, DIFFERS, UNREADABLE, UPDATED, Result
 
 PIPE_WIDTH = 160
 """Columns where nobody says how wide the paper is."""
 DIFFERENCES_SHOWN_MAX = 20
 """Of one transcript; the JSON has them all."""
 
-_STYLES = {AS_EXPECTED: "green", UPDATED: "yellow", DIFFERS: "red", BROKEN: "bold red"}
+STORY_BESIDE_COLUMNS, ALL_COLUMNS = 140, 72
+"""From these widths on the story stands beside the numbers, and all numbers are shown."""
+
+_STYLES = {
+    AS_EXPECTED: "green",
+    UPDATED: "yellow",
+    DIFFERS: "red",
+    BROKEN: "bold red",
+    UNREADABLE: "bold red",
+}
 
 _DIFF_STYLES = {"+": "green", "-": "red", "@": "dim"}
 
 
-def console() -> Console:
-    """Standard output, as wide as the terminal; wide where there is none."""
-    made = Console()
-    return made if made.is_terminal else Console(width=PIPE_WIDTH)
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # whoever runs the program says what that means
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Standard output or error, as wide as the terminal; wide where there is none.
+
+    With NO_COLOR set (https://no-color.org) it gives no escape codes at all, bold included.
+    """
+    made = _Console(stderr=stderr)
+    if os.environ.get("NO_COLOR"):
+        made = _Console(stderr=stderr, color_system=None)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = PIPE_WIDTH
+    return made
 
 
 def show(results: Sequence[Result], console: Console) -> None:
     """The table, the differences, the sum."""
-    console.print(_table(results))
+    _show_table(results, console)
     for result in results:
         _show_trouble(result, console)
     console.print(_sum(results), style="bold", soft_wrap=True)
@@ -53,22 +76,44 @@ def long_duration(ns: int) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
 
 
-def _table(results: Sequence[Result]) -> Table:
+def printable(text: str) -> str:
+    """``text`` without what would move the cursor."""
+    return "".join(one if one.isprintable() else "?" for one in text)
+
+
+def _show_table(results: Sequence[Result], console: Console) -> None:
+    """A line a transcript; on a narrow terminal its story under it."""
+    if console.width >= STORY_BESIDE_COLUMNS:
+        console.print(_table(results, numbers=True, stories=True))
+        return
+    table = _table(results, numbers=console.width >= ALL_COLUMNS, stories=False)
+    header, *rows = console.render_lines(table, pad=False)
+    console.print(Segments([*header, Segment.line()]), end="")
+    for result, row in zip(results, rows, strict=True):
+        console.print(Segments([*row, Segment.line()]), end="")
+        story = Text(f"  {result.story}", style="dim")
+        console.print(story, no_wrap=True, overflow="ellipsis")
+
+
+def _table(results: Sequence[Result], *, numbers: bool, stories: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("capture", no_wrap=True)
-    table.add_column("story")  # the one that gives way on a narrow terminal
-    for name in ("sessions", "virtual", "real"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("capture", no_wrap=stories)
+    if stories:
+        table.add_column("story")  # what may wrap gives way
+    if numbers:
+        for name in ("sessions", "virtual", "real"):
+            table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for result in results:
-        table.add_row(
-            Text("/".join(result.path.with_suffix("").parts[-2:])),
-            Text(result.story, no_wrap=True, overflow="ellipsis"),
-            str(result.sessions),
-            long_duration(result.virtual_ns),
-            long_duration(result.real_ns),
-            Text(result.verdict, style=_STYLES[result.verdict]),
-        )
+        name = printable("/".join(result.path.with_suffix("").parts[-2:]))
+        row = [Text(name, no_wrap=True, overflow="ellipsis")]
+        if stories:
+            row.append(Text(result.story, no_wrap=True, overflow="ellipsis"))
+        if numbers:
+            row.append(Text(str(result.sessions)))
+            row += [Text(long_duration(ns)) for ns in (result.virtual_ns, result.real_ns)]
+        row.append(Text(result.verdict, style=_STYLES[result.verdict]))
+        table.add_row(*row)
     return table
 
 
@@ -77,7 +122,7 @@ def _show_trouble(result: Result, console: Console) -> None:
         return
     console.print(Text(f"\n{result.path}: {result.verdict}", style=_STYLES[result.verdict]))
     if result.complaint:
-        console.print(Text(f"  {result.complaint}"), soft_wrap=True)
+        console.print(Text(_indented(result.complaint)), soft_wrap=True)
     for difference in result.differences[:DIFFERENCES_SHOWN_MAX]:
         name = f"connection {difference.connection}, " if result.sessions > 1 else ""
         console.print(Text(_indented(f"{name}{difference}")), soft_wrap=True)

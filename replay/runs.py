@@ -15,6 +15,7 @@ from replay import transcript, update, virtual
 from replay.compare import Difference, compare
 from replay.harness import Leaked, ServerFault, Stalled
 from replay.notation import TranscriptError
+from replay.observed import ObservedConnection
 from replay.script import Scenario
 from replay.world import WorldError
 
@@ -25,6 +26,7 @@ AS_EXPECTED = "as expected"
 DIFFERS = "differs"
 BROKEN = "broken"
 UPDATED = "updated"
+UNREADABLE = "unreadable"
 
 
 class InputError(Exception):
@@ -36,8 +38,9 @@ class Result:
     """What came of one transcript.
 
     ``verdict`` is one of the constants of this module; ``complaint`` says in a sentence what was
-    wrong with a run that is ``BROKEN`` (the run itself failed: a leak, a stall, a fault).
-    ``changes`` are the lines of a unified diff of what an update wrote.
+    wrong with a run that is ``BROKEN`` (the run itself failed: a leak, a stall, a fault), with a
+    transcript that is ``UNREADABLE``, or why an update was not made.  ``changes`` are the lines of
+    a unified diff of what an update wrote.
     """
 
     path: Path
@@ -66,7 +69,7 @@ def find(paths: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(path.rglob("*.smtp"))
+            inside = sorted(one for one in path.rglob("*.smtp") if not one.is_dir())
             if not inside:
                 raise InputError(f"{path}: no .smtp transcript in this folder")
             found += inside
@@ -85,9 +88,12 @@ def find(paths: Iterable[Path]) -> list[Path]:
 
 
 def run_all(paths: Iterable[Path], clock: Clock, *, updating: bool = False) -> Iterator[Result]:
-    """Run each transcript in virtual time.  Raises InputError for one that cannot be read."""
+    """Run each transcript in virtual time; one that cannot be read does not stop the others."""
     for path in paths:
-        yield run_file(path, clock, updating=updating)
+        try:
+            yield run_file(path, clock, updating=updating)
+        except InputError as error:
+            yield Result(path, "", 0, UNREADABLE, complaint=str(error))
 
 
 def run_file(path: Path, clock: Clock, *, updating: bool = False) -> Result:
@@ -96,9 +102,9 @@ def run_file(path: Path, clock: Clock, *, updating: bool = False) -> Result:
     try:
         text = transcript.read_text(path)
         scenario = transcript.parse(text, str(path))
-        result = run_scenario(scenario, path)
+        result, observed = _play(scenario, path)
         if updating and result.verdict != BROKEN:
-            result = _update(result, text, scenario)
+            result = _update(result, text, scenario, observed)
     except TranscriptError as error:
         raise InputError(str(error)) from None
     except WorldError as error:
@@ -110,17 +116,21 @@ def run_file(path: Path, clock: Clock, *, updating: bool = False) -> Result:
 
 def run_scenario(scenario: Scenario, path: Path) -> Result:
     """Run one scenario.  Raises WorldError for a header that cannot be."""
+    return _play(scenario, path)[0]
+
+
+def _play(scenario: Scenario, path: Path) -> tuple[Result, tuple[ObservedConnection, ...]]:
     sessions = len(scenario.connections)
     try:
         played = virtual.play(scenario)
     except (Leaked, ServerFault, Stalled) as error:
-        return Result(path, scenario.story, sessions, BROKEN, complaint=str(error))
+        return Result(path, scenario.story, sessions, BROKEN, complaint=str(error)), ()
     differences = tuple(
         difference
         for connection, observed in zip(scenario.connections, played.connections, strict=True)
         for difference in compare(connection, observed)
     )
-    return Result(
+    result = Result(
         path,
         scenario.story,
         sessions,
@@ -130,15 +140,21 @@ def run_scenario(scenario: Scenario, path: Path) -> Result:
         differences=differences,
         log=played.log,
     )
+    return result, played.connections
 
 
-def _update(result: Result, text: str, scenario: Scenario) -> Result:
+def _update(
+    result: Result, text: str, scenario: Scenario, observed: tuple[ObservedConnection, ...]
+) -> Result:
     """Write what was observed into the transcript, and see that it then holds."""
-    observed = virtual.play(scenario).connections
+    if stuck := next((one.waits_for for one in observed if one.waits_for), ""):
+        # Without the reply that is waited for, what follows would hang on another one.
+        complaint = f"not updated: the script could not go on, it waited for {stuck}"
+        return dataclasses.replace(result, complaint=complaint)
     try:
         new_text = transcript.rewrite(text, update.exact(scenario, observed), str(result.path))
     except ValueError as error:
-        return dataclasses.replace(result, complaint=f"cannot be updated: {error}")
+        return dataclasses.replace(result, complaint=f"not updated: {error}")
     if new_text == text:
         return result
     again = run_scenario(transcript.parse(new_text, str(result.path)), result.path)
@@ -152,12 +168,13 @@ def _update(result: Result, text: str, scenario: Scenario) -> Result:
 
 def _replace(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
+    path = path.resolve()  # what a link points to is written, and the link stays
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             file.write(text)
         os.chmod(name, path.stat().st_mode)
         os.replace(name, path)
-    except OSError:
+    except BaseException:
         os.unlink(name)
         raise

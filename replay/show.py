@@ -14,8 +14,8 @@ from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.anchors import Anchored, Evidence, anchor_acts
 from replay.conversation import Capture, Conversation
 from replay.octets import to_text
-from replay.oddity import Oddity
-from replay.report import long_duration
+from replay.oddity import Oddity, told
+from replay.report import long_duration, printable
 
 ODDITIES_SHOWN_MAX = 40
 SESSIONS_SHOWN_MAX = 10_000
@@ -24,6 +24,13 @@ LINES_SHOWN_MAX = 16
 LINE_SHOWN_MAX_OCTETS = 200
 SMALL_GAP_NS, LARGE_GAP_NS = 500 * NS_PER_MS, 5 * NS_PER_S
 """Silences from which on the ladder draws a short and a long break."""
+WIDE_COLUMNS = 100
+"""From this width on addresses are not broken."""
+MARGIN_COLUMNS = 24
+"""Of a ladder: time and packet."""
+NARROWEST_COLUMNS = 12
+UNWRAPPED = 1_000_000
+"""Octets of a line that goes to a file or a pipe: it is left whole."""
 
 _HELO = re.compile(rb"(?im)^(?:EHLO|HELO) ([^\r\n]*)")
 _MAIL = re.compile(rb"(?im)^MAIL FROM:")
@@ -34,67 +41,89 @@ _EVIDENCE_STYLES = {Evidence.PROVEN_EARLY: "bold yellow", Evidence.CONFIRMED: "g
 
 def show_sessions(capture: Capture, console: Console) -> None:
     """A line a session, then what is odd, then what was left out and why."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("session", justify="right", no_wrap=True)
-    table.add_column("sender → server")
-    table.add_column("says it is", overflow="fold")
-    for name in ("mails", "replies", "duration", "oddities"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for number, one in enumerate(capture.conversations[:SESSIONS_SHOWN_MAX], 1):
-        last_ns = one.flow.last_ns
-        table.add_row(
-            str(number),
-            f"{one.client} → {one.server}",
-            Text(_who(one)),
-            str(len(_MAIL.findall(_sent(one)))),
-            str(len(one.replies)),
-            long_duration(last_ns - one.opened_ns),
-            str(len(one.oddities)),
-        )
-    console.print(table)
-    found = len(capture.conversations)
-    console.print(
-        f"\n{capture.name}: {capture.packets} packets, {found} SMTP sessions", style="bold"
-    )
+    found = capture.conversations
+    servers = {str(one.server) for one in found}
+    if found:
+        console.print(_table(found, console, with_servers=len(servers) > 1))
+        console.print()
+    sessions = f"{len(found)} SMTP session{'s' if len(found) != 1 else ''}"
+    at_server = f" with {servers.pop()}" if len(servers) == 1 else ""
+    sentence = f"{printable(capture.name)}: {capture.packets} packets, {sessions}{at_server}"
+    console.print(Text(sentence, "bold"), soft_wrap=True)
     _show_oddities("", capture.oddities, console)
-    for number, one in enumerate(capture.conversations, 1):
+    for number, one in enumerate(found, 1):
         _show_oddities(f"session {number}, ", one.oddities, console)
-        if one.cut_short:
-            console.print(Text(f"  session {number} can be used in part: {one.cut_short}"))
     for left in capture.left_out[:ODDITIES_SHOWN_MAX]:
-        console.print(
-            Text(f"  left out: {left.flow.ends[0]} and {left.flow.ends[1]}: {left.reason}")
-        )
+        sentence = f"  left out: {left.flow.ends[0]} and {left.flow.ends[1]}: {left.reason}"
+        console.print(Text(sentence), soft_wrap=True)
+    if len(capture.left_out) > ODDITIES_SHOWN_MAX:
+        console.print(f"  … and {len(capture.left_out) - ODDITIES_SHOWN_MAX} more left out")
+
+
+def _table(found: list[Conversation], console: Console, *, with_servers: bool) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    wide = console.width >= WIDE_COLUMNS
+    table.add_column("session", justify="right", no_wrap=True)
+    table.add_column("sender", no_wrap=wide, overflow="fold")
+    if with_servers:
+        table.add_column("server", no_wrap=wide, overflow="fold")
+    table.add_column("says it is", overflow="fold")
+    for name in ("mails", "replies", "duration", "odd"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for number, one in enumerate(found[:SESSIONS_SHOWN_MAX], 1):
+        numbers = len(_MAIL.findall(_sent(one))), len(one.replies)
+        lasted = long_duration(one.flow.last_ns - one.opened_ns)
+        ends = [str(one.client), str(one.server)] if with_servers else [str(one.client)]
+        odd = str(len(one.oddities)) if one.oddities else ""
+        texts = [str(number), *ends, _who(one), *map(str, numbers), lasted, odd]
+        table.add_row(*map(Text, texts))
+    return table
 
 
 def show_ladder(conversation: Conversation, console: Console) -> None:
-    """Who said what, when; silences drawn to be seen."""
+    """Who said what, when: the sender on the left, the server indented; silences are drawn, and
+    what is odd stands where it happened."""
     anchored = {one.act.order: one for one in anchor_acts(conversation)}
-    sides = f"{conversation.client} (sender)        {conversation.server} (server)"
-    console.print(Text(sides, style="bold"))
-    previous_ns = conversation.opened_ns
+    sides = f"{conversation.client} → {conversation.server}"
+    console.print(Text(f"{'time':>13} {'packet':>8}  {sides}", "bold"), soft_wrap=True)
+    previous = _Rung(-1, conversation.opened_ns, False, [], 0)
     for rung in _rungs(conversation, anchored):
-        _show_gap(rung.ts_ns - previous_ns, console)
-        previous_ns = rung.ts_ns
-        line = Text(f"{_seconds(rung.ts_ns - conversation.opened_ns):>14}  ", style="dim")
-        line.append(f"{rung.arrow} ", style="bold")
-        first, *more = rung.lines
-        line.append(first, style=rung.style)
-        line.append(f"  #{rung.packet}", style="dim")
-        if rung.note:
-            line.append(f"  {rung.note}", style=rung.note_style)
-        console.print(line, soft_wrap=True)
-        for text in more:
-            console.print(Text(f"{'':>18}{text}", style=rung.style), soft_wrap=True)
+        _show_gap(rung.ts_ns - previous.ts_ns, console)
+        _show_rung(rung, previous, conversation.opened_ns, console)
+        previous = rung
+    if conversation.oddities:
+        console.print()
     _show_oddities("", conversation.oddities, console)
-    if conversation.cut_short:
-        console.print(Text(f"  can be used in part: {conversation.cut_short}"))
+
+
+def _show_rung(rung: _Rung, previous: _Rung, opened_ns: int, console: Console) -> None:
+    """A rung; time and packet only where they are not those of the rung above."""
+    place = ""
+    if (rung.ts_ns, rung.packet) != (previous.ts_ns, previous.packet):
+        place = f"{_seconds(rung.ts_ns - opened_ns):>13} {f'#{rung.packet}':>8}"
+    arrow = "  ← " if rung.by_server else "→ "
+    indent = MARGIN_COLUMNS + len(arrow)
+    width = max(console.width - indent, NARROWEST_COLUMNS) if console.is_terminal else UNWRAPPED
+    for number, text in enumerate(rung.lines):
+        for part in Text(text, rung.style).wrap(console, width, overflow="fold"):
+            line = Text()
+            if number == 0 and arrow:
+                line.append(f"{place:<{MARGIN_COLUMNS}}", style="dim")
+                line.append(arrow, style="bold")
+                arrow = ""
+            else:
+                line.append(" " * indent)
+            console.print(line.append_text(part), soft_wrap=True)
+    if rung.note:
+        note = Text(rung.note, rung.note_style)
+        for part in note.wrap(console, width, overflow="fold"):
+            console.print(Text(" " * indent).append_text(part), soft_wrap=True)
 
 
 class _Rung(NamedTuple):
     order: int
     ts_ns: int
-    arrow: str
+    by_server: bool
     lines: list[str]
     packet: int
     style: str = ""
@@ -105,12 +134,12 @@ class _Rung(NamedTuple):
 def _rungs(conversation: Conversation, anchored: dict[int, Anchored]) -> Iterator[_Rung]:
     rungs = [_act_rung(anchored[act.order]) for act in conversation.acts]
     rungs += [
-        _Rung(reply.order, reply.ts_ns, "←", _shown(reply.octets), reply.packet, "cyan")
+        _Rung(reply.order, reply.ts_ns, True, _shown(reply.octets), reply.packet, "cyan")
         for reply in conversation.replies
     ]
     if end := conversation.server_end:
         how = "reset" if end.is_reset else "closes (FIN)"
-        rungs.append(_Rung(end.order, end.ts_ns, "←", [how], end.packet, "magenta"))
+        rungs.append(_Rung(end.order, end.ts_ns, True, [how], end.packet, "magenta"))
     return iter(sorted(rungs))
 
 
@@ -119,11 +148,11 @@ def _act_rung(one: Anchored) -> _Rung:
     lines = _shown(act.octets) if act.kind == "send" else [act.kind]
     style = "" if act.kind == "send" else "magenta"
     evidence = one.evidence
-    note = f"[{evidence.value}: {one.because}]" if evidence is Evidence.PROVEN_EARLY else ""
+    note = f"↑ {evidence.value}: {one.because}" if evidence is Evidence.PROVEN_EARLY else ""
     return _Rung(
         act.order,
         act.ts_ns,
-        "→",
+        False,
         lines,
         act.packet,
         style,
@@ -133,19 +162,18 @@ def _act_rung(one: Anchored) -> _Rung:
 
 
 def _show_gap(gap_ns: int, console: Console) -> None:
+    margin = " " * (MARGIN_COLUMNS - 1)
     if gap_ns >= LARGE_GAP_NS:
-        console.print(
-            Text(f"{'':>14}  ┊\n{'':>14}  ┊ {long_duration(gap_ns)} of silence", "yellow")
-        )
-        console.print(Text(f"{'':>14}  ┊", "yellow"))
+        lasted = f"{margin}┊ {long_duration(gap_ns)} of silence"
+        console.print(Text(f"{margin}┊\n{lasted}\n{margin}┊", "yellow"))
     elif gap_ns >= SMALL_GAP_NS:
-        console.print(Text(f"{'':>14}  ┊ {long_duration(gap_ns)}", "dim"))
+        console.print(Text(f"{margin}┊ {long_duration(gap_ns)}", "dim"))
 
 
 def _show_oddities(where: str, oddities: list[Oddity], console: Console) -> None:
     for oddity in oddities[:ODDITIES_SHOWN_MAX]:
-        packet = f"packet {oddity.packet}: " if oddity.packet else ""
-        console.print(Text(f"  odd: {where}{packet}{oddity.sentence}", "yellow"), soft_wrap=True)
+        sentence = f"  odd: {where}{told(oddity)}"
+        console.print(Text(printable(sentence), "yellow"), soft_wrap=True)
     if len(oddities) > ODDITIES_SHOWN_MAX:
         console.print(f"  … and {len(oddities) - ODDITIES_SHOWN_MAX} more oddities")
 
@@ -158,7 +186,7 @@ def _who(conversation: Conversation) -> str:
     sent = _sent(conversation)
     helo, agent = _HELO.search(sent), _AGENT.search(sent)
     words = [found[1].decode("utf-8", "backslashreplace") for found in (helo, agent) if found]
-    return _printable(", ".join(words))
+    return printable(", ".join(words))
 
 
 def _shown(octets: bytes) -> list[str]:
@@ -177,10 +205,6 @@ def _line(octets: bytes) -> str:
     more = len(octets) - LINE_SHOWN_MAX_OCTETS
     text = to_text(octets[:LINE_SHOWN_MAX_OCTETS])
     return f"{text} … and {more} octets more" if more > 0 else text
-
-
-def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() else "?" for one in text)
 
 
 def _seconds(ns: int) -> str:
