@@ -87,8 +87,8 @@ _POSTMASTER = re.compile(r"\x20*+(<)?+(postmaster)(?(1)>)(?:\x20++|\Z)", re.IGNO
 # What nearly every path looks like, "<" Dot-string "@" Domain ">" in ASCII, for speed.
 _COMMON = re.compile(
     r"<([\w!#$%&'*+/=?^`{|}~-]++(?:\.[\w!#$%&'*+/=?^`{|}~-]++)*+)"
-    r"@(\w++(?:(?:-++|\.)\w++)*+)>(?:\x20++|\Z)",
-    re.ASCII,
+    r"@(\w++(?:(?:-++|\.)\w++)*+)>(?:\x20++|\Z)(.*+)",
+    re.ASCII | re.DOTALL,
 )
 
 _WHOLE_DOMAIN = re.compile(_DOMAIN)
@@ -120,10 +120,10 @@ def _parse_common(argument: str) -> tuple[Path, str] | None:
     match = _match_common(argument)
     if match is None:
         return None
-    local, domain = match.groups()
+    local, domain, rest = match.groups()
     if len(local) > LOCAL_PART_OCTETS_MAX or len(domain) > LABEL_OCTETS_MAX:
         return None  # it may still be right: the long way will tell
-    return Path(local, domain), argument[match.end() :]
+    return Path(local, domain), rest
 
 
 def _parse_null(argument: str) -> tuple[Path, str] | None:

@@ -14,8 +14,8 @@ from mailsrv.address import Path, needs_smtputf8, parse_forward_path, parse_reve
 from mailsrv.reply import Reply
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_MAIL_FROM = re.compile(r"FROM:", re.IGNORECASE)
-_RCPT_TO = re.compile(r"TO:", re.IGNORECASE)
+_MAIL_FROM = "FROM:"
+_RCPT_TO = "TO:"
 _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 section 4: 1*20DIGIT
 _BODIES = frozenset(("7BIT", "8BITMIME"))  # RFC 6152 section 3
 PARAMETERS_MAX = 16
@@ -51,7 +51,8 @@ def split(line: bytes) -> tuple[str, str] | Reply:
         if _CONTROL.search(text):
             return reply.CONTROL_CHARACTER
     verb, _, argument = text.partition(" ")
-    return _capitals(verb), argument.strip(" ")
+    # Beyond ASCII nothing is capitalised: "\u017f" would become an "S".
+    return verb.upper() if verb.isascii() else verb, argument.strip(" ")
 
 
 def _capitals(word: str) -> str:
@@ -61,16 +62,15 @@ def _capitals(word: str) -> str:
 
 def parse_mail(argument: str) -> Mail | Reply:
     """Parse what stands after ``MAIL``."""
-    keyword = _MAIL_FROM.match(argument)
-    if keyword is None:
+    if argument[:5].upper() != _MAIL_FROM:
         return reply.MAIL_SYNTAX
-    parsed = parse_reverse_path(argument[keyword.end() :])
+    parsed = parse_reverse_path(argument[5:])
     if parsed is None:
         return reply.BAD_SENDER_ADDRESS
     path, rest = parsed
     mail = _mail_parameters(path, rest) if rest else Mail(path)
-    if isinstance(mail, Mail) and not mail.smtputf8 and needs_smtputf8(path):
-        return reply.NEED_SMTPUTF8
+    if not argument.isascii() and isinstance(mail, Mail) and not mail.smtputf8:
+        return reply.NEED_SMTPUTF8 if needs_smtputf8(path) else mail
     return mail
 
 
@@ -99,15 +99,14 @@ def _mail_parameters(path: Path, rest: str) -> Mail | Reply:
 
 def parse_rcpt(argument: str, smtputf8: bool) -> Path | Reply:
     """Parse what stands after ``RCPT``; ``smtputf8`` says whether MAIL asked for it."""
-    keyword = _RCPT_TO.match(argument)
-    if keyword is None:
+    if argument[:3].upper() != _RCPT_TO:
         return reply.RCPT_SYNTAX
-    parsed = parse_forward_path(argument[keyword.end() :])
+    parsed = parse_forward_path(argument[3:])
     if parsed is None:
         return reply.BAD_RECIPIENT_ADDRESS
     path, rest = parsed
     if rest:
         return reply.UNKNOWN_PARAMETER
-    if not smtputf8 and needs_smtputf8(path):
+    if not smtputf8 and not argument.isascii() and needs_smtputf8(path):
         return reply.NEED_SMTPUTF8
     return path

@@ -19,12 +19,13 @@ import contextlib
 import socket
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Protocol
 
 from mailsrv import deliberation, reply
 from mailsrv.deadlines import Deadlines, Limit, Patience
 from mailsrv.house import House
-from mailsrv.journal import Journal
+from mailsrv.journal import Journal, shown
 from mailsrv.loop import Loop
 from mailsrv.policy import Policy
 from mailsrv.poll import READ, WRITE
@@ -97,6 +98,12 @@ _PHASE_OF = {
 }
 
 
+# Attributes of an Enum class are slow to look up; these are used for every chunk.
+_TALKING, _GREET_WAIT = Life.TALKING, Limit.GREET_WAIT
+_IDLE, _COMMAND, _CONTENT_IDLE = Limit.IDLE, Limit.COMMAND, Limit.CONTENT_IDLE
+_CONTENT, _MESSAGE = State.CONTENT, Stage.MESSAGE
+
+
 class Connection:
     """See the module.  ``client`` is the address as text, ``number`` counts from 1."""
 
@@ -112,6 +119,7 @@ class Connection:
         "_pending",
         "_premises",
         "_sock",
+        "_tap",
         "_timer",
         "client",
         "number",
@@ -120,6 +128,7 @@ class Connection:
 
     def __init__(self, premises: Premises, sock: socket.socket, client: str, number: int) -> None:
         self._premises = premises
+        self._tap = premises.tap
         self._sock = sock
         self.client = client
         self.number = number
@@ -127,7 +136,7 @@ class Connection:
         self._asked: Question | None = None
         self._asking = False
         self._at_eof = False
-        self._life = Life.TALKING
+        self._life = _TALKING
         self._lines = 0
         self._drained_octets = 0
         self._pending = b""
@@ -136,8 +145,8 @@ class Connection:
         self._deadlines = Deadlines(premises.patience, loop.now_ns)
         self._timer: Timer | None = None
         loop.poll.watch(sock, READ, self)
-        if premises.tap is not None:
-            premises.tap.opened(self)
+        if self._tap is not None:
+            self._tap.opened(self)
 
     # -- the shell's side -------------------------------------------------------------------------
 
@@ -159,8 +168,20 @@ class Connection:
         if events & WRITE:
             self._flush()
             self._settle()
-        if events & READ and self._events & READ:
-            self._read()
+        if events & self._events & READ:
+            try:
+                chunk = self._sock.recv(CHUNK_OCTETS)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._close(error.strerror or "lost")
+                return
+            if self._tap is not None:
+                self._tap.received(self, chunk)
+            if chunk and self._life is _TALKING:
+                self._hear(chunk)
+            else:
+                self._hear_the_end(chunk)
 
     @property
     def in_transaction(self) -> bool:
@@ -184,7 +205,7 @@ class Connection:
 
     def end(self, last: Reply) -> None:
         """Say ``last`` and close, whatever was going on."""
-        if self._life is Life.TALKING and not self.session.closing:
+        if self._life is _TALKING and not self.session.closing:
             self._asked = None
             self.session.end(last)
             self._settle()
@@ -195,44 +216,39 @@ class Connection:
 
     # -- reading ----------------------------------------------------------------------------------
 
-    def _read(self) -> None:
-        try:
-            chunk = self._sock.recv(CHUNK_OCTETS)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._close(error.strerror or "lost")
-            return
-        tap = self._premises.tap
-        if tap is not None:
-            tap.received(self, chunk)
-        if self._life is Life.LINGERING:
-            self._drained_octets += len(chunk)
-            if not chunk or self._drained_octets >= LINGER_MAX_OCTETS:
-                self._close("drained")
-        elif not chunk:
-            self._at_eof = True
-            self._watch()
-            self._settle()
-        else:
-            self._hear(chunk)
-
     def _hear(self, chunk: bytes) -> None:
         session, deadlines = self.session, self._deadlines
-        now_ns = self._premises.loop.now_ns
-        if deadlines.phase is Limit.GREET_WAIT:
+        phase = deadlines.phase
+        if phase is _CONTENT_IDLE:
+            deadlines.content_came(len(chunk), self._premises.loop.now_ns)
+        elif phase is _GREET_WAIT:
             self._note("early talker", octets=len(chunk))
             session.end(reply.talked_too_early(self._premises.house.settings.hostname))
+            self._settle()
+            return
         elif session.question is not None:
             session.receive(chunk)
             if session.buffered_octets > CHUNK_OCTETS:
                 self._watch()
             return
+        session.receive(chunk)
+        if session.question is not None or session.closing or session.congested:
+            self._settle()
+        elif self._flush():
+            self._enter_phase()  # what nearly always is left to do
+        elif self._life is _TALKING:
+            self._settle()
+
+    def _hear_the_end(self, chunk: bytes) -> None:
+        """The client's FIN, or what it still sends after ours."""
+        if self._life is _TALKING:
+            self._at_eof = True
+            self._watch()
+            self._settle()
         else:
-            if deadlines.phase is Limit.CONTENT_IDLE:
-                deadlines.content_came(len(chunk), now_ns)
-            session.receive(chunk)
-        self._settle()
+            self._drained_octets += len(chunk)
+            if not chunk or self._drained_octets >= LINGER_MAX_OCTETS:
+                self._close("drained")
 
     # -- after anything happened ------------------------------------------------------------------
 
@@ -247,7 +263,9 @@ class Connection:
                 self._note("turned away", reply=complaint)
             if session.output and not self._pending:
                 self._flush()
-            if self._life is not Life.TALKING or self._pending or session.question is not None:
+            if self._life is not _TALKING:
+                return
+            if self._pending or session.question is not None:
                 break
             if session.closing:
                 self._finish()
@@ -255,12 +273,12 @@ class Connection:
             if not session.congested:
                 break
             session.proceed()
-        if self._life is not Life.TALKING:
-            return
-        if self._at_eof and session.question is None and not self._pending:
+        if session.question is not None or self._pending:
+            self._watch()
+        elif self._at_eof:
             self._finish()
             return
-        if self._pending or session.question is not None or self._events != READ:
+        elif self._events != READ:
             self._watch()
         self._enter_phase()
 
@@ -276,14 +294,13 @@ class Connection:
             waiting = _PHASE_OF[session.question.stage]
             if before is not waiting or is_next:
                 deadlines.enter(waiting, now_ns)
-        elif session.state is State.CONTENT:
-            if before is not Limit.CONTENT_IDLE or is_next:
-                deadlines.enter_content(now_ns)
-                deadlines.content_came(session.content_octets or 0, now_ns)
+        elif session.state is _CONTENT:
+            if before is not _CONTENT_IDLE or is_next:
+                deadlines.enter_content(now_ns, session.content_octets or 0)
         elif not session.mid_command:
-            deadlines.enter(Limit.IDLE, now_ns)
-        elif before is not Limit.COMMAND or is_next:
-            deadlines.enter(Limit.COMMAND, now_ns)
+            deadlines.phase, deadlines.since_ns = _IDLE, now_ns
+        elif before is not _COMMAND or is_next:
+            deadlines.enter(_COMMAND, now_ns)
         if deadlines.phase is not before or self._timer is None:
             self._arm()
 
@@ -303,39 +320,36 @@ class Connection:
             self._events = events
 
     def _is_full(self) -> bool:
-        return self.session.buffered_octets > CHUNK_OCTETS and self._life is Life.TALKING
+        return self.session.buffered_octets > CHUNK_OCTETS and self._life is _TALKING
 
     # -- questions --------------------------------------------------------------------------------
 
     def _ask(self, question: Question) -> None:
         """Ask whom it concerns; the answer may come within the call."""
         self._asked, self._asking = question, True
-
-        def answer(verdict: Reply | None) -> None:
-            if self.session.question is question:
-                self._answered(question, verdict)
-
-        match question.stage:
-            case Stage.PAUSE:
-                pass  # the timer answers
-            case Stage.MESSAGE:
-                assert self.session.sink is not None
-                self.session.sink.finish(answer)
-            case _:
-                premises = self._premises
-                deliberation.run(premises.policy.deliberate(question), premises.panel, answer)
+        stage = question.stage
+        if stage is _MESSAGE:
+            assert self.session.sink is not None
+            self.session.sink.finish(partial(self._answered, question))
+        elif stage is not Stage.PAUSE:  # that one the timer answers
+            premises = self._premises
+            deliberation.run(
+                premises.policy.deliberate(question),
+                premises.panel,
+                partial(self._answered, question),
+            )
         self._asking = False
 
     def _answered(self, question: Question, verdict: Reply | None) -> None:
         session = self.session
+        if session.question is not question:
+            return  # nobody waits for this answer any more
         envelope = session.envelope
-        if question.stage is Stage.MESSAGE and envelope is not None:
-            self._note(
-                "message",
-                id=envelope.id,
-                sender=f"<{envelope.reverse_path}>",
-                recipients=len(envelope.forward_paths),
-                reply=verdict,
+        if question.stage is _MESSAGE and envelope is not None:
+            self._premises.journal.line(
+                f"event=message connection={self.number} client={shown(self.client)}"
+                f" id={envelope.id} sender={shown(f'<{envelope.reverse_path}>')}"
+                f" recipients={len(envelope.forward_paths)} reply={shown(verdict)}"
             )
         elif verdict is not None:
             self._note("refused", stage=question.stage.value, reply=verdict)
@@ -345,14 +359,14 @@ class Connection:
 
     # -- writing ----------------------------------------------------------------------------------
 
-    def _flush(self) -> None:
-        """Write what the session said, a flight a call, as far as the kernel takes it."""
+    def _flush(self) -> bool:
+        """Write what the session said, a flight a call; False unless the kernel took it all."""
         output = self.session.output
         if self._pending:
             output.insert(0, self._pending)
             self._pending = b""
-        tap = self._premises.tap
-        for number, flight in enumerate(output, 1):
+        flights = iter(output)
+        for flight in flights:
             try:
                 written = self._sock.send(flight)
             except BlockingIOError:
@@ -360,23 +374,29 @@ class Connection:
             except OSError as error:
                 output.clear()
                 self._close(error.strerror or "lost")
-                return
-            if tap is not None and written:
-                tap.sent(self, flight[:written])
-            if written < len(flight):
-                self._pending = flight[written:] + b"".join(output[number:])
-                break
+                return False
+            if self._tap is not None and written:
+                self._tap.sent(self, flight[:written])
+            if written != len(flight):
+                self._pending = flight[written:] + b"".join(flights)
+                output.clear()
+                return False
         output.clear()
+        return True
 
     # -- the timer --------------------------------------------------------------------------------
 
     def _arm(self) -> None:
-        due_ns, _ = self._deadlines.next()
-        timers = self._premises.loop.timers
-        if self._timer is None:
-            self._timer = timers.schedule(due_ns, self._went_off)
-        elif not self._timer.pending or due_ns < self._timer.deadline_ns:
-            timers.reschedule(self._timer, due_ns)
+        """See to it that the timer goes off no later than the next deadline."""
+        timer, timers = self._timer, self._premises.loop.timers
+        if timer is None:
+            self._timer = timers.schedule(self._deadlines.next()[0], self._went_off)
+        elif not timer.pending:
+            timers.reschedule(timer, self._deadlines.next()[0])
+        elif timer.deadline_ns > self._deadlines.phase_due_ns:
+            due_ns, _ = self._deadlines.next()
+            if due_ns < timer.deadline_ns:
+                timers.reschedule(timer, due_ns)
 
     def _went_off(self) -> None:
         due_ns, limit = self._deadlines.next()
@@ -405,7 +425,7 @@ class Connection:
             self._time_out(limit)
 
     def _greet(self) -> None:
-        self._deadlines.enter(Limit.IDLE, self._premises.loop.now_ns)
+        self._deadlines.enter(_IDLE, self._premises.loop.now_ns)
         self.session.greet()
         self._settle()
 
@@ -437,8 +457,8 @@ class Connection:
         except OSError as error:
             self._close(error.strerror or "lost")
             return
-        if self._premises.tap is not None:
-            self._premises.tap.sent(self, b"")
+        if self._tap is not None:
+            self._tap.sent(self, b"")
         self._life = Life.LINGERING
         self._watch()
         self._deadlines.enter(Limit.LINGER, self._premises.loop.now_ns)
@@ -447,7 +467,7 @@ class Connection:
     def _close(self, how: str) -> None:
         if self._life is Life.CLOSED:
             return
-        if self._life is Life.TALKING and not self.session.closing:
+        if self._life is _TALKING and not self.session.closing:
             self._note("disconnect", how=how, state=self.session.state.value)
         self._life = Life.CLOSED
         loop = self._premises.loop
@@ -459,8 +479,8 @@ class Connection:
         self._pending = b""
         with contextlib.suppress(OSError):  # a close that fails has closed all the same
             self._sock.close()
-        if self._premises.tap is not None:
-            self._premises.tap.closed(self)
+        if self._tap is not None:
+            self._tap.closed(self)
         self._premises.closed(self)
         self.session.lose()  # last: it calls the courier, whose defects must not keep us here
 

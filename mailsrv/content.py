@@ -52,30 +52,19 @@ class ContentReader:
         as the end was not seen.
         """
         self.received_octets += len(chunk)
-        data = self._kept_back + chunk if self._kept_back else chunk
+        kept_back = self._kept_back
+        data = kept_back + chunk if kept_back else chunk
         mark = data.find(_MARK) if b"." in data else -1
         end = data.find(_END, mark) if mark >= 0 else -1
         stuffed = mark != end
         if end >= 0:
-            after = end + len(_END) - (len(data) - len(chunk))
+            after = end + len(_END) - len(kept_back)
             data = data[: end + len(_CRLF)]
             self._kept_back = b""
         else:
             after = -1
             data = self._keep_back(data)
-        return self._hand_out(data, stuffed), after
-
-    def _keep_back(self, data: bytes) -> bytes:
-        """Give ``data`` without the octets at its end that may begin a mark."""
-        for beginning in _KEPT_BACK:
-            if data.endswith(beginning):
-                self._kept_back = beginning
-                return data[: -len(beginning)]
-        self._kept_back = b""
-        return data
-
-    def _hand_out(self, data: bytes, stuffed: bool) -> bytes:
-        """Unstuff and count ``data``, in which no line end is cut."""
+        # No line end is cut in ``data`` from here on.
         self._line_ends.decode(data.decode("latin-1"))
         if stuffed:
             data = data.replace(_MARK, _CRLF)
@@ -84,4 +73,13 @@ class ContentReader:
             self._at_start = False
             data = data[len(_CRLF) :]
         self.size_octets += len(data)
+        return data, after
+
+    def _keep_back(self, data: bytes) -> bytes:
+        """Give ``data`` without the octets at its end that may begin a mark."""
+        for beginning in _KEPT_BACK:
+            if data.endswith(beginning):
+                self._kept_back = beginning
+                return data[: -len(beginning)]
+        self._kept_back = b""
         return data

@@ -104,15 +104,20 @@ class Deadlines:
         self.phase = phase
         self.since_ns = now_ns
 
-    def enter_content(self, now_ns: int) -> None:
-        """354 was said."""
-        self._content_since_ns, self._content_octets = now_ns, 0
-        self.enter(Limit.CONTENT_IDLE, now_ns)
+    def enter_content(self, now_ns: int, octets: int = 0) -> None:
+        """354 was said, and ``octets`` of content had come with the command."""
+        self._content_since_ns, self._content_octets = now_ns, octets
+        self.phase, self.since_ns = Limit.CONTENT_IDLE, now_ns
 
     def content_came(self, octets: int, now_ns: int) -> None:
         """``octets`` were read from the socket while in content."""
         self._content_octets += octets
         self.since_ns = now_ns
+
+    @property
+    def phase_due_ns(self) -> int:
+        """The phase's own deadline."""
+        return self.since_ns + self._patience.ns[self.phase]
 
     def next(self) -> tuple[int, Limit]:
         """The earliest deadline, and its limit."""

@@ -8,7 +8,7 @@ reach a terminal.
 from __future__ import annotations
 
 import json
-import re
+import string
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -16,8 +16,8 @@ from mailsrv.clock import Clock
 from mailsrv.units import NS_PER_MS, NS_PER_S
 
 VALUE_MAX_CHARACTERS = 512
-_PLAIN = re.compile(r"[A-Za-z0-9_.:@/+-]+")
-_QUOTABLE = re.compile(r"[ !#-\[\]-~]*")
+_PLAIN = string.ascii_letters + string.digits + "_.:@/+-"
+"""The characters of a value that stands without quotes."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -39,16 +39,17 @@ class Journal:
 
     def note(self, event: str, **values: object) -> None:
         """Write down ``event``; a value of None is left out."""
-        words = [f" {key}={_value(value)}" for key, value in values.items() if value is not None]
-        self._lines.append(f"time={self._now()} event={_value(event)}{''.join(words)}")
+        words = [f" {key}={shown(value)}" for key, value in values.items() if value is not None]
+        self.line(f"event={shown(event)}{''.join(words)}")
 
-    def _now(self) -> str:
-        """The time in UTC, to the millisecond (RFC 3339); the second's text is made once."""
+    def line(self, words: str) -> None:
+        """Write down a line already made: what came from outside in it went through ``shown``."""
         now_s, ns = divmod(self._clock.realtime_ns(), NS_PER_S)
-        if now_s != self._second_s:
+        if now_s != self._second_s:  # the second's text is made once
             self._second_s = now_s
             self._second = (_EPOCH + timedelta(seconds=now_s)).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._second}.{ns // NS_PER_MS:03d}Z"
+        # In UTC, to the millisecond (RFC 3339).
+        self._lines.append(f"time={self._second}.{ns // NS_PER_MS:03d}Z {words}")
 
     def flush(self) -> None:
         """Hand over what was collected."""
@@ -60,12 +61,14 @@ class Journal:
                 return
 
 
-def _value(value: object) -> str:
+def shown(value: object) -> str:
+    """``value`` as it may stand in a line."""
     if type(value) is int:
         return str(value)
     text = str(value)[:VALUE_MAX_CHARACTERS]
-    if _PLAIN.fullmatch(text):
-        return text
-    if _QUOTABLE.fullmatch(text):
-        return f'"{text}"'
+    if text.isascii() and text.isprintable():
+        if text and not text.strip(_PLAIN):  # nothing else is in it
+            return text
+        if '"' not in text and "\\" not in text:
+            return f'"{text}"'
     return json.dumps(text).replace("\x7f", "\\u007f")

@@ -61,7 +61,11 @@ class Loop:
                 key.data.ready(events)
             except Exception as fault:
                 self._on_fault(key.data, fault)
-        self._end_pass()
+        for hook in self._end_of_pass:
+            try:
+                hook()
+            except Exception as fault:
+                self._on_fault(None, fault)
 
     def expire(self) -> None:
         """Run the timers that are due."""

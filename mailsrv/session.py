@@ -17,6 +17,7 @@ from enum import Enum
 
 from mailsrv import command, reply
 from mailsrv.address import Path
+from mailsrv.command import TLS_HANDSHAKE
 from mailsrv.content import ContentReader
 from mailsrv.envelope import Envelope
 from mailsrv.house import House
@@ -42,6 +43,11 @@ class State(Enum):
     CONTENT = "message content"
 
 
+# Attributes of an Enum class are slow to look up; these are used for every command.
+_MESSAGE = Stage.MESSAGE
+_CONNECTED, _GREETED, _SENDER, _RECIPIENT, _CONTENT = State
+
+
 class Session:
     """One conversation.
 
@@ -54,7 +60,6 @@ class Session:
 
     __slots__ = (
         "_asked_path",
-        "_at",
         "_content",
         "_discarded_octets",
         "_held",
@@ -63,6 +68,7 @@ class Session:
         "_input",
         "_joinable",
         "_junk",
+        "_line_octets_max",
         "_protocol",
         "_rejected",
         "_transactions",
@@ -83,7 +89,7 @@ class Session:
     def __init__(self, house: House, client: str) -> None:
         self._house = house
         self.client = client
-        self.state = State.CONNECTED
+        self.state = _CONNECTED
         self.question: Question | None = None
         self.output: list[bytes] = []
         self.closing = False
@@ -95,7 +101,7 @@ class Session:
         self.lines = 0
         self.mid_command = False
         self._input = b""
-        self._at = 0
+        self._line_octets_max = house.settings.command_line_octets
         self._content: ContentReader | None = None
         self._helo = ""
         self._protocol = "SMTP"
@@ -121,37 +127,49 @@ class Session:
     def proceed(self) -> None:
         """Go on with what was received, until it is used up, a question is open, the output is
         full (``congested``), or the session closes."""
+        data, at = self._input, 0
+        size = len(data)
         self.congested = False
-        while self._at < len(self._input) and self.question is None and not self.closing:
+        while at < size and self.question is None and not self.closing:
             if self.output and sum(map(len, self.output)) >= OUTPUT_MAX_OCTETS:
                 self.congested = True
                 break
             if self._content is not None:
-                self._take_content(self._content)
-            elif not self._take_line():
+                at = self._take_content(self._content, data, at)
+                continue
+            if data[at] == TLS_HANDSHAKE and not self._discarded_octets:
+                self._refuse_protocol("a TLS handshake")
                 break
-        if self._at:
-            self._input = self._input[self._at :]
-            self._at = 0
-        self.mid_command = self._content is None and bool(self._input or self._discarded_octets)
+            end = data.find(b"\n", at)
+            if end < 0:
+                at = self._wait_for_line_end(at, size)
+                break
+            self._take_line(data, at, end)
+            at = end + 1
+        if at == size or self.closing:
+            self._input = b""
+            self.mid_command = self._discarded_octets > 0
+        else:
+            self._input = data[at:]
+            self.mid_command = self._content is None
 
     def answer(self, verdict: Reply | None) -> None:
         """Answer the open question and go on; None is "no objection"."""
         question, self.question = self.question, None
         if question is None:
             raise RuntimeError("an answer without a question")
-        match question.stage:
-            case Stage.SENDER:
-                self._decide_sender(verdict)
-            case Stage.RECIPIENT:
-                self._decide_recipient(verdict)
-            case Stage.MESSAGE:
-                self._decide_message(verdict or reply.LOCAL_ERROR)
-            case Stage.PAUSE:
-                held, self._held = self._held, None
-                if held is not None:
-                    self._say(held)
-        self.proceed()
+        stage = question.stage
+        if stage is _MESSAGE:
+            self._decide_message(verdict or reply.LOCAL_ERROR)
+        elif stage is Stage.SENDER:
+            self._decide_sender(verdict)
+        elif stage is Stage.RECIPIENT:
+            self._decide_recipient(verdict)
+        elif self._held is not None:
+            held, self._held = self._held, None
+            self._say(held)
+        if self._input:
+            self.proceed()
 
     def end(self, last: Reply) -> None:
         """Say ``last`` and close, whatever was going on."""
@@ -183,40 +201,32 @@ class Session:
 
     # -- lines ------------------------------------------------------------------------------------
 
-    def _take_line(self) -> bool:
-        """Carry out the next command; False if its line is not whole yet."""
-        data, at = self._input, self._at
-        if data[at] == command.TLS_HANDSHAKE and not self._discarded_octets:
-            self._refuse_protocol("a TLS handshake")
-            return False
-        end = data.find(b"\n", at)
-        if end < 0:
-            return self._wait_for_line_end()
-        self._at = end + 1
+    def _take_line(self, data: bytes, at: int, end: int) -> None:
+        """Carry out the command that begins at ``at`` and whose LF is at ``end``."""
         self.lines += 1
-        bare = end == at or data[end - 1] != 13
-        line = data[at:end] if bare else data[at : end - 1]
-        if self._discarded_octets or len(line) > self._house.settings.command_line_octets:
+        whole = data.endswith(b"\r", at, end)
+        line = data[at : end - 1] if whole else data[at:end]
+        if self._discarded_octets or len(line) > self._line_octets_max:
             self._discarded_octets = 0
             self._fault(reply.LINE_TOO_LONG)
-        elif bare:
-            self._fault(reply.BARE_LF_COMMAND)
-        else:
+        elif whole:
             self._carry_out(line)
-        return True
+        else:
+            self._fault(reply.BARE_LF_COMMAND)
 
-    def _wait_for_line_end(self) -> bool:
-        """The rest of the line has not come; an overlong beginning is thrown away."""
-        pending = len(self._input) - self._at
+    def _wait_for_line_end(self, at: int, size: int) -> int:
+        """The rest of the line has not come; give where to go on when it has.
+
+        An overlong beginning is thrown away.
+        """
+        pending = size - at
         # One octet more than allowed, and the CR that may end the line.
-        if self._discarded_octets or pending > self._house.settings.command_line_octets + 1:
-            self._discarded_octets += pending
-            self._at = len(self._input)
-            if self._discarded_octets > DISCARD_MAX_OCTETS:
-                self._turn_away(
-                    reply.endless_line(self._house.settings.hostname, DISCARD_MAX_OCTETS)
-                )
-        return False
+        if not self._discarded_octets and pending <= self._line_octets_max + 1:
+            return at
+        self._discarded_octets += pending
+        if self._discarded_octets > DISCARD_MAX_OCTETS:
+            self._turn_away(reply.endless_line(self._house.settings.hostname, DISCARD_MAX_OCTETS))
+        return size
 
     def _carry_out(self, line: bytes) -> None:
         parts = command.split(line)
@@ -300,7 +310,7 @@ class Session:
         else:
             self._helo, self._protocol = argument, protocol
             self._forget_transaction()
-            self.state = State.GREETED
+            self.state = _GREETED
             self._say(said)
 
     def _do_mail(self, argument: str) -> None:
@@ -332,7 +342,7 @@ class Session:
     def _decide_sender(self, verdict: Reply | None) -> None:
         if verdict is None:
             self._transactions += 1
-            self.state = State.SENDER
+            self.state = _SENDER
             self._say(reply.SENDER_OK, joinable=True)
         else:
             self.envelope = None
@@ -364,7 +374,7 @@ class Session:
 
     def _accept_recipient(self, envelope: Envelope, path: Path) -> None:
         envelope.forward_paths.append(path)
-        self.state = State.RECIPIENT
+        self.state = _RECIPIENT
         self._say(reply.RECIPIENT_OK, joinable=True)
 
     def _do_data_too_soon(self, argument: str) -> None:
@@ -377,7 +387,7 @@ class Session:
         assert self.envelope is not None
         self.sink = self._house.courier.begin(self.envelope)
         self._content = ContentReader()
-        self.state = State.CONTENT
+        self.state = _CONTENT
         self._say(reply.START_CONTENT)
 
     def _do_rset(self, argument: str) -> None:
@@ -414,9 +424,9 @@ class Session:
 
     # -- content ----------------------------------------------------------------------------------
 
-    def _take_content(self, content: ContentReader) -> None:
-        data = self._input[self._at :] if self._at else self._input
-        octets, after = content.feed(data)
+    def _take_content(self, content: ContentReader, data: bytes, at: int) -> int:
+        """Take content from ``at`` on; give where in ``data`` it ended."""
+        octets, after = content.feed(data[at:] if at else data)
         if self.sink is not None:
             if content.bare_line_end or content.size_octets > self._house.settings.message_octets:
                 # Refused at the end, and read on until then, so that the sender learns why.
@@ -425,16 +435,15 @@ class Session:
             elif octets:
                 self.sink.write(octets)
         if after < 0:
-            self._at = len(self._input)
-        else:
-            self._at += after
-            self._end_content(content)
+            return len(data)
+        self._end_content(content)
+        return at + after
 
     def _end_content(self, content: ContentReader) -> None:
         self._content = None
         allowed_octets = self._house.settings.message_octets
         if self.sink is not None:
-            self._ask(Stage.MESSAGE)
+            self._ask(_MESSAGE)
         elif content.bare_line_end:
             self._decide_message(reply.BARE_LINE_END)
         else:
@@ -455,8 +464,8 @@ class Session:
         self.envelope = None
         self._content = None
         self._rejected = 0
-        if self.state is not State.CONNECTED:
-            self.state = State.GREETED
+        if self.state is not _CONNECTED:
+            self.state = _GREETED
         if sink is not None:
             sink.abort()  # last: a defect in it must not keep the transaction alive
 
