@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mailsrv import config
 from mailsrv.clock import Clock, SystemClock
@@ -19,9 +20,13 @@ from mailsrv.journal import Journal
 from mailsrv.listener import bind
 from mailsrv.maildir import MaildirCourier
 from mailsrv.poll import SelectorPoll
+from mailsrv.resolvconf import read_nameservers
 from mailsrv.seams import Courier
 from mailsrv.server import Server
 from mailsrv.unwired import NoReputation, NoResolver
+
+if TYPE_CHECKING:
+    from mailsrv.resolver import StubResolver
 
 WRONG_USE = 2
 
@@ -47,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for address in loaded.listen:
                 config.parse_address(address)
             _parse_delivery(loaded.delivery)
+            config.parse_resolvers(loaded.resolvers)
             print(f"{options.file}: good")
             return 0
         return _serve(_config_of(options))
@@ -107,17 +113,20 @@ def _serve(loaded: Config) -> int:
     clock = SystemClock()
     journal = Journal(clock, sys.stderr.write)
     courier, delivery = _courier_of(loaded, clock, journal)
+    resolver = _resolver_of(loaded, journal)
     sockets = [_bind(address) for address in loaded.listen]
     server = Server(
         loaded.settings,
         clock=clock,
         poll=SelectorPoll(clock),
         random=random.Random(),  # seeded by the system; an id need not be secret
-        resolver=NoResolver(),
+        resolver=resolver or NoResolver(),
         reputation=NoReputation(),
         courier=courier,
         journal=journal,
     )
+    if resolver is not None:
+        resolver.attach(server.loop)
     doorbell = _Doorbell(server)  # before the first word: who reads it may ring at once
     for sock in sockets:
         host, port = server.listen(sock).address
@@ -125,6 +134,8 @@ def _serve(loaded: Config) -> int:
         print(f"mailsrv: listening on {shown}", flush=True)
     print(f"mailsrv: {delivery}", flush=True)
     server.run()
+    if resolver is not None:
+        resolver.close()
     doorbell.close()
     return 0
 
@@ -151,6 +162,20 @@ def _courier_of(loaded: Config, clock: Clock, journal: Journal) -> tuple[Courier
     except OSError as error:
         raise ConfigError(f"delivery maildir={where}: {error.strerror}") from None
     return courier, f"mail goes to the Maildir {Path(where).resolve()}"
+
+
+def _resolver_of(loaded: Config, journal: Journal) -> StubResolver | None:
+    """The resolver, if a check needs one: dnspython takes 7 MB, which a first try can spare."""
+    servers = config.parse_resolvers(loaded.resolvers)
+    if not loaded.settings.sender_domain_check:
+        return None
+    from mailsrv.resolver import StubResolver
+
+    return StubResolver(
+        servers or read_nameservers(),
+        random.SystemRandom(),
+        lambda name, rtype, why: journal.note("lookup failed", name=name, type=rtype, why=why),
+    )
 
 
 class _Doorbell:

@@ -1,6 +1,7 @@
 """The configuration file: TOML, every key checked, every complaint with its place.
 
-The keys are the fields of ``Settings``, and ``listen`` and ``delivery``.
+The keys are the fields of ``Settings``, and ``listen``, ``delivery`` and ``resolvers``.
+docs/configuration.md lists them.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ import dataclasses
 import difflib
 import ipaddress
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from mailsrv.address import is_domain
+from mailsrv.resolvconf import NAMESERVERS_MAX
 from mailsrv.settings import Settings
 
 FILE_MAX_OCTETS = 1024 * 1024
@@ -46,6 +48,8 @@ class Config:
     settings: Settings = dataclasses.field(default_factory=Settings)
     listen: tuple[str, ...] = LISTEN_DEFAULT
     delivery: str = DELIVERY_DEFAULT
+    resolvers: tuple[str, ...] = ()
+    """The name servers to ask; none means those of /etc/resolv.conf."""
 
 
 def load(path: Path) -> Config:
@@ -63,13 +67,22 @@ def load(path: Path) -> Config:
         raise ConfigError(f"{path}: is not TOML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{path}: is not TOML: nested too deep") from None
-    listen = table.pop("listen", list(LISTEN_DEFAULT))
+    listen = _texts(table, "listen", LISTEN_DEFAULT, '"127.0.0.1:2525"', path)
+    resolvers = _texts(table, "resolvers", (), '"127.0.0.1:53"', path)
     delivery = table.pop("delivery", DELIVERY_DEFAULT)
-    if not isinstance(listen, list) or not all(isinstance(item, str) for item in listen):
-        raise ConfigError(f'{path}: listen: takes a list of texts such as "127.0.0.1:2525"')
     if not isinstance(delivery, str):
         raise ConfigError(f'{path}: delivery: takes a text such as "maildir=mail"')
-    return Config(settings_from(table, str(path)), tuple(listen), delivery)
+    return Config(settings_from(table, str(path)), listen, delivery, resolvers)
+
+
+def _texts(
+    table: dict[str, Any], key: str, default: tuple[str, ...], example: str, path: Path
+) -> tuple[str, ...]:
+    """Take a list of texts out of ``table``."""
+    value = table.pop(key, list(default))
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ConfigError(f"{path}: {key}: takes a list of texts such as {example}")
+    return tuple(value)
 
 
 def settings_from(table: Mapping[str, Any], place: str) -> Settings:
@@ -140,3 +153,14 @@ def parse_address(text: str) -> tuple[str, int]:
             "with a port from 0 to 65535"
         )
     return ("127.0.0.1" if host == "localhost" else host), number
+
+
+def parse_resolvers(texts: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    """The name servers that ``texts`` name, as host and port.  Raises ConfigError."""
+    if len(texts) > NAMESERVERS_MAX:
+        raise ConfigError(f"resolvers: takes {NAMESERVERS_MAX} name servers at most")
+    servers = tuple(map(parse_address, texts))
+    for text, (_, port) in zip(texts, servers, strict=True):
+        if port == 0:
+            raise ConfigError(f"resolvers: {text}: a name server has a port, usually 53")
+    return servers

@@ -18,10 +18,10 @@ MAILSRV_LAYERS = {
     "values": "__init__ units settings address command reply envelope",
     "protocol and decisions, no I/O": (
         "content question house session seams unwired"
-        " policy deliberation greylist limits trace deadlines"
+        " policy deliberation greylist limits trace deadlines dnscache dnsmessage"
     ),
     "machinery": "clock timers poll loop",
-    "shells": "connection listener maildir discard journal",
+    "shells": "connection listener maildir discard journal resolvconf dnsexchange resolver",
     "wiring": "config server cli __main__",
 }
 """Lowest first; a module imports from its own layer or a lower one."""

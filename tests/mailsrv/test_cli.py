@@ -83,6 +83,7 @@ def test_a_port_in_use_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     [
         ("idel_timeout_s = 5", "idel_timeout_s: no such setting"),
         ('listen = ["x"]', "x: takes ADDRESS:PORT"),
+        ('resolvers = ["dns.example:53"]', "dns.example:53: takes ADDRESS:PORT"),
         ('delivery = "pigeon"', "takes maildir=DIR or discard"),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsrv import config
-from mailsrv.config import Config, ConfigError, parse_address, settings_from
+from mailsrv.config import Config, ConfigError, parse_address, parse_resolvers, settings_from
 from mailsrv.settings import Settings
 
 
@@ -28,6 +28,7 @@ def test_settings_listen_and_delivery_are_read(tmp_path: Path) -> None:
     text = """
         listen = ["127.0.0.1:25", "[::1]:25"]
         delivery = "discard"
+        resolvers = ["192.0.2.53:53"]
         hostname = "mx.example.test"
         idle_timeout_s = 0.5
         connections = 0
@@ -40,7 +41,9 @@ def test_settings_listen_and_delivery_are_read(tmp_path: Path) -> None:
         greylist=True,
         trusted_networks=("192.0.2.0/24", "2001:db8::/32"),
     )
-    assert loaded(tmp_path, text) == Config(wanted, ("127.0.0.1:25", "[::1]:25"), "discard")
+    assert loaded(tmp_path, text) == Config(
+        wanted, ("127.0.0.1:25", "[::1]:25"), "discard", ("192.0.2.53:53",)
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,8 @@ def test_settings_listen_and_delivery_are_read(tmp_path: Path) -> None:
         ('trusted_networks = ["nonsense"]', "trusted_networks: "),
         ('listen = "127.0.0.1:25"', "listen: takes a list"),
         ("listen = [25]", "listen: takes a list"),
+        ('resolvers = "127.0.0.1:53"', "resolvers: takes a list"),
+        ("resolvers = [53]", "resolvers: takes a list"),
         ("delivery = 1", "delivery: takes a text"),
         ("idle_timeout_s", "not TOML: .*at end of document"),
         ("a = 1\na = 2", "not TOML: "),
@@ -141,3 +146,16 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
     except ConfigError:
         return
     assert 0 <= port <= 65535
+
+
+def test_name_servers_are_addresses_with_a_port_and_not_many() -> None:
+    servers = parse_resolvers(["127.0.0.1:53", "[2001:db8::53]:5353"])
+    assert servers == (("127.0.0.1", 53), ("2001:db8::53", 5353))
+    assert parse_resolvers([]) == ()
+    for texts, complaint in (
+        (["192.0.2.53"], "192.0.2.53: takes ADDRESS:PORT"),
+        (["192.0.2.53:0"], "resolvers: 192.0.2.53:0: a name server has a port"),
+        (["192.0.2.53:53"] * 5, "resolvers: takes 4 name servers at most"),
+    ):
+        with pytest.raises(ConfigError, match=complaint):
+            parse_resolvers(texts)

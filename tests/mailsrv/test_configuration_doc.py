@@ -1,0 +1,75 @@
+"""docs/configuration.md says of each key what the program says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_type_hints
+
+from mailsrv import dnscache, resolver
+from mailsrv.config import Config
+from mailsrv.settings import Settings
+from mailsrv.units import NS_PER_S
+
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text("utf-8")
+ROW = re.compile(r"\| `(\w+)` \| ([^|]+) \| `([^|`]+)` \| ([^|]+) \|")
+
+Row = tuple[str, str, object]
+"""Key, type, default."""
+
+
+def documented() -> list[Row]:
+    return [
+        (key, kind, tomllib.loads(f"x = {default}")["x"])
+        for key, kind, default, _ in ROW.findall(TEXT)
+    ]
+
+
+def existing() -> Iterator[Row]:
+    for cls in (Config, Settings):
+        hints = get_type_hints(cls)
+        for field in dataclasses.fields(cls):
+            if field.name != "settings":
+                default = field.default
+                if isinstance(default, tuple):
+                    default = list(default)
+                yield field.name, kind_of(field.name, hints[field.name]), default
+
+
+def kind_of(name: str, hint: object) -> str:
+    if hint == tuple[str, ...]:
+        return "list of networks" if name.endswith("networks") else "list of texts"
+    if hint is str:
+        return "name" if name == "hostname" else "text"
+    kinds: dict[object, str] = {bool: "true or false", int: "whole number", float: "seconds"}
+    return kinds[hint]
+
+
+def test_every_key_stands_there_with_its_type_and_default_and_no_other() -> None:
+    assert sorted(documented(), key=str) == sorted(existing(), key=str)
+
+
+def test_no_row_is_overlooked() -> None:
+    assert TEXT.count("\n| `") == len(documented())
+
+
+def test_the_example_is_a_configuration() -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    assert set(tomllib.loads(example)) <= {key for key, _, _ in documented()}
+
+
+def test_the_numbers_told_about_dns_are_those_that_hold() -> None:
+    attempt_s = resolver.ATTEMPT_TIMEOUT_NS // NS_PER_S
+    for told in (
+        f"A server has {attempt_s} s;",
+        f"an answer takes {attempt_s * resolver.ATTEMPTS_MAX} s at most",
+        f"{resolver.INQUIRIES_MAX} questions asked at once",
+        f"{dnscache.ENTRIES_MAX:,} answers are kept",
+        f"{dnscache.TTL_FLOOR_S} s at least",
+        f"{dnscache.NEGATIVE_TTL_CEILING_S} s at most",
+        f"a failure for {dnscache.FAILURE_TTL_S} s",
+    ):
+        assert told in " ".join(TEXT.split()), told
