@@ -235,7 +235,10 @@ class Connection:
         if session.question is not None or session.closing or session.congested:
             self._settle()
         elif self._flush():
-            self._enter_phase()  # what nearly always is left to do
+            if phase is _IDLE and session.state is not _CONTENT and not session.mid_command:
+                deadlines.since_ns = self._premises.loop.now_ns  # idle again, as nearly always
+            else:
+                self._enter_phase()
         elif self._life is _TALKING:
             self._settle()
 

@@ -144,8 +144,17 @@ class Session:
             if end < 0:
                 at = self._wait_for_line_end(at, size)
                 break
-            self._take_line(data, at, end)
+            self.lines += 1
+            whole = data.endswith(b"\r", at, end)
+            line = data[at : end - 1] if whole else data[at:end]
             at = end + 1
+            if self._discarded_octets or len(line) > self._line_octets_max:
+                self._discarded_octets = 0
+                self._fault(reply.LINE_TOO_LONG)
+            elif whole:
+                self._carry_out(line)
+            else:
+                self._fault(reply.BARE_LF_COMMAND)
         if at == size or self.closing:
             self._input = b""
             self.mid_command = self._discarded_octets > 0
@@ -201,19 +210,6 @@ class Session:
 
     # -- lines ------------------------------------------------------------------------------------
 
-    def _take_line(self, data: bytes, at: int, end: int) -> None:
-        """Carry out the command that begins at ``at`` and whose LF is at ``end``."""
-        self.lines += 1
-        whole = data.endswith(b"\r", at, end)
-        line = data[at : end - 1] if whole else data[at:end]
-        if self._discarded_octets or len(line) > self._line_octets_max:
-            self._discarded_octets = 0
-            self._fault(reply.LINE_TOO_LONG)
-        elif whole:
-            self._carry_out(line)
-        else:
-            self._fault(reply.BARE_LF_COMMAND)
-
     def _wait_for_line_end(self, at: int, size: int) -> int:
         """The rest of the line has not come; give where to go on when it has.
 
@@ -234,18 +230,15 @@ class Session:
             self._fault(parts)
             return
         verb, argument = parts
-        entry = _TABLE[self.state].get(verb)
-        if entry is None:
-            if verb in command.HTTP_VERBS:
-                self._refuse_protocol("an HTTP request")
-            elif verb in command.NOT_IMPLEMENTED:
-                self._fault(reply.NOT_IMPLEMENTED)
-            else:
-                self._fault(reply.UNKNOWN_COMMAND)
-        elif isinstance(entry, Reply):
-            self._fault(entry)
+        handler = _TABLE[self.state].get(verb)
+        if handler is not None:
+            handler(self, argument)
+        elif verb in command.HTTP_VERBS:
+            self._refuse_protocol("an HTTP request")
+        elif verb in command.NOT_IMPLEMENTED:
+            self._fault(reply.NOT_IMPLEMENTED)
         else:
-            entry(self, argument)
+            self._fault(reply.UNKNOWN_COMMAND)
 
     def _refuse_protocol(self, heard: str) -> None:
         self._turn_away(reply.not_smtp(heard))
@@ -472,7 +465,13 @@ class Session:
 
 _Handler = Callable[[Session, str], None]
 
-_ANYWHERE: dict[str, _Handler | Reply] = {
+
+def _fault(said: Reply) -> _Handler:
+    """What a command does that is out of order."""
+    return lambda session, argument: session._fault(said)
+
+
+_ANYWHERE: dict[str, _Handler] = {
     "EHLO": Session._do_ehlo,
     "HELO": Session._do_helo,
     "RSET": Session._do_rset,
@@ -481,20 +480,14 @@ _ANYWHERE: dict[str, _Handler | Reply] = {
     "EXPN": Session._do_expn,
     "HELP": Session._do_help,
     "QUIT": Session._do_quit,
+    "MAIL": _fault(reply.NESTED_MAIL),
 }
+_NEED_HELO, _NEED_MAIL = _fault(reply.NEED_HELO), _fault(reply.NEED_MAIL)
 
-_TABLE: dict[State, dict[str, _Handler | Reply]] = {
-    State.CONNECTED: _ANYWHERE
-    | {"MAIL": reply.NEED_HELO, "RCPT": reply.NEED_HELO, "DATA": reply.NEED_HELO},
-    State.GREETED: _ANYWHERE
-    | {"MAIL": Session._do_mail, "RCPT": reply.NEED_MAIL, "DATA": reply.NEED_MAIL},
-    State.SENDER: _ANYWHERE
-    | {
-        "MAIL": reply.NESTED_MAIL,
-        "RCPT": Session._do_rcpt,
-        "DATA": Session._do_data_too_soon,
-    },
-    State.RECIPIENT: _ANYWHERE
-    | {"MAIL": reply.NESTED_MAIL, "RCPT": Session._do_rcpt, "DATA": Session._do_data},
+_TABLE: dict[State, dict[str, _Handler]] = {
+    State.CONNECTED: _ANYWHERE | {"MAIL": _NEED_HELO, "RCPT": _NEED_HELO, "DATA": _NEED_HELO},
+    State.GREETED: _ANYWHERE | {"MAIL": Session._do_mail, "RCPT": _NEED_MAIL, "DATA": _NEED_MAIL},
+    State.SENDER: _ANYWHERE | {"RCPT": Session._do_rcpt, "DATA": Session._do_data_too_soon},
+    State.RECIPIENT: _ANYWHERE | {"RCPT": Session._do_rcpt, "DATA": Session._do_data},
 }
 """Which command does what in which state.  RFC 5321 section 4.1.4."""

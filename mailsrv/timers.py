@@ -127,10 +127,10 @@ class TimerWheel:
         place = timer._place
         if place != _NOWHERE:
             timer._place = _NOWHERE
-            self._changed = True
             slot = self._slots[place]
             slot.remove(timer)
             if not slot:
+                self._changed = True
                 self._occupied[place >> SLOT_BITS] &= ~(1 << (place & _SLOT_MASK))
 
     def next_wake_ns(self) -> int | None:
@@ -182,7 +182,6 @@ class TimerWheel:
 
     def _put(self, timer: Timer) -> None:
         """Put an armed timer where it belongs; what is overdue belongs to the present tick."""
-        self._changed = True
         tick = timer.tick
         current_tick = self._current_tick
         if tick < current_tick:
@@ -195,6 +194,7 @@ class TimerWheel:
             slot = self._slots[place] = set()
         if not slot:
             self._occupied[level] |= 1 << digit
+            self._changed = True
         slot.add(timer)
 
     def _next_slot(self) -> tuple[int, int] | None:
