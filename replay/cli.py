@@ -37,7 +37,7 @@ could have been seen is marked as proven early.
 
   replay show stall.pcap                  the sessions
   replay show stall.pcap --session 2      the ladder of the second
-  replay show stall.pcap --json all.json  each connection's octets, segments, times
+  replay show stall.pcap --json all.json  all octets, segments, times, oddities
 """
 
 _SHOW_EPILOG = """\
@@ -315,11 +315,14 @@ def _run(options: argparse.Namespace) -> int:
         interrupted = True  # what has been changed by then must still be told
     if options.json and not _write(options.json, report.as_json(results)):
         return WRONG_USE
-    if results and options.json != Path("-"):
+    unreadable = [result for result in results if result.verdict == runs.UNREADABLE]
+    if options.json != Path("-") and len(results) > len(unreadable):
         report.show(results, report.console())
+    for result in unreadable:
+        _refuse(result.complaint)
     if interrupted:
         raise KeyboardInterrupt
-    if any(result.verdict == runs.UNREADABLE for result in results):
+    if unreadable:
         return WRONG_USE
     return AS_EXPECTED if all(result.good for result in results) else DIFFERS
 

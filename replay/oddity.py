@@ -24,5 +24,6 @@ class Oddity(NamedTuple):
 
 def told(oddity: Oddity) -> str:
     """The oddity in a sentence that names its packet, once."""
-    named = not oddity.packet or re.search(rf"\bpacket {oddity.packet}\b", oddity.sentence)
-    return oddity.sentence if named else f"packet {oddity.packet}: {oddity.sentence}"
+    number, sentence = oddity.packet, oddity.sentence
+    named = number == 0 or re.match(rf"packet \d|.*\bpacket {number}\b", sentence)
+    return sentence if named else f"packet {number}: {sentence}"

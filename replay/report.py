@@ -118,9 +118,12 @@ def _table(results: Sequence[Result], *, numbers: bool, stories: bool) -> Table:
 
 
 def _show_trouble(result: Result, console: Console) -> None:
-    if result.verdict == AS_EXPECTED and not result.complaint:
+    """What there is to tell of a transcript, except that it cannot be read: that is an error."""
+    if result.verdict == UNREADABLE or (result.verdict == AS_EXPECTED and not result.complaint):
         return
-    console.print(Text(f"\n{result.path}: {result.verdict}", style=_STYLES[result.verdict]))
+    console.print(
+        Text(f"\n{printable(str(result.path))}: {result.verdict}", style=_STYLES[result.verdict])
+    )
     if result.complaint:
         console.print(Text(_indented(result.complaint)), soft_wrap=True)
     for difference in result.differences[:DIFFERENCES_SHOWN_MAX]:

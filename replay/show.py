@@ -67,7 +67,7 @@ def _table(found: list[Conversation], console: Console, *, with_servers: bool) -
     table.add_column("sender", no_wrap=wide, overflow="fold")
     if with_servers:
         table.add_column("server", no_wrap=wide, overflow="fold")
-    table.add_column("says it is", overflow="fold")
+    table.add_column("says it is", min_width=len("says it is"), overflow="fold")
     for name in ("mails", "replies", "duration", "odd"):
         table.add_column(name, justify="right", no_wrap=True)
     for number, one in enumerate(found[:SESSIONS_SHOWN_MAX], 1):

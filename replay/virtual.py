@@ -9,7 +9,7 @@ from replay.harness import Harness
 from replay.link import Link
 from replay.observed import Ear, ObservedConnection, Trace
 from replay.script import After, AfterReply, At, Connection, Departure, Expectation, Scenario
-from replay.world import settings_from
+from replay.world import Message, settings_from
 
 VIRTUAL_NS_MAX = 1000 * 24 * 3600 * 1_000_000_000
 """A scenario may last a thousand days."""
@@ -17,12 +17,13 @@ VIRTUAL_NS_MAX = 1000 * 24 * 3600 * 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class VirtualRun:
-    """What a run gave.  ``log`` holds the server's lines."""
+    """What a run gave.  ``log`` holds the server's lines, ``messages`` what it got its 250 for."""
 
     connections: tuple[ObservedConnection, ...]
     virtual_ns: int
     trace_hash: str
     log: tuple[str, ...]
+    messages: tuple[Message, ...]
 
 
 def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
@@ -52,6 +53,7 @@ def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
         virtual_ns,
         trace.hexdigest(),
         tuple(harness.log),
+        tuple(harness.world.delivery.accepted),
     )
 
 

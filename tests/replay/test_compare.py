@@ -1,0 +1,153 @@
+"""What was observed beside what was expected: each difference is told in full."""
+
+from __future__ import annotations
+
+import pytest
+
+from replay import transcript
+from replay.compare import Difference, compare
+from replay.observed import ObservedConnection
+from replay.replies import Reply
+from replay.script import Connection
+
+MS = 1_000_000
+GREETING, OK = b"220 mx ESMTP\r\n", b"250 Ok\r\n"
+
+SCRIPT = r"""+++
+story = "s"
++++
+@0        open[1] from 192.0.2.1
+@0        S[4]: 220 mx ESMTP\r\n
+reply+1ms C[5]: NOOP\r\n
+@1ms      S[6]: 250 Ok\r\n
++1ms      until-closed
+@2ms      S[8] eof
+"""
+
+
+def connection(text: str = SCRIPT) -> Connection:
+    (one,) = transcript.parse(text, "x.smtp").connections
+    return one
+
+
+def observed(*replies: Reply, end: str = "eof", end_ms: int = 2) -> ObservedConnection:
+    return ObservedConnection("1", replies=list(replies), end=end, end_at_ns=end_ms * MS)
+
+
+AS_WRITTEN = (Reply(0, GREETING), Reply(MS, OK))
+
+
+def differences(seen: ObservedConnection, text: str = SCRIPT, **options: int) -> list[Difference]:
+    return compare(connection(text), seen, **options)
+
+
+def only(seen: ObservedConnection, text: str = SCRIPT) -> Difference:
+    (difference,) = differences(seen, text)
+    return difference
+
+
+def test_what_is_as_written_has_no_difference() -> None:
+    assert differences(observed(*AS_WRITTEN)) == []
+
+
+def test_another_code_is_told_with_number_both_codes_both_times_line_and_packet() -> None:
+    difference = only(observed(AS_WRITTEN[0], Reply(3 * MS, b"451 Later\r\n")))
+    assert str(difference).splitlines() == [
+        "reply 2: code 451 instead of 250, 2ms too late (line 7, packet 6)",
+        r"  expected @1ms 250 Ok\r\n",
+        r"  observed @3ms 451 Later\r\n",
+    ]
+
+
+def test_another_text_under_the_same_code_is_a_difference_of_text() -> None:
+    difference = only(observed(AS_WRITTEN[0], Reply(MS, b"250 Okay\r\n")))
+    assert difference.what == "reply 2: text differs"
+    assert (difference.expected, difference.observed) == (r"250 Ok\r\n", r"250 Okay\r\n")
+
+
+def test_a_bare_line_feed_in_a_reply_is_a_difference() -> None:
+    assert only(observed(AS_WRITTEN[0], Reply(MS, b"250 Ok\n"))).what == "reply 2: text differs"
+
+
+@pytest.mark.parametrize(("at_ns", "what"), [(MS + 1, "1ns too late"), (MS - 1, "1ns too early")])
+def test_a_nanosecond_makes_a_difference(at_ns: int, what: str) -> None:
+    difference = only(observed(AS_WRITTEN[0], Reply(at_ns, OK)))
+    assert difference.what == f"reply 2: {what}"
+    assert (difference.expected_at_ns, difference.observed_at_ns) == (MS, at_ns)
+
+
+def test_a_tolerance_is_just_as_wide_as_it_says() -> None:
+    seen = observed(AS_WRITTEN[0], Reply(MS + 10, OK))
+    assert differences(seen, tolerance_ns=10) == []
+    assert differences(seen, tolerance_ns=9) != []
+
+
+def test_a_missing_and_an_unexpected_reply_are_told_with_their_numbers() -> None:
+    missing = only(observed(AS_WRITTEN[0]))
+    assert (missing.what, missing.observed, missing.line) == ("reply 2: missing", None, 7)
+    unexpected = only(observed(*AS_WRITTEN, Reply(MS, b"250 More\r\n")))
+    assert (unexpected.what, unexpected.expected) == ("reply 3: not expected", None)
+    assert "expected nothing" in str(unexpected)
+
+
+def test_octets_that_are_no_whole_reply_are_told() -> None:
+    seen = observed(*AS_WRITTEN)
+    seen.rest = b"250-and"
+    assert only(seen).observed == "250-and"
+
+
+@pytest.mark.parametrize(
+    ("end", "end_ms", "what"),
+    [
+        ("reset", 2, "the server's end differs"),
+        ("", 0, "the server did not end the connection"),
+        ("eof", 5, "the server's end: 3ms too late"),
+    ],
+)
+def test_the_servers_end_is_compared(end: str, end_ms: int, what: str) -> None:
+    difference = only(observed(*AS_WRITTEN, end=end, end_ms=end_ms))
+    assert (difference.what, difference.packet) == (what, 8)
+
+
+def test_an_end_nobody_expected_is_told_unless_the_sender_ends_too() -> None:
+    quiet = SCRIPT.replace("@2ms      S[8] eof\n", "")
+    assert only(observed(*AS_WRITTEN), quiet).what == "the server ended the connection"
+    leaving = quiet.replace("until-closed", "close")
+    assert differences(observed(*AS_WRITTEN), leaving) == []
+
+
+def test_a_code_alone_takes_any_text_at_any_time_but_no_other_code() -> None:
+    text = SCRIPT.replace(r"@1ms      S[6]: 250 Ok\r\n", r"*         S?[6] 250 was: 250 fine\r\n")
+    assert differences(observed(AS_WRITTEN[0], Reply(77 * MS, b"250-a\r\n250 b\r\n")), text) == []
+    difference = only(observed(AS_WRITTEN[0], Reply(77 * MS, b"550 no\r\n")), text)
+    assert str(difference).splitlines() == [
+        "reply 2: code 550 instead of 250 (line 7, packet 6)",
+        r"  expected a reply 250, recorded as 250 fine\r\n",
+        r"  observed @77ms 550 no\r\n",
+    ]
+
+
+def test_a_reply_behind_the_senders_close_may_come_too_late_to_be_heard() -> None:
+    text = SCRIPT.split("@1ms")[0] + "+0 close\n@1ms S: 250 Ok\\r\\n\n"
+    assert differences(observed(AS_WRITTEN[0], end=""), text) == []
+    assert only(observed(AS_WRITTEN[0], Reply(MS, b"500 No\r\n"), end=""), text)
+
+
+def test_after_abandon_nothing_is_compared() -> None:
+    text = SCRIPT.replace("until-closed", "abandon").replace("@2ms      S[8] eof\n", "")
+    assert differences(observed(*AS_WRITTEN, Reply(9 * MS, b"421 x\r\n")), text) == []
+
+
+def test_a_script_that_could_not_go_on_says_what_it_waited_for() -> None:
+    seen = observed(*AS_WRITTEN)
+    seen.waits_for = "reply 2, to go on at line 8"
+    assert "waited for reply 2, to go on at line 8" in only(seen).what
+
+
+def test_the_lines_of_a_long_reply_stand_under_one_another_and_none_is_hidden() -> None:
+    lines = [b"250-%s%d\r\n" % (b"X" * 50, number) for number in range(20)]
+    seen = only(observed(AS_WRITTEN[0], Reply(MS, b"".join(lines) + b"250 END\r\n")))
+    shown = str(seen).splitlines()
+    assert shown[2].startswith("  observed @1ms 250-X")
+    assert shown[-1] == r"                250 END\r\n"
+    assert len(shown) == 2 + 21

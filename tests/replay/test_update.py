@@ -1,0 +1,210 @@
+"""``run --update``: what was observed becomes what is expected, and nothing else changes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from running import CAPTURES, GOODBYE, HELLO, TO_POSTFIX, replay, transcript_text, write
+
+from mailsrv.clock import FakeClock
+from replay import runs, transcript
+from replay.runs import AS_EXPECTED, DIFFERS, UPDATED, Result
+
+LOOSE = r"""
+# why this is here
+@0        open[1] from 192.0.2.10
+*         S?[4] 220 was: 220 mx.example.test ESMTP Postfix\r\n
+
+reply+1ms C[5]: EHLO  me\r\n
+# it says more
+*         S?[6] 250    # any text
+  # indented, as somebody wrote it
+reply+1ms C[7]: QUIT\r\n
+*         S?[8] 221
+reply+0.50ms  close[9]
+"""
+
+
+def updated(path: Path) -> Result:
+    return runs.run_file(path, FakeClock(), updating=True)
+
+
+def test_expectations_of_a_code_alone_become_exact_and_then_hold(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.smtp", LOOSE)
+    assert updated(path).verdict == UPDATED
+    text = path.read_text(encoding="utf-8")
+    assert "S?" not in text
+    assert r"@0        S[4]: 220 mx.example.test ESMTP mailsrv\r\n" in text
+    assert r"@2ms      S[8]: 221 2.0.0 Bye\r\n" in text
+    assert runs.run_file(path, FakeClock()).verdict == AS_EXPECTED
+
+
+def test_header_comments_and_departures_stay_to_the_character(tmp_path: Path) -> None:
+    header = 'source   =  "by hand"   # kept\n[server]\nidle_timeout_s =   300\n'
+    path = write(tmp_path / "x.smtp", LOOSE, header)
+    before = path.read_text(encoding="utf-8").splitlines()
+    updated(path)
+    after = path.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in before if "S?" not in line]
+    assert [line for line in after if line in kept] == kept
+    assert any("# any text" in line for line in after)
+
+
+def test_a_second_update_finds_nothing_to_do(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.smtp", LOOSE)
+    updated(path)
+    stamp = path.stat().st_ino, path.read_bytes()
+    again = updated(path)
+    assert (again.verdict, again.changes) == (AS_EXPECTED, ())
+    assert (path.stat().st_ino, path.read_bytes()) == stamp
+
+
+def test_an_update_of_a_golden_transcript_changes_nothing(tmp_path: Path) -> None:
+    for original in sorted(CAPTURES.glob("rude/*.smtp")):
+        copy = Path(shutil.copy(original, tmp_path))
+        assert updated(copy).verdict == AS_EXPECTED
+        assert copy.read_bytes() == original.read_bytes()
+
+
+def test_wrong_expectations_are_put_right_dropped_and_added(tmp_path: Path) -> None:
+    wrong = HELLO.replace("@1ms      S: 250 mx", "@9ms      S: 550 my") + "* S? 250\n"
+    body = wrong + r"+1ms C: NOOP\r\nNOOP\r\n" + "\n* S? 250\n" + "+1ms close\n"
+    path = write(tmp_path / "x.smtp", body)
+    assert updated(path).verdict == UPDATED
+    (connection,) = transcript.load(path).connections
+    assert [(one.at_ns or 0) // 1_000_000 for one in connection.expectations()] == [0, 1, 2, 2]
+    assert runs.run_file(path, FakeClock()).verdict == AS_EXPECTED
+
+
+def test_each_change_is_printed_as_a_diff_for_review(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.smtp", LOOSE)
+    ran = replay("run", "--update", path)
+    assert ran.status == 0
+    lines = ran.out.splitlines()
+    assert r"  -*         S?[8] 221" in lines
+    assert r"  +@2ms      S[8]: 221 2.0.0 Bye\r\n" in lines
+    assert r"   reply+1ms C[7]: QUIT\r\n" in lines
+    assert f"{path}: updated" in lines
+    assert lines[-1].endswith("1 updated: read each change before you commit it")
+
+
+def test_an_imported_capture_of_another_server_becomes_golden(tmp_path: Path) -> None:
+    assert replay("import", TO_POSTFIX, "-o", tmp_path / "x").status == 0
+    assert replay("run", "--update", tmp_path / "x.smtp").status == 0
+    ran = replay("run", tmp_path / "x.smtp")
+    assert (ran.status, "as expected" in ran.out) == (0, True)
+
+
+def test_several_connections_are_each_made_exact(tmp_path: Path) -> None:
+    body = "".join(
+        f"@{at} {name}| open from 192.0.2.1\n* {name}| S? 220\nreply+1ms {name}| close\n"
+        for at, name in (("1s", "a"), ("2s", "b"))
+    )
+    path = write(tmp_path / "x.smtp", body)
+    updated(path)
+    text = path.read_text(encoding="utf-8")
+    assert "@1s  a| S: 220" in text
+    assert "@2s  b| S: 220" in text
+
+
+def test_a_script_that_cannot_go_on_is_left_as_it_is(tmp_path: Path) -> None:
+    body = HELLO + "* S? 250\n* S? 354\n" + r"reply+0 C: QUIT\r\n" + "\n+1ms close\n"
+    path = write(tmp_path / "x.smtp", body, "[server]\nidle_timeout_s = 5\n")
+    before = path.read_bytes()
+    ran = replay("run", "--update", path)
+    assert ran.status == 1
+    assert "not updated: the script could not go on, it waited for reply 4" in ran.out
+    assert path.read_bytes() == before
+
+
+def test_what_a_notation_cannot_hold_is_not_updated(tmp_path: Path) -> None:
+    """A reply behind which the record was abandoned can still be made exact; nonsense cannot."""
+    path = write(tmp_path / "x.smtp", HELLO + "+0 stop-reading\n+1ms until-closed\n")
+    before = path.read_bytes()
+    result = updated(path)
+    assert (result.verdict, path.read_bytes()) == (DIFFERS, before)
+    assert result.complaint.startswith("not updated: ")
+
+
+# -- how the file is written ----------------------------------------------------------------------
+
+
+def test_the_file_keeps_its_mode_and_nothing_else_is_left_in_the_folder(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.smtp", LOOSE)
+    path.chmod(0o640)
+    updated(path)
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert [one.name for one in tmp_path.iterdir()] == ["x.smtp"]
+
+
+def test_a_link_stays_a_link_and_its_target_is_updated(tmp_path: Path) -> None:
+    target = write(tmp_path / "real" / "x.smtp", LOOSE)
+    link = tmp_path / "x.smtp"
+    link.symlink_to(target)
+    updated(link)
+    assert link.is_symlink()
+    assert "S?" not in target.read_text(encoding="utf-8")
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence_and_nothing_is_lost() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = write(folder / "x.smtp", LOOSE)
+        folder.chmod(0o555)
+        with as_nobody():
+            ran = replay("run", "--update", path)
+        folder.chmod(0o755)
+        assert (ran.status, ran.err) == (2, f"replay: {path}: Permission denied\n")
+        assert path.read_text(encoding="utf-8") == transcript_text(LOOSE)
+        assert [one.name for one in folder.iterdir()] == ["x.smtp"]
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Permissions mean nothing to root."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_write_that_fails_leaves_the_old_transcript_and_no_other_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.smtp", LOOSE)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(runs.InputError, match="File too large"):
+            updated(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [one.name for one in tmp_path.iterdir()] == ["x.smtp"]
+    assert path.read_text(encoding="utf-8") == transcript_text(LOOSE)
+
+
+def test_changes_are_told_though_another_transcript_cannot_be_read(tmp_path: Path) -> None:
+    write(tmp_path / "a.smtp", LOOSE)
+    write(tmp_path / "b.smtp", "nonsense")
+    ran = replay("run", "--update", tmp_path)
+    assert ran.status == 2
+    assert r"  +@2ms      S[8]: 221 2.0.0 Bye\r\n" in ran.out.splitlines()
+    assert "b.smtp:4:1: " in ran.err
+
+
+def test_an_update_keeps_what_still_holds(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.smtp", HELLO + GOODBYE.replace("Bye", "Later"))
+    result = updated(path)
+    assert [line for line in result.changes[2:] if line[0] in "+-"] == [
+        r"-@2ms      S: 221 2.0.0 Later\r\n",
+        r"+@2ms      S: 221 2.0.0 Bye\r\n",
+    ]
