@@ -99,7 +99,7 @@ _PHASE_OF = {
 
 
 # Attributes of an Enum class are slow to look up; these are used for every chunk.
-_TALKING, _GREET_WAIT = Life.TALKING, Limit.GREET_WAIT
+_TALKING, _CLOSED, _GREET_WAIT = Life.TALKING, Life.CLOSED, Limit.GREET_WAIT
 _IDLE, _COMMAND, _CONTENT_IDLE = Limit.IDLE, Limit.COMMAND, Limit.CONTENT_IDLE
 _CONTENT, _MESSAGE = State.CONTENT, Stage.MESSAGE
 
@@ -152,8 +152,8 @@ class Connection:
 
     def begin(self) -> None:
         """Greet, now or after the greet wait."""
-        if self._premises.patience.ns[Limit.GREET_WAIT]:
-            self._deadlines.enter(Limit.GREET_WAIT, self._premises.loop.now_ns)
+        if self._premises.patience.ns[_GREET_WAIT]:
+            self._deadlines.enter(_GREET_WAIT, self._premises.loop.now_ns)
             self._arm()
         else:
             self._greet()
@@ -191,7 +191,7 @@ class Connection:
     @property
     def reading(self) -> bool:
         """True while the socket is watched for input."""
-        return bool(self._events & READ) and self._life is not Life.CLOSED
+        return bool(self._events & READ) and self._life is not _CLOSED
 
     @property
     def pending_octets(self) -> int:
@@ -409,11 +409,11 @@ class Connection:
         except Exception:
             self._close("dropped")  # the loop knows no connection here; it logs what is raised
             raise
-        if self._life is not Life.CLOSED:
+        if self._life is not _CLOSED:
             self._arm()
 
     def _run_out(self, limit: Limit) -> None:
-        if limit is Limit.GREET_WAIT:
+        if limit is _GREET_WAIT:
             self._greet()
         elif limit is Limit.PAUSE:
             self.session.answer(None)
@@ -468,11 +468,11 @@ class Connection:
         self._arm()
 
     def _close(self, how: str) -> None:
-        if self._life is Life.CLOSED:
+        if self._life is _CLOSED:
             return
         if self._life is _TALKING and not self.session.closing:
             self._note("disconnect", how=how, state=self.session.state.value)
-        self._life = Life.CLOSED
+        self._life = _CLOSED
         loop = self._premises.loop
         if self._timer is not None:
             loop.timers.cancel(self._timer)

@@ -76,6 +76,10 @@ class Patience:
         return self._sentences.get(limit, limit.value)
 
 
+# Attributes of an Enum class are slow to look up; these are used for every message.
+_CONTENT_IDLE, _LINGER = Limit.CONTENT_IDLE, Limit.LINGER
+
+
 class Deadlines:
     """One connection's: the phase it is in, since when, and the two limits beside it.
 
@@ -107,7 +111,7 @@ class Deadlines:
     def enter_content(self, now_ns: int, octets: int = 0) -> None:
         """354 was said, and ``octets`` of content had come with the command."""
         self._content_since_ns, self._content_octets = now_ns, octets
-        self.phase, self.since_ns = Limit.CONTENT_IDLE, now_ns
+        self.phase, self.since_ns = _CONTENT_IDLE, now_ns
 
     def content_came(self, octets: int, now_ns: int) -> None:
         """``octets`` were read from the socket while in content."""
@@ -123,14 +127,14 @@ class Deadlines:
         """The earliest deadline, and its limit."""
         limit = self.phase
         due_ns = self.since_ns + self._patience.ns[limit]
-        if limit is Limit.CONTENT_IDLE:
+        if limit is _CONTENT_IDLE:
             rate_due_ns = (
                 self._content_since_ns
-                + self._patience.ns[Limit.CONTENT_IDLE]
+                + self._patience.ns[_CONTENT_IDLE]
                 + self._content_octets * NS_PER_S // self._patience.content_rate_octets_s
             )
             if rate_due_ns < due_ns:
                 due_ns, limit = rate_due_ns, Limit.CONTENT_RATE
-        if self._session_due_ns < due_ns and limit is not Limit.LINGER:
+        if self._session_due_ns < due_ns and limit is not _LINGER:
             return self._session_due_ns, Limit.SESSION
         return due_ns, limit

@@ -44,7 +44,7 @@ class State(Enum):
 
 
 # Attributes of an Enum class are slow to look up; these are used for every command.
-_MESSAGE = Stage.MESSAGE
+_ASK_SENDER, _ASK_RECIPIENT, _MESSAGE = Stage.SENDER, Stage.RECIPIENT, Stage.MESSAGE
 _CONNECTED, _GREETED, _SENDER, _RECIPIENT, _CONTENT = State
 
 
@@ -170,9 +170,9 @@ class Session:
         stage = question.stage
         if stage is _MESSAGE:
             self._decide_message(verdict or reply.LOCAL_ERROR)
-        elif stage is Stage.SENDER:
+        elif stage is _ASK_SENDER:
             self._decide_sender(verdict)
-        elif stage is Stage.RECIPIENT:
+        elif stage is _ASK_RECIPIENT:
             self._decide_recipient(verdict)
         elif self._held is not None:
             held, self._held = self._held, None
@@ -327,8 +327,8 @@ class Session:
                 mail.body,
                 mail.smtputf8,
             )
-            if Stage.SENDER in self._house.stages:
-                self._ask(Stage.SENDER)
+            if _ASK_SENDER in self._house.stages:
+                self._ask(_ASK_SENDER)
             else:
                 self._decide_sender(None)
 
@@ -350,8 +350,8 @@ class Session:
             self._fault(path, joinable=True)
         elif len(envelope.forward_paths) >= settings.recipients:
             self._say(reply.too_many_recipients(settings.recipients), joinable=True)
-        elif Stage.RECIPIENT in self._house.stages:
-            self._ask(Stage.RECIPIENT, path)
+        elif _ASK_RECIPIENT in self._house.stages:
+            self._ask(_ASK_RECIPIENT, path)
             self._asked_path = path
         else:
             self._accept_recipient(envelope, path)
