@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailsrv import config
+from mailsrv import __version__, config
 from mailsrv.clock import Clock, SystemClock
 from mailsrv.config import Config, ConfigError
 from mailsrv.discard import DiscardCourier
@@ -35,10 +35,14 @@ Without options mailsrv listens on 127.0.0.1:2525 and delivers to the Maildir "m
 working directory.  Try it:
 
   mailsrv serve &
-  curl smtp://127.0.0.1:2525 --mail-from me@example.org --mail-rcpt you@example.org -T letter.txt
+  curl smtp://127.0.0.1:2525 --mail-from me@example.org --mail-rcpt you@example.org \\
+       --crlf -T letter.txt
   ls mail/new
 
-Exit status: 0 after an orderly stop (SIGTERM or Ctrl-C), 2 for wrong use or a port in use.
+SIGTERM, SIGHUP or Ctrl-C stops it: idle clients get 421, transactions in flight may finish; a
+second one ends those too.  It logs to standard error, one event a line.
+
+Exit status: 0 after an orderly stop, 2 for wrong use or a port in use.
 """
 
 
@@ -48,11 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "check-config":
-            loaded = config.load(options.file)
-            for address in loaded.listen:
-                config.parse_address(address)
-            _parse_delivery(loaded.delivery)
-            config.parse_resolvers(loaded.resolvers)
+            config.load(options.file)
             print(f"{options.file}: good")
             return 0
         return _serve(_config_of(options))
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="mailsrv",
         description="An SMTP server that receives mail from an internet that ignores the rules.",
     )
+    parser.add_argument("--version", action="version", version=f"mailsrv {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serve = commands.add_parser(
         "serve",
@@ -74,7 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    serve.add_argument("--config", type=Path, metavar="FILE", help="settings, in TOML")
+    serve.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="settings, in TOML; docs/configuration.md has them all",
+    )
     serve.add_argument(
         "--listen",
         action="append",
@@ -88,7 +94,12 @@ def _parser() -> argparse.ArgumentParser:
         help="maildir=DIR, or discard, which throws accepted mail away "
         f"(default: {config.DELIVERY_DEFAULT})",
     )
-    check = commands.add_parser("check-config", help="check a configuration file")
+    check = commands.add_parser(
+        "check-config",
+        help="check a configuration file",
+        description="Say what is wrong with a configuration file, with its key and what is "
+        "allowed.  Exit status: 0 good, 2 not.",
+    )
     check.add_argument("file", type=Path, metavar="FILE")
     return parser
 
@@ -99,22 +110,16 @@ def _config_of(options: argparse.Namespace) -> Config:
         loaded = dataclasses.replace(loaded, listen=tuple(options.listen))
     if options.delivery is not None:
         loaded = dataclasses.replace(loaded, delivery=options.delivery)
+    config.check(loaded)
     return loaded
-
-
-def _parse_delivery(text: str) -> tuple[str, str]:
-    how, _, where = text.partition("=")
-    if (how, bool(where)) not in (("maildir", True), ("discard", False)):
-        raise ConfigError(f"delivery {text!r}: takes maildir=DIR or discard")
-    return how, where
 
 
 def _serve(loaded: Config) -> int:
     clock = SystemClock()
-    journal = Journal(clock, sys.stderr.write)
+    journal = Journal(clock, sys.stderr.write if sys.stderr else len)  # closed: nobody reads it
+    sockets = [_bind(address) for address in loaded.listen]
     courier, delivery = _courier_of(loaded, clock, journal)
     resolver = _resolver_of(loaded, journal)
-    sockets = [_bind(address) for address in loaded.listen]
     server = Server(
         loaded.settings,
         clock=clock,
@@ -131,13 +136,20 @@ def _serve(loaded: Config) -> int:
     for sock in sockets:
         host, port = server.listen(sock).address
         shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        print(f"mailsrv: listening on {shown}", flush=True)
-    print(f"mailsrv: {delivery}", flush=True)
+        _say(f"listening on {shown}")
+    _say(delivery)
     server.run()
     if resolver is not None:
         resolver.close()
     doorbell.close()
     return 0
+
+
+def _say(text: str) -> None:
+    try:
+        print(f"mailsrv: {text}", flush=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write to standard output: {error.strerror}") from None
 
 
 def _bind(address: str) -> socket.socket:
@@ -148,7 +160,7 @@ def _bind(address: str) -> socket.socket:
 
 
 def _courier_of(loaded: Config, clock: Clock, journal: Journal) -> tuple[Courier, str]:
-    how, where = _parse_delivery(loaded.delivery)
+    how, where = config.parse_delivery(loaded.delivery)
     if how == "discard":
         return DiscardCourier(), "accepted mail is thrown away (--delivery discard)"
     try:
@@ -179,7 +191,7 @@ def _resolver_of(loaded: Config, journal: Journal) -> StubResolver | None:
 
 
 class _Doorbell:
-    """Brings SIGTERM and SIGINT into the loop: the first stops, the second hurries."""
+    """Brings signals into the loop: the first stops, the second hurries."""
 
     def __init__(self, server: Server) -> None:
         self.number = -1  # before everybody
@@ -190,7 +202,7 @@ class _Doorbell:
         self._writer.setblocking(False)
         server.loop.poll.watch(self._reader, 1, self)
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
 
     def ready(self, events: int) -> None:

@@ -72,7 +72,24 @@ def load(path: Path) -> Config:
     delivery = table.pop("delivery", DELIVERY_DEFAULT)
     if not isinstance(delivery, str):
         raise ConfigError(f'{path}: delivery: takes a text such as "maildir=mail"')
-    return Config(settings_from(table, str(path)), listen, delivery, resolvers)
+    loaded = Config(settings_from(table, str(path)), listen, delivery, resolvers)
+    try:
+        check(loaded)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return loaded
+
+
+def check(loaded: Config) -> None:
+    """See that the parts are possible and fit together.  Raises ConfigError."""
+    if not loaded.listen:
+        raise ConfigError('listen: takes one address at least, such as "127.0.0.1:2525"')
+    for address in loaded.listen:
+        parse_address(address)
+    parse_delivery(loaded.delivery)
+    parse_resolvers(loaded.resolvers)
+    if loaded.settings.reputation_threshold:
+        raise ConfigError("reputation_threshold: needs a source of reputation; none is built in")
 
 
 def _texts(
@@ -153,6 +170,14 @@ def parse_address(text: str) -> tuple[str, int]:
             "with a port from 0 to 65535"
         )
     return ("127.0.0.1" if host == "localhost" else host), number
+
+
+def parse_delivery(text: str) -> tuple[str, str]:
+    """``maildir=DIR`` or ``discard``: how, and where.  Raises ConfigError."""
+    how, _, where = text.partition("=")
+    if (how, bool(where)) not in (("maildir", True), ("discard", False)):
+        raise ConfigError(f"delivery: {text}: takes maildir=DIR or discard")
+    return how, where
 
 
 def parse_resolvers(texts: Sequence[str]) -> tuple[tuple[str, int], ...]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from mailsrv.cli import main
+from mailsrv.listener import bind
 
 PATIENCE_S = 20
 """A bound for a machine that is busy; the runs take a fraction of a second."""
@@ -56,7 +57,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--listen", "nonsense"], "nonsense: takes ADDRESS:PORT"),
         (["--listen", "127.0.0.1:99999"], "port from 0 to 65535"),
         (["--listen", "192.0.2.1:0"], "cannot listen on 192.0.2.1:0: Cannot assign"),
-        (["--delivery", "pigeon"], "delivery 'pigeon': takes maildir=DIR or discard"),
+        (["--delivery", "pigeon"], "delivery: pigeon: takes maildir=DIR or discard"),
         (["--delivery", "maildir="], "takes maildir=DIR"),
         (["--delivery", "discard=x"], "takes maildir=DIR"),
         (["--delivery", "maildir=/dev/null/x"], "delivery maildir=/dev/null/x: Not a directory"),
@@ -170,3 +171,31 @@ def test_two_signals_at_once_hurry_the_stop(tmp_path: Path) -> None:
         client.close()
         process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("listen = []", "listen: takes one address at least"),
+        ('listen = ["nowhere"]', "nowhere: takes ADDRESS:PORT"),
+        ('delivery = "pigeon"', "delivery: pigeon: takes maildir=DIR or discard"),
+        ("reputation_threshold = 5", "reputation_threshold: needs a source of reputation"),
+    ],
+)
+def test_check_config_refuses_what_could_not_be_served_and_names_file_and_key(
+    text: str, complaint: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "mailsrv.toml"
+    file.write_text(text)
+    assert f"{file}: {complaint}" in refused(["check-config", str(file)], capsys)
+
+
+def test_a_port_in_use_is_found_before_a_maildir_is_made(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with bind("127.0.0.1", 0) as taken:
+        address = "{}:{}".format(*taken.getsockname())
+        maildir = tmp_path / "new"
+        options = ["serve", "--listen", address, "--delivery", f"maildir={maildir}"]
+        assert f"cannot listen on {address}" in refused(options, capsys)
+    assert not maildir.exists()
