@@ -105,7 +105,8 @@ The pauses of the capture are left out: what a sender said goes out as soon as
 all replies that stand above it in the transcript have arrived. Connections of
 one file are independent sessions. Left out, with a word: a transcript in which
 the server's own timers do something after more than 5 s, in which the sender
-stops reading, or whose world is faked. A reply of another class than expected
+stops reading, whose world is faked, or which needs settings of its own (in its
+header, other than hostname). A reply of another class than expected
 ends its session, which has then failed.
 
 Idle connections are opened first, a hundred at a time; each says EHLO and then

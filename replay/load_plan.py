@@ -38,6 +38,9 @@ SERVER_WAIT_MAX_NS = 5 * NS_PER_S
 """A script in which the server takes longer than this waits for a timer: nothing to make load of.
 It also bounds how late after the open a server may end a connection by itself."""
 
+_SETTINGS_WITHOUT_EFFECT = {"hostname"}
+"""Of [server]: what changes texts alone, which a load run does not compare."""
+
 _END_OF_CONTENT = b"\r\n.\r\n"
 _START_MAIL_INPUT = 354
 _CLOSING, _SHUTTING_DOWN = 221, 421
@@ -115,6 +118,11 @@ def plans_of(scenario: Scenario, name: str) -> tuple[list[Plan], list[str]]:
     if scenario.world:
         return [], [
             f"{name}: its world is faked ([world] in its header); no real server lives in it"
+        ]
+    if settings := sorted(set(scenario.server) - _SETTINGS_WITHOUT_EFFECT):
+        return [], [
+            f"{name}: it needs settings of its own ([server] in its header: "
+            f"{', '.join(settings)}); the target has others"
         ]
     plans: list[Plan] = []
     skipped: list[str] = []

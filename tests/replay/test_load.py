@@ -469,6 +469,30 @@ def test_scripts_that_need_a_faked_world_are_left_out() -> None:
     assert said.startswith("x.smtp: its world is faked")
 
 
+@pytest.mark.parametrize(
+    ("settings", "needs"),
+    [
+        ("greylist = true", "greylist"),
+        (
+            'hostname = "mx.example.org"\nidle_timeout_s = 60\ngreet_wait_s = 6',
+            "greet_wait_s, idle",
+        ),
+    ],
+)
+def test_scripts_that_need_settings_of_their_own_are_left_out(settings: str, needs: str) -> None:
+    text = text_of(HELLO).replace("+++\n@0", f"[server]\n{settings}\n+++\n@0")
+    plans, (said,) = plans_of(transcript.parse(text, "x.smtp"), "x.smtp")
+    assert not plans
+    assert said.startswith(f"x.smtp: it needs settings of its own ([server] in its header: {needs}")
+
+
+def test_another_host_name_leaves_nothing_out() -> None:
+    text = text_of(HELLO).replace("+++\n@0", '[server]\nhostname = "mx.example.org"\n+++\n@0')
+    plans, skipped = plans_of(transcript.parse(text, "x.smtp"), "x.smtp")
+    assert len(plans) == 1
+    assert not skipped
+
+
 def test_long_pauses_of_the_sender_leave_nothing_out() -> None:
     steps = HELLO.replace("reply+0", "reply+90s").replace("*        S? 250", "@90s S? 250")
     ending = "+90s half-close\n@180s S eof\n+0 until-closed\n"
