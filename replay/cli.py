@@ -128,12 +128,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal has an arrow
     try:
-        options = _parser().parse_args(arguments)
-        command: Callable[[argparse.Namespace], int] = options.command
-        status = command(options)
-        if sys.stdout:
-            sys.stdout.flush()
-        return status
+        try:
+            options = _parser().parse_args(arguments)
+            command: Callable[[argparse.Namespace], int] = options.command
+            return command(options)
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()  # here, where failing is still told well
     except KeyboardInterrupt:
         print("replay: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -12,9 +12,10 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fcntl import ioctl
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from running import CAPTURES, GOODBYE, HELLO, TERMINAL, TO_POSTFIX, replay, write
@@ -256,23 +257,36 @@ def test_ctrl_c_shows_what_there_is_and_leaves_no_traceback(tmp_path: Path, good
     assert re.search("family/good .* as expected", out)
 
 
-@pytest.mark.parametrize("options", [("--json", "-"), ()])
-def test_a_reader_that_has_gone_is_no_traceback(good: Path, options: tuple[str, ...]) -> None:
+OUTPUTS = [("run", "--json", "-"), ("run",), ("--help",)]
+
+
+@pytest.mark.parametrize("words", OUTPUTS)
+def test_a_reader_that_has_gone_is_no_traceback(good: Path, words: tuple[str, ...]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
+    with os.fdopen(writer, "wb") as nobody:
+        assert printing_to(nobody, [*words, good]) == (141, "")
+
+
+@pytest.mark.parametrize("words", OUTPUTS)
+def test_a_full_disk_is_one_sentence(good: Path, words: tuple[str, ...]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = printing_to(full, [*words, good])
+    assert done == (2, "replay: the output: No space left on device\n")
+
+
+def printing_to(output: BinaryIO, arguments: Sequence[str | Path]) -> tuple[int, str]:
+    """Exit status and error output of ``replay ARGUMENTS`` whose output goes to ``output``."""
+    environment = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(
-        [*COMMAND, "run", *options, good], stdout=writer, stderr=subprocess.PIPE, check=False
+        [*COMMAND, *arguments],
+        stdout=output,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+        check=False,
     )
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (141, b"")
-
-
-def test_a_full_disk_is_one_sentence(good: Path) -> None:
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [*COMMAND, "run", good], stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
-    assert (done.returncode, done.stderr) == (2, "replay: the output: No space left on device\n")
+    return done.returncode, done.stderr
 
 
 def test_a_terminal_without_arrows_gets_them_spelled_out(wrong: Path) -> None:

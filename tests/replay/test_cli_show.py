@@ -157,6 +157,14 @@ def test_a_long_line_wraps_under_itself_on_a_terminal_and_is_whole_in_a_pipe() -
     assert all(len(line) <= 60 for line in lines)
 
 
+def test_a_line_longer_than_any_paper_is_whole_in_a_pipe(tmp_path: Path) -> None:
+    wire = Wire().handshake()
+    wire.server_says(b"220 mx\r\n", 1)
+    wire.client_says(b"EHLO " + b"word " * 38 + b"end\r\n", 2)
+    ladder = rungs(wire.write(tmp_path / "x.pcap"), "--session", "1")
+    assert any(line.startswith("→ EHLO word") and r"end\r\n" in line for line in ladder)
+
+
 def test_octets_that_could_steer_the_terminal_are_spelled_out(tmp_path: Path) -> None:
     wire = Wire().handshake()
     wire.server_says(b"220 \x1b[2J\r\n", 1)

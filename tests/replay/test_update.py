@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import tempfile
@@ -81,6 +82,18 @@ def test_wrong_expectations_are_put_right_dropped_and_added(tmp_path: Path) -> N
     (connection,) = transcript.load(path).connections
     assert [(one.at_ns or 0) // 1_000_000 for one in connection.expectations()] == [0, 1, 2, 2]
     assert runs.run_file(path, FakeClock()).verdict == AS_EXPECTED
+
+
+def test_what_the_server_says_of_itself_after_the_last_act_is_expected_from_then_on(
+    tmp_path: Path,
+) -> None:
+    body = HELLO.replace("open", "open[1]").replace("S: 250", "S[4]: 251") + "+0 until-closed\n"
+    path = write(tmp_path / "x.smtp", body, "[server]\nidle_timeout_s = 5\n")
+    updated(path)
+    assert r"@1ms      S[4]: 250 mx.example.test\r\n" in path.read_text(encoding="utf-8")
+    *_, last, end = path.read_text(encoding="utf-8").splitlines()
+    assert re.match(r"@5\.001s +S: 421 4\.4\.2 ", last)
+    assert re.match(r"@5\.001s +S eof", end)
 
 
 def test_each_change_is_printed_as_a_diff_for_review(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_the_server_closing_early_ends_what_the_script_still_wanted_to_say() -> 
 
 
 def test_what_is_sent_to_a_server_that_has_gone_does_no_harm() -> None:
-    late = r"reply+1ms C: QUIT\r\n" + "\n* S? 221\n+1s C*50: NOOP\\r\\n\n+1s close\n"
+    late = r"reply+1ms C: QUIT\r\n" + "\n* S? 221\n" + "+1s C: NOOP\\r\\n\n" * 3 + "+1s close\n"
     (seen,) = play(HELLO + late).connections
     assert [one.code for one in seen.replies] == [220, 250, 221]
     assert None not in seen.departed_ns
@@ -98,6 +98,7 @@ def test_what_is_sent_to_a_server_that_has_gone_does_no_harm() -> None:
 def test_a_reset_inside_the_content_leaves_no_message_and_nothing_behind() -> None:
     run = play(into_data() + r"reply+0 C: Subject: x\r\n" + "\n+1ms reset\n")
     assert codes(run) == [220, 250, 250, 250, 354]
+    assert 'how="Connection reset by peer" state="message content"' in run.log[-1]
     assert run.messages == ()
 
 
@@ -157,6 +158,15 @@ def test_the_same_script_has_the_same_hash_whatever_it_expects() -> None:
 def test_the_trace_hash_tells(change: Callable[[str], str]) -> None:
     assert change(WHOLE) != WHOLE
     assert play(change(WHOLE)).trace_hash != play(WHOLE).trace_hash
+
+
+def test_the_trace_hash_tells_when_octets_left_though_nothing_answers_them() -> None:
+    runs = [
+        play(HELLO + f"+{wait}ns C: QU\n@2ms C: IT\\r\\n\n@2ms S? 221\n+0 close\n")
+        for wait in (7, 8)
+    ]
+    assert runs[0].connections[0].replies == runs[1].connections[0].replies
+    assert runs[0].trace_hash != runs[1].trace_hash
 
 
 def test_the_trace_hash_tells_what_the_server_said() -> None:
