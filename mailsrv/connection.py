@@ -25,13 +25,14 @@ from typing import Protocol
 from mailsrv import deliberation, reply
 from mailsrv.deadlines import Deadlines, Limit, Patience
 from mailsrv.house import House
-from mailsrv.journal import Journal, shown
+from mailsrv.journal import Journal
 from mailsrv.loop import Loop
 from mailsrv.policy import Policy
 from mailsrv.poll import READ, WRITE
 from mailsrv.question import Question, Stage
 from mailsrv.reply import Reply
-from mailsrv.session import Session, State
+from mailsrv.session import Session
+from mailsrv.state import State
 from mailsrv.timers import Timer
 
 CHUNK_OCTETS = 64 * 1024
@@ -232,7 +233,12 @@ class Connection:
                 self._watch()
             return
         session.receive(chunk)
-        if session.question is not None or session.closing or session.congested:
+        if (
+            session.question is not None
+            or session.closing
+            or session.congested
+            or session.refusals is not None
+        ):
             self._settle()
         elif self._flush():
             if phase is _IDLE and session.state is not _CONTENT and not session.mid_command:
@@ -261,9 +267,9 @@ class Connection:
         while True:
             while session.question is not None and session.question is not self._asked:
                 self._ask(session.question)
-            if session.complaint is not None:
-                complaint, session.complaint = session.complaint, None
-                self._note("turned away", reply=complaint)
+            if session.refusals is not None:
+                self._premises.journal.refusals(self.number, self.client, session.refusals)
+                session.refusals = None
             if session.output and not self._pending:
                 self._flush()
             if self._life is not _TALKING:
@@ -348,14 +354,8 @@ class Connection:
         if session.question is not question:
             return  # nobody waits for this answer any more
         envelope = session.envelope
-        if question.stage is _MESSAGE and envelope is not None:
-            self._premises.journal.line(
-                f"event=message connection={self.number} client={shown(self.client)}"
-                f" id={envelope.id} sender={shown(f'<{envelope.reverse_path}>')}"
-                f" recipients={len(envelope.forward_paths)} reply={shown(verdict)}"
-            )
-        elif verdict is not None:
-            self._note("refused", stage=question.stage.value, reply=verdict)
+        if question.stage is _MESSAGE and envelope is not None and verdict and verdict.positive:
+            self._premises.journal.message(self.number, self.client, envelope, verdict)
         session.answer(verdict)
         if not self._asking:
             self._settle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ class House:
     hello: Reply
     extended_hello: Reply
     shutting_down: Reply
+    errors_soft: float
+    """Errors after which replies are held back; infinite where no pause is set."""
 
     @classmethod
     def of(
@@ -47,4 +50,5 @@ class House:
             reply.hello(settings.hostname),
             reply.extended_hello(settings.hostname, settings.message_octets),
             reply.shutting_down(settings.hostname),
+            settings.errors_soft if settings.error_pause_s else math.inf,
         )

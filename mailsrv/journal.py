@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 from mailsrv.clock import Clock
+from mailsrv.envelope import Envelope
+from mailsrv.question import Refusal
+from mailsrv.reply import Reply
 from mailsrv.units import NS_PER_MS, NS_PER_S
 
 VALUE_MAX_CHARACTERS = 512
@@ -50,6 +53,28 @@ class Journal:
             self._second = (_EPOCH + timedelta(seconds=now_s)).strftime("%Y-%m-%dT%H:%M:%S")
         # In UTC, to the millisecond (RFC 3339).
         self._lines.append(f"time={self._second}.{ns // NS_PER_MS:03d}Z {words}")
+
+    def message(self, number: int, client: str, envelope: Envelope, taken: Reply) -> None:
+        """A message became ours on connection ``number``."""
+        to = ",".join([f"<{path}>" for path in envelope.forward_paths])
+        self.line(
+            f"event=message connection={number} client={shown(client)} id={envelope.id}"
+            f" sender={shown(f'<{envelope.reverse_path}>')}"
+            f" recipients={len(envelope.forward_paths)} to={shown(to)} reply={shown(taken)}"
+        )
+
+    def refusals(self, number: int, client: str, refusals: Iterable[Refusal]) -> None:
+        """These negative replies were said on connection ``number``."""
+        for one in refusals:
+            self.note(
+                "refused",
+                connection=number,
+                client=client,
+                id=one.id,
+                sender=None if one.sender is None else f"<{one.sender}>",
+                to=None if one.recipient is None else f"<{one.recipient}>",
+                reply=one.reply,
+            )
 
     def flush(self) -> None:
         """Hand over what was collected."""

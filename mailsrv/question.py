@@ -6,6 +6,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from mailsrv.address import Path
+from mailsrv.reply import Reply
 
 
 class Stage(Enum):
@@ -30,3 +31,12 @@ class Question(NamedTuple):
     helo: str
     reverse_path: Path
     forward_path: Path | None = None
+
+
+class Refusal(NamedTuple):
+    """A negative reply, for the log: what it was about, as far as it was known."""
+
+    id: str | None
+    sender: Path | None
+    recipient: Path | None
+    reply: Reply

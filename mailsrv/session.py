@@ -13,7 +13,6 @@ joined to the flight before them; the others close their flight, to be written b
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 
 from mailsrv import command, reply
 from mailsrv.address import Path
@@ -21,26 +20,15 @@ from mailsrv.command import TLS_HANDSHAKE
 from mailsrv.content import ContentReader
 from mailsrv.envelope import Envelope
 from mailsrv.house import House
-from mailsrv.question import Question, Stage
+from mailsrv.question import Question, Refusal, Stage
 from mailsrv.reply import Reply
 from mailsrv.seams import Sink
+from mailsrv.state import State
 
 OUTPUT_MAX_OCTETS = 64 * 1024
 """Said but not yet taken away; above it no further command is carried out."""
 DISCARD_MAX_OCTETS = 1024 * 1024
 """How much of one endless command line is thrown away before the session ends."""
-
-
-class State(Enum):
-    """Where a session stands between two commands (RFC 5321 section 4.1.4)."""
-
-    __hash__ = object.__hash__  # members are singletons; Enum's own hash is a Python call
-
-    CONNECTED = "no HELO or EHLO yet"
-    GREETED = "no mail transaction"
-    SENDER = "a reverse-path, no forward-path"
-    RECIPIENT = "a reverse-path and a forward-path"
-    CONTENT = "message content"
 
 
 # Attributes of an Enum class are slow to look up; these are used for every command.
@@ -53,15 +41,15 @@ class Session:
 
     ``state``, ``question``, ``output``, ``closing``: see the module.  ``envelope`` and ``sink``
     belong to the transaction in progress, None outside of one.  ``errors`` counts permanent
-    negative replies since the last accepted message.  ``complaint`` is the last reply of a session
-    that was ended because of a limit or another protocol, for the log.  ``lines`` counts the
-    commands read.
+    negative replies since the last accepted message.  ``refusals`` are the negative
+    replies nobody has logged yet, None for none.  ``lines`` counts the commands read.
     """
 
     __slots__ = (
         "_asked_path",
         "_content",
         "_discarded_octets",
+        "_errors_soft",
         "_held",
         "_helo",
         "_house",
@@ -74,7 +62,6 @@ class Session:
         "_transactions",
         "client",
         "closing",
-        "complaint",
         "congested",
         "envelope",
         "errors",
@@ -82,6 +69,7 @@ class Session:
         "mid_command",
         "output",
         "question",
+        "refusals",
         "sink",
         "state",
     )
@@ -93,7 +81,7 @@ class Session:
         self.question: Question | None = None
         self.output: list[bytes] = []
         self.closing = False
-        self.complaint: Reply | None = None
+        self.refusals: list[Refusal] | None = None
         self.congested = False
         self.envelope: Envelope | None = None
         self.sink: Sink | None = None
@@ -102,6 +90,7 @@ class Session:
         self.mid_command = False
         self._input = b""
         self._line_octets_max = house.settings.command_line_octets
+        self._errors_soft = house.errors_soft
         self._content: ContentReader | None = None
         self._helo = ""
         self._protocol = "SMTP"
@@ -110,7 +99,7 @@ class Session:
         self._transactions = 0
         self._rejected = 0
         self._discarded_octets = 0
-        self._held: Reply | None = None
+        self._held: tuple[Reply, bool] | None = None
         self._asked_path: Path | None = None
 
     # -- what the shell calls ---------------------------------------------------------------------
@@ -176,7 +165,7 @@ class Session:
             self._decide_recipient(verdict)
         elif self._held is not None:
             held, self._held = self._held, None
-            self._say(held)
+            self._utter(*held)
         if self._input:
             self.proceed()
 
@@ -185,12 +174,8 @@ class Session:
         self._forget_transaction()
         self.question = None
         self._input = b""
-        self._say(last)
+        self._utter(last)
         self.closing = True
-
-    def _turn_away(self, last: Reply) -> None:
-        self.complaint = last
-        self.end(last)
 
     def lose(self) -> None:
         """The client is gone: forget the transaction."""
@@ -246,31 +231,47 @@ class Session:
     # -- replies ----------------------------------------------------------------------------------
 
     def _say(self, said: Reply, *, joinable: bool = False) -> None:
+        """Say ``said``; after many errors, a moment later."""
+        if self.errors > self._errors_soft:
+            self._held = said, joinable
+            self._ask(Stage.PAUSE)
+        else:
+            self._utter(said, joinable)
+
+    def _utter(self, said: Reply, joinable: bool = False) -> None:
         if self._joinable and self.output:
             self.output[-1] += said.wire
         else:
             self.output.append(said.wire)
         self._joinable = joinable
 
-    def _fault(self, said: Reply, *, joinable: bool = False) -> None:
+    def _fault(self, said: Reply, *, joinable: bool = False, recipient: Path | None = None) -> None:
         """Say a negative reply; permanent ones count, slow the session down and at last end it.
 
         Temporary ones do not count: a client that is greylisted for each of a hundred
         recipients does nothing wrong.
         """
-        if said.code < 500:
-            self._say(said, joinable=joinable)
-            return
-        self.errors += 1
-        settings = self._house.settings
-        if self.errors >= settings.errors_hard:
-            self._say(said, joinable=True)
-            self._turn_away(reply.too_many_errors(settings.hostname, settings.errors_hard))
-        elif self.errors > settings.errors_soft and settings.error_pause_s:
-            self._held = said
-            self._ask(Stage.PAUSE)
-        else:
-            self._say(said, joinable=joinable)
+        self._keep(said, recipient)
+        if said.code >= 500:
+            self.errors += 1
+            settings = self._house.settings
+            if self.errors >= settings.errors_hard:
+                self._utter(said, joinable=True)
+                self._turn_away(reply.too_many_errors(settings.hostname, settings.errors_hard))
+                return
+        self._say(said, joinable=joinable)
+
+    def _keep(self, said: Reply, recipient: Path | None = None) -> None:
+        """Keep a negative reply for the log."""
+        envelope = self.envelope
+        identifier = envelope.id if envelope else None
+        sender = envelope.reverse_path if envelope else None
+        self.refusals = [*(self.refusals or ()), Refusal(identifier, sender, recipient, said)]
+
+    def _turn_away(self, last: Reply) -> None:
+        """End a session that broke a limit, or speaks another protocol."""
+        self._keep(last)
+        self.end(last)
 
     def _ask(self, stage: Stage, forward_path: Path | None = None) -> None:
         reverse_path = self.envelope.reverse_path if self.envelope else Path("", "")
@@ -338,8 +339,8 @@ class Session:
             self.state = _SENDER
             self._say(reply.SENDER_OK, joinable=True)
         else:
-            self.envelope = None
             self._fault(verdict, joinable=True)
+            self.envelope = None
 
     def _do_rcpt(self, argument: str) -> None:
         envelope = self.envelope
@@ -349,7 +350,7 @@ class Session:
         if isinstance(path, Reply):
             self._fault(path, joinable=True)
         elif len(envelope.forward_paths) >= settings.recipients:
-            self._say(reply.too_many_recipients(settings.recipients), joinable=True)
+            self._fault(reply.too_many_recipients(settings.recipients), joinable=True)
         elif _ASK_RECIPIENT in self._house.stages:
             self._ask(_ASK_RECIPIENT, path)
             self._asked_path = path
@@ -363,7 +364,7 @@ class Session:
             self._accept_recipient(self.envelope, path)
         else:
             self._rejected += 1
-            self._fault(verdict, joinable=True)
+            self._fault(verdict, joinable=True, recipient=path)
 
     def _accept_recipient(self, envelope: Envelope, path: Path) -> None:
         envelope.forward_paths.append(path)
@@ -446,11 +447,10 @@ class Session:
         if said.positive:
             self.errors = self._junk = 0
             self.sink = None  # the message is the courier's now
-        self._forget_transaction()
-        if said.positive:
             self._say(said, joinable=True)
         else:
             self._fault(said, joinable=True)
+        self._forget_transaction()
 
     def _forget_transaction(self) -> None:
         sink, self.sink = self.sink, None

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MAILSRV_LAYERS = {
     "values": "__init__ units settings address command reply envelope",
     "protocol and decisions, no I/O": (
-        "content question house session seams unwired"
+        "content question state house session seams unwired"
         " policy deliberation greylist limits trace deadlines dnscache dnsmessage"
     ),
     "machinery": "clock timers poll loop",

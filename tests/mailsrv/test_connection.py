@@ -415,9 +415,45 @@ def test_who_is_turned_away_hears_why_and_the_log_has_it_in_one_line(
         caller = Caller(run)
         assert re.search(told, caller.say(said).decode())
         assert caller.ended == "eof"
-    lines = [line for line in run.log if 'event="turned away"' in line]
+    lines = [line for line in run.log if "event=refused" in line and re.search(told, line)]
     assert len(lines) == 1
-    assert re.search(told, lines[0])
+
+
+@pytest.mark.parametrize(
+    ("said", "logged"),
+    [
+        (b"MAIL FROM:<a@example.org> SIZE=9999999\r\n", ["552 5.3.4 "]),
+        (ENVELOPE + b"RCPT TO:<c@>\r\n", ["sender=<a@example.org> ", "501 5.1.3 "]),
+        (ENVELOPE + b"DATA\r\nx\ny\r\n.\r\n", ["id=", "sender=<a@example.org> ", "550 5.5.2 "]),
+        (ENVELOPE + b"DATA\r\n" + b"x" * 3000 + b"\r\n.\r\n", ["id=", "552 5.3.4 "]),
+        (b"XYZZY\r\n", ["500 5.5.2 "]),
+    ],
+)
+def test_each_refusal_is_logged_once_with_what_is_known_of_it(
+    said: bytes, logged: list[str]
+) -> None:
+    with harness(message_octets=2000) as run:
+        Caller(run).say(HELLO + said)
+    (line,) = [line for line in run.log if "event=refused" in line]
+    for part in (*logged, "client=192.0.2.10"):
+        assert part in line.replace('"', "")
+
+
+def test_the_log_says_for_whom_a_message_was() -> None:
+    with harness() as run:
+        Caller(run).say(HELLO + MESSAGE)
+    (line,) = [line for line in run.log if "event=message" in line]
+    assert 'recipients=1 to="<b@example.test>"' in line
+
+
+def test_after_the_soft_limit_every_reply_comes_a_pause_later() -> None:
+    with harness(errors_soft=2, error_pause_s=1) as run:
+        caller = Caller(run)
+        assert codes(caller.say(HELLO + b"X\r\nX\r\nX\r\nNOOP\r\n")) == [250, 500, 500]
+        run.run_until(NS_PER_S + 1)
+        assert codes(caller.news) == [500]
+        run.run_until(2 * NS_PER_S + 1)
+        assert codes(caller.news) == [250]
 
 
 def test_who_takes_leave_is_no_news() -> None:

@@ -524,6 +524,7 @@ def test_a_served_sender_domain_is_looked_up_for_real(tmp_path: Path) -> None:
         served(tmp_path, server) as client,
         client.makefile("rb") as lines,
     ):
+
         def said(command: str) -> bytes:
             client.sendall(command.encode() + b"\r\n")
             return lines.readline()

@@ -10,7 +10,8 @@ from conversing import ENVELOPE, HELLO, MESSAGE, Talk, codes, greeted, path, tal
 
 from mailsrv import reply
 from mailsrv.question import Question, Stage
-from mailsrv.session import DISCARD_MAX_OCTETS, OUTPUT_MAX_OCTETS, State
+from mailsrv.session import DISCARD_MAX_OCTETS, OUTPUT_MAX_OCTETS
+from mailsrv.state import State
 
 # -- the order of commands ------------------------------------------------------------------------
 
