@@ -27,11 +27,12 @@ from typing import Protocol
 
 from mailsrv.clock import Clock, SystemClock
 from mailsrv.units import NS_PER_S, seconds_to_ns
-from replay.duration import format_ns
+from replay.duration import DURATION_NS_MAX, format_ns
 from replay.replies import Reply, ReplyReader
 
 TIMEOUT_S = 30.0
 """How long ``session`` waits for a connection, a reply, or room to write."""
+PAUSE_MAX_S = DURATION_NS_MAX // NS_PER_S
 LINGER_MAX_OCTETS = 1024 * 1024
 """How much is read after the last step, for the server's end, before closing all the same."""
 _READ_OCTETS = 64 * 1024
@@ -42,7 +43,7 @@ class Unexpected(AssertionError):
 
 
 class Expect(Protocol):
-    """Takes the next reply."""
+    """Takes the next reply.  Raises TypeError for a code that is no number."""
 
     def __call__(self, code: int) -> Reply:
         """Wait for one whole reply, all of its lines, and give it; its ``at_ns`` counts from
@@ -51,7 +52,7 @@ class Expect(Protocol):
 
 
 class Send(Protocol):
-    """Speaks."""
+    """Speaks.  Raises TypeError or ValueError, before anything is sent, for what cannot be."""
 
     def __call__(self, line: str | bytes, pause: float = 0) -> None:
         """Let ``pause`` seconds go by on the sender's clock, then write ``line``: text with a
@@ -87,14 +88,42 @@ def session(
 
 
 def wire_octets(line: str | bytes) -> bytes:
-    """What ``send`` writes for ``line``."""
-    return line if isinstance(line, bytes) else line.encode("utf-8") + b"\r\n"
+    """What ``send`` writes for ``line``.  Raises TypeError, or ValueError for a doubled CRLF."""
+    __tracebackhide__ = True
+    if isinstance(line, bytes):
+        return line
+    if not isinstance(line, str):
+        raise TypeError(f"send takes a line as text, or octets as bytes, not {line!r}")
+    if line.endswith("\n"):
+        raise ValueError(
+            f"send({line!r}): text gets its CRLF by itself; leave it out, "
+            f"or pass bytes, which go out as they are"
+        )
+    return line.encode("utf-8") + b"\r\n"
 
 
-def check(code: int, reply: Reply) -> Reply:
-    """``reply``, if it has this code.  Raises Unexpected."""
+def wait_ns(seconds: float, what: str = "a pause") -> int:
+    """``seconds`` of virtual or real time in nanoseconds.  Raises TypeError or ValueError."""
+    __tracebackhide__ = True
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"{what} is a number of seconds, not {seconds!r}")
+    if not 0 <= seconds <= PAUSE_MAX_S:  # nan is neither
+        raise ValueError(f"{what} is a number of seconds from 0 to {PAUSE_MAX_S}, not {seconds}")
+    return seconds_to_ns(seconds)
+
+
+def check_code(code: int) -> None:
+    """Raise TypeError for an expected code that no reply can have."""
+    __tracebackhide__ = True
+    if not isinstance(code, int) or isinstance(code, bool):
+        raise TypeError(f"expect takes a reply code as a number, such as 250, not {code!r}")
+
+
+def check(code: int, reply: Reply, who: str = "") -> Reply:
+    """``reply``, if it has this code; ``who`` heard it.  Raises Unexpected."""
+    __tracebackhide__ = True
     if reply.code != code:
-        raise Unexpected(f"expected {code}, came at {format_ns(reply.at_ns)}: {reply.text}")
+        raise Unexpected(f"{who}expected {code}, came at {format_ns(reply.at_ns)}: {reply.text}")
     return reply
 
 
@@ -117,6 +146,8 @@ class _Wire:
 
     def expect(self, code: int) -> Reply:
         """See ``Expect``."""
+        __tracebackhide__ = True
+        check_code(code)
         deadline_ns = self._deadline_ns(self._timeout_s)
         while not self._unread:
             if self._end:
@@ -130,10 +161,11 @@ class _Wire:
 
     def send(self, line: str | bytes, pause: float = 0) -> None:
         """See ``Send``."""
-        deadline_ns = self._deadline_ns(pause)
+        __tracebackhide__ = True
+        octets = memoryview(wire_octets(line))
+        deadline_ns = self._now_ns() + wait_ns(pause)
         while not self._end and self._wait(deadline_ns):
             pass
-        octets = memoryview(wire_octets(line))
         deadline_ns = self._deadline_ns(self._timeout_s)
         while octets and not self._end:
             try:

@@ -11,16 +11,16 @@ in ``advance``.  Several senders are several objects, and all of them hear what 
 
 from __future__ import annotations
 
+import ipaddress
 from collections import deque
 from collections.abc import Mapping
 from types import TracebackType
 
 from mailsrv.clock import FakeClock
-from mailsrv.units import seconds_to_ns
 from replay.duration import format_ns
 from replay.harness import Harness
 from replay.replies import Reply, ReplyReader
-from replay.sender import Script, Unexpected, check, wire_octets
+from replay.sender import Script, Unexpected, check, check_code, wait_ns, wire_octets
 from replay.world import Message, World, settings_from
 
 CLIENT = "192.0.2.1"
@@ -34,8 +34,11 @@ class Sender:
     nanoseconds of virtual time.
     """
 
-    def __init__(self, harness: Harness, client: str = CLIENT) -> None:
+    def __init__(self, harness: Harness, client: str = CLIENT, name: str = "") -> None:
+        __tracebackhide__ = True
+        _check_address(client)
         self._harness = harness
+        self._name = f"sender {name or client}"
         self._began_ns = harness.now_ns
         self._reader = ReplyReader()
         self._unread: deque[Reply] = deque()
@@ -59,11 +62,12 @@ class Sender:
         Raises Unexpected for another code, and as soon as no reply can come any more.
         """
         __tracebackhide__ = True
+        check_code(code)
         while not self._unread:
             if self._end:
                 raise Unexpected(f"{self} expected {code}, but {self._how_it_ended()}")
             self._wait(f"a reply {code}")
-        return check(code, self._unread.popleft())
+        return check(code, self._unread.popleft(), f"{self._name} ")
 
     def send(self, line: str | bytes, pause: float = 0) -> None:
         """Let ``pause`` seconds go by, then write ``line``: text with a CRLF behind it, octets
@@ -71,8 +75,10 @@ class Sender:
 
         A server that has ended the connection is no error here: the next ``expect`` tells.
         """
+        __tracebackhide__ = True
+        octets = wire_octets(line)
         self._pause(pause)
-        self._harness.send(self._link, wire_octets(line))
+        self._harness.send(self._link, octets)
 
     def play(self, script: Script) -> None:
         """Play the steps of ``script`` one after another."""
@@ -114,18 +120,21 @@ class Sender:
 
     def half_close(self, pause: float = 0) -> None:
         """Shut down writing and go on listening."""
+        __tracebackhide__ = True
         self._pause(pause)
         self._link.half_close()
         self._settle()
 
     def close(self, pause: float = 0) -> None:
         """Close both directions."""
+        __tracebackhide__ = True
         self._pause(pause)
         self.let_go()
         self._harness.settle()
 
     def reset(self, pause: float = 0) -> None:
         """Abort with a TCP reset."""
+        __tracebackhide__ = True
         self._pause(pause)
         self._link.reset()
         self._settle()
@@ -147,7 +156,8 @@ class Sender:
     # -- time, and what arrives -------------------------------------------------------------------
 
     def _pause(self, seconds: float) -> None:
-        self._harness.run_until(self._harness.now_ns + seconds_to_ns(seconds))
+        __tracebackhide__ = True
+        self._harness.run_until(self._harness.now_ns + wait_ns(seconds))
 
     def _settle(self) -> None:
         self._harness.touch(self._link)
@@ -176,7 +186,16 @@ class Sender:
         return f"the server {did} the connection at {format_ns(self._end_at_ns)}"
 
     def __str__(self) -> str:
-        return f"sender {self.client} at {format_ns(self.elapsed_ns)}"
+        return f"{self._name} at {format_ns(self.elapsed_ns)}"
+
+
+def _check_address(client: object) -> None:
+    __tracebackhide__ = True
+    try:
+        ipaddress.ip_address(client if isinstance(client, str) else "")
+    except ValueError:
+        message = f"a sender comes from an IPv4 or IPv6 address, such as {CLIENT}, not {client!r}"
+        raise ValueError(message) from None
 
 
 class VirtualServer:
@@ -208,12 +227,16 @@ class VirtualServer:
 
     def sender(self, client: str = CLIENT) -> Sender:
         """Open a connection that the server sees coming from ``client``."""
-        self._senders.append(Sender(self.harness, client))
+        __tracebackhide__ = True
+        same = sum(sender.client == client for sender in self._senders)
+        name = f"{client} (number {same + 1})" if same else client
+        self._senders.append(Sender(self.harness, client, name))
         return self._senders[-1]
 
     def advance(self, seconds: float) -> None:
         """Let time pass: all that happens before its end, not the timers due at its end."""
-        self.harness.run_until(self.harness.now_ns + seconds_to_ns(seconds))
+        __tracebackhide__ = True
+        self.harness.run_until(self.harness.now_ns + wait_ns(seconds, "an advance"))
 
     @property
     def now_ns(self) -> int:

@@ -254,3 +254,16 @@ def test_what_a_peer_said_before_it_reset_is_heard_though_a_send_failed_meanwhil
         pytest.raises(Unexpected, match=r"expected 250, the server ended the connection at"),
     ):
         session(HOST, port, [talks_on])
+
+
+@pytest.mark.parametrize(
+    ("misuse", "sentence"),
+    [
+        (lambda expect, send: send("NOOP\r\n"), "leave it out, or pass bytes"),
+        (lambda expect, send: send("NOOP", pause=-1), "from 0 to 86400000, not -1"),
+        (lambda expect, send: expect("220"), "takes a reply code as a number"),
+    ],
+)
+def test_misuse_is_refused_at_once(misuse: Callable[[Expect, Send], object], sentence: str) -> None:
+    with peer(to_the_end) as port, pytest.raises((TypeError, ValueError), match=sentence):
+        session(HOST, port, [misuse])
