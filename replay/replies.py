@@ -9,6 +9,7 @@ REPLY_MAX_OCTETS = 64 * 1024
 """A reply that is longer is cut here: what does not end must still be shown."""
 
 _LAST_LINE = re.compile(rb"\d{3}(?:[ \r\n]|$)")
+_BEGIN = re.compile(rb"\d{3}")
 _FURTHER_LINE = re.compile(rb"\d{3}-")
 
 
@@ -62,4 +63,4 @@ class ReplyReader:
 
 def _is_reply(octets: bytes) -> bool:
     last = octets[octets.rfind(b"\n", 0, -1) + 1 :]
-    return _LAST_LINE.match(last) is not None
+    return _LAST_LINE.match(last) is not None and _BEGIN.match(octets) is not None

@@ -65,6 +65,11 @@ def test_another_text_under_the_same_code_is_a_difference_of_text() -> None:
     assert (difference.expected, difference.observed) == (r"250 Ok\r\n", r"250 Okay\r\n")
 
 
+def test_an_expectation_that_is_no_reply_is_met_by_none() -> None:
+    text = SCRIPT.replace("S[6]: 250 Ok", "S[6]: :250-mx\\r\\n\n          S: 250 Ok")
+    assert only(observed(*AS_WRITTEN), text).what == "reply 2: code 250 instead of 0"
+
+
 def test_a_bare_line_feed_in_a_reply_is_a_difference() -> None:
     assert only(observed(AS_WRITTEN[0], Reply(MS, b"250 Ok\n"))).what == "reply 2: text differs"
 

@@ -33,6 +33,11 @@ def test_codes_are_read_and_what_is_no_reply_has_code_0() -> None:
     assert [one.code for one in reader.feed(SAID, 0)] == [220, 250, 354, 0, 250, 421]
 
 
+def test_what_only_ends_like_a_reply_has_code_0() -> None:
+    """A transcript may expect anything; a server's octets are divided before that."""
+    assert Reply(0, b":250-mx\r\n250 HELP\r\n").code == 0
+
+
 def test_a_reply_has_the_instant_of_its_last_octet() -> None:
     reader = ReplyReader()
     assert reader.feed(b"250-a\r\n250 b\r", 5) == []
