@@ -10,7 +10,8 @@ transcript.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +20,14 @@ import pytest
 if TYPE_CHECKING:
     from mailsrv.clock import FakeClock
     from replay.runs import Result
-    from replay.script import Scenario
     from replay.virtual_sender import VirtualServer
 
 SUFFIX = ".smtp"
+FENCE = b"+++"
+FIRST_LINE_MAX_OCTETS = 1024
 ITEM_NAME = "transcript"
 LOG_LINES_SHOWN_MAX = 100
-
-
-class TranscriptFailed(AssertionError):
-    """A transcript did not run as it expects; the message has every difference."""
+_SERVERS: pytest.StashKey[list[VirtualServer]] = pytest.StashKey()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,66 +35,65 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    if file_path.suffix != SUFFIX:
+    if file_path.suffix != SUFFIX or not _is_transcript(file_path):
         return None
     collector: pytest.Collector = TranscriptFile.from_parent(parent, path=file_path)
     return collector
+
+
+def _is_transcript(path: Path) -> bool:
+    """Whether the first line is a transcript's: other programs have .smtp files too."""
+    try:
+        with path.open("rb") as file:
+            return file.readline(FIRST_LINE_MAX_OCTETS).rstrip() == FENCE
+    except OSError:
+        return False
 
 
 class TranscriptFile(pytest.File):
     """One file is one test: its connections make up one scenario."""
 
     def collect(self) -> Iterable[pytest.Item]:
-        yield TranscriptItem.from_parent(self, name=ITEM_NAME, scenario=self._scenario())
-
-    def _scenario(self) -> Scenario:
-        from replay import transcript
-        from replay.world import WorldError, settings_from, world_from
-
-        path = str(self.path)
-        try:
-            scenario = transcript.load(self.path)
-            settings_from(scenario.server)
-            world_from(scenario.world, lambda delay_ns, callback: None)
-        except transcript.TranscriptError as error:
-            complaint = str(error)
-        except WorldError as error:
-            complaint = f"{path}: {error}"
-        except OSError as error:
-            complaint = f"{path}: {error.strerror}"
-        else:
-            return scenario
-        raise self.CollectError(complaint.replace(path, _shown(self.path, self.config)))
+        yield TranscriptItem.from_parent(self, name=ITEM_NAME)
 
 
 class TranscriptItem(pytest.Item):
-    """Runs a transcript against the server."""
+    """Runs a transcript against the server; one that cannot be read fails, and stops no other."""
 
-    def __init__(self, *, scenario: Scenario, **known: Any) -> None:
+    def __init__(self, **known: Any) -> None:
         super().__init__(**known)
-        self._scenario = scenario
         self.add_marker("smtp_replay")
 
     def runtest(self) -> None:
-        from replay import runs
-
-        result = runs.run_scenario(self._scenario, self.path)
+        __tracebackhide__ = True
+        result = _run(self.path, self)
         self.user_properties += [
             ("virtual_ns", result.virtual_ns),
             ("trace_hash", result.trace_hash),
         ]
-        if not result.good:
-            log = "\n".join(result.log[-LOG_LINES_SHOWN_MAX:])
-            self.add_report_section("call", "server log", log)
-            raise TranscriptFailed(_complaint(result, _shown(self.path, self.config)))
-
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        if isinstance(excinfo.value, TranscriptFailed):
-            return str(excinfo.value)
-        return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int, str]:
-        return self.path, 0, self._scenario.story
+        return self.path, 0, f"{ITEM_NAME} {_shown(self.path, self.config)}"
+
+
+def _run(path: Path, item: pytest.Item) -> Result:
+    """Run the transcript at ``path`` for ``item``, which fails if it does not hold."""
+    __tracebackhide__ = True
+    from mailsrv.clock import SystemClock
+    from replay import runs
+
+    shown = _shown(path, item.config)
+    try:
+        result = runs.run_file(path, SystemClock())
+    except runs.InputError as error:
+        complaint = str(error).replace(str(path), shown)
+    else:
+        if result.good:
+            return result
+        if result.log:
+            item.add_report_section("call", "server log", _log_shown(result.log))
+        complaint = _complaint(result, shown)
+    pytest.fail(complaint, pytrace=False)
 
 
 def _shown(path: Path, config: pytest.Config) -> str:
@@ -104,31 +102,58 @@ def _shown(path: Path, config: pytest.Config) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
+def _log_shown(lines: Sequence[str]) -> str:
+    """The last lines of a server's log."""
+    return "\n".join(lines[-LOG_LINES_SHOWN_MAX:])
+
+
 def _complaint(result: Result, shown: str) -> str:
-    """Every difference, each under its file and line."""
-    lines = [f"{shown}: {result.story}"]
-    if result.complaint:
-        lines.append(f"{shown}: {result.complaint}")
+    """Every difference, each under its file and line, and at last what the transcript shows.
+
+    pytest's summary has room for the first line.
+    """
+    lines = [f"{shown}: {result.complaint}"] if result.complaint else []
     for one in result.differences:
+        place = f"{shown}:{one.line}" if one.line else shown
         name = f"connection {one.connection}, " if result.sessions > 1 else ""
-        lines.append(f"{shown}:{one.line}: {name}{one}" if one.line else f"{shown}: {name}{one}")
-    return "\n".join(lines)
+        lines.append(f"{place}: {name}{dataclasses.replace(one, line=0)}")
+    return "\n".join([*lines, f"{shown}: {result.story}"])
 
 
 # -- fixtures -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def mail_server() -> Iterator[Callable[..., VirtualServer]]:
+def mail_server(request: pytest.FixtureRequest) -> Iterator[Callable[..., VirtualServer]]:
     """Makes servers in virtual time: ``server = mail_server(idle_timeout_s=30)``.
 
     Takes settings by name and ``world=``; gives a ``replay.virtual_sender.VirtualServer``.  At
-    the end of the test each server is shut down, and anything left then is an error.
+    the end of the test each server is shut down, and anything left then is an error.  A test that
+    fails shows the servers' logs.
     """
     from replay.virtual_sender import VirtualServer
 
-    with contextlib.ExitStack() as servers:
-        yield lambda **settings: servers.enter_context(VirtualServer(**settings))
+    servers: list[VirtualServer] = request.node.stash.setdefault(_SERVERS, [])
+
+    def make(**settings: Any) -> VirtualServer:
+        __tracebackhide__ = True
+        servers.append(stack.enter_context(VirtualServer(**settings)))
+        return servers[-1]
+
+    with contextlib.ExitStack() as stack:
+        yield make
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
+    """Before the report of a failure is made, add the logs of the test's servers to it."""
+    if call.excinfo is None:
+        return
+    servers = item.stash.get(_SERVERS, [])
+    for number, server in enumerate(servers, 1):
+        which = f" {number}" if len(servers) > 1 else ""
+        item.add_report_section(call.when, f"server{which} log", _log_shown(server.log))
+    servers.clear()
 
 
 @pytest.fixture
@@ -143,21 +168,12 @@ def fake_clock() -> FakeClock:
 def smtp_replay(request: pytest.FixtureRequest) -> Callable[[str | Path], Result]:
     """Runs a transcript: ``smtp_replay("stall.smtp")``, with the path seen from the test's file.
 
-    Gives its ``replay.runs.Result``; raises TranscriptFailed, with every difference, when it
+    Gives its ``replay.runs.Result``; the test fails, with every difference, when the transcript
     does not run as it expects.
     """
-    from mailsrv.clock import SystemClock
-    from replay import runs
 
     def run(path: str | Path) -> Result:
         __tracebackhide__ = True
-        whole = request.path.parent / path
-        try:
-            result = runs.run_file(whole, SystemClock())
-        except runs.InputError as error:
-            pytest.fail(str(error), pytrace=False)
-        if not result.good:
-            raise TranscriptFailed(_complaint(result, _shown(whole, request.config)))
-        return result
+        return _run(request.path.parent / path, request.node)
 
     return run

@@ -25,6 +25,12 @@ idle_timeout_s = 60
 """.lstrip()
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal on which pytest's summary need not be cut."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 def test_loading_the_plugin_imports_nothing_but_pytest_and_the_standard_library() -> None:
     program = (
         "import sys, pytest\n"
@@ -80,14 +86,15 @@ def test_another_timeout_fails_with_the_line_the_reply_and_both_times(
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "* A sender falls asleep and is told so. *",
-            "sleepy.smtp: A sender falls asleep and is told so.",
-            "sleepy.smtp:9: reply 2: 15s too early*",
+            "_* transcript sleepy.smtp _*",
+            "sleepy.smtp:9: reply 2: 15s too early",
             "  expected @60s *421*",
             "  observed @45s *421*",
-            "sleepy.smtp:10: the server's end: 15s too early*",
+            "sleepy.smtp:10: the server's end: 15s too early",
+            "sleepy.smtp: A sender falls asleep and is told so.",
             "*Captured server log call*",
             "*event=timeout*",
+            "FAILED sleepy.smtp::transcript - Failed: sleepy.smtp:9: reply 2: 15s too early",
         ]
     )
     result.stdout.no_fnmatch_line("*Traceback*")
@@ -97,27 +104,36 @@ def test_another_timeout_fails_with_the_line_the_reply_and_both_times(
 @pytest.mark.parametrize(
     ("before", "after", "complaint"),
     [
-        ("@60s  S? 421", "@60s  S? soon", "*sleepy.smtp:9:*"),
-        ("idle_timeout_s", "idle_timeuot_s", "*sleepy.smtp*idle_timeuot_s*idle_timeout_s*"),
-        ("story =", "[world.dns]\n'a' = 1\n[x]\nstory =", "*sleepy.smtp*"),
+        ("@60s  S? 421", "@60s  S? soon", "sleepy.smtp:9:*"),
+        ("idle_timeout_s", "idle_timeuot_s", "sleepy.smtp*idle_timeuot_s*idle_timeout_s*"),
+        ("story =", "[world.dns]\n'a' = 1\n[x]\nstory =", "sleepy.smtp*"),
+        ("Nothing more", "Nothing\udcff more", "sleepy.smtp:8:10: a transcript is *"),
     ],
 )
-def test_a_broken_transcript_is_a_collection_error_in_one_sentence(
+def test_a_broken_transcript_fails_in_one_sentence_and_stops_no_other_test(
     pytester: pytest.Pytester, before: str, after: str, complaint: str
 ) -> None:
-    (pytester.path / "sleepy.smtp").write_text(SLEEPY.replace(before, after))
+    broken = SLEEPY.replace(before, after).encode("utf-8", "surrogateescape")
+    (pytester.path / "sleepy.smtp").write_bytes(broken)
+    pytester.makepyfile("def test_other(): pass")
     result = pytester.runpytest("-v")
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*ERROR collecting sleepy.smtp*", complaint, "*short test*"])
+    result.assert_outcomes(passed=1, failed=1)
+    shown = ["_* transcript sleepy.smtp _*", complaint, "*short test*", f"*Failed: {complaint}"]
+    result.stdout.fnmatch_lines(shown)
     result.stdout.no_fnmatch_line("*Traceback*")
-    result.stdout.no_fnmatch_line("*.py:*")
+    result.stdout.no_fnmatch_line("*.py:[0-9]*")
+    result.stdout.no_fnmatch_line("*During handling*")
 
 
-def test_octets_that_are_no_text_are_a_collection_error_too(pytester: pytest.Pytester) -> None:
-    (pytester.path / "sleepy.smtp").write_bytes(b"+++\n\xff\n")
+@pytest.mark.parametrize(
+    "octets", [b"", b"HELO relay\n", b"[relay]\n+++\n", b"\xff\x00", b"+++x\n", b" +++\n"]
+)
+def test_somebody_elses_smtp_file_is_none_of_ours(pytester: pytest.Pytester, octets: bytes) -> None:
+    (pytester.path / "relay.smtp").write_bytes(octets)
+    pytester.makepyfile("def test_other(): pass")
     result = pytester.runpytest()
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["sleepy.smtp:2:1: *"])
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*relay.smtp*")
 
 
 def test_virtual_duration_and_trace_hash_reach_the_junit_report_and_are_the_same_again(
@@ -188,9 +204,78 @@ def test_a_failing_expectation_shows_the_tests_own_line(pytester: pytest.Pyteste
     result = pytester.runpytest()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        [">       sender.expect(250)", "E *Unexpected: expected 250, came at 2s: 500 5.5.2 *"]
+        [
+            ">       sender.expect(250)",
+            "E *Unexpected: sender 192.0.2.1 expected 250, came at 2s: 500 5.5.2 *",
+        ]
     )
+    result.stdout.no_fnmatch_line("*/sender.py:*")
     result.stdout.no_fnmatch_line("*virtual_sender.py:*")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("server.sender('nonsense')", "*ValueError: a sender comes from an IPv4 or IPv6 *"),
+        ("sender.send('x', pause=-5)", "*ValueError: a pause is a number of seconds *"),
+        ("sender.send('x', pause=float('nan'))", "*ValueError: a pause is a number of seconds *"),
+        ("sender.close(pause=-5)", "*ValueError: a pause is a number of seconds *"),
+        ("server.advance(-10)", "*ValueError: an advance is a number of seconds *"),
+        ("sender.expect('250')", "*TypeError: expect takes a reply code as a number, *"),
+        ("sender.send('NOOP\\r\\n')", "*ValueError: send('NOOP\\r\\n'): text gets its CRLF *"),
+    ],
+)
+def test_misuse_of_the_fixtures_fails_at_the_tests_own_line_in_one_sentence(
+    pytester: pytest.Pytester, line: str, sentence: str
+) -> None:
+    pytester.makepyfile(
+        f"""
+        def test_it(mail_server):
+            server = mail_server()
+            sender = server.sender()
+            {line}
+        """
+    )
+    result = pytester.runpytest()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f">       {line.replace('[', '[[]')}", f"E {sentence}"])
+    result.stdout.no_fnmatch_line("*sender.py:*")
+    result.stdout.no_fnmatch_line("*pytest_plugin.py:*")
+    result.stdout.no_fnmatch_line("*During handling*")
+
+
+def test_a_failing_test_shows_its_servers_logs_and_a_passing_one_does_not(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        def test_good(mail_server):
+            mail_server().sender("192.0.2.9").send("BOGUS good")
+
+        def test_one(mail_server):
+            mail_server().sender("192.0.2.1").send("BOGUS one")
+            assert False
+
+        def test_two(mail_server):
+            mail_server().sender("192.0.2.2").send("BOGUS two")
+            mail_server().sender("192.0.2.3").send("BOGUS three")
+            assert False
+        """
+    )
+    result = pytester.runpytest("-rA")
+    result.assert_outcomes(passed=1, failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "-* Captured server log call -*",
+            "*event=refused connection=1 client=192.0.2.1 *",
+            "-* Captured server 1 log call -*",
+            "*event=refused connection=1 client=192.0.2.2 *",
+            "-* Captured server 2 log call -*",
+            "*event=refused connection=1 client=192.0.2.3 *",
+        ],
+        consecutive=False,
+    )
+    result.stdout.no_fnmatch_line("*client=192.0.2.9 *")
 
 
 def test_an_unknown_setting_is_named(pytester: pytest.Pytester) -> None:
@@ -220,8 +305,12 @@ def test_a_transcript_can_be_run_from_a_test(pytester: pytest.Pytester) -> None:
     result.assert_outcomes(passed=1, failed=2, deselected=2)
     result.stdout.fnmatch_lines(
         [
-            "E *TranscriptFailed: data/bad.smtp: A sender falls asleep and is told so.",
-            "E *data/bad.smtp:9: reply 2: code 421 instead of 220*",
-            "*absent.smtp: No such file or directory*",
+            "data/bad.smtp:9: reply 2: code 421 instead of 220",
+            "data/bad.smtp: A sender falls asleep and is told so.",
+            "*Captured server log call*",
+            "data/absent.smtp: No such file or directory",
+            "FAILED *::test_bad - Failed: data/bad.smtp:9: reply 2: *",
+            "FAILED *::test_absent - Failed: data/absent.smtp: No such file or directory",
         ]
     )
+    result.stdout.no_fnmatch_line("*During handling*")
