@@ -14,7 +14,6 @@ from mailsrv.clock import SystemClock
 from replay import runs
 
 CAPTURES = Path(__file__).resolve().parents[1] / "captures"
-SESSIONS_A_SECOND_MIN = 1_000
 
 
 def test_virtual_sessions_a_second(benchmark: BenchmarkFixture) -> None:
@@ -32,4 +31,3 @@ def test_virtual_sessions_a_second(benchmark: BenchmarkFixture) -> None:
     benchmark.extra_info["sessions_a_second"] = round(rate)
     benchmark.extra_info["virtual_s"] = sum(result.virtual_ns for result in results) // 10**9
     print(f"\n{sessions} sessions of {len(paths)} captures: {rate:,.0f} virtual sessions/s")
-    assert rate >= SESSIONS_A_SECOND_MIN

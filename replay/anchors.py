@@ -9,6 +9,7 @@ that does not is the sender's *own clock*.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from enum import Enum
@@ -22,6 +23,15 @@ from replay.script import After, AfterReply, Anchor
 SETTLING_SHIFT_NS = 20_000_000
 """How much later a reply must come in the second recording for it to settle anything: well over
 what a busy machine adds by itself."""
+
+
+COMMANDS_COMPARED_MAX = 100
+OCTETS_COMPARED_MAX = 64 * 1024
+"""Of each of two recordings, to tell whether they are of the same sender."""
+
+_LINE_SHOWN_MAX = 100
+_COMMAND = re.compile(rb"([A-Za-z]+)[\t\x20-\x7e\x80-\xff]*\r?")
+_CONTENT_FOLLOWS = (b"DATA", b"BDAT", b"AUTH", b"STARTTLS")
 
 
 class Evidence(Enum):
@@ -155,3 +165,40 @@ def _waits(conversation: Conversation, number: int, reply: int) -> tuple[int, in
     before_ns = conversation.acts[number - 1].ts_ns if number else conversation.opened_ns
     act_ns = conversation.acts[number].ts_ns
     return act_ns - before_ns, conversation.replies[reply - 1].ts_ns - before_ns
+
+
+def why_another_sender(conversation: Conversation, again: Conversation) -> str:
+    """Why ``again`` cannot be the sender of ``conversation`` recorded a second time; empty if it
+    may be.
+
+    The same sender begins in the same way, says the same first line and then gives the same
+    commands up to the first content, unless one of the recordings ends before.  What stands
+    behind later commands varies (dates, ids, which of several messages goes first).
+    """
+    kinds = [one.acts[0].kind == "send" if one.acts else False for one in (conversation, again)]
+    if kinds[0] != kinds[1]:
+        return "one sends something and the other nothing"
+    (line, verbs), (other_line, other_verbs) = _first_words(conversation), _first_words(again)
+    if line != other_line:
+        return f"the first line is {other_line!r} instead of {line!r}"
+    for number, (verb, other) in enumerate(zip(verbs, other_verbs, strict=False), 1):
+        if verb != other:
+            return f"command {number} is {other} instead of {verb}"
+    return ""
+
+
+def _first_words(conversation: Conversation) -> tuple[str, list[str]]:
+    """The first line that a sender says, if it is a command, and its verbs up to content."""
+    octets = b""
+    for act in conversation.acts:
+        octets += act.octets[: OCTETS_COMPARED_MAX - len(octets)]
+    lines = octets.split(b"\n", COMMANDS_COMPARED_MAX)[:COMMANDS_COMPARED_MAX]
+    commands: list[re.Match[bytes]] = []
+    for line in lines:
+        if (command := _COMMAND.fullmatch(line)) is None:
+            break
+        commands.append(command)
+        if command[1].upper() in _CONTENT_FOLLOWS:
+            break
+    first = commands[0][0].decode("latin-1").rstrip("\r")[:_LINE_SHOWN_MAX] if commands else ""
+    return first, [command[1].decode("ascii").upper() for command in commands]

@@ -88,6 +88,8 @@ class _Comparison:
         return self._differences
 
     def _reply(self, number: int, expected: Expectation | None, reply: Reply | None) -> None:
+        if expected is not None and reply is not None and self._holds(expected, reply):
+            return
         name = f"reply {number}"
         observed = None if reply is None else _show(reply.octets)
         at_ns = None if reply is None else reply.at_ns
@@ -101,9 +103,13 @@ class _Comparison:
         faults = [_other_words(expected.outcome, reply)]
         if self._is_late(expected.at_ns, reply.at_ns):
             faults.append(self._lateness(expected.at_ns, reply.at_ns))
-        if any(faults):
-            what = f"{name}: {', '.join(filter(None, faults))}"
-            self._tell(what, wanted, observed, expected=expected, observed_at_ns=at_ns)
+        what = f"{name}: {', '.join(filter(None, faults))}"
+        self._tell(what, wanted, observed, expected=expected, observed_at_ns=at_ns)
+
+    def _holds(self, expected: Expectation, reply: Reply) -> bool:
+        return not (
+            _other_words(expected.outcome, reply) or self._is_late(expected.at_ns, reply.at_ns)
+        )
 
     def _end(self, expected: Expectation | None, free: bool) -> None:
         observed = self._observed

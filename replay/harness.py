@@ -251,24 +251,28 @@ class Harness:
         if not self._unsettled:
             return
         guard_ns = 0
-        loop = self.server.loop
         while True:
-            progress = False
-            for link in self._in_order():
+            progress, links = False, self._in_order()
+            for link in links:
                 if link.unsent and link.connection is not None and link.connection.reading:
                     sent = link.client_sent
                     link.send(link.unsent)
                     progress |= link.client_sent > sent
                 progress |= link.take_in()
-            if any(link.server_has_work for link in self._unsettled):
-                loop.dispatch(None)
-                progress |= self._poll.found > 0
-            if progress:
+            for link in links:
+                if link.server_has_work:
+                    self.server.loop.dispatch(None)
+                    break
+            else:
+                self._poll.found = 0
+            if self._poll.found:
                 continue
             unbalanced = [link for link in self._in_order() if not link.balanced]
             if not unbalanced:
                 self._unsettled = {link for link in self._unsettled if _needs_care(link)}
                 return
+            if progress:
+                continue
             now_ns = SystemClock.monotonic_ns()
             guard_ns = guard_ns or now_ns + GUARD_NS
             if now_ns > guard_ns:
@@ -276,9 +280,10 @@ class Harness:
             self._poll.wait_really()
 
     def _in_order(self) -> list[Link]:
-        if len(self._unsettled) < 2:
-            return list(self._unsettled)
-        return sorted(self._unsettled, key=_number)
+        links = list(self._unsettled)
+        if len(links) > 1:
+            links.sort(key=_number)
+        return links
 
     # -- the server's side: its peers' names, its tap, its log ------------------------------------
 

@@ -5,20 +5,26 @@
 
 The steps of a connection stand in the order in which its sender experienced them: a reply comes
 before the first act whose sender had seen it.
+
+Of another server the reply codes are expected.  Of mailsrv it is the octets, except where they
+carry a queue id; its instants only if asked for, since a live server took its time over each
+reply and one in virtual time takes none.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from replay import script
-from replay.anchors import Anchored, Evidence, anchor_acts, settle
+from replay.anchors import Anchored, Evidence, anchor_acts, settle, why_another_sender
 from replay.conversation import Act, Capture, Conversation, read_capture
 from replay.duration import DURATION_NS_MAX, format_ns
 from replay.notation import CONNECTIONS_MAX
 from replay.oddity import CaptureError, Oddity
 from replay.script import (
+    HOSTNAME_DEFAULT,
     After,
     AfterReply,
     Anchor,
@@ -29,11 +35,19 @@ from replay.script import (
     Step,
 )
 
+_NS_PER_DAY = 24 * 3600 * 1_000_000_000
+
 PROMPT_CLOSE_NS = 1_000_000_000
 """Who closes this soon after the server has ended the connection merely follows suit."""
 
 MAX_ODDITIES_REMARKED = 20
 """Oddities of a connection that its transcript tells one by one."""
+
+_QUEUE_ID = re.compile(rb"250 2\.0\.0 Ok: (?:queued as|discarded)\b")
+"""What mailsrv says to a final dot: the id is another one each time, and so is the delivery."""
+
+_LABEL = rb"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_GREETING = re.compile(rb"220 (%b(?:\.%b){0,9}) ESMTP mailsrv\r\n" % (_LABEL, _LABEL))
 
 MAX_REASONS = 5
 """How many reasons an error tells why a capture holds no SMTP."""
@@ -75,19 +89,12 @@ def import_capture(
 
     ``session`` picks one SMTP conversation, counted from 1.  ``delayed`` is a second capture of
     the same senders, made with every reply held back.  ``recorded_times`` keeps absolute times
-    instead of anchors.  Raises CaptureError if a file cannot be used, or holds no such session.
+    instead of anchors, and expects those of mailsrv.  Raises CaptureError if a file cannot be
+    used, holds no such session, or is no second capture of the same senders.
     """
     capture = read_capture(path)
     conversations = _chosen(capture, session)
-    seconds: list[Conversation] = []
-    if delayed is not None:
-        second = read_capture(delayed)
-        seconds = _chosen(second, session if len(second.conversations) > 1 else None)
-        if len(seconds) != len(conversations):
-            raise CaptureError(
-                f"{second.name}: has {len(seconds)} SMTP conversations where {capture.name} has "
-                f"{len(conversations)}, so it cannot be the same senders again"
-            )
+    seconds = _second_take(capture, conversations, delayed, session) if delayed else []
     start_ns = min(conversation.opened_ns for conversation in conversations)
     connections = []
     for number, conversation in enumerate(conversations, 1):
@@ -99,11 +106,14 @@ def import_capture(
                 one._replace(anchor=At(min(one.act.ts_ns - start_ns, DURATION_NS_MAX)))
                 for one in anchored
             ]
-        connections.append(_Writer(str(number), conversation, anchored, start_ns).write())
+        writer = _Writer(str(number), conversation, anchored, start_ns, exact_times=recorded_times)
+        connections.append(writer.write())
+    scripts = tuple(connection.script for connection in connections)
     scenario = Scenario(
-        _story(conversations),
-        tuple(connection.script for connection in connections),
+        _story(conversations, scripts),
+        scripts,
         _source(capture, conversations, session),
+        _settings(conversations),
     )
     imported = Imported(scenario, connections, capture.oddities)
     for connection in connections:
@@ -122,7 +132,14 @@ def _chosen(capture: Capture, session: int | None) -> list[Conversation]:
         if len(found) > CONNECTIONS_MAX:
             raise CaptureError(
                 f"{capture.name}: {len(found)} SMTP conversations are in it; a scenario holds "
-                f"{CONNECTIONS_MAX}, so pick one"
+                f"{CONNECTIONS_MAX}, so pick one with --session"
+            )
+        opened_ns = [one.opened_ns for one in found]
+        if (apart_ns := max(opened_ns) - min(opened_ns)) >= DURATION_NS_MAX:
+            raise CaptureError(
+                f"{capture.name}: its {len(found)} SMTP conversations lie "
+                f"{apart_ns // _NS_PER_DAY} days apart; a scenario lasts "
+                f"{DURATION_NS_MAX // _NS_PER_DAY} days at most, so pick one with --session"
             )
         return found
     if not 1 <= session <= len(found):
@@ -132,12 +149,41 @@ def _chosen(capture: Capture, session: int | None) -> list[Conversation]:
     return [found[session - 1]]
 
 
-def _story(conversations: list[Conversation]) -> str:
+def _second_take(
+    capture: Capture, conversations: list[Conversation], delayed: str | Path, session: int | None
+) -> list[Conversation]:
+    """The same senders in their second capture.  Raises CaptureError."""
+    second = read_capture(delayed)
+    seconds = _chosen(second, session if len(second.conversations) > 1 else None)
+    if len(seconds) != len(conversations):
+        raise CaptureError(
+            f"{second.name}: has {len(seconds)} SMTP conversations where {capture.name} has "
+            f"{len(conversations)}, so it cannot be the same senders again"
+        )
+    for number, (one, again) in enumerate(zip(conversations, seconds, strict=True), 1):
+        if why := why_another_sender(one, again):
+            raise CaptureError(
+                f"{second.name}: cannot be the senders of {capture.name} again: in conversation "
+                f"{number} {why}"
+            )
+    return seconds
+
+
+def _settings(conversations: list[Conversation]) -> dict[str, object]:
+    """What the server under test needs to give the replies of a recorded mailsrv: its name."""
+    greetings = [_GREETING.fullmatch(one.replies[0].octets) for one in conversations if one.replies]
+    names = {greeting[1].decode("ascii") for greeting in greetings if greeting}
+    return {"hostname": name for name in names - {HOSTNAME_DEFAULT} if len(names) == 1}
+
+
+def _story(conversations: list[Conversation], scripts: tuple[script.Connection, ...]) -> str:
     """A first line to be made better by who knows what the capture shows."""
     senders = sorted({one.client.host() for one in conversations})
     who = senders[0] if len(senders) == 1 else f"{senders[0]} and {len(senders) - 1} more"
-    connections = f"{len(conversations)} connections" if len(conversations) > 1 else "a connection"
-    return f"Imported, to be told: {connections} of {who}."
+    count = len(conversations)
+    connections = f"{count} connections" if count > 1 else "one connection"
+    nothing = "" if any(any(one.expectations()) for one in scripts) else "; nothing is expected"
+    return f"Not yet described: {connections} from {who}{nothing}."
 
 
 def _source(capture: Capture, conversations: list[Conversation], session: int | None) -> str:
@@ -153,12 +199,19 @@ class _Writer:
     """Writes one connection's steps."""
 
     def __init__(
-        self, name: str, conversation: Conversation, anchored: list[Anchored], start_ns: int
+        self,
+        name: str,
+        conversation: Conversation,
+        anchored: list[Anchored],
+        start_ns: int,
+        *,
+        exact_times: bool,
     ) -> None:
         self._name = name
         self._conversation = conversation
         self._anchored = anchored
         self._start_ns = start_ns
+        self._exact_times = exact_times and conversation.is_mailsrv
         self._steps: list[Step] = []
         self._evidence: dict[int, Anchored] = {}
         self._replies = conversation.replies
@@ -254,7 +307,8 @@ class _Writer:
         """Expect the replies up to number ``upto`` that are not expected yet."""
         for reply in self._replies[self._told : upto]:
             outcome: script.Outcome = script.ReplyCode(reply.code, reply.octets)
-            if self._conversation.is_mailsrv:
+            varies = _QUEUE_ID.match(reply.octets) and not self._exact_times
+            if self._conversation.is_mailsrv and not varies:
                 outcome = script.ExactReply(reply.octets)
             self._expect(outcome, reply.ts_ns, reply.packet)
         self._told = max(self._told, min(upto, len(self._replies)))
@@ -269,7 +323,7 @@ class _Writer:
         self._expect(outcome, end.ts_ns, end.packet)
 
     def _expect(self, outcome: script.Outcome, ts_ns: int, packet: int) -> None:
-        at_ns = ts_ns - self._start_ns if self._conversation.is_mailsrv else None
+        at_ns = ts_ns - self._start_ns if self._exact_times else None
         if at_ns is not None and at_ns > DURATION_NS_MAX:
             at_ns = None
         self._steps.append(Expectation(outcome, at_ns, packet=packet))

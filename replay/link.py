@@ -110,7 +110,7 @@ class Link:
 
     def take_in(self) -> bool:
         """Read what has arrived at the sender; True if there was something."""
-        if self.client_gone or not self.reading:
+        if self.client_gone or not self.reading or self._is_calm():
             return False
         took = False
         while self.client_received < self.server_sent or self._end_is_due():
@@ -154,9 +154,20 @@ class Link:
     @property
     def balanced(self) -> bool:
         """True when nothing is on its way."""
+        if self._is_calm():
+            return True
         if self.unsent and self.connection is not None and self.connection.reading:
             return False
         return self._upward_balanced() and self._downward_balanced()
+
+    def _is_calm(self) -> bool:
+        """The plain case: nobody has ended anything, and all octets have arrived."""
+        return (
+            self.server_received == self.client_sent
+            and self.client_received == self.server_sent
+            and self.connection is not None
+            and not (self.unsent or self.client_fin or self.server_fin or self.server_gone)
+        )
 
     def _upward_balanced(self) -> bool:
         """From the sender to the server."""

@@ -35,7 +35,6 @@ _SHORT_OCTETS = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"\\": b"\\"}
 # How many characters to try in one piece: with all of them escaped, the last still fits.
 _WRAP_CHARACTERS = (WIDTH_CHARACTERS_MAX, 90, 60, WIDTH_CHARACTERS_MAX // 4)
 
-
 _CRLF_TEXT = rb"\r\n"
 
 
@@ -54,7 +53,7 @@ def to_text(octets: bytes) -> str:
 
 def to_octets(text: str) -> bytes:
     """The octets that ``text`` stands for.  Raises OctetsError."""
-    unseen = INVISIBLE.search(text)
+    unseen = None if text.isascii() and text.isprintable() else INVISIBLE.search(text)
     if unseen is not None:
         spelling = to_text(unseen[0].encode("utf-8", "surrogatepass"))
         raise OctetsError(

@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+HOSTNAME_DEFAULT = "mx.example.test"
+"""What a server under test calls itself, unless its scenario says otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class At:

@@ -140,7 +140,8 @@ class _Reader:
         for index in range(fence + 1, len(self._lines)):
             self._at = index
             line = self._lines[index]
-            if line.strip(" \t") and not line.lstrip(" \t").startswith("#"):
+            said = line.lstrip(" \t")
+            if said and said[0] != "#":
                 self._line(line)
         self._finish_step()
         self._check()
@@ -162,6 +163,8 @@ class _Reader:
 
     def _name(self, match: re.Match[str]) -> str:
         name = match["name"]
+        if name is None and self._named is False:  # nearly every line of nearly every file
+            return notation.CONNECTION_NAME_DEFAULT
         if self._named is None:
             self._named = name is not None
         if self._named != (name is not None):

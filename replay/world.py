@@ -30,13 +30,12 @@ from mailsrv.seams import DnsAnswer, DnsStatus, Sink
 from mailsrv.settings import Settings
 from mailsrv.units import NS_PER_S, seconds_to_ns
 from replay.duration import DURATION_NS_MAX
+from replay.script import HOSTNAME_DEFAULT
 
 CallLater = Callable[[int, Callable[[], None]], object]
 """Takes a delay in nanoseconds and what to call then."""
 
 SILENCE = "silence"
-HOSTNAME_DEFAULT = "mx.example.test"
-"""What a server under test calls itself, unless its scenario says otherwise."""
 
 ENTRIES_MAX = 100_000
 """Entries in one table."""
