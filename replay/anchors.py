@@ -31,7 +31,7 @@ OCTETS_COMPARED_MAX = 64 * 1024
 
 _LINE_SHOWN_MAX = 100
 _COMMAND = re.compile(rb"([A-Za-z]+)[\t\x20-\x7e\x80-\xff]*\r?")
-_CONTENT_FOLLOWS = (b"DATA", b"BDAT", b"AUTH", b"STARTTLS")
+_VARIES_BEHIND = (b"MAIL", b"DATA", b"BDAT", b"AUTH", b"STARTTLS")
 
 
 class Evidence(Enum):
@@ -172,8 +172,8 @@ def why_another_sender(conversation: Conversation, again: Conversation) -> str:
     may be.
 
     The same sender begins in the same way, says the same first line and then gives the same
-    commands up to the first content, unless one of the recordings ends before.  What stands
-    behind later commands varies (dates, ids, which of several messages goes first).
+    commands up to the first transaction, unless one of the recordings ends before.  What comes
+    then varies: dates, ids, and which of several messages goes first.
     """
     kinds = [one.acts[0].kind == "send" if one.acts else False for one in (conversation, again)]
     if kinds[0] != kinds[1]:
@@ -188,7 +188,7 @@ def why_another_sender(conversation: Conversation, again: Conversation) -> str:
 
 
 def _first_words(conversation: Conversation) -> tuple[str, list[str]]:
-    """The first line that a sender says, if it is a command, and its verbs up to content."""
+    """The first line that a sender says, if it is a command, and its verbs up to MAIL."""
     octets = b""
     for act in conversation.acts:
         octets += act.octets[: OCTETS_COMPARED_MAX - len(octets)]
@@ -198,7 +198,7 @@ def _first_words(conversation: Conversation) -> tuple[str, list[str]]:
         if (command := _COMMAND.fullmatch(line)) is None:
             break
         commands.append(command)
-        if command[1].upper() in _CONTENT_FOLLOWS:
+        if command[1].upper() in _VARIES_BEHIND:
             break
     first = commands[0][0].decode("latin-1").rstrip("\r")[:_LINE_SHOWN_MAX] if commands else ""
     return first, [command[1].decode("ascii").upper() for command in commands]

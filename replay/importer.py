@@ -173,7 +173,9 @@ def _settings(conversations: list[Conversation]) -> dict[str, object]:
     """What the server under test needs to give the replies of a recorded mailsrv: its name."""
     greetings = [_GREETING.fullmatch(one.replies[0].octets) for one in conversations if one.replies]
     names = {greeting[1].decode("ascii") for greeting in greetings if greeting}
-    return {"hostname": name for name in names - {HOSTNAME_DEFAULT} if len(names) == 1}
+    if len(names) != 1 or names == {HOSTNAME_DEFAULT}:
+        return {}
+    return {"hostname": names.pop()}
 
 
 def _story(conversations: list[Conversation], scripts: tuple[script.Connection, ...]) -> str:
@@ -182,8 +184,9 @@ def _story(conversations: list[Conversation], scripts: tuple[script.Connection, 
     who = senders[0] if len(senders) == 1 else f"{senders[0]} and {len(senders) - 1} more"
     count = len(conversations)
     connections = f"{count} connections" if count > 1 else "one connection"
-    nothing = "" if any(any(one.expectations()) for one in scripts) else "; nothing is expected"
-    return f"Not yet described: {connections} from {who}{nothing}."
+    expected = any(True for one in scripts for _ in one.expectations())
+    alone = "" if expected else ", without anything from the server: nothing is expected"
+    return f"Not yet described: {connections} from {who}{alone}."
 
 
 def _source(capture: Capture, conversations: list[Conversation], session: int | None) -> str:

@@ -10,6 +10,9 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
+IN_FULL = "-vv"
+"""Makes pytest's summary say all of its lines, however narrow the terminal."""
+
 SLEEPY = r"""
 +++
 story = "A sender falls asleep and is told so."
@@ -23,12 +26,6 @@ idle_timeout_s = 60
 @60s  S eof
 +0    until-closed
 """.lstrip()
-
-
-@pytest.fixture(autouse=True)
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal on which pytest's summary need not be cut."""
-    monkeypatch.setenv("COLUMNS", "200")
 
 
 def test_loading_the_plugin_imports_nothing_but_pytest_and_the_standard_library() -> None:
@@ -82,7 +79,7 @@ def test_another_timeout_fails_with_the_line_the_reply_and_both_times(
 ) -> None:
     text = SLEEPY.replace("idle_timeout_s = 60", "idle_timeout_s = 45")
     (pytester.path / "sleepy.smtp").write_text(text)
-    result = pytester.runpytest()
+    result = pytester.runpytest(IN_FULL)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
@@ -116,7 +113,7 @@ def test_a_broken_transcript_fails_in_one_sentence_and_stops_no_other_test(
     broken = SLEEPY.replace(before, after).encode("utf-8", "surrogateescape")
     (pytester.path / "sleepy.smtp").write_bytes(broken)
     pytester.makepyfile("def test_other(): pass")
-    result = pytester.runpytest("-v")
+    result = pytester.runpytest(IN_FULL)
     result.assert_outcomes(passed=1, failed=1)
     shown = ["_* transcript sleepy.smtp _*", complaint, "*short test*", f"*Failed: {complaint}"]
     result.stdout.fnmatch_lines(shown)
@@ -301,7 +298,7 @@ def test_a_transcript_can_be_run_from_a_test(pytester: pytest.Pytester) -> None:
             smtp_replay("data/absent.smtp")
         """
     )
-    result = pytester.runpytest("--deselect", "data", "-k", "test_")
+    result = pytester.runpytest(IN_FULL, "--deselect", "data", "-k", "test_")
     result.assert_outcomes(passed=1, failed=2, deselected=2)
     result.stdout.fnmatch_lines(
         [
