@@ -17,6 +17,7 @@ import errno
 import os
 import re
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Protocol
@@ -36,6 +37,12 @@ FILE_MODE = 0o600
 
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
 _UNSAFE_IN_FILE_NAME = re.compile(r"[^A-Za-z0-9.-]")
+
+
+ABANDONED_AFTER_S = 36 * 3600
+"""What lies in ``tmp/`` for longer was left by a delivery that died: the Maildir convention."""
+SWEPT_MAX = 100_000
+"""Names in ``tmp/`` that are looked at when the server starts."""
 
 
 class Files(Protocol):
@@ -112,6 +119,7 @@ class MaildirCourier:
         self.tmp = self._directory / "tmp"
         self.new = self._directory / "new"
         self._make_directories()
+        self._sweep()
 
     def begin(self, envelope: Envelope) -> MaildirSink:
         realtime_ns = self._clock.realtime_ns()
@@ -127,6 +135,14 @@ class MaildirCourier:
         self.files.sync_directory(self._directory)
         if is_new:
             self.files.sync_directory(self._directory.parent)
+
+    def _sweep(self) -> None:
+        """Take away what a killed server left in ``tmp/``, once nobody can be writing it."""
+        oldest_ns = self._clock.realtime_ns() - ABANDONED_AFTER_S * NS_PER_S
+        with contextlib.suppress(OSError), os.scandir(self.tmp) as entries:
+            for entry in islice(entries, SWEPT_MAX):
+                if entry.is_file(follow_symlinks=False) and entry.stat().st_mtime_ns < oldest_ns:
+                    self.files.remove(Path(entry.path))
 
     def _unique_name(self, envelope_id: str, realtime_ns: int) -> str:
         """A name that no other delivery uses, in the shape that Maildir readers expect."""

@@ -118,6 +118,17 @@ def test_names_hold_no_character_that_means_something_to_a_file_system(tmp_path:
     assert not set(path.name) & set("/:\0")
 
 
+def test_what_a_dead_delivery_left_is_taken_away_after_36_hours(tmp_path: Path) -> None:
+    courier_in(tmp_path)
+    now_s = 1_700_000_000
+    for name, age_s in (("old", 36 * 3600 + 2), ("young", 36 * 3600 - 2)):
+        left = tmp_path / "tmp" / name
+        left.touch()
+        os.utime(left, (now_s - age_s, now_s - age_s))
+    courier_in(tmp_path)
+    assert [path.name for path in left_over(tmp_path)] == ["young"]
+
+
 def test_an_aborted_message_leaves_nothing(tmp_path: Path) -> None:
     courier = courier_in(tmp_path)
     for octets in (10, 3 * HELD_OCTETS_MAX):
