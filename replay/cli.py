@@ -53,7 +53,7 @@ as the evidence.
 
 What the sender did is kept octet by octet, each act hung on the reply it
 waited for. What is expected is what the recorded server answered: by reply
-code, or exactly where it was mailsrv.
+code, or to the octet where it was mailsrv, queue ids aside; at any time.
 
   replay import stall.pcap -o captures/mta/stall
       writes captures/mta/stall.smtp and captures/mta/stall.pcap
@@ -238,7 +238,8 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
         "--anchor",
         choices=("reply", "recorded"),
         default="reply",
-        help="hang departures on the replies they waited for (default), or on the recorded times",
+        help="hang departures on the replies they waited for (default), or on the recorded times, "
+        "at which mailsrv must then answer too",
     )
     parser.add_argument("--force", action="store_true", help="replace files that are there")
     parser.set_defaults(command=_import)
