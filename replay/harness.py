@@ -258,15 +258,13 @@ class Harness:
                     sent = link.client_sent
                     link.send(link.unsent)
                     progress |= link.client_sent > sent
-                progress |= link.take_in()
             for link in links:
                 if link.server_has_work:
                     self.server.loop.dispatch(None)
+                    progress |= self._poll.found > 0
                     break
-            else:
-                self._poll.found = 0
-            if self._poll.found:
-                continue
+            for link in self._in_order():
+                progress |= link.take_in()
             unbalanced = [link for link in self._in_order() if not link.balanced]
             if not unbalanced:
                 self._unsettled = {link for link in self._unsettled if _needs_care(link)}

@@ -166,6 +166,7 @@ class Link:
             self.server_received == self.client_sent
             and self.client_received == self.server_sent
             and self.connection is not None
+            and not self.connection.pending_octets
             and not (self.unsent or self.client_fin or self.server_fin or self.server_gone)
         )
 

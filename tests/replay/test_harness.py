@@ -237,6 +237,26 @@ def test_a_sender_that_does_not_read_is_not_read_from_and_is_dropped_in_the_end(
             sender.expect_close()
 
 
+def test_a_sender_that_reads_again_gets_all_that_was_held_back_at_the_same_instant() -> None:
+    heard: list[bytes] = []
+    with harness(junk_commands=10**9) as run:
+        link = run.connect("192.0.2.66", heard.append, lambda how: None)
+        run.settle()
+        assert link.connection is not None
+        link.reading = False
+        asked = 0
+        while not link.connection.pending_octets:
+            run.send(link, 5000 * b"HELP\r\n")
+            asked += 5000
+            assert asked < 10**6
+        link.reading = True
+        run.touch(link)
+        run.settle()
+        assert link.connection.pending_octets == 0
+        assert b"".join(heard).count(b"214 2.0.0 ") == asked
+        assert run.now_ns == 0
+
+
 # -- whole transcripts ----------------------------------------------------------------------------
 
 TWO_SENDERS = r"""
