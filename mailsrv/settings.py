@@ -20,7 +20,7 @@ class Settings:
     hostname: str = "localhost"
     """The name in the greeting, in 421 replies and in the Received field."""
 
-    # Timers: DESIGN "timers of a connection"; the formulas are in docs/timers.md.
+    # Timers; the formulas are in docs/timers.md.
     greet_wait_s: float = 0
     """Silence before the greeting; who talks during it is refused.  0 greets at once."""
     idle_timeout_s: float = 300

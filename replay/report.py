@@ -62,7 +62,7 @@ def show(results: Sequence[Result], console: Console) -> None:
 
 
 def as_json(results: Sequence[Result]) -> str:
-    """DESIGN section 8: durations of the real world stand under keys that begin with real_."""
+    """For machines; durations of the real world stand under keys that begin with real_."""
     return json.dumps({"scenarios": [_scenario(one) for one in results]}, indent=2)
 
 
