@@ -82,7 +82,7 @@ _PATH = re.compile(
 _NULL = re.compile(r"\x20*+<>(?:\x20++|\Z)")
 
 # RCPT TO: ( "<Postmaster@" Domain ">" / "<Postmaster>" / Forward-path ), in any case (4.1.1.3)
-_POSTMASTER = re.compile(r"\x20*+(<)?+(postmaster)(?(1)>)(?:\x20++|\Z)", re.IGNORECASE)
+_POSTMASTER = re.compile(r"\x20*+(<)?+(postmaster)(?(1)>)(?:\x20++|\Z)", re.IGNORECASE | re.ASCII)
 
 # What nearly every path looks like, "<" Dot-string "@" Domain ">" in ASCII, for speed.
 _COMMON = re.compile(

@@ -156,6 +156,7 @@ def test_postmaster_without_a_domain_is_a_forward_path_only() -> None:
     assert parse_forward_path("<PostMaster> X=1") == (Path("PostMaster", ""), "X=1")
     assert parse_forward_path("postmaster") == (Path("postmaster", ""), "")
     assert parse_forward_path("<postmasters>") is None
+    assert parse_forward_path("<po\u017ftmaster>") is None  # a long s is no s of ASCII
     assert parse_forward_path("<postmaster") is None
     assert parse_reverse_path("<postmaster>") is None
 
