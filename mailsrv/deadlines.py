@@ -125,8 +125,7 @@ class Deadlines:
 
     def next(self) -> tuple[int, Limit]:
         """The earliest deadline, and its limit."""
-        limit = self.phase
-        due_ns = self.since_ns + self._patience.ns[limit]
+        due_ns, limit = self.phase_due_ns, self.phase
         if limit is _CONTENT_IDLE:
             rate_due_ns = (
                 self._content_since_ns

@@ -1,7 +1,8 @@
 """The loop: wait, hand out what is ready, expire timers, end the pass.
 
-One pass reads the clock once after the wait (``now_ns``).  Handlers that are ready together run
-by their number, not in the kernel's order, so that a run can be repeated exactly.
+A pass reads the clock once after the wait (``now_ns``), and again where timers are due.  Handlers
+that are ready together run by their number, not in the kernel's order, so that a run can be
+repeated exactly.
 """
 
 from __future__ import annotations
@@ -61,11 +62,7 @@ class Loop:
                 key.data.ready(events)
             except Exception as fault:
                 self._on_fault(key.data, fault)
-        for hook in self._end_of_pass:
-            try:
-                hook()
-            except Exception as fault:
-                self._on_fault(None, fault)
+        self._end_pass()
 
     def expire(self) -> None:
         """Run the timers that are due."""
