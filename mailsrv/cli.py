@@ -179,7 +179,7 @@ def _courier_of(loaded: Config, clock: Clock, journal: Journal) -> tuple[Courier
 def _resolver_of(loaded: Config, journal: Journal) -> StubResolver | None:
     """The resolver, if a check needs one: dnspython takes 7 MB, which a first try can spare."""
     servers = config.parse_resolvers(loaded.resolvers)
-    if not loaded.settings.sender_domain_check:
+    if loaded.settings.sender_domain_check == "off":
         return None
     from mailsrv.resolver import StubResolver
 

@@ -12,11 +12,11 @@ import ipaddress
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mailsrv.address import is_domain
 from mailsrv.resolvconf import NAMESERVERS_MAX
-from mailsrv.settings import Settings
+from mailsrv.settings import DnsList, Settings
 
 FILE_MAX_OCTETS = 1024 * 1024
 LISTEN_DEFAULT = ("127.0.0.1:2525",)
@@ -27,14 +27,18 @@ SECONDS_MAX = 10**9
 NUMBER_MAX = 10**12
 """A terabyte."""
 
-_POSITIVE = frozenset(
-    field.name
-    for field in dataclasses.fields(Settings)
-    if field.name
-    not in ("greet_wait_s", "error_pause_s", "connections", "grace_s", "reputation_threshold")
-)
+_ZERO_ALLOWED = """
+greet_wait_s error_pause_s connections grace_s reputation_threshold connections_per_network
+client_connections_per_min client_messages_per_min client_recipients_per_min
+network_connections_per_min network_messages_per_min network_recipients_per_min
+stress_percent sender_domain_score helo_score reverse_name_score
+"""
+_POSITIVE = {field.name for field in dataclasses.fields(Settings)} - {*_ZERO_ALLOWED.split()}
 """Numbers for which 0 makes no sense."""
+SCORE_MAX = 1000
+DNS_LISTS_MAX = 32
 _TYPES = get_type_hints(Settings)
+_LISTED = ipaddress.IPv4Network("127.0.0.0/8")  # RFC 5782 section 2.1
 
 
 class ConfigError(Exception):
@@ -125,7 +129,52 @@ def _checked(value: object, key: str, wanted: object, place: str) -> object:
         return value
     if wanted is int or wanted is float:
         return _checked_number(value, key, wanted is int, place)
-    return _checked_networks(value, place)
+    if get_origin(wanted) is Literal:
+        return _checked_choice(value, get_args(wanted), place)
+    if key == "dns_lists":
+        return _checked_lists(value, place)
+    if key.endswith("networks"):
+        return _checked_networks(value, place)
+    return _checked_texts(value, place)
+
+
+def _checked_choice(value: object, choices: tuple[str, ...], place: str) -> str:
+    if isinstance(value, bool) and "reject" in choices:
+        return "reject" if value else "off"
+    if not isinstance(value, str) or value not in choices:
+        raise ConfigError(f"{place}: takes one of {', '.join(map(repr, choices))}")
+    return value
+
+
+def _checked_texts(value: object, place: str) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        raise ConfigError(f'{place}: takes a list of texts such as "example.org"')
+    return tuple(value)
+
+
+def _checked_lists(value: object, place: str) -> tuple[DnsList, ...]:
+    """A table: zone = score, or zone = a table of answers, each an address or a network."""
+    if not isinstance(value, Mapping) or len(value) > DNS_LISTS_MAX:
+        raise ConfigError(f"{place}: takes a table of at most {DNS_LISTS_MAX} lists")
+    lists = []
+    for zone, scores in value.items():
+        if not zone.isascii() or not is_domain(zone):
+            raise ConfigError(f"{place}: {zone!r} is no domain name")
+        answers = scores if isinstance(scores, Mapping) else {"127.0.0.0/8": scores}
+        for network, score in answers.items():
+            if isinstance(score, bool) or not isinstance(score, int) or abs(score) > SCORE_MAX:
+                raise ConfigError(
+                    f"{place}.{zone}: takes a score from -{SCORE_MAX} to {SCORE_MAX}, or a table "
+                    'of them such as { "127.0.0.2" = 5 }'
+                )
+            try:
+                inside = ipaddress.IPv4Network(network).subnet_of(_LISTED)
+            except (ValueError, TypeError):
+                inside = False
+            if not inside:
+                raise ConfigError(f"{place}.{zone}: {network!r} is no network in {_LISTED}")
+            lists.append(DnsList(zone.lower(), network, score))
+    return tuple(lists)
 
 
 def _checked_number(value: object, key: str, whole: bool, place: str) -> int | float:

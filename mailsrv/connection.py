@@ -237,7 +237,7 @@ class Connection:
             session.question is not None
             or session.closing
             or session.congested
-            or session.refusals is not None
+            or session.events is not None
         ):
             self._settle()
         elif self._flush():
@@ -267,9 +267,9 @@ class Connection:
         while True:
             while session.question is not None and session.question is not self._asked:
                 self._ask(session.question)
-            if session.refusals is not None:
-                self._premises.journal.refusals(self.number, self.client, session.refusals)
-                session.refusals = None
+            if session.events is not None:
+                self._premises.journal.record(self.number, self.client, session.events)
+                session.events = None
             if session.output and not self._pending:
                 self._flush()
             if self._life is not _TALKING:
@@ -353,9 +353,6 @@ class Connection:
         session = self.session
         if session.question is not question:
             return  # nobody waits for this answer any more
-        envelope = session.envelope
-        if question.stage is _MESSAGE and envelope is not None and verdict and verdict.positive:
-            self._premises.journal.message(self.number, self.client, envelope, verdict)
         session.answer(verdict)
         if not self._asking:
             self._settle()

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mailsrv.policy import Deliberation, Lookup, Verdict, Wanted
-from mailsrv.seams import DnsAnswer, Reputation, Resolver
+from mailsrv.seams import DnsAnswer, Rating, Reputation, Resolver
 
-Answer = DnsAnswer | int
+Answer = DnsAnswer | Rating
 
 
 class Panel:

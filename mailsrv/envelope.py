@@ -12,7 +12,9 @@ class Envelope:
     """Who sends what to whom, as the SMTP conversation said it.
 
     ``client`` is the peer's address as text ("192.0.2.1", "2001:db8::1"); ``helo`` the name it
-    gave; ``protocol`` the keyword for the Received field's "with" clause (RFC 3848, RFC 6531).
+    gave; ``protocol`` the keyword for the Received field's "with" clause (RFC 3848, RFC 6531);
+    ``began_ns`` the loop's instant of MAIL; ``tls`` the protocol version and cipher suite, ""
+    in the clear; ``refused`` counts recipients.
     """
 
     client: str
@@ -24,3 +26,6 @@ class Envelope:
     size_declared_octets: int | None = None
     body: str = "7BIT"
     smtputf8: bool = False
+    tls: str = ""
+    began_ns: int = 0
+    refused: int = 0

@@ -13,9 +13,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 from mailsrv.clock import Clock
-from mailsrv.envelope import Envelope
-from mailsrv.question import Refusal
-from mailsrv.reply import Reply
+from mailsrv.question import Ended, Event, Refusal
 from mailsrv.units import NS_PER_MS, NS_PER_S
 
 VALUE_MAX_CHARACTERS = 512
@@ -54,27 +52,33 @@ class Journal:
         # In UTC, to the millisecond (RFC 3339).
         self._lines.append(f"time={self._second}.{ns // NS_PER_MS:03d}Z {words}")
 
-    def message(self, number: int, client: str, envelope: Envelope, taken: Reply) -> None:
-        """A message became ours on connection ``number``."""
+    def record(self, number: int, client: str, events: Iterable[Event]) -> None:
+        """These things happened on connection ``number``."""
+        for one in events:
+            if isinstance(one, Ended):
+                self._ended(number, client, one)
+            elif isinstance(one, Refusal):
+                self.note(
+                    "refused",
+                    connection=number,
+                    client=client,
+                    id=one.id,
+                    sender=None if one.sender is None else f"<{one.sender}>",
+                    to=None if one.recipient is None else f"<{one.recipient}>",
+                    reply=one.reply,
+                )
+            else:
+                self.note(one.event, connection=number, client=client, detail=one.detail)
+
+    def _ended(self, number: int, client: str, ended: Ended) -> None:
+        envelope = ended.envelope
         to = ",".join([f"<{path}>" for path in envelope.forward_paths])
         self.line(
             f"event=message connection={number} client={shown(client)} id={envelope.id}"
             f" sender={shown(f'<{envelope.reverse_path}>')}"
-            f" recipients={len(envelope.forward_paths)} to={shown(to)} reply={shown(taken)}"
+            f" recipients={len(envelope.forward_paths)} to={shown(to)}"
+            f" reply={shown(ended.verdict or 'none')}"
         )
-
-    def refusals(self, number: int, client: str, refusals: Iterable[Refusal]) -> None:
-        """These negative replies were said on connection ``number``."""
-        for one in refusals:
-            self.note(
-                "refused",
-                connection=number,
-                client=client,
-                id=one.id,
-                sender=None if one.sender is None else f"<{one.sender}>",
-                to=None if one.recipient is None else f"<{one.recipient}>",
-                reply=one.reply,
-            )
 
     def flush(self) -> None:
         """Hand over what was collected."""

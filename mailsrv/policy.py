@@ -15,7 +15,7 @@ from mailsrv import reply
 from mailsrv.greylist import Greylist, Outcome
 from mailsrv.question import Question, Stage
 from mailsrv.reply import Reply
-from mailsrv.seams import DnsAnswer, DnsStatus
+from mailsrv.seams import DnsAnswer, DnsStatus, Rating
 from mailsrv.settings import Settings
 
 
@@ -29,7 +29,7 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Wanted: the reputation of the client.  Answered with an int."""
+    """Wanted: the reputation of the client.  Answered with a ``Rating``."""
 
     client: str
     helo: str
@@ -38,7 +38,7 @@ class Score:
 
 Wanted = Lookup | Score
 Verdict = Reply | None
-Deliberation = Generator[Wanted, DnsAnswer | int, Verdict]
+Deliberation = Generator[Wanted, DnsAnswer | Rating, Verdict]
 Check = Callable[[Question], Deliberation]
 
 
@@ -49,7 +49,7 @@ class Policy:
         self._checks: dict[Stage, list[Check]] = {}
         if settings.reputation_threshold:
             self._add(Stage.SENDER, _reputation(settings.reputation_threshold))
-        if settings.sender_domain_check:
+        if settings.sender_domain_check != "off":
             self._add(Stage.SENDER, sender_domain)
         if greylist is not None:
             self._add(Stage.RECIPIENT, _greylist(greylist))
@@ -96,9 +96,9 @@ def sender_domain(question: Question) -> Deliberation:
 
 def _reputation(threshold: int) -> Check:
     def reputation(question: Question) -> Deliberation:
-        score = yield Score(question.client, question.helo, str(question.reverse_path))
-        assert isinstance(score, int)
-        return reply.BAD_REPUTATION if score >= threshold else None
+        rating = yield Score(question.client, question.helo, str(question.reverse_path))
+        assert isinstance(rating, Rating)
+        return reply.BAD_REPUTATION if rating.score >= threshold else None
 
     return reputation
 

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from mailsrv.address import Path
+from mailsrv.envelope import Envelope
 from mailsrv.reply import Reply
 
 
@@ -40,3 +41,26 @@ class Refusal(NamedTuple):
     sender: Path | None
     recipient: Path | None
     reply: Reply
+
+
+class Ended(NamedTuple):
+    """A mail transaction has ended.
+
+    ``verdict`` is the reply that decided: to the final dot; or the refusal of MAIL, or of the
+    last recipient where none was accepted.  None: the client gave it up.
+    """
+
+    envelope: Envelope
+    verdict: Reply | None
+    size_octets: int
+
+
+class Remark(NamedTuple):
+    """Something rude that was let pass, or not: "unsolicited pipelining", after "EHLO"."""
+
+    event: str
+    detail: str
+
+
+Event = Refusal | Ended | Remark
+"""What a session has to say to the log."""

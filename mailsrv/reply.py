@@ -20,12 +20,14 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 class Reply:
     """A reply: its code, its enhanced status code ("" where RFC 2034 allows none), its lines.
 
-    ``wire`` is what goes to the socket.
+    ``wire`` is what goes to the socket.  ``check`` names, for the log, the check or the limit
+    that speaks here.
     """
 
     code: int
     enhanced: str
     lines: tuple[str, ...]
+    check: str = field(default="", compare=False)
     wire: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -46,9 +48,9 @@ class Reply:
         return self.wire.decode("ascii").rstrip("\r\n")
 
 
-def reply(code: int, enhanced: str, *lines: str) -> Reply:
+def reply(code: int, enhanced: str, *lines: str, check: str = "") -> Reply:
     """Make a reply; each line is reduced to printable ASCII and cut to ``TEXT_OCTETS_MAX``."""
-    return Reply(code, enhanced, tuple(printable(line) for line in lines))
+    return Reply(code, enhanced, tuple(printable(line) for line in lines), check)
 
 
 def printable(text: str) -> str:

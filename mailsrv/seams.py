@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from mailsrv.envelope import Envelope
 from mailsrv.reply import Reply
@@ -39,10 +39,19 @@ class Resolver(Protocol):
         """Ask for the ``rtype`` ("MX", "A", ...) records of ``name`` and call ``answer`` once."""
 
 
-class Reputation(Protocol):
-    """Scores clients; higher is worse, 0 is unknown."""
+class Rating(NamedTuple):
+    """A client's score, higher is worse, 0 is unknown; and what it comes from, for people."""
 
-    def ask(self, client: str, helo: str, reverse_path: str, answer: Callable[[int], None]) -> None:
+    score: int
+    reasons: tuple[str, ...] = ()
+
+
+class Reputation(Protocol):
+    """Scores clients."""
+
+    def ask(
+        self, client: str, helo: str, reverse_path: str, answer: Callable[[Rating], None]
+    ) -> None:
         """Call ``answer`` once with the client's score."""
 
 

@@ -20,7 +20,7 @@ from mailsrv.command import TLS_HANDSHAKE
 from mailsrv.content import ContentReader
 from mailsrv.envelope import Envelope
 from mailsrv.house import House
-from mailsrv.question import Question, Refusal, Stage
+from mailsrv.question import Ended, Event, Question, Refusal, Stage
 from mailsrv.reply import Reply
 from mailsrv.seams import Sink
 from mailsrv.state import State
@@ -41,8 +41,8 @@ class Session:
 
     ``state``, ``question``, ``output``, ``closing``: see the module.  ``envelope`` and ``sink``
     belong to the transaction in progress, None outside of one.  ``errors`` counts permanent
-    negative replies since the last accepted message.  ``refusals`` are the negative
-    replies nobody has logged yet, None for none.  ``lines`` counts the commands read.
+    negative replies since the last accepted message.  ``events`` are what nobody has logged
+    yet, None for nothing.  ``lines`` counts the commands read.
     """
 
     __slots__ = (
@@ -65,11 +65,11 @@ class Session:
         "congested",
         "envelope",
         "errors",
+        "events",
         "lines",
         "mid_command",
         "output",
         "question",
-        "refusals",
         "sink",
         "state",
     )
@@ -81,7 +81,7 @@ class Session:
         self.question: Question | None = None
         self.output: list[bytes] = []
         self.closing = False
-        self.refusals: list[Refusal] | None = None
+        self.events: list[Event] | None = None
         self.congested = False
         self.envelope: Envelope | None = None
         self.sink: Sink | None = None
@@ -266,7 +266,10 @@ class Session:
         envelope = self.envelope
         identifier = envelope.id if envelope else None
         sender = envelope.reverse_path if envelope else None
-        self.refusals = [*(self.refusals or ()), Refusal(identifier, sender, recipient, said)]
+        self._tell(Refusal(identifier, sender, recipient, said))
+
+    def _tell(self, event: Event) -> None:
+        self.events = [*(self.events or ()), event]
 
     def _turn_away(self, last: Reply) -> None:
         """End a session that broke a limit, or speaks another protocol."""
@@ -447,6 +450,8 @@ class Session:
         if said.positive:
             self.errors = self._junk = 0
             self.sink = None  # the message is the courier's now
+            if self.envelope is not None:
+                self._tell(Ended(self.envelope, said, 0))
             self._say(said, joinable=True)
         else:
             self._fault(said, joinable=True)

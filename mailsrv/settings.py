@@ -8,6 +8,21 @@ minimums a receiver should grant.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Mode = Literal["off", "score", "reject"]
+"""What a failed check does: nothing, because it is not made; add to the score; refuse."""
+Watch = Literal["off", "record", "reject"]
+"""What becomes of a rudeness: nobody looks; a line in the log; a refusal."""
+
+
+class DnsList(NamedTuple):
+    """One DNS block list or allow list (RFC 5782): an answer of ``zone`` that lies in
+    ``answers``, a network within 127.0.0.0/8, adds ``score``, which is negative for good."""
+
+    zone: str
+    answers: str
+    score: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +38,12 @@ class Settings:
     # Timers; the formulas are in docs/timers.md.
     greet_wait_s: float = 0
     """Silence before the greeting; who talks during it is refused.  0 greets at once."""
+    greet_teaser: bool = False
+    """Say the first line of a greeting of two before the greet wait, to tempt who cannot wait."""
+    proxy_timeout_s: float = 5
+    """From accepting a proxy's connection to the end of its PROXY header."""
+    handshake_timeout_s: float = 30
+    """A TLS handshake, from its begin to its end."""
     idle_timeout_s: float = 300
     """From the last reply to the first octet of a command (RFC 5321 section 4.5.3.2.7)."""
     command_timeout_s: float = 300
@@ -61,11 +82,57 @@ class Settings:
     """Connections in all; 0 takes what the descriptor limit allows."""
     connections_per_client: int = 50
     trusted_networks: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
-    """Clients in these networks are exempt from limits for one client."""
+    """Clients in these networks are exempt from limits for one client or its network."""
+    connections_per_network: int = 0
+    """Connections of one client network (/24, /64); 0: as many as there are."""
+    client_connections_per_min: int = 0
+    client_messages_per_min: int = 0
+    client_recipients_per_min: int = 0
+    """Rates of one client address; 0: no limit.  Retries of what was deferred are not charged."""
+    network_connections_per_min: int = 0
+    network_messages_per_min: int = 0
+    network_recipients_per_min: int = 0
+    stress_percent: int = 80
+    """From this share of ``connections`` on, patience is short; 0: never."""
+    stress_timeout_s: float = 10
+    """Under stress, the longest that any timeout for the client is."""
+    stress_errors: int = 1
+    """Under stress, errors at which a session ends."""
+
+    # Who may tell us another client's address, and what we make of rude timing.
+    proxy_networks: tuple[str, ...] = ()
+    """Connections from here begin with a PROXY protocol header (HAProxy, v1 or v2)."""
+    early_talkers: Watch = "record"
+    """Octets that came before the greeting was sent; with a greet wait they are refused anyway."""
+    unsolicited_pipelining: Watch = "record"
+    """Commands sent behind one that must be waited for (RFC 2920 section 3.1)."""
+
+    # Recipients.
+    domains: tuple[str, ...] = ()
+    """The domains whose mail is taken; none: every domain's."""
+    recipient_delimiter: Literal["", "+", "-"] = "+"
+    """What separates a subaddress in the local-part (RFC 5233); "" for nothing."""
 
     # Checks, all off until configured: a first try from a laptop must simply work.
-    sender_domain_check: bool = False
+    sender_domain_check: Mode = "off"
+    sender_domain_score: int = 5
+    helo_check: Mode = "off"
+    helo_score: int = 5
+    reverse_name_check: Mode = "off"
+    reverse_name_score: int = 5
+    dns_lists: tuple[DnsList, ...] = ()
+    reputation_threshold: int = 0
+    """Refuse a client whose score reaches this; 0 does not ask for a reputation."""
     greylist: bool = False
     greylist_delay_s: float = 300
-    reputation_threshold: int = 0
-    """Refuse a client whose reputation score reaches this; 0 does not ask."""
+    greylist_retry_within_s: float = 2 * 24 * 3600
+    """A triplet that is first retried later than this is new again."""
+    greylist_kept_s: float = 35 * 24 * 3600
+    """How long what has passed is remembered after it was last seen."""
+    greylist_client_passes: int = 5
+    """Passed triplets after which the client itself passes."""
+    greylist_allow_networks: tuple[str, ...] = ()
+    greylist_allow_names: tuple[str, ...] = ()
+    """Domains; a client whose confirmed reverse name lies in one is not greylisted."""
+    greylist_allow_recipients: tuple[str, ...] = ()
+    """Addresses and domains whose mail is not greylisted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mailsrv.seams import DnsAnswer, DnsStatus
+from mailsrv.seams import DnsAnswer, DnsStatus, Rating
 
 
 class NoResolver:
@@ -17,5 +17,7 @@ class NoResolver:
 class NoReputation:
     """Has nothing against anybody."""
 
-    def ask(self, client: str, helo: str, reverse_path: str, answer: Callable[[int], None]) -> None:
-        answer(0)
+    def ask(
+        self, client: str, helo: str, reverse_path: str, answer: Callable[[Rating], None]
+    ) -> None:
+        answer(Rating(0))

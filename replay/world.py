@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from mailsrv import config
 from mailsrv.envelope import Envelope
 from mailsrv.reply import TEXT_OCTETS_MAX, Reply, queued, reply
-from mailsrv.seams import DnsAnswer, DnsStatus, Sink
+from mailsrv.seams import DnsAnswer, DnsStatus, Rating, Sink
 from mailsrv.settings import Settings
 from mailsrv.units import NS_PER_S, seconds_to_ns
 from replay.duration import DURATION_NS_MAX
@@ -172,12 +172,14 @@ class FakeReputation:
             raise WorldError(key, f'a score is a whole number or "{SILENCE}"')
         self._scores[address] = Score(score, _delay_ns(key, table))
 
-    def ask(self, client: str, helo: str, reverse_path: str, answer: Callable[[int], None]) -> None:
+    def ask(
+        self, client: str, helo: str, reverse_path: str, answer: Callable[[Rating], None]
+    ) -> None:
         self.questions.append((client, helo, reverse_path))
         entry = self._scores.get(_canonical_address(client) or "", Score(0))
         score = entry.score
         if score is not None:
-            _answer(self._call_later, entry.delay_ns, lambda: answer(score))
+            _answer(self._call_later, entry.delay_ns, lambda: answer(Rating(score)))
 
 
 def _canonical_address(client: str) -> str | None:

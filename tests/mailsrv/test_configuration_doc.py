@@ -7,11 +7,11 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from mailsrv import dnscache, resolver
 from mailsrv.config import Config
-from mailsrv.settings import Settings
+from mailsrv.settings import DnsList, Settings
 from mailsrv.units import NS_PER_S
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text("utf-8")
@@ -34,6 +34,8 @@ def existing() -> Iterator[Row]:
         for field in dataclasses.fields(cls):
             if field.name != "settings":
                 default = field.default
+                if field.name == "dns_lists":
+                    default = {}
                 if isinstance(default, tuple):
                     default = list(default)
                 yield field.name, kind_of(field.name, hints[field.name]), default
@@ -44,6 +46,10 @@ def kind_of(name: str, hint: object) -> str:
         return "list of networks" if name.endswith("networks") else "list of texts"
     if hint is str:
         return "name" if name == "hostname" else "text"
+    if get_origin(hint) is Literal:
+        return " or ".join(f'"{one}"' for one in get_args(hint))
+    if hint == tuple[DnsList, ...]:
+        return "table"
     kinds: dict[object, str] = {bool: "true or false", int: "whole number", float: "seconds"}
     return kinds[hint]
 
