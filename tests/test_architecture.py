@@ -36,7 +36,7 @@ REPLAY_LAYERS = {
         "flow half recognise reassembly conversation anchors importer filing summary"
     ),
     "a run and what it showed": "world link wire observed harness compare update",
-    "drivers": "virtual runs sender virtual_sender load_plan load_tally load_session load",
+    "drivers": "virtual runs cuts sender virtual_sender load_plan load_tally load_session load",
     "shown to people": "report load_report show",
     "surfaces": "pytest_plugin cli __main__",
 }
