@@ -21,8 +21,11 @@ MAILSRV_LAYERS = {
         " policy deliberation greylist limits trace deadlines dnscache dnsmessage"
     ),
     "machinery": "clock timers poll loop",
-    "shells": "connection listener maildir discard journal resolvconf dnsexchange resolver",
-    "wiring": "config server cli __main__",
+    "shells": (
+        "connection listener maildir discard journal resolvconf dnsexchange resolver"
+        " tls channel"
+    ),
+    "wiring": "values places config server cli __main__",
 }
 """Lowest first; a module imports from its own layer or a lower one."""
 

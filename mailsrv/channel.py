@@ -1,0 +1,228 @@
+"""TLS over a non-blocking socket, behind the few methods of a socket that a connection uses.
+
+Theory of operation.  One ``recv`` is one raw ``recv``: what came is decrypted until the engine
+wants more, so that no octet which was read already hides from the poll (as it would in an
+``SSLSocket``), and no plaintext waits here.  ``send`` encrypts everything at once and keeps what
+the kernel does not take.  Until the handshake is complete nothing can be sent, and after a failed
+one neither: there is no way back to plaintext.  Raw octets are what ``received`` and ``sent`` are
+told of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import ssl
+from collections.abc import Callable
+from typing import NoReturn
+
+RECORD_OCTETS = 16 * 1024
+"""The most plaintext in one record (RFC 8446 section 5.1)."""
+UNSENT_MAX_OCTETS = 256 * 1024
+"""Ciphertext that the kernel has not taken.  A connection stops talking and reading long before;
+the bound is for peers that make the TLS engine itself talk, with key updates for example."""
+
+
+class TlsFault(OSError):
+    """The handshake, or the stream, cannot go on; ``strerror`` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.EPROTO, reason)
+
+
+class TlsChannel:
+    """See the module.
+
+    ``rest`` was received before the handshake began; the first ``recv`` takes it instead of
+    reading, and needs no readiness of the socket.  ``secured`` is called from inside ``recv`` as
+    soon as the handshake is complete, with version and cipher as text.  ``handshaking`` is True
+    until then.  ``raw`` is the socket.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_failed",
+        "_incoming",
+        "_outgoing",
+        "_received",
+        "_rest",
+        "_secured",
+        "_sent",
+        "_shut",
+        "_tls",
+        "_unsent",
+        "ended",
+        "handshaking",
+        "raw",
+    )
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        rest: bytes,
+        *,
+        server_side: bool = True,
+        received: Callable[[bytes], None],
+        sent: Callable[[bytes], None],
+        secured: Callable[[str], None],
+    ) -> None:
+        self.raw = sock
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
+        self._rest = rest
+        self._received = received
+        self._sent = sent
+        self._secured = secured
+        self._unsent = b""
+        self._failed = self._shut = self._closed = False
+        self.handshaking = True
+        self.ended = False
+        """The peer has ended its direction.  Where that came right behind octets, ``recv`` has
+        given those, and gives b"" at its next call, for which the socket need not be ready."""
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def recv(self, octets_max: int) -> bytes:
+        """Read at most ``octets_max`` raw octets, once, and give all plaintext that they hold.
+
+        b"" is the peer's end: its close_notify, or a FIN without one.  After ``shutdown`` raw
+        octets are given as they are, to be counted and thrown away.  Raises BlockingIOError where
+        there is no plaintext yet, TlsFault where TLS fails, and what the socket raises.
+        """
+        if self.ended:
+            return b""
+        octets, self._rest = self._rest, b""
+        if not octets:
+            octets = self.raw.recv(octets_max)
+            self._received(octets)
+        if self._shut:
+            return octets
+        if not octets:
+            if self.handshaking:
+                self._fail("the connection ended in the handshake")
+            self.ended = True
+            return b""
+        self._incoming.write(octets)
+        if self.handshaking:
+            self._shake()
+        plaintext = b"" if self._closed else self._decrypt()
+        if not plaintext and not self.ended:
+            raise BlockingIOError(errno.EAGAIN, "no plaintext yet")
+        return plaintext
+
+    def begin(self) -> None:
+        """Begin the handshake as a client; a server waits for the client's first octets."""
+        with contextlib.suppress(BlockingIOError):
+            self._shake()
+
+    def _shake(self) -> None:
+        """Go on with the handshake.  Raises BlockingIOError while it is not complete."""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self.flush()
+            raise BlockingIOError(errno.EAGAIN, "the handshake goes on") from None
+        except ssl.SSLError as error:
+            self._fail(_reason(error), error)
+        self.handshaking = False
+        self.flush()
+        cipher = self._tls.cipher()
+        self._secured(f"{self._tls.version()} {cipher[0] if cipher else ''}".rstrip())
+
+    def _decrypt(self) -> bytes:
+        pieces = []
+        try:
+            while piece := self._tls.read(RECORD_OCTETS):
+                pieces.append(piece)
+            self.ended = True  # by close_notify
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+        except ssl.SSLError as error:
+            self._fail(_reason(error), error)
+        if self._outgoing.pending:
+            self.flush()
+        return b"".join(pieces)
+
+    def _fail(self, reason: str, cause: ssl.SSLError | None = None) -> NoReturn:
+        """Let the alert go out, if TLS has one to say, and raise TlsFault."""
+        self._failed = True
+        with contextlib.suppress(OSError):
+            self.flush()
+        raise TlsFault(reason) from cause
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    @property
+    def unsent_octets(self) -> int:
+        """Ciphertext that the kernel has not taken yet."""
+        return len(self._unsent)
+
+    def send(self, octets: bytes) -> int:
+        """Encrypt and take all of ``octets``; what the kernel does not take is kept.
+
+        Raises TlsFault before the handshake is complete and after TLS has failed or ended, and
+        what the socket raises.
+        """
+        if self.handshaking or self._failed or self._shut:
+            raise TlsFault("nothing can be said here under TLS")
+        view = memoryview(octets)
+        while view:
+            try:
+                view = view[self._tls.write(view) :]
+            except ssl.SSLError as error:
+                self._fail(_reason(error), error)
+        self.flush()
+        return len(octets)
+
+    def flush(self) -> bool:
+        """Write what is kept; True if nothing is left.  Raises TlsFault where far too much is
+        kept, and what the socket raises."""
+        octets = self._unsent + self._outgoing.read()
+        if octets:
+            try:
+                written = self.raw.send(octets)
+            except BlockingIOError:
+                written = 0
+            if written:
+                self._sent(octets[:written])
+            self._unsent = octets[written:]
+            if len(self._unsent) > UNSENT_MAX_OCTETS:
+                self._failed = True
+                raise TlsFault("the peer makes TLS talk, and does not read")
+        return not self._unsent
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def shutdown(self, how: int) -> None:
+        """Say close_notify and shut the socket down; ``sent`` is not told of the FIN."""
+        self._say_goodbye()
+        self.raw.shutdown(how)
+
+    def close(self) -> None:
+        """Close; with a close_notify where one is due and nothing lies before it."""
+        self._say_goodbye()
+        self._closed = True
+        self.raw.close()
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self.raw.fileno()
+
+    def _say_goodbye(self) -> None:
+        if self.handshaking or self._failed or self._shut or self._unsent:
+            return
+        self._shut = True
+        with contextlib.suppress(OSError):  # it wants to read the peer's, which nobody waits for
+            self._tls.unwrap()
+        with contextlib.suppress(OSError):
+            self.flush()
+
+
+def _reason(error: ssl.SSLError) -> str:
+    """OpenSSL's reason in words: "http request", "wrong version number"."""
+    return error.reason.lower().replace("_", " ") if error.reason else "TLS failed"

@@ -1,0 +1,93 @@
+"""The server's certificate: from PEM files to what a handshake needs, and anew when they change."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from pathlib import Path
+
+PEM_MAX_OCTETS = 1024 * 1024
+"""Of one file: a chain of a hundred certificates is far below."""
+_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
+_KEY = re.compile(rb"-----BEGIN (?:[A-Z]{1,16} )?PRIVATE KEY-----")
+_ENCRYPTED = re.compile(
+    rb"-----BEGIN ENCRYPTED PRIVATE KEY-----|^Proc-Type: 4,ENCRYPTED", re.MULTILINE
+)
+
+
+class TlsError(Exception):
+    """A certificate or key that cannot be used: the file, and what is wrong with it."""
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(f"{path}: {message}")
+        self.path = path
+
+
+class Certificate:
+    """The pair of files that a server shows, and the context made of them.
+
+    Raises TlsError when made of files that cannot be used.
+    """
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._certificate = certificate
+        self._key = key
+        self.context = server_context(certificate, key)
+        """What new connections shake hands with; those under way keep theirs."""
+
+    def renew(self) -> None:
+        """Read the files anew.  Raises TlsError, and keeps what there was."""
+        self.context = server_context(self._certificate, self._key)
+
+
+def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """What a server shakes hands with: TLS 1.2 or newer, no compression, no renegotiation.
+
+    ``certificate`` is PEM: the server's own first, then those that lead to its root; ``key`` is
+    PEM, not encrypted, and may be the same file.  Raises TlsError.
+    """
+    if _CERTIFICATE not in _read(certificate):
+        raise TlsError(certificate, "holds no certificate in PEM form")
+    key_text = _read(key)
+    if _ENCRYPTED.search(key_text):
+        raise TlsError(key, "the key is encrypted; a server needs one that is not")
+    if not _KEY.search(key_text):
+        raise TlsError(key, "holds no private key in PEM form")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except ssl.SSLError as error:
+        raise _load_error(error, certificate, key) from None
+    except OSError as error:
+        raise TlsError(certificate, error.strerror or str(error)) from None
+    return context
+
+
+def _no_password() -> str:
+    """Stands where OpenSSL would ask at the terminal."""
+    return ""
+
+
+def _load_error(error: ssl.SSLError, certificate: Path, key: Path) -> TlsError:
+    """Whose fault it is: OpenSSL names no file, but the part it was busy with."""
+    reason = (error.reason or "").lower().replace("_", " ")
+    if reason == "key values mismatch":
+        return TlsError(key, f"this key does not belong to the certificate in {certificate}")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(certificate)
+    except ssl.SSLError:
+        return TlsError(certificate, f"the certificate cannot be read: {reason or 'damaged'}")
+    return TlsError(key, f"the key cannot be used: {reason or 'damaged'}")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            octets = file.read(PEM_MAX_OCTETS + 1)
+    except OSError as error:
+        raise TlsError(path, error.strerror or "cannot be read") from None
+    if len(octets) > PEM_MAX_OCTETS:
+        raise TlsError(path, f"longer than the {PEM_MAX_OCTETS} octets allowed")
+    return octets
