@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         return _serve(_config_of(options))
     except ConfigError as error:
-        print(f"mailsrv: {error}", file=sys.stderr)
+        for complaint in error.complaints:
+            print(f"mailsrv: {complaint}", file=sys.stderr)
         return WRONG_USE
 
 

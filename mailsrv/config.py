@@ -1,48 +1,49 @@
 """The configuration file: TOML, every key checked, every complaint with its place.
 
-The keys are the fields of ``Settings``, and ``listen``, ``delivery`` and ``resolvers``.
-docs/configuration.md lists them.
+The keys are the fields of ``Settings`` and those of ``Config``; docs/configuration.md lists them.
+A relative path in a file is relative to that file's folder, wherever the server was started; a
+default is relative to the working directory, like what the command line says.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import ipaddress
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
-from mailsrv.address import is_domain
-from mailsrv.resolvconf import NAMESERVERS_MAX
-from mailsrv.settings import DnsList, Settings
+from mailsrv.places import (
+    LISTENERS_MAX,
+    is_public,
+    parse_address,
+    parse_delivery,
+    parse_resolvers,
+    taken_twice,
+)
+from mailsrv.settings import Settings
+from mailsrv.values import ConfigError, choice, each, settings_from, text, texts
+
+__all__ = [
+    "DELIVERY_DEFAULT",
+    "FILE_MAX_OCTETS",
+    "LISTEN_DEFAULT",
+    "Config",
+    "ConfigError",
+    "check",
+    "complaints",
+    "load",
+    "parse_address",
+    "parse_delivery",
+    "parse_resolvers",
+    "read",
+    "settings_from",
+]
 
 FILE_MAX_OCTETS = 1024 * 1024
 LISTEN_DEFAULT = ("127.0.0.1:2525",)
 DELIVERY_DEFAULT = "maildir=mail"
-
-SECONDS_MAX = 10**9
-"""Some 30 years; the timer wheel ends at 8,900."""
-NUMBER_MAX = 10**12
-"""A terabyte."""
-
-_ZERO_ALLOWED = """
-greet_wait_s error_pause_s connections grace_s reputation_threshold connections_per_network
-client_connections_per_min client_messages_per_min client_recipients_per_min
-network_connections_per_min network_messages_per_min network_recipients_per_min
-stress_percent sender_domain_score helo_score reverse_name_score
-"""
-_POSITIVE = {field.name for field in dataclasses.fields(Settings)} - {*_ZERO_ALLOWED.split()}
-"""Numbers for which 0 makes no sense."""
-SCORE_MAX = 1000
-DNS_LISTS_MAX = 32
-_TYPES = get_type_hints(Settings)
-_LISTED = ipaddress.IPv4Network("127.0.0.0/8")  # RFC 5782 section 2.1
-
-
-class ConfigError(Exception):
-    """A configuration that cannot be; the message names place, key and what is allowed."""
+LOG_FORMATS = ("text", "json")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,10 +55,67 @@ class Config:
     delivery: str = DELIVERY_DEFAULT
     resolvers: tuple[str, ...] = ()
     """The name servers to ask; none means those of /etc/resolv.conf."""
+    listen_tls: tuple[str, ...] = ()
+    """Where TLS is spoken from the first octet on."""
+    tls_certificate: str = ""
+    """PEM: the certificate and what leads from it to a root; "" offers no STARTTLS."""
+    tls_key: str = ""
+    """PEM: its private key; "" if it lies in the certificate's file."""
+    recipient_table: str = ""
+    """The addresses that exist; "" takes all of our domains."""
+    greylist_database: str = ""
+    """Where the greylist outlives the process; "" keeps it in memory."""
+    metrics_listen: str = ""
+    """Where Prometheus reads metrics; "" for nowhere."""
+    log_file: str = ""
+    """"" logs to standard error."""
+    log_format: str = LOG_FORMATS[0]
+    user: str = ""
+    """Who the server is after binding; "" stays who started it."""
+    group: str = ""
+    """"" is the user's own."""
+
+    @property
+    def tls_files(self) -> tuple[Path, Path] | None:
+        """Certificate and key, or None without TLS."""
+        if not self.tls_certificate:
+            return None
+        return Path(self.tls_certificate), Path(self.tls_key or self.tls_certificate)
+
+
+# -- reading --------------------------------------------------------------------------------------
 
 
 def load(path: Path) -> Config:
-    """Read a configuration file.  Raises ConfigError."""
+    """Read and check a configuration file.  Raises ConfigError."""
+    loaded = read(path)
+    if found := complaints(loaded):
+        raise ConfigError(*(f"{path}: {complaint}" for complaint in found))
+    return loaded
+
+
+def read(path: Path) -> Config:
+    """Read a configuration file of which each value is possible by itself.  Raises ConfigError
+    with every complaint."""
+    table = _parsed(path)
+    folder = path.absolute().parent
+    own = {key: table.pop(key) for key in _OWN if key in table}
+    found: list[str] = []
+    values: dict[str, Any] = {}
+    try:
+        values["settings"] = settings_from(table, str(path), _OWN)
+    except ConfigError as error:
+        found += error.complaints
+    try:
+        values |= each(own, lambda key, value: _OWN[key](value, f"{path}: {key}", folder))
+    except ConfigError as error:
+        found += error.complaints
+    if found:
+        raise ConfigError(*found)
+    return Config(**values)
+
+
+def _parsed(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             octets = file.read(FILE_MAX_OCTETS + 1)
@@ -66,175 +124,183 @@ def load(path: Path) -> Config:
     if len(octets) > FILE_MAX_OCTETS:
         raise ConfigError(f"{path}: larger than {FILE_MAX_OCTETS} octets")
     try:
-        table = tomllib.loads(octets.decode())
+        return tomllib.loads(octets.decode())
     except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, a number beyond int()
         raise ConfigError(f"{path}: is not TOML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{path}: is not TOML: nested too deep") from None
-    listen = _texts(table, "listen", LISTEN_DEFAULT, '"127.0.0.1:2525"', path)
-    resolvers = _texts(table, "resolvers", (), '"127.0.0.1:53"', path)
-    delivery = table.pop("delivery", DELIVERY_DEFAULT)
-    if not isinstance(delivery, str):
-        raise ConfigError(f'{path}: delivery: takes a text such as "maildir=mail"')
-    loaded = Config(settings_from(table, str(path)), listen, delivery, resolvers)
+
+
+# -- the keys that are no settings: each takes value, place and the file's folder -----------------
+
+
+def _addresses(value: object, place: str, _: Path) -> tuple[str, ...]:
+    listed = texts(value, place, "127.0.0.1:2525")
+    if len(listed) > LISTENERS_MAX:
+        raise ConfigError(f"{place}: takes {LISTENERS_MAX} addresses at most")
+    for one in listed:
+        _address(one, place, _)
+    return listed
+
+
+def _address(value: object, place: str, _: Path) -> str:
+    written = text(value, place, "127.0.0.1:2525")
     try:
-        check(loaded)
+        if written:
+            parse_address(written)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    return loaded
+        raise ConfigError(f"{place}: {error}") from None
+    return written
+
+
+def _resolvers(value: object, place: str, _: Path) -> tuple[str, ...]:
+    listed = _addresses(value, place, _)
+    try:
+        parse_resolvers(listed)
+    except ConfigError as error:
+        raise ConfigError(f"{place.removesuffix('resolvers')}{error}") from None
+    return listed
+
+
+def _delivery(value: object, place: str, folder: Path) -> str:
+    written = text(value, place, "maildir=mail")
+    try:
+        how, where = parse_delivery(written)
+    except ConfigError as error:
+        raise ConfigError(f"{place.removesuffix('delivery')}{error}") from None
+    return f"{how}={folder / where}" if where else how
+
+
+def _file(value: object, place: str, folder: Path) -> str:
+    written = text(value, place, "/etc/mailsrv/file")
+    return str(folder / written) if written else ""
+
+
+def _name(value: object, place: str, _: Path) -> str:
+    return text(value, place, "mailsrv")
+
+
+def _log_format(value: object, place: str, _: Path) -> str:
+    return choice(value, LOG_FORMATS, place)
+
+
+_OWN: dict[str, Callable[[object, str, Path], object]] = {
+    "listen": _addresses,
+    "delivery": _delivery,
+    "resolvers": _resolvers,
+    "listen_tls": _addresses,
+    "tls_certificate": _file,
+    "tls_key": _file,
+    "recipient_table": _file,
+    "greylist_database": _file,
+    "metrics_listen": _address,
+    "log_file": _file,
+    "log_format": _log_format,
+    "user": _name,
+    "group": _name,
+}
+
+
+# -- what fits together ---------------------------------------------------------------------------
 
 
 def check(loaded: Config) -> None:
     """See that the parts are possible and fit together.  Raises ConfigError."""
-    if not loaded.listen:
-        raise ConfigError('listen: takes one address at least, such as "127.0.0.1:2525"')
-    for address in loaded.listen:
-        parse_address(address)
-    parse_delivery(loaded.delivery)
-    parse_resolvers(loaded.resolvers)
-    if loaded.settings.reputation_threshold:
-        raise ConfigError("reputation_threshold: needs a source of reputation; none is built in")
+    if found := complaints(loaded):
+        raise ConfigError(*found)
 
 
-def _texts(
-    table: dict[str, Any], key: str, default: tuple[str, ...], example: str, path: Path
-) -> tuple[str, ...]:
-    """Take a list of texts out of ``table``."""
-    value = table.pop(key, list(default))
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ConfigError(f"{path}: {key}: takes a list of texts such as {example}")
-    return tuple(value)
+def complaints(loaded: Config) -> list[str]:
+    """What is wrong with the parts, or with their going together; each begins with a key."""
+    settings = loaded.settings
+    addresses = [*loaded.listen, *loaded.listen_tls]
+    return [
+        *_of_places(loaded, addresses),
+        *_faults(lambda: parse_delivery(loaded.delivery)),
+        *_faults(lambda: parse_resolvers(loaded.resolvers)),
+        *_of_domains(settings, addresses),
+        *_of_tls(loaded),
+        *_of_limits(settings),
+        *_of_scores(settings),
+        *_of_companions(loaded),
+    ]
 
 
-def settings_from(table: Mapping[str, Any], place: str) -> Settings:
-    """Make settings of a table; raises ConfigError, which begins with ``place``."""
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in _TYPES:
-            near = difflib.get_close_matches(key, _TYPES, 1)
-            known = f"did you mean {near[0]}?" if near else f"there are {', '.join(_TYPES)}"
-            raise ConfigError(f"{place}: {key}: no such setting; {known}")
-        values[key] = _checked(value, key, _TYPES[key], f"{place}: {key}")
-    return Settings(**values)
-
-
-def _checked(value: object, key: str, wanted: object, place: str) -> object:
-    if wanted is bool:
-        if not isinstance(value, bool):
-            raise ConfigError(f"{place}: takes true or false")
-        return value
-    if wanted is str:
-        if not isinstance(value, str) or not value.isascii() or not is_domain(value):
-            raise ConfigError(f"{place}: takes a name in ASCII, such as mx.example.org")
-        return value
-    if wanted is int or wanted is float:
-        return _checked_number(value, key, wanted is int, place)
-    if get_origin(wanted) is Literal:
-        return _checked_choice(value, get_args(wanted), place)
-    if key == "dns_lists":
-        return _checked_lists(value, place)
-    if key.endswith("networks"):
-        return _checked_networks(value, place)
-    return _checked_texts(value, place)
-
-
-def _checked_choice(value: object, choices: tuple[str, ...], place: str) -> str:
-    if isinstance(value, bool) and "reject" in choices:
-        return "reject" if value else "off"
-    if not isinstance(value, str) or value not in choices:
-        raise ConfigError(f"{place}: takes one of {', '.join(map(repr, choices))}")
-    return value
-
-
-def _checked_texts(value: object, place: str) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
-        raise ConfigError(f'{place}: takes a list of texts such as "example.org"')
-    return tuple(value)
-
-
-def _checked_lists(value: object, place: str) -> tuple[DnsList, ...]:
-    """A table: zone = score, or zone = a table of answers, each an address or a network."""
-    if not isinstance(value, Mapping) or len(value) > DNS_LISTS_MAX:
-        raise ConfigError(f"{place}: takes a table of at most {DNS_LISTS_MAX} lists")
-    lists = []
-    for zone, scores in value.items():
-        if not zone.isascii() or not is_domain(zone):
-            raise ConfigError(f"{place}: {zone!r} is no domain name")
-        answers = scores if isinstance(scores, Mapping) else {"127.0.0.0/8": scores}
-        for network, score in answers.items():
-            if isinstance(score, bool) or not isinstance(score, int) or abs(score) > SCORE_MAX:
-                raise ConfigError(
-                    f"{place}.{zone}: takes a score from -{SCORE_MAX} to {SCORE_MAX}, or a table "
-                    'of them such as { "127.0.0.2" = 5 }'
-                )
-            try:
-                inside = ipaddress.IPv4Network(network).subnet_of(_LISTED)
-            except (ValueError, TypeError):
-                inside = False
-            if not inside:
-                raise ConfigError(f"{place}.{zone}: {network!r} is no network in {_LISTED}")
-            lists.append(DnsList(zone.lower(), network, score))
-    return tuple(lists)
-
-
-def _checked_number(value: object, key: str, whole: bool, place: str) -> int | float:
-    kind = "whole number" if whole else "number"
-    least = "above 0" if key in _POSITIVE else "not below 0"
-    allowed = (int,) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, allowed):
-        raise ConfigError(f"{place}: takes a {kind} {least}")
-    most = SECONDS_MAX if key.endswith("_s") else NUMBER_MAX
-    if not 0 <= value <= most or (key in _POSITIVE and value == 0):
-        raise ConfigError(f"{place}: out of range; takes a {kind} {least}, at most {most}")
-    return value
-
-
-def _checked_networks(value: object, place: str) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
-        raise ConfigError(f'{place}: takes a list of networks such as "192.0.2.0/24"')
-    for item in value:
-        try:
-            ipaddress.ip_network(item)
-        except ValueError as error:
-            raise ConfigError(f"{place}: {error}") from None
-    return tuple(value)
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """``HOST:PORT``, where HOST is an IPv4 address or an IPv6 address in brackets.
-
-    Raises ConfigError.
-    """
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
+def _faults(parse: Callable[[], object]) -> tuple[str, ...]:
     try:
-        ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
-        number = int(port) if port.isascii() and port.isdigit() else -1
-    except ValueError:
-        number = -1
-    if not colon or not 0 <= number <= 65535:
-        raise ConfigError(
-            f"{text}: takes ADDRESS:PORT, such as 127.0.0.1:2525 or [::1]:2525, "
-            "with a port from 0 to 65535"
-        )
-    return ("127.0.0.1" if host == "localhost" else host), number
+        parse()
+    except ConfigError as error:
+        return error.complaints
+    return ()
 
 
-def parse_delivery(text: str) -> tuple[str, str]:
-    """``maildir=DIR`` or ``discard``: how, and where.  Raises ConfigError."""
-    how, _, where = text.partition("=")
-    if (how, bool(where)) not in (("maildir", True), ("discard", False)):
-        raise ConfigError(f"delivery: {text}: takes maildir=DIR or discard")
-    return how, where
+def _of_places(loaded: Config, addresses: list[str]) -> list[str]:
+    if not addresses:
+        return ['listen: takes one address at least, such as "127.0.0.1:2525"']
+    metrics = [loaded.metrics_listen] if loaded.metrics_listen else []
+    try:
+        twice = taken_twice([*addresses, *metrics])
+    except ConfigError as error:
+        return [f"listen: {error}"]
+    return [f"listen: {twice}: stands there twice"] if twice else []
 
 
-def parse_resolvers(texts: Sequence[str]) -> tuple[tuple[str, int], ...]:
-    """The name servers that ``texts`` name, as host and port.  Raises ConfigError."""
-    if len(texts) > NAMESERVERS_MAX:
-        raise ConfigError(f"resolvers: takes {NAMESERVERS_MAX} name servers at most")
-    servers = tuple(map(parse_address, texts))
-    for text, (_, port) in zip(texts, servers, strict=True):
-        if port == 0:
-            raise ConfigError(f"resolvers: {text}: a name server has a port, usually 53")
-    return servers
+def _of_domains(settings: Settings, addresses: Iterable[str]) -> list[str]:
+    """Nobody takes the world's mail by mistake; a proxy brings the world to a loopback address."""
+    if settings.domains:
+        return []
+    exposed = next(filter(is_public, addresses), "")
+    if not exposed and not settings.proxy_networks:
+        return []
+    why = f"who listens on {exposed}" if exposed else "who is behind a proxy"
+    return [
+        f"domains: {why} must say whose mail is taken, such as domains = "
+        '["example.org"], or ["*"] to take the mail of every domain into its own delivery'
+    ]
+
+
+def _of_tls(loaded: Config) -> list[str]:
+    if loaded.tls_certificate:
+        return []
+    return [
+        f"{key}: needs tls_certificate, a file in PEM"
+        for key, value in (("listen_tls", loaded.listen_tls), ("tls_key", loaded.tls_key))
+        if value
+    ]
+
+
+def _of_limits(settings: Settings) -> list[str]:
+    if settings.errors_soft <= settings.errors_hard:
+        return []
+    return [
+        f"errors_soft: takes {settings.errors_hard} at most, which is errors_hard; "
+        f"it is {settings.errors_soft}"
+    ]
+
+
+def _of_scores(settings: Settings) -> list[str]:
+    modes = ("sender_domain_check", "helo_check", "reverse_name_check")
+    scoring = [key for key in modes if getattr(settings, key) == "score"]
+    if settings.dns_lists:
+        scoring.append("dns_lists")
+    if scoring and not settings.reputation_threshold:
+        return [
+            f"reputation_threshold: {scoring[0]} adds to a score that nobody looks at; "
+            "takes the score at which a client is refused, such as 10"
+        ]
+    if settings.reputation_threshold and not scoring:
+        return [
+            "reputation_threshold: nothing adds to the score; needs dns_lists, "
+            'or a check that is set to "score"'
+        ]
+    return []
+
+
+def _of_companions(loaded: Config) -> list[str]:
+    """What does nothing by itself is a mistake."""
+    found = []
+    if loaded.greylist_database and not loaded.settings.greylist:
+        found.append("greylist_database: is not used; needs greylist = true")
+    if loaded.group and not loaded.user:
+        found.append("group: needs user, the name to change to")
+    return found

@@ -343,7 +343,7 @@ def settings_from(table: Mapping[str, object]) -> Settings:
     try:
         return config.settings_from({"hostname": HOSTNAME_DEFAULT, **table}, "server")
     except config.ConfigError as error:
-        key, _, message = str(error).removeprefix("server: ").partition(": ")
+        key, _, message = error.complaints[0].removeprefix("server: ").partition(": ")
         raise WorldError(f"server.{key}", message) from None
 
 

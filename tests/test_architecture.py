@@ -18,11 +18,11 @@ MAILSRV_LAYERS = {
     "values": "__init__ units settings address command reply envelope",
     "protocol and decisions, no I/O": (
         "content question state house session seams unwired"
-        " policy deliberation greylist limits trace deadlines dnscache dnsmessage"
+        " policy deliberation greylist limits networks rates proxyheader trace deadlines dnscache dnsmessage metrics"
     ),
     "machinery": "clock timers poll loop",
     "shells": (
-        "connection listener maildir discard journal resolvconf dnsexchange resolver"
+        "connection listener maildir discard journal logfile metricspage systemd privileges resolvconf dnsexchange resolver"
         " tls channel"
     ),
     "wiring": "values places config server cli __main__",

@@ -56,7 +56,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     [
         (["--listen", "nonsense"], "nonsense: takes ADDRESS:PORT"),
         (["--listen", "127.0.0.1:99999"], "port from 0 to 65535"),
-        (["--listen", "192.0.2.1:0"], "cannot listen on 192.0.2.1:0: Cannot assign"),
+        (["--listen", "192.0.2.1:0"], "domains: who listens on 192.0.2.1:0 must say"),
         (["--delivery", "pigeon"], "delivery: pigeon: takes maildir=DIR or discard"),
         (["--delivery", "maildir="], "takes maildir=DIR"),
         (["--delivery", "discard=x"], "takes maildir=DIR"),
@@ -69,6 +69,15 @@ def test_what_cannot_be_served_is_said_in_a_sentence(
 ) -> None:
     delivery = [] if "--delivery" in options else ["--delivery", f"maildir={tmp_path}"]
     assert complaint in refused(["serve", *options, *delivery], capsys)
+
+
+def test_an_address_that_is_not_ours_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "mailsrv.toml"
+    file.write_text('listen = ["192.0.2.1:0"]\ndomains = ["example.org"]\ndelivery = "discard"')
+    complaint = refused(["serve", "--config", str(file)], capsys)
+    assert "cannot listen on 192.0.2.1:0: Cannot assign" in complaint
 
 
 def test_a_port_in_use_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -177,9 +186,9 @@ def test_two_signals_at_once_hurry_the_stop(tmp_path: Path) -> None:
     ("text", "complaint"),
     [
         ("listen = []", "listen: takes one address at least"),
-        ('listen = ["nowhere"]', "nowhere: takes ADDRESS:PORT"),
+        ('listen = ["nowhere"]', "listen: nowhere: takes ADDRESS:PORT"),
         ('delivery = "pigeon"', "delivery: pigeon: takes maildir=DIR or discard"),
-        ("reputation_threshold = 5", "reputation_threshold: needs a source of reputation"),
+        ("reputation_threshold = 5", "reputation_threshold: nothing adds to the score"),
     ],
 )
 def test_check_config_refuses_what_could_not_be_served_and_names_file_and_key(

@@ -159,3 +159,126 @@ def test_name_servers_are_addresses_with_a_port_and_not_many() -> None:
     ):
         with pytest.raises(ConfigError, match=complaint):
             parse_resolvers(texts)
+
+
+# -- the keys that are no settings ----------------------------------------------------------------
+
+
+def test_every_key_of_the_process_is_read_and_paths_start_from_the_files_folder(
+    tmp_path: Path,
+) -> None:
+    text = """
+        listen_tls = ["127.0.0.1:465"]
+        delivery = "maildir=mail"
+        tls_certificate = "tls/chain.pem"
+        tls_key = "/etc/key.pem"
+        recipient_table = "recipients"
+        greylist_database = "../greylist.sqlite"
+        metrics_listen = "127.0.0.1:9025"
+        log_file = "log"
+        log_format = "json"
+        user = "mailsrv"
+        group = "mail"
+        greylist = true
+    """
+    assert loaded(tmp_path, text) == Config(
+        Settings(greylist=True),
+        delivery=f"maildir={tmp_path}/mail",
+        listen_tls=("127.0.0.1:465",),
+        tls_certificate=f"{tmp_path}/tls/chain.pem",
+        tls_key="/etc/key.pem",
+        recipient_table=f"{tmp_path}/recipients",
+        greylist_database=f"{tmp_path}/../greylist.sqlite",
+        metrics_listen="127.0.0.1:9025",
+        log_file=f"{tmp_path}/log",
+        log_format="json",
+        user="mailsrv",
+        group="mail",
+    )
+
+
+def test_the_key_may_lie_in_the_certificates_file() -> None:
+    assert Config().tls_files is None
+    assert Config(tls_certificate="/c").tls_files == (Path("/c"), Path("/c"))
+    assert Config(tls_certificate="/c", tls_key="/k").tls_files == (Path("/c"), Path("/k"))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("listne = []", "listne: no such setting; did you mean listen"),
+        ("tls_certificate = true", "tls_certificate: takes a text"),
+        ('tls_key = "a\\u0000b"', "tls_key: takes a text"),
+        ('tls_key = "key.pem"', "tls_key: needs tls_certificate"),
+        ('listen_tls = ["127.0.0.1:465"]', "listen_tls: needs tls_certificate"),
+        ('listen_tls = ["here"]', "listen_tls: here: takes ADDRESS:PORT"),
+        ('listen = ["127.0.0.1:25", "127.0.0.1:25"]', "127.0.0.1:25: stands there twice"),
+        ('metrics_listen = "localhost:2525"', "localhost:2525: stands there twice"),
+        ("listen = " + str(["127.0.0.1:0"] * 65), "listen: takes 64 addresses at most"),
+        ('metrics_listen = "9025"', "metrics_listen: 9025: takes ADDRESS:PORT"),
+        ('log_format = "xml"', 'log_format: takes one of "text", "json"'),
+        ("log_format = {}", 'log_format: takes one of "text", "json"'),
+        ('group = "mail"', "group: needs user"),
+        ('greylist_database = "x"', "greylist_database: is not used; needs greylist = true"),
+        ("reputation_threshold = 5", "reputation_threshold: nothing adds to the score"),
+        ('helo_check = "score"', "reputation_threshold: helo_check adds to a score that nobody"),
+        ('[dns_lists]\n"bl.example" = 5', "reputation_threshold: dns_lists adds to a score"),
+        ("errors_hard = 5", "errors_soft: takes 5 at most, which is errors_hard; it is 10"),
+        ("stress_percent = 101", "stress_percent: out of range; .*at most 100"),
+        ("helo_score = 1001", "helo_score: out of range; .*at most 1000"),
+        ('domains = ["a b"]', "domains: 'a b' is no domain name"),
+        ('domains = ["user@example.org"]', "domains: .* is no domain name"),
+        ('domains = ["example.org."]', "domains: .* is no domain name"),
+        ('domains = ["*", "example.org"]', r'domains: "\*" takes every domain and stands alone'),
+        ('domains = "example.org"', "domains: takes a list of domains"),
+        ('proxy_networks = ["0.0.0.0/0"]', "proxy_networks: 0.0.0.0/0 is everybody"),
+        ('proxy_networks = ["::/0"]', "proxy_networks: ::/0 is everybody"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint) as caught:
+        loaded(tmp_path, text)
+    assert len(caught.value.complaints) == 1
+    assert str(caught.value).startswith(f"{tmp_path}/mailsrv.toml: ")
+
+
+def test_what_makes_sense_is_taken(tmp_path: Path) -> None:
+    for text in (
+        'listen = ["0.0.0.0:25", "[::]:25"]\ndomains = ["example.org", "b\u00fccher.example"]',
+        'listen = ["192.0.2.25:25"]\ndomains = ["*"]',
+        'domains = ["[192.0.2.25]", "[IPv6:2001:db8::25]"]',
+        'listen = ["127.0.0.1:0", "127.0.0.1:0"]',
+        'listen = []\nlisten_tls = ["127.0.0.1:465"]\ntls_certificate = "both.pem"',
+        'trusted_networks = ["0.0.0.0/0"]',
+        'helo_check = "score"\nreputation_threshold = 5',
+        'reputation_threshold = 5\n[dns_lists]\n"bl.example" = 5',
+        'metrics_listen = ""\nuser = ""\nlog_file = ""\ntls_certificate = ""',
+    ):
+        loaded(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('listen = ["127.0.0.1:2525", "0.0.0.0:25"]', "who listens on 0.0.0.0:25"),
+        ('listen = ["[::]:25"]', r"who listens on \[::\]:25"),
+        ('listen_tls = ["192.0.2.25:465"]\ntls_certificate = "x"', "who listens on 192.0.2.25:465"),
+        ('proxy_networks = ["127.0.0.1/32"]', "who is behind a proxy"),
+    ],
+)
+def test_who_is_reachable_must_say_whose_mail_is_taken(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=rf'domains: {why} must say .*\["example.org"\]'):
+        loaded(tmp_path, text)
+
+
+def test_all_complaints_come_at_once(tmp_path: Path) -> None:
+    wrong = 'idle_timeout_s = 0\nlog_format = 1\nnonsense = 2\nlisten = ["x", "y"]'
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, wrong)
+    keys = [complaint.split(": ")[1] for complaint in caught.value.complaints]
+    assert sorted(keys) == ["idle_timeout_s", "listen", "log_format", "nonsense"]
+    unfit = 'listen = ["0.0.0.0:25"]\ngroup = "mail"\nreputation_threshold = 1\ntls_key = "k"'
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, unfit)
+    keys = [complaint.split(": ")[1] for complaint in caught.value.complaints]
+    assert sorted(keys) == ["domains", "group", "reputation_threshold", "tls_key"]
