@@ -18,14 +18,16 @@ MAILSRV_LAYERS = {
     "values": "__init__ units settings address command reply envelope",
     "protocol and decisions, no I/O": (
         "content question state house session seams unwired"
-        " policy deliberation greylist limits networks rates proxyheader trace deadlines dnscache dnsmessage metrics"
+        " policy deliberation greylist limits networks rates proxyheader"
+        " trace deadlines dnscache dnsmessage"
+        " metrics"
     ),
     "machinery": "clock timers poll loop",
     "shells": (
-        "connection listener maildir discard journal logfile metricspage systemd privileges resolvconf dnsexchange resolver"
-        " tls channel"
+        "connection listener maildir discard journal resolvconf dnsexchange resolver"
+        " tls channel logfile metricspage systemd privileges"
     ),
-    "wiring": "values places config server cli __main__",
+    "wiring": "values places config server signals service cli __main__",
 }
 """Lowest first; a module imports from its own layer or a lower one."""
 

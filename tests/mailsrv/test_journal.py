@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import json
+import re
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mailsrv import reply
+from mailsrv.address import NULL_PATH, Path
 from mailsrv.clock import FakeClock
-from mailsrv.journal import VALUE_MAX_CHARACTERS, Journal
-from mailsrv.reply import OK
-from mailsrv.units import NS_PER_S
+from mailsrv.envelope import Envelope
+from mailsrv.journal import (
+    RECIPIENTS_SHOWN_MAX,
+    VALUE_MAX_CHARACTERS,
+    Form,
+    Journal,
+    bounded,
+    shown,
+)
+from mailsrv.metrics import Metrics
+from mailsrv.question import Ended, Event, Refusal, Remark
+from mailsrv.reply import OK, Reply
+from mailsrv.units import NS_PER_MS, NS_PER_S
+
+_WORD = re.compile(r' (\w+)=("(?:[^"\\]|\\.)*"|\S*)')
 
 
 def written(**values: object) -> str:
@@ -20,6 +37,42 @@ def written(**values: object) -> str:
     journal.flush()
     (text,) = texts
     return text
+
+
+def recorded(*events: Event, form: Form = "text", now_ns: int = 0, client: str = "::1") -> str:
+    """The one line that these events make."""
+    texts: list[str] = []
+    journal = Journal(FakeClock(), texts.append, form=form)
+    journal.record(7, client, now_ns, events)
+    journal.flush()
+    (text,) = texts
+    (line,) = text.splitlines()
+    return line
+
+
+def parsed(line: str) -> dict[str, str]:
+    """The values of a line of text, as a reader of logs would take them apart."""
+    assert "".join(found[0] for found in _WORD.finditer(f" {line}")) == f" {line}"
+    return {
+        key: json.loads(value) if value.startswith('"') else value
+        for key, value in _WORD.findall(f" {line}")
+    }
+
+
+def envelope(**changed: Any) -> Envelope:
+    values: dict[str, Any] = {
+        "client": "192.0.2.1",
+        "helo": "mail.example.org",
+        "protocol": "ESMTP",
+        "id": "0A1",
+        "reverse_path": Path("a", "example.org"),
+        "forward_paths": [Path("b", "example.test")],
+        "began_ns": 5 * NS_PER_MS,
+    }
+    return Envelope(**values | changed)
+
+
+# -- lines ----------------------------------------------------------------------------------------
 
 
 def test_a_line_says_when_what_and_the_values() -> None:
@@ -63,10 +116,10 @@ def test_no_value_forges_a_line_or_a_field_or_reaches_the_terminal(value: str) -
     line = written(helo=value)
     assert line.count("\n") == 1
     assert all(" " <= character <= "~" for character in line[:-1])
-    head, _, shown = line[:-1].partition(" helo=")
+    head, _, text = line[:-1].partition(" helo=")
     assert head == "time=2023-11-14T22:13:20.987Z event=hello"
-    assert (json.loads(shown) if shown.startswith('"') else shown) == value
-    assert shown.startswith('"') or not set(shown) & set(' "=')
+    assert (json.loads(text) if text.startswith('"') else text) == value
+    assert text.startswith('"') or not set(text) & set(' "=')
 
 
 def test_lines_are_written_together_and_once() -> None:
@@ -88,3 +141,144 @@ def test_a_log_that_cannot_be_written_stops_nothing() -> None:
     journal.note("a")
     journal.flush()
     journal.note("b")
+
+
+# -- a transaction --------------------------------------------------------------------------------
+
+
+def test_an_accepted_message_is_one_line_with_who_from_to_size_verdict_and_how_long() -> None:
+    line = recorded(Ended(envelope(), reply.queued("0A1"), 321), now_ns=17 * NS_PER_MS)
+    assert line == (
+        "time=1970-01-01T00:00:00.000Z event=message connection=7 client=::1"
+        ' helo=mail.example.org id=0A1 sender="<a@example.org>" recipients=1'
+        ' to="<b@example.test>" size=321 body=7BIT verdict=accepted'
+        ' reply="250 2.0.0 Ok: queued as 0A1" duration_ms=12'
+    )
+
+
+@pytest.mark.parametrize(
+    ("verdict", "word", "check"),
+    [
+        (OK, "accepted", None),
+        (reply.reply(450, "4.2.0", "Greylisted", check="greylist"), "deferred", "greylist"),
+        (reply.reply(550, "5.7.1", "No", check="sender domain"), "refused", "sender domain"),
+        (None, "abandoned", None),
+    ],
+)
+def test_the_verdict_is_one_of_four_words_and_the_check_that_spoke_is_named(
+    verdict: Reply | None, word: str, check: str | None
+) -> None:
+    values = parsed(recorded(Ended(envelope(), verdict, 1)))
+    assert (values["verdict"], values.get("check")) == (word, check)
+    assert ("reply" in values) == (verdict is not None)
+
+
+def test_many_recipients_are_counted_and_some_of_them_shown() -> None:
+    paths = [Path(f"user{number}", "example.test") for number in range(1000)]
+    line = recorded(Ended(envelope(forward_paths=paths, refused=3), OK, 1))
+    values = parsed(line)
+    assert (values["recipients"], values["refused"]) == ("1000", "3")
+    assert values["to"].startswith("<user0@example.test>,<user1@example.test>,")
+    assert len(line) < 1000
+    assert len(json.loads(recorded(Ended(envelope(forward_paths=paths), OK, 1), form="json"))["to"])
+
+
+def test_what_is_special_about_a_transaction_is_shown_only_then() -> None:
+    plain = parsed(recorded(Ended(envelope(), OK, 1)))
+    assert not {"tls", "smtputf8", "refused", "check"} & plain.keys()
+    special = envelope(tls="TLSv1.3 TLS_AES_256_GCM_SHA384", smtputf8=True, body="8BITMIME")
+    values = parsed(recorded(Ended(special, OK, 1)))
+    assert values["tls"] == "TLSv1.3 TLS_AES_256_GCM_SHA384"
+    assert (values["smtputf8"], values["body"]) == ("true", "8BITMIME")
+
+
+_TEXT = st.text(st.sampled_from('ab.-" \\\n\x7f\x1b\x00ü=%{}<>\u2028\ud800'), max_size=12)
+_PATHS = st.just(NULL_PATH) | st.builds(Path, _TEXT, _TEXT)
+
+
+@given(
+    st.builds(
+        envelope,
+        helo=_TEXT,
+        tls=_TEXT,
+        reverse_path=_PATHS,
+        forward_paths=st.lists(_PATHS, max_size=3),
+        smtputf8=st.booleans(),
+        refused=st.integers(0, 2),
+    ),
+    st.none() | st.sampled_from([OK, reply.GREYLISTED, reply.HELP, reply.BARE_LINE_END]),
+    _TEXT,
+)
+def test_text_and_json_say_the_same_whatever_a_peer_says(
+    offered: Envelope, verdict: Reply | None, client: str
+) -> None:
+    ended = Ended(offered, verdict, 5)
+    line = recorded(ended, client=client)
+    assert all(" " <= character <= "~" for character in line)
+    encoded = recorded(ended, client=client, form="json")
+    assert all(" " <= character <= "~" for character in encoded)
+    fields = json.loads(encoded)
+    assert parsed(line) == {
+        key: json.loads(text) if (text := shown(value)).startswith('"') else text
+        for key, value in fields.items()
+    }
+    assert fields["client"] == client and fields["helo"] == offered.helo
+    assert fields.get("tls", "") == offered.tls
+
+
+def test_a_refusal_names_what_it_was_about_and_the_check() -> None:
+    said = reply.reply(450, "4.2.0", "Greylisted", check="greylist")
+    values = parsed(recorded(Refusal("0A1", Path("a", "b.example"), Path("c", "d.example"), said)))
+    assert (values["sender"], values["to"]) == ("<a@b.example>", "<c@d.example>")
+    assert (values["check"], values["reply"]) == ("greylist", "450 4.2.0 Greylisted")
+    assert parsed(recorded(Refusal(None, None, None, OK))).keys() == {
+        *("time", "event", "connection", "client", "reply")
+    }
+
+
+def test_a_remark_is_an_event_of_its_own() -> None:
+    values = parsed(recorded(Remark("unsolicited pipelining", "EHLO")))
+    assert (values["event"], values["detail"]) == ("unsolicited pipelining", "EHLO")
+
+
+def test_the_form_can_be_changed_while_it_runs() -> None:
+    texts: list[str] = []
+    journal = Journal(FakeClock(), texts.append)
+    journal.note("a", count=2)
+    journal.reform("json")
+    journal.note("a", count=2, flag=True, name="ü")
+    journal.flush()
+    first, second = texts[0].splitlines()
+    assert first.endswith(" event=a count=2")
+    assert json.loads(second) == {
+        "time": "1970-01-01T00:00:00.000Z",
+        "event": "a",
+        "count": 2,
+        "flag": True,
+        "name": "ü",
+    }
+
+
+def test_lists_are_bounded_in_both_forms() -> None:
+    long = ["x" * 10_000] * 1000
+    assert bounded(long) == ["x" * VALUE_MAX_CHARACTERS] * RECIPIENTS_SHOWN_MAX
+    assert len(shown(long)) == VALUE_MAX_CHARACTERS
+
+
+def test_everything_that_is_written_is_counted() -> None:
+    metrics = Metrics()
+    journal = Journal(FakeClock(), lambda text: None, metrics=metrics)
+    refusal = Refusal(None, None, None, reply.GREYLISTED)
+    journal.record(1, "::1", 0, [refusal, Ended(envelope(refused=1), OK, 9), Remark("rude", "X")])
+    journal.note("timeout", limit="idle")
+    page = metrics.page()
+    for line in (
+        'mailsrv_messages_total{verdict="accepted"} 1',
+        'mailsrv_recipients_total{verdict="refused"} 1',
+        "mailsrv_message_octets_total 9",
+        'mailsrv_timeouts_total{limit="idle"} 1',
+        'mailsrv_events_total{event="rude"} 1',
+        'mailsrv_events_total{event="timeout"} 1',
+    ):
+        assert f"\n{line}\n" in page
+    assert 'mailsrv_refusals_total{code="450",check="' in page

@@ -1,0 +1,242 @@
+"""What is counted, and how it is written down: the Prometheus text format, version 0.0.4.
+
+The journal feeds it, so that whatever is in the log is counted, and nobody calls two things.
+What can be looked up is not counted at all: a *gauge* is a function that is asked when somebody
+reads the page.
+
+Every series costs memory for ever, and some label values come from the network's side: a family
+takes ``SERIES_MAX`` of them, and everything beyond is counted under ``OTHER``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from mailsrv.reply import Reply, printable
+from mailsrv.units import NS_PER_S
+
+SERIES_MAX = 100
+LABEL_MAX_CHARACTERS = 64
+OTHER = "other"
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+PREFIX = "mailsrv_"
+
+DURATION_BOUNDS_NS = tuple(
+    NS_PER_S * thousandth // 1000
+    for thousandth in (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000)
+)
+"""Ratios of about three, from a millisecond to the longest that a sender waits for its 250."""
+SIZE_BOUNDS_OCTETS = tuple(4**power * 1024 for power in range(9))
+"""1 KiB to 64 MiB."""
+
+
+class Counter:
+    """A family of numbers that only grow, one for each combination of label values."""
+
+    __slots__ = ("_labels", "_values", "help", "name")
+
+    def __init__(self, name: str, help_text: str, *labels: str) -> None:
+        self.name = name
+        self.help = help_text
+        self._labels = labels
+        self._values: dict[tuple[str, ...], int] = {} if labels else {(): 0}
+
+    def add(self, *values: str, by: int = 1) -> None:
+        """Count ``by`` under ``values``, one for each label."""
+        counts = self._values
+        if values in counts:
+            counts[values] += by
+        else:
+            self._begin(values, by)
+
+    def _begin(self, values: tuple[str, ...], by: int) -> None:
+        """The first of its kind: where there are too many kinds, it is one of the others."""
+        values = tuple([printable(value[:LABEL_MAX_CHARACTERS]) for value in values])
+        if len(self._values) >= SERIES_MAX and values not in self._values:
+            values = (OTHER,) * len(values)
+        self._values[values] = self._values.get(values, 0) + by
+
+    def value(self, *values: str) -> int:
+        """What was counted under ``values``."""
+        return self._values.get(values, 0)
+
+    def lines(self) -> Iterator[str]:
+        yield from _heading(self.name, "counter", self.help)
+        for values, count in self._values.items():
+            yield f"{self.name}{_labels(zip(self._labels, values, strict=True))} {count}"
+
+
+class Histogram:
+    """How numbers spread: a count for each bound that they do not exceed.
+
+    ``unit`` is what 1 on the page is: ``NS_PER_S`` for nanoseconds that are shown as seconds.
+    """
+
+    __slots__ = ("_bounds", "_counts", "_sum", "_unit", "help", "name")
+
+    def __init__(self, name: str, help_text: str, bounds: tuple[int, ...], unit: int = 1) -> None:
+        self.name = name
+        self.help = help_text
+        self._bounds = bounds
+        self._unit = unit
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0
+
+    def observe(self, number: int) -> None:
+        """Count one in."""
+        self._counts[bisect_left(self._bounds, number)] += 1
+        self._sum += number
+
+    def lines(self) -> Iterator[str]:
+        yield from _heading(self.name, "histogram", self.help)
+        below = 0
+        for bound, count in zip(self._bounds, self._counts, strict=False):
+            below += count
+            yield f'{self.name}_bucket{{le="{_number(bound / self._unit)}"}} {below}'
+        total = below + self._counts[-1]
+        yield f'{self.name}_bucket{{le="+Inf"}} {total}'
+        yield f"{self.name}_sum {_number(self._sum / self._unit)}"
+        yield f"{self.name}_count {total}"
+
+
+class Reading:
+    """A number that is looked up when the page is read."""
+
+    __slots__ = ("_kind", "_labels", "_read", "help", "name")
+
+    def __init__(
+        self,
+        name: str,
+        help_text: str,
+        read: Callable[[], float | None],
+        kind: str,
+        labels: Mapping[str, str],
+    ) -> None:
+        self.name = name
+        self.help = help_text
+        self._read = read
+        self._kind = kind
+        self._labels = labels
+
+    def lines(self) -> Iterator[str]:
+        number = self._read()
+        if number is not None:
+            yield from _heading(self.name, self._kind, self.help)
+            yield f"{self.name}{_labels(self._labels.items())} {_number(number)}"
+
+
+class Metrics:
+    """Everything that one server counts."""
+
+    def __init__(self) -> None:
+        self._messages = Counter(
+            PREFIX + "messages_total", "Mail transactions that ended, by how.", "verdict"
+        )
+        self._recipients = Counter(
+            PREFIX + "recipients_total", "Recipients of these transactions, by answer.", "verdict"
+        )
+        self._octets = Counter(PREFIX + "message_octets_total", "Octets of accepted messages.")
+        self._durations = Histogram(
+            PREFIX + "message_duration_seconds",
+            "From MAIL to the reply to the final dot, of accepted messages.",
+            DURATION_BOUNDS_NS,
+            NS_PER_S,
+        )
+        self._sizes = Histogram(
+            PREFIX + "message_size_octets", "Sizes of accepted messages.", SIZE_BOUNDS_OCTETS
+        )
+        self._refusals = Counter(
+            PREFIX + "refusals_total",
+            "Negative replies, by code and by the check or limit behind them.",
+            "code",
+            "check",
+        )
+        self._events = Counter(
+            PREFIX + "events_total", "Lines of the log that are no message or refusal.", "event"
+        )
+        timeouts = Counter(
+            PREFIX + "timeouts_total", "Limits of time that ran out, by name.", "limit"
+        )
+        lookups = Counter(
+            PREFIX + "lookup_failures_total", "Questions to DNS that got no answer.", "type"
+        )
+        refused = Counter(
+            PREFIX + "connections_refused_total", "Connections refused by a limit.", "check"
+        )
+        self._by_event = {
+            "timeout": (timeouts, "limit"),
+            "no answer": (timeouts, "limit"),
+            "lookup failed": (lookups, "type"),
+            "connection refused": (refused, "check"),
+        }
+        """Events that are also counted by one of their values."""
+        self._readings: list[Reading] = []
+
+    def message(
+        self, verdict: str, accepted: int, refused: int, size_octets: int, duration_ns: int
+    ) -> None:
+        """A mail transaction has ended; ``accepted`` and ``refused`` count its recipients."""
+        self._messages.add(verdict)
+        self._recipients.add("accepted", by=accepted)
+        if refused:
+            self._recipients.add("refused", by=refused)
+        if verdict == "accepted":
+            self._octets.add(by=size_octets)
+            self._durations.observe(duration_ns)
+            self._sizes.observe(size_octets)
+
+    def refusal(self, said: Reply) -> None:
+        """A negative reply was given."""
+        self._refusals.add(str(said.code), said.check)
+
+    def event(self, event: str, values: Mapping[str, object]) -> None:
+        """Something else went into the log."""
+        self._events.add(event)
+        counter, key = self._by_event.get(event, (None, ""))
+        if counter is not None:
+            counter.add(str(values.get(key, "")))
+
+    def read(
+        self,
+        name: str,
+        help_text: str,
+        read: Callable[[], float | None],
+        *,
+        kind: str = "gauge",
+        **labels: str,
+    ) -> None:
+        """Show what ``read`` gives at that moment; None shows nothing."""
+        self._readings.append(Reading(name, help_text, read, kind, labels))
+
+    def page(self) -> str:
+        """Everything, in the text format."""
+        families: Iterable[Counter | Histogram | Reading] = (
+            self._messages,
+            self._recipients,
+            self._octets,
+            self._durations,
+            self._sizes,
+            self._refusals,
+            *dict.fromkeys(counter for counter, _ in self._by_event.values()),
+            self._events,
+            *self._readings,
+        )
+        return "".join([f"{line}\n" for family in families for line in family.lines()])
+
+
+def _heading(name: str, kind: str, help_text: str) -> tuple[str, str]:
+    return f"# HELP {name} {help_text}", f"# TYPE {name} {kind}"
+
+
+def _labels(pairs: Iterable[tuple[str, str]]) -> str:
+    shown = ",".join([f'{name}="{_escaped(value)}"' for name, value in pairs])
+    return f"{{{shown}}}" if shown else ""
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _number(number: float) -> str:
+    return str(int(number)) if number == number // 1 else repr(number)
