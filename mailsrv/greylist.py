@@ -3,42 +3,42 @@ send rubbish do not (RFC 6647).
 
 A *triplet* is (client, reverse-path, forward-path).  Its first try is deferred; a retry passes
 from the delay on, as long as it comes within the retry window.  What has passed goes on passing
-until it was not seen for a month, and a client of which several triplets have passed is asked no
-more.  Clients are known by their network, since large senders retry from a neighbouring address.
+until it was not seen for a month, and a client network of which several triplets have passed is
+asked no more.  Retrying early costs nothing: the delay counts from the first try, whatever comes
+between, and nothing is written.
 
-Retrying early costs nothing: the delay counts from the first try, whatever comes between.
+Large senders retry from another address.  So in a triplet the client stands for every pool that
+it belongs to (see ``pool``), and each pool has a record of its own: a try is a retry if one of
+its pools has tried before.  What a client merely says, its HELO name, may pass this one triplet,
+but counts for nothing beyond.
 """
 
 from __future__ import annotations
 
-import ipaddress
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from mailsrv.networks import Networks, client_network
+from mailsrv.pool import claimed_pool, named_pool, plain_sender, wide_network
+from mailsrv.settings import Settings
 from mailsrv.units import seconds_to_ns
 
 if TYPE_CHECKING:
     from mailsrv.clock import Clock
 
-DELAY_S = 300
-RETRY_WITHIN_S = 2 * 24 * 3600
-"""A triplet that is first retried later than this is new again."""
-KEPT_S = 35 * 24 * 3600
-"""How long a passed triplet or a known client is remembered after it was last seen: long enough
-for what is sent once a month."""
-TRIPLETS_FOR_A_CLIENT = 5
-"""Passed triplets after which the client itself passes."""
-IPV4_PREFIX_BITS = 24
-IPV6_PREFIX_BITS = 64
+_DEFAULT = Settings()
+DELAY_S = _DEFAULT.greylist_delay_s
+RETRY_WITHIN_S = _DEFAULT.greylist_retry_within_s
+KEPT_S = _DEFAULT.greylist_kept_s
+TRIPLETS_FOR_A_CLIENT = _DEFAULT.greylist_client_passes
 
 ENTRIES_MAX = 200_000
 """Records of each kind held in memory: some 100 MB, were all of them of the longest."""
 EXPIRED_A_CHECK_MAX = 4
-"""Records forgotten in passing by one check, which adds two at most: so the stale ones go."""
+"""Records forgotten in passing by one check, which adds three at most: so the stale ones go."""
 
 Triplet = tuple[str, str, str]
-Key = tuple[str, ...]
-"""A triplet with its client's network for the client; the network alone for the client itself."""
 
 
 class Outcome(StrEnum):
@@ -48,19 +48,38 @@ class Outcome(StrEnum):
     PASS = "PASS"
 
 
+class Key(NamedTuple):
+    """A pool with the transaction that it tried; or a client network alone, for its credit."""
+
+    client: str
+    sender: str = ""
+    recipient: str = ""
+
+
 class Record(NamedTuple):
     """What is known of a key.
 
-    ``passed`` is 0 while a triplet waits for its retry, 1 once it has passed; for a client it
-    counts passed triplets.  ``since_ns`` is the first try while waiting, then the last use.
+    ``passed`` is 0 while a triplet waits for its retry, 1 once it has passed; for a client
+    network it counts passed triplets.  ``since_ns`` is the first try while waiting, then the
+    last use.
     """
 
     since_ns: int
     passed: int
 
 
+class Reading(NamedTuple):
+    """The wall clock and the greylist's own time at one instant."""
+
+    wall_ns: int
+    own_ns: int
+
+
 class Store(Protocol):
     """Where records are kept.  It may forget any of them: the sender is then new again."""
+
+    reading: Reading | None
+    """Set by each check; what the last one before a restart has left."""
 
     def get(self, key: Key) -> Record | None:
         """The record of ``key``."""
@@ -68,28 +87,26 @@ class Store(Protocol):
     def put(self, key: Key, record: Record) -> None:
         """Set the record of ``key``."""
 
-    def delete(self, key: Key) -> None:
-        """Forget ``key``; harmless if it is not known."""
-
     def expire(self, waiting_before_ns: int, passed_before_ns: int, at_most: int) -> None:
-        """Forget ``at_most`` of the oldest records whose ``since_ns`` lies before the instant
-        given for their kind."""
+        """Forget, now or soon, ``at_most`` of the oldest records whose ``since_ns`` lies before
+        the instant given for their kind."""
 
 
 class MemoryStore:
     """Keeps ``entries`` records of each kind and drops the oldest beyond that.
 
     Waiting and passed records are apart, so that a flood of new triplets cannot push out the
-    senders who have proven themselves.  Each kind stands in the order of ``since_ns``, because a
-    record goes to the end whenever it is set.
+    senders who have proven themselves.  Each kind stands in the order in which records were set,
+    which is that of ``since_ns`` but for a triplet that a further pool has joined.
     """
 
-    __slots__ = ("_entries", "_passed", "_waiting")
+    __slots__ = ("_entries", "_passed", "_waiting", "reading")
 
     def __init__(self, entries: int = ENTRIES_MAX) -> None:
         self._entries = entries
         self._waiting: dict[Key, Record] = {}
         self._passed: dict[Key, Record] = {}
+        self.reading: Reading | None = None
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._passed)
@@ -105,6 +122,7 @@ class MemoryStore:
             del records[next(iter(records))]
 
     def delete(self, key: Key) -> None:
+        """Forget ``key``; harmless if it is not known."""
         self._waiting.pop(key, None)
         self._passed.pop(key, None)
 
@@ -119,43 +137,138 @@ class MemoryStore:
                 at_most -= 1
 
 
+class Allowed:
+    """Who and what is not greylisted at all.  Raises ValueError for a network that is none."""
+
+    __slots__ = ("_names", "_networks", "_recipients")
+
+    def __init__(
+        self, networks: Iterable[str] = (), names: Iterable[str] = (), recipients: Iterable[str] = ()
+    ) -> None:
+        self._networks = Networks(networks)
+        self._names = frozenset(name.lower().strip(".") for name in names)
+        self._recipients = frozenset(one.lower().removeprefix("@") for one in recipients)
+
+    def permits(self, client: str, reverse_name: str, forward_path: str) -> bool:
+        """Whether the client, its confirmed reverse name or the recipient is on the list.
+
+        A name is meant with all below it, a recipient's domain by itself.
+        """
+        if self._recipients:
+            recipient = forward_path.lower()
+            if recipient in self._recipients or recipient.rpartition("@")[2] in self._recipients:
+                return True
+        if self._names and reverse_name:
+            labels = reverse_name.lower().removesuffix(".").split(".")
+            if any(".".join(labels[at:]) in self._names for at in range(len(labels))):
+                return True
+        return bool(self._networks) and client in self._networks
+
+
 class Greylist:
-    """Decides by triplet.  ``delay`` is in seconds; time is the clock's ``realtime_ns``, so that
-    a store on disk means the same after a restart."""
+    """Decides by triplet.  ``delay``, ``retry_within`` and ``kept`` are in seconds.
 
-    __slots__ = ("_clock", "_delay_ns", "_kept_ns", "_retry_within_ns", "_store")
+    Its time is its own: it begins as the wall clock's and then goes on evenly.  A wall clock that
+    is set, by whatever, changes nothing for those who wait and erases nobody.  From one run to
+    the next the store carries it on, and what passed between by the wall clock counts, but never
+    as less than nothing, nor as more than the retry window: while nobody can come, nobody is
+    forgotten.
+    """
 
-    def __init__(self, clock: Clock, delay: float = DELAY_S, store: Store | None = None) -> None:
+    __slots__ = (
+        "_allowed",
+        "_client_passes",
+        "_clock",
+        "_delay_ns",
+        "_kept_ns",
+        "_offset_ns",
+        "_retry_within_ns",
+        "_store",
+    )
+
+    def __init__(
+        self,
+        clock: Clock,
+        delay: float = DELAY_S,
+        store: Store | None = None,
+        *,
+        retry_within: float = RETRY_WITHIN_S,
+        kept: float = KEPT_S,
+        client_passes: int = TRIPLETS_FOR_A_CLIENT,
+        allowed: Allowed | None = None,
+    ) -> None:
         self._clock = clock
         self._delay_ns = seconds_to_ns(delay)
-        self._retry_within_ns = seconds_to_ns(RETRY_WITHIN_S)
-        self._kept_ns = seconds_to_ns(KEPT_S)
+        self._retry_within_ns = seconds_to_ns(retry_within)
+        self._kept_ns = seconds_to_ns(kept)
+        self._client_passes = client_passes
+        self._allowed = allowed or Allowed()
         self._store: Store = MemoryStore() if store is None else store
+        self._offset_ns = self._first_ns() - clock.monotonic_ns()
 
-    def check(self, triplet: Triplet) -> Outcome:
-        """Take note of a try and say what becomes of it.  Letter case makes no difference."""
-        now_ns = self._clock.realtime_ns()
+    @classmethod
+    def of(cls, settings: Settings, clock: Clock, store: Store | None = None) -> Greylist:
+        """The greylist that ``settings`` describe.  Raises ValueError for a bad network."""
+        return cls(
+            clock,
+            settings.greylist_delay_s,
+            store,
+            retry_within=settings.greylist_retry_within_s,
+            kept=settings.greylist_kept_s,
+            client_passes=settings.greylist_client_passes,
+            allowed=Allowed(
+                settings.greylist_allow_networks,
+                settings.greylist_allow_names,
+                settings.greylist_allow_recipients,
+            ),
+        )
+
+    def check(self, triplet: Triplet, *, helo: str = "", reverse_name: str = "") -> Outcome:
+        """Take note of a try and say what becomes of it.  Letter case makes no difference.
+
+        ``reverse_name`` is the client's forward-confirmed name, "" if it has none; with it or,
+        failing that, with ``helo`` a retry is recognised that comes from far off.
+        """
+        client, reverse_path, forward_path = triplet
+        if self._allowed.permits(client, reverse_name, forward_path):
+            return Outcome.PASS
+        now_ns = self._now_ns()
         store = self._store
         store.expire(now_ns - self._retry_within_ns, now_ns - self._kept_ns, EXPIRED_A_CHECK_MAX)
 
-        client, reverse_path, forward_path = triplet
-        network = client_network(client)
-        triplets_passed = self._passed(self._record((network,), now_ns))
-        if triplets_passed >= TRIPLETS_FOR_A_CLIENT:
-            store.put((network,), Record(now_ns, triplets_passed))
+        network = Key(client_network(client))
+        credit = self._record(network, now_ns)
+        if credit and credit.passed >= self._client_passes:
+            store.put(network, Record(now_ns, credit.passed))
             return Outcome.PASS
 
-        key = (network, reverse_path.lower(), forward_path.lower())
-        record = self._record(key, now_ns)
-        if record is None:
-            store.put(key, Record(now_ns, 0))
+        sender, recipient = plain_sender(reverse_path), forward_path.lower()
+        pools = [wide_network(client)]
+        if pool := named_pool(client, reverse_name):
+            pools.append(pool)
+        facts = len(pools)
+        if not reverse_name and (pool := claimed_pool(client, helo, reverse_path, forward_path)):
+            pools.append(pool)
+        keys = [Key(pool, sender, recipient) for pool in pools]
+        records = [self._record(key, now_ns) for key in keys]
+
+        if not any(record and self._passes(record, now_ns) for record in records):
+            # A pool that joins later waits no longer than the others.
+            first_ns = min([record.since_ns for record in records if record], default=now_ns)
+            for key, record in zip(keys, records, strict=True):
+                if record is None:
+                    store.put(key, Record(first_ns, 0))
             return Outcome.DEFER
-        if not record.passed:
-            if now_ns - record.since_ns < self._delay_ns:
-                return Outcome.DEFER
-            store.put((network,), Record(now_ns, triplets_passed + 1))
-        store.put(key, Record(now_ns, 1))
+
+        is_retry = not any(record and record.passed for record in records)
+        if is_retry and any(record and self._passes(record, now_ns) for record in records[:facts]):
+            store.put(network, Record(now_ns, credit.passed + 1 if credit else 1))
+        for key in keys:
+            store.put(key, Record(now_ns, 1))
         return Outcome.PASS
+
+    def _passes(self, record: Record, now_ns: int) -> bool:
+        return record.passed > 0 or now_ns - record.since_ns >= self._delay_ns
 
     def _record(self, key: Key, now_ns: int) -> Record | None:
         """The record of ``key``, unless it is too old to count."""
@@ -165,22 +278,18 @@ class Greylist:
         age_ns = now_ns - record.since_ns
         if record.passed:
             return record if age_ns <= self._kept_ns else None
-        # A first try in the future: the wall clock was set back, and nobody shall wait for it.
+        # A first try in the future: another's time is in the store, and nobody shall wait for it.
         return record if 0 <= age_ns <= self._retry_within_ns else None
 
-    @staticmethod
-    def _passed(record: Record | None) -> int:
-        return 0 if record is None else record.passed
+    def _first_ns(self) -> int:
+        """The greylist's own time as it begins."""
+        wall_ns = self._clock.realtime_ns()
+        last = self._store.reading
+        if last is None:
+            return wall_ns
+        return last.own_ns + min(max(wall_ns - last.wall_ns, 0), self._retry_within_ns)
 
-
-def client_network(client: str) -> str:
-    """The network a client counts as: its /24 or /64; a text that is no address is its own."""
-    try:
-        address = ipaddress.ip_address(client)
-    except ValueError:
-        return client
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is None:
-            return str(ipaddress.IPv6Network((int(address), IPV6_PREFIX_BITS), strict=False))
-        address = address.ipv4_mapped
-    return str(ipaddress.IPv4Network((int(address), IPV4_PREFIX_BITS), strict=False))
+    def _now_ns(self) -> int:
+        own_ns = self._clock.monotonic_ns() + self._offset_ns
+        self._store.reading = Reading(self._clock.realtime_ns(), own_ns)
+        return own_ns

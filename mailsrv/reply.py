@@ -193,5 +193,13 @@ def too_many_connections(hostname: str, limit: str) -> Reply:
     return reply(421, "4.7.0", f"{hostname} Error: too many connections: {limit}")
 
 
+def too_many_messages(limit: str) -> Reply:
+    return reply(450, "4.7.1", f"Error: too many messages: {limit}", check="rate")
+
+
+def too_many_recipients_a_minute(limit: str) -> Reply:
+    return reply(450, "4.7.1", f"Error: too many recipients: {limit}", check="rate")
+
+
 def shutting_down(hostname: str) -> Reply:
     return reply(421, "4.3.2", f"{hostname} Service shutting down, please try again later")

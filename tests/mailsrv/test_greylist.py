@@ -16,7 +16,6 @@ from mailsrv.greylist import (
     MemoryStore,
     Outcome,
     Record,
-    client_network,
 )
 
 START_S = 12_345.678901
@@ -114,20 +113,6 @@ def test_a_retry_may_come_from_a_neighbouring_address(
     gl.check(TRIPLET)
     clock.advance(DELAY_S)
     assert gl.check((retry_from, *TRIPLET[1:])) == outcome
-
-
-@pytest.mark.parametrize(
-    ("client", "network"),
-    [
-        ("192.0.2.77", "192.0.2.0/24"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("::ffff:192.0.2.77", "192.0.2.0/24"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("somebody", "somebody"),
-    ],
-)
-def test_a_client_is_known_by_its_network(client: str, network: str) -> None:
-    assert client_network(client) == network
 
 
 def test_another_sender_or_recipient_is_another_triplet(clock: FakeClock, gl: Greylist) -> None:

@@ -1,0 +1,48 @@
+"""Networks: sets that a configuration names, and the one that a client belongs to."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from functools import lru_cache
+
+IPV4_PREFIX_BITS = 24
+IPV6_PREFIX_BITS = 64
+CLIENT_NETWORKS_KEPT = 4096
+"""Answers of ``client_network`` that need not be worked out again: most clients come often."""
+
+
+class Networks:
+    """Networks such as "192.0.2.0/24" and "2001:db8::/32".
+
+    Raises ValueError for a text that names no network.
+    """
+
+    __slots__ = ("_networks",)
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        self._networks = tuple(map(ipaddress.ip_network, networks))
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
+    def __contains__(self, client: str) -> bool:
+        """True if ``client``, an address as text, lies in one of them."""
+        if not self._networks:
+            return False
+        address = ipaddress.ip_address(client)
+        return any(address in network for network in self._networks)
+
+
+@lru_cache(CLIENT_NETWORKS_KEPT)
+def client_network(client: str) -> str:
+    """The network a client counts as: its /24 or /64; a text that is no address is its own."""
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return client
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is None:
+            return str(ipaddress.IPv6Network((int(address), IPV6_PREFIX_BITS), strict=False))
+        address = address.ipv4_mapped
+    return str(ipaddress.IPv4Network((int(address), IPV4_PREFIX_BITS), strict=False))
