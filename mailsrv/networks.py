@@ -8,8 +8,8 @@ from functools import lru_cache
 
 IPV4_PREFIX_BITS = 24
 IPV6_PREFIX_BITS = 64
-CLIENT_NETWORKS_KEPT = 4096
-"""Answers of ``client_network`` that need not be worked out again: most clients come often."""
+CLIENTS_KEPT = 4096
+"""Clients whose answer need not be worked out again: most come often."""
 
 
 class Networks:
@@ -18,23 +18,25 @@ class Networks:
     Raises ValueError for a text that names no network.
     """
 
-    __slots__ = ("_networks",)
+    __slots__ = ("_hold", "_networks")
 
     def __init__(self, networks: Iterable[str]) -> None:
         self._networks = tuple(map(ipaddress.ip_network, networks))
+        self._hold = lru_cache(CLIENTS_KEPT)(self._look_up)
 
     def __bool__(self) -> bool:
         return bool(self._networks)
 
     def __contains__(self, client: str) -> bool:
         """True if ``client``, an address as text, lies in one of them."""
-        if not self._networks:
-            return False
+        return bool(self._networks) and self._hold(client)
+
+    def _look_up(self, client: str) -> bool:
         address = ipaddress.ip_address(client)
         return any(address in network for network in self._networks)
 
 
-@lru_cache(CLIENT_NETWORKS_KEPT)
+@lru_cache(CLIENTS_KEPT)
 def client_network(client: str) -> str:
     """The network a client counts as: its /24 or /64; a text that is no address is its own."""
     try:
