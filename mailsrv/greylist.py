@@ -143,7 +143,10 @@ class Allowed:
     __slots__ = ("_names", "_networks", "_recipients")
 
     def __init__(
-        self, networks: Iterable[str] = (), names: Iterable[str] = (), recipients: Iterable[str] = ()
+        self,
+        networks: Iterable[str] = (),
+        names: Iterable[str] = (),
+        recipients: Iterable[str] = (),
     ) -> None:
         self._networks = Networks(networks)
         self._names = frozenset(name.lower().strip(".") for name in names)

@@ -18,7 +18,7 @@ MAILSRV_LAYERS = {
     "values": "__init__ units settings address command reply envelope",
     "protocol and decisions, no I/O": (
         "content question state house session seams unwired"
-        " policy deliberation greylist limits networks rates proxyheader"
+        " wanted checks dnsbl policy deliberation greylist pool limits networks rates proxyheader"
         " trace deadlines dnscache dnsmessage"
         " metrics"
     ),

@@ -13,10 +13,12 @@ from mailsrv.greylist import (
     RETRY_WITHIN_S,
     TRIPLETS_FOR_A_CLIENT,
     Greylist,
+    Key,
     MemoryStore,
     Outcome,
     Record,
 )
+from mailsrv.settings import Settings
 
 START_S = 12_345.678901
 DELAY_S = 300
@@ -100,17 +102,22 @@ def test_a_passed_triplet_is_kept_from_its_last_use(
 
 
 @pytest.mark.parametrize(
-    ("retry_from", "outcome"),
+    ("first_from", "retry_from", "outcome"),
     [
-        ("192.0.2.254", "PASS"),
-        ("::ffff:192.0.2.9", "PASS"),
-        ("192.0.3.1", "DEFER"),
+        ("192.0.2.1", "192.0.2.254", "PASS"),
+        ("192.0.2.1", "::ffff:192.0.2.9", "PASS"),
+        ("192.0.2.1", "192.0.254.254", "PASS"),
+        ("192.0.2.1", "192.1.2.1", "DEFER"),
+        ("2001:db8:1::1", "2001:db8:ffff:ffff::9", "PASS"),
+        ("2001:db8:1::1", "2001:db9:1::1", "DEFER"),
+        ("somebody", "somebody", "PASS"),
+        ("somebody", "somebody else", "DEFER"),
     ],
 )
 def test_a_retry_may_come_from_a_neighbouring_address(
-    clock: FakeClock, gl: Greylist, retry_from: str, outcome: str
+    clock: FakeClock, gl: Greylist, first_from: str, retry_from: str, outcome: str
 ) -> None:
-    gl.check(TRIPLET)
+    gl.check((first_from, *TRIPLET[1:]))
     clock.advance(DELAY_S)
     assert gl.check((retry_from, *TRIPLET[1:])) == outcome
 
@@ -139,7 +146,7 @@ def make_known(gl: Greylist, clock: FakeClock) -> None:
 def test_a_client_passes_after_enough_passed_triplets(clock: FakeClock, gl: Greylist) -> None:
     make_known(gl, clock)
     assert gl.check(("192.0.2.200", "new@example.org", "new@example.test")) == "PASS"
-    assert gl.check(("192.0.3.200", "new@example.org", "new@example.test")) == "DEFER"
+    assert gl.check(("192.0.3.200", "new@example.org", "other@example.test")) == "DEFER"
 
 
 def test_one_triplet_counts_once_for_its_client(clock: FakeClock, gl: Greylist) -> None:
@@ -159,14 +166,285 @@ def test_a_known_client_is_kept_from_its_last_use(clock: FakeClock, gl: Greylist
     assert gl.check(numbered(103)) == "DEFER"
 
 
-def test_a_wall_clock_set_back_makes_nobody_wait_for_it() -> None:
-    store = MemoryStore()
-    Greylist(clock=FakeClock(start=10**9), delay=DELAY_S, store=store).check(TRIPLET)
+# -- sender pools ---------------------------------------------------------------------------------
+
+FAR_OFF = ("198.51.100.7", "a@example.org", "b@example.test")
+POOL_NAMES = ("out1.mail.example.net", "out77.eu.mail.example.net")
+
+
+@pytest.mark.parametrize(
+    ("names", "outcome"),
+    [
+        (POOL_NAMES, "PASS"),
+        (("out1.example.net", "OUT2.EXAMPLE.NET."), "PASS"),
+        (("out1.example.net", "out1.example.com"), "DEFER"),
+        (("out1.example.co.uk", "out1.another.co.uk"), "DEFER"),
+        (("out1.example.net", ""), "DEFER"),
+        (("192-0-2-1.dyn.example.net", "198-51-100-7.dyn.example.net"), "DEFER"),
+        (("localhost", "localhost"), "DEFER"),
+    ],
+)
+def test_a_retry_from_far_off_passes_by_the_organisation_in_the_reverse_name(
+    clock: FakeClock, gl: Greylist, names: tuple[str, str], outcome: str
+) -> None:
+    first, retry = names
+    gl.check(TRIPLET, reverse_name=first)
+    clock.advance(DELAY_S)
+    assert gl.check(FAR_OFF, reverse_name=retry) == outcome
+
+
+@pytest.mark.parametrize(
+    ("helos", "outcome"),
+    [
+        (("mx1.example.org", "mx2.example.org"), "PASS"),
+        (("mx1.example.net", "mx2.example.net"), "DEFER"),  # not the sender's own
+        (("[192.0.2.1]", "[192.0.2.1]"), "DEFER"),
+        (("dsl-192-0-2-1.example.org", "dsl-198-51-100-7.example.org"), "DEFER"),
+    ],
+)
+def test_a_retry_from_far_off_passes_by_the_senders_own_domain_in_the_helo_name(
+    clock: FakeClock, gl: Greylist, helos: tuple[str, str], outcome: str
+) -> None:
+    first, retry = helos
+    gl.check(TRIPLET, helo=first)
+    clock.advance(DELAY_S)
+    assert gl.check(FAR_OFF, helo=retry) == outcome
+
+
+def test_a_helo_name_is_not_asked_where_there_is_a_reverse_name(
+    clock: FakeClock, gl: Greylist
+) -> None:
+    gl.check(TRIPLET, helo="mx1.example.org")
+    clock.advance(DELAY_S)
+    outcome = gl.check(FAR_OFF, helo="mx1.example.org", reverse_name="dsl7.example.com")
+    assert outcome == "DEFER"
+
+
+def test_nobody_outside_is_believed_to_be_the_recipients_own_organisation(
+    clock: FakeClock, gl: Greylist
+) -> None:
+    for client, outcome in (("192.0.2.1", "DEFER"), ("198.51.100.7", "DEFER")):
+        forged = (client, "boss@example.test", "b@example.test")
+        assert gl.check(forged, helo="mx.example.test") == outcome
+        clock.advance(DELAY_S)
+
+
+def test_a_pool_that_joins_later_waits_no_longer_than_the_others(
+    clock: FakeClock, gl: Greylist
+) -> None:
+    assert gl.check(TRIPLET) == "DEFER"  # the reverse name was slow
+    clock.advance(DELAY_S - 1)
+    assert gl.check(TRIPLET, reverse_name=POOL_NAMES[0]) == "DEFER"
+    clock.advance(1)
+    assert gl.check(FAR_OFF, reverse_name=POOL_NAMES[1]) == "PASS"
+
+
+def test_a_pool_neighbour_passes_exactly_at_the_delay_and_not_a_nanosecond_before(
+    clock: FakeClock, gl: Greylist
+) -> None:
+    due_ns = clock.monotonic_ns() + DELAY_S * 10**9
+    gl.check(TRIPLET, reverse_name=POOL_NAMES[0])
+    clock.advance_to_ns(due_ns - 1)
+    assert gl.check(FAR_OFF, reverse_name=POOL_NAMES[1]) == "DEFER"
+    clock.advance_to_ns(due_ns)
+    assert gl.check(FAR_OFF, reverse_name=POOL_NAMES[1]) == "PASS"
+
+
+def test_what_has_passed_passes_from_every_address_of_the_pool(
+    clock: FakeClock, gl: Greylist
+) -> None:
+    gl.check(TRIPLET, reverse_name=POOL_NAMES[0])
+    clock.advance(DELAY_S)
+    gl.check(FAR_OFF, reverse_name=POOL_NAMES[1])
+    third = ("203.0.113.5", *TRIPLET[1:])
+    assert gl.check(third, reverse_name=POOL_NAMES[0]) == "PASS"
+    assert gl.check(third) == "PASS"  # its own network has passed with it
+
+
+def from_both_ends(gl: Greylist, clock: FakeClock, **names: str) -> None:
+    """Enough transactions, each first tried from one end of a pool and retried from the other."""
+    for number in range(TRIPLETS_FOR_A_CLIENT):
+        transaction = f"{chr(97 + number)}@example.org", "b@example.test"
+        assert gl.check((TRIPLET[0], *transaction), **names) == "DEFER"
+        clock.advance(DELAY_S)
+        assert gl.check((FAR_OFF[0], *transaction), **names) == "PASS"
+
+
+def test_retries_for_a_neighbour_prove_the_client_that_makes_them(
+    clock: FakeClock, gl: Greylist
+) -> None:
+    from_both_ends(gl, clock, reverse_name=POOL_NAMES[0])
+    assert gl.check((FAR_OFF[0], "new@example.com", "new@example.test")) == "PASS"
+    assert gl.check((TRIPLET[0], "new@example.com", "new@example.test")) == "DEFER"
+
+
+def test_retries_that_pass_by_a_helo_name_prove_nobody(clock: FakeClock, gl: Greylist) -> None:
+    from_both_ends(gl, clock, helo="mx.example.org")
+    assert gl.check((FAR_OFF[0], "new@example.com", "new@example.test")) == "DEFER"
+
+
+# -- reverse-paths that change --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "outcome"),
+    [
+        ("prvs=0123abcdef=ann", "prvs=4567fedcba=ann", "PASS"),
+        ("prvs=ann/0123abcdef", "prvs=ann/4567fedcba", "PASS"),
+        ("srs0=hhhh=t1=example.net=ann", "SRS0+xx=T2=example.net=ann", "PASS"),
+        ("srs1=h=a.example==h=t=b.example=ann", "srs1=i=a.example==j=u=b.example=ann", "PASS"),
+        ("news-1234-bob=example.test", "news-5678-bob=example.test", "PASS"),
+        ("news-bounces+bob=example.test", "news-bounces", "PASS"),
+        ("b.01ab23cd45ef.x", "b.99ffee881234.x", "PASS"),
+        ("prvs=0123abcdef=ann", "prvs=4567fedcba=eve", "DEFER"),
+        ("srs0=hh=t1=example.net=ann", "srs0=hh=t1=example.net=eve", "DEFER"),
+        ("srs1=h=a.example==h=t=b.example=ann", "srs1=h=x.example==h=t=b.example=ann", "DEFER"),
+        ("sender1", "sender2", "DEFER"),
+        ("room-1", "room-2", "DEFER"),
+        ("100234567", "100234568", "DEFER"),  # some providers number people
+        ("qwert", "asdfg", "DEFER"),
+    ],
+)
+def test_a_sender_is_known_by_what_stays_the_same_in_its_reverse_path(
+    clock: FakeClock, gl: Greylist, first: str, then: str, outcome: str
+) -> None:
+    gl.check((TRIPLET[0], f"{first}@example.org", TRIPLET[2]))
+    clock.advance(DELAY_S)
+    assert gl.check((TRIPLET[0], f"{then}@example.org", TRIPLET[2])) == outcome
+
+
+def test_the_null_reverse_path_is_a_sender_like_others(clock: FakeClock, gl: Greylist) -> None:
+    passed_once(gl, clock, (TRIPLET[0], "", TRIPLET[2]))
+    assert gl.check((TRIPLET[0], "", "other@example.test")) == "DEFER"
+    assert gl.check((FAR_OFF[0], "", TRIPLET[2]), helo="mx.example.test") == "DEFER"
+
+
+# -- settings and allow lists ---------------------------------------------------------------------
+
+
+def test_the_windows_come_from_the_settings() -> None:
+    settings = Settings(
+        greylist_delay_s=10,
+        greylist_retry_within_s=20,
+        greylist_kept_s=30,
+        greylist_client_passes=2,
+    )
     clock = FakeClock(start=START_S)
-    gl = Greylist(clock=clock, delay=DELAY_S, store=store)
+    gl = Greylist.of(settings, clock)
     assert gl.check(TRIPLET) == "DEFER"
+    clock.advance(20)
+    clock.advance(NS_IN_S)
+    assert gl.check(TRIPLET) == "DEFER"  # the window was missed
+    clock.advance(10)
+    assert gl.check(TRIPLET) == "PASS"
+    clock.advance(30)
+    assert gl.check(TRIPLET) == "PASS"
+    clock.advance(30)
+    clock.advance(NS_IN_S)
+    assert gl.check(TRIPLET) == "DEFER"
+    clock.advance(10)
+    assert gl.check(TRIPLET) == "PASS"
+    passed = (TRIPLET[0], "second@example.org", TRIPLET[2])
+    gl.check(passed)
+    clock.advance(10)
+    assert gl.check(passed) == "PASS"
+    assert gl.check((TRIPLET[0], "third@example.org", TRIPLET[2])) == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("client", "reverse_name", "recipient", "outcome"),
+    [
+        ("203.0.113.9", "", "b@example.test", "PASS"),
+        ("2001:db8:5::1", "", "b@example.test", "PASS"),
+        ("203.0.114.9", "", "b@example.test", "DEFER"),
+        ("192.0.2.1", "Mail.Good.Example", "b@example.test", "PASS"),
+        ("192.0.2.1", "good.example", "b@example.test", "PASS"),
+        ("192.0.2.1", "notgood.example", "b@example.test", "DEFER"),
+        ("192.0.2.1", "good.example.net", "b@example.test", "DEFER"),
+        ("192.0.2.1", "", "Postmaster@Example.Test", "PASS"),
+        ("192.0.2.1", "", "postmaster", "PASS"),
+        ("192.0.2.1", "", "anybody@open.test", "PASS"),
+        ("192.0.2.1", "", "anybody@at.test", "PASS"),
+        ("192.0.2.1", "", "anybody@below.open.test", "DEFER"),
+    ],
+)
+def test_who_is_on_an_allow_list_is_not_greylisted(
+    client: str, reverse_name: str, recipient: str, outcome: str
+) -> None:
+    store = MemoryStore()
+    settings = Settings(
+        greylist_allow_networks=("203.0.113.0/24", "2001:db8:5::/48"),
+        greylist_allow_names=("good.example",),
+        greylist_allow_recipients=(
+            "postmaster@example.test",
+            "postmaster",
+            "open.test",
+            "@at.test",
+        ),
+    )
+    gl = Greylist.of(settings, FakeClock(start=START_S), store)
+    triplet = (client, "a@example.org", recipient)
+    assert gl.check(triplet, helo="good.example", reverse_name=reverse_name) == outcome
+    assert (len(store) == 0) == (outcome == "PASS")  # and leaves no trace
+
+
+# -- the wall clock is set ------------------------------------------------------------------------
+
+
+class SteppedClock(FakeClock):
+    """A clock whose wall can be set."""
+
+    step_ns = 0
+
+    def realtime_ns(self) -> int:
+        return super().realtime_ns() + self.step_ns
+
+
+STEPS_S = [-56 * 365 * 86_400, -365 * 86_400, -3600, 3600, 365 * 86_400]
+
+
+@pytest.mark.parametrize("step_s", STEPS_S)
+def test_a_wall_clock_set_while_running_changes_nothing(step_s: int) -> None:
+    clock = SteppedClock(start=START_S, realtime_offset_ns=1_767_225_600 * 10**9)
+    store = MemoryStore()
+    gl = Greylist(clock=clock, delay=DELAY_S, store=store)
+    passed_once(gl, clock, TRIPLET)
+    waiting = (FAR_OFF[0], "w@example.org", "b@example.test")
+    gl.check(waiting)
+    records = len(store)
+    clock.step_ns = step_s * 10**9
     clock.advance(DELAY_S)
     assert gl.check(TRIPLET) == "PASS"
+    assert gl.check(waiting) == "PASS"
+    assert len(store) == records + 1  # with what is now known of the second client
+
+
+@pytest.mark.parametrize("step_s", STEPS_S)
+def test_a_wall_clock_that_is_wrong_after_a_restart_blocks_and_erases_nobody(step_s: int) -> None:
+    store = MemoryStore()
+    before = FakeClock(start=START_S, realtime_offset_ns=1_767_225_600 * 10**9)
+    gl = Greylist(clock=before, delay=DELAY_S, store=store)
+    passed_once(gl, before, TRIPLET)
+    waiting = (FAR_OFF[0], "w@example.org", "b@example.test")
+    gl.check(waiting)
+
+    after = FakeClock(start=7, realtime_offset_ns=before.realtime_ns() + step_s * 10**9)
+    gl = Greylist(clock=after, delay=DELAY_S, store=store)
+    for _ in range(20):
+        assert gl.check(TRIPLET) == "PASS"
+    gl.check(waiting)
+    after.advance(DELAY_S)
+    assert gl.check(waiting) == "PASS"
+
+
+def test_time_that_passes_between_two_runs_counts() -> None:
+    store = MemoryStore()
+    before = FakeClock(start=10**9)
+    Greylist(clock=before, delay=DELAY_S, store=store).check(TRIPLET)
+    early = FakeClock(start=10**9 + DELAY_S - 1)
+    assert Greylist(clock=early, delay=DELAY_S, store=store).check(TRIPLET) == "DEFER"
+    due = FakeClock(start=10**9 + DELAY_S)
+    assert Greylist(clock=due, delay=DELAY_S, store=store).check(TRIPLET) == "PASS"
 
 
 # -- the store ------------------------------------------------------------------------------------
@@ -198,13 +476,13 @@ def test_what_is_stale_is_forgotten_in_small_steps(clock: FakeClock) -> None:
 def test_the_store_forgets_the_oldest_of_each_kind() -> None:
     store = MemoryStore(entries=2)
     for number in range(3):
-        store.put((str(number),), Record(number, 0))
-        store.put((f"passed {number}",), Record(number, 1))
-    assert [store.get((str(number),)) for number in range(3)] == [None, (1, 0), (2, 0)]
+        store.put(Key(str(number)), Record(number, 0))
+        store.put(Key(f"passed {number}"), Record(number, 1))
+    assert [store.get(Key(str(number))) for number in range(3)] == [None, (1, 0), (2, 0)]
     store.expire(waiting_before_ns=2, passed_before_ns=2, at_most=10)
     assert len(store) == 2
-    store.delete(("2",))
-    store.delete(("2",))
+    store.delete(Key("2"))
+    store.delete(Key("2"))
     assert len(store) == 1
 
 
