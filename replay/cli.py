@@ -10,6 +10,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from replay.cuts import Play
 
 AS_EXPECTED, DIFFERS, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 READER_GONE = 141
@@ -324,7 +328,7 @@ def _run(options: argparse.Namespace) -> int:
     except runs.InputError as error:
         return _refuse(str(error))
     if options.cuts:
-        return _run_cuts(paths, options.json)
+        return run_cuts(paths, options.json)
     playing = runs.run_all(paths, SystemClock(), updating=options.update)
     errors = report.console(stderr=True)
     plain = not errors.is_terminal or errors.color_system is None
@@ -349,14 +353,15 @@ def _run(options: argparse.Namespace) -> int:
     return AS_EXPECTED if all(result.good for result in results) else DIFFERS
 
 
-def _run_cuts(paths: Sequence[Path], json_file: Path | None) -> int:
-    from replay import cuts
+def run_cuts(paths: Sequence[Path], json_file: Path | None, play: Play | None = None) -> int:
+    """``replay run --cuts``; ``play`` stands in for the virtual driver."""
+    from replay import cuts, virtual
 
     status = AS_EXPECTED
     results = []
     for path in paths:
         try:
-            found = cuts.sweep_file(path)
+            found = cuts.sweep_file(path, play=play or virtual.play)
         except cuts.CutsError as error:
             status = _refuse(str(error))
             continue

@@ -39,10 +39,15 @@ NEUTRAL: dict[str, object] = {
 
 CUTS_MAX = 4096
 """Cuts tried in one scenario; where there are more places they are taken at even distances."""
+OCTETS_MAX = 32 * 1024 * 1024
+"""Octets sent for all of those cuts: of a sender that says a megabyte, 32 are tried."""
 PIECES_MAX = 32 * 1024
 """Segments of the variant "octet by octet"; above it they have two octets, or three."""
 _SHOWN_OCTETS = 40
 """On each side of a cut that made a difference."""
+
+Play = Callable[[Scenario], virtual.VirtualRun]
+"""Plays a scenario; ``virtual.play`` is the one that there is."""
 
 _Chop = Callable[[int, bytes], Iterable[bytes]]
 """Cuts the octets of one stretch, whose number comes first."""
@@ -85,7 +90,7 @@ class Sweep:
         return not self.cut
 
 
-def sweep(scenario: Scenario, *, cuts_max: int = CUTS_MAX, seed: int = 0) -> Sweep:
+def sweep(scenario: Scenario, *, cuts_max: int = CUTS_MAX, play: Play = virtual.play) -> Sweep:
     """Play ``scenario`` in all its variants, until one differs.
 
     Raises WorldError for a header that cannot be.
@@ -94,25 +99,26 @@ def sweep(scenario: Scenario, *, cuts_max: int = CUTS_MAX, seed: int = 0) -> Swe
         return Sweep(left_out=why)
     scenario = dataclasses.replace(scenario, server=scenario.server | NEUTRAL)
     connection = scenario.connections[0]
-    expected, stuck = _play(scenario, _without_pauses(connection), seed)
+    expected, stuck = _play(scenario, _without_pauses(connection), play)
     if stuck:
         return Sweep(left_out="what it waits for comes only with its pauses")
     stretches = _stretches(connection)
     octets = sum(map(len, stretches))
     places = sum(max(len(one) - 1, 0) for one in stretches)
+    cuts_max = max(min(cuts_max, OCTETS_MAX // octets), 1)
     done = 0
     for name, chop in _ways(stretches, places, cuts_max):
         done += 1
-        observed, _ = _play(scenario, _chopped(connection, chop), seed)
+        observed, _ = _play(scenario, _chopped(connection, chop), play)
         if observed != expected:
             return Sweep(octets, places, done, "", name, expected, observed)
     return Sweep(octets, places, done)
 
 
-def sweep_file(path: Path, *, cuts_max: int = CUTS_MAX) -> Sweep:
+def sweep_file(path: Path, *, cuts_max: int = CUTS_MAX, play: Play = virtual.play) -> Sweep:
     """``sweep`` of a transcript file.  Raises CutsError."""
     try:
-        return sweep(transcript.load(path), cuts_max=cuts_max)
+        return sweep(transcript.load(path), cuts_max=cuts_max, play=play)
     except TranscriptError as error:
         raise CutsError(str(error)) from None
     except WorldError as error:
@@ -172,7 +178,7 @@ def _ways(stretches: list[bytes], places: int, cuts_max: int) -> Iterator[tuple[
         return (octets[at : at + piece] for at in range(0, len(octets), piece))
 
     yield ("octet by octet" if piece == 1 else f"{piece} octets at a time"), crumble
-    step = -(-places // cuts_max) if places > cuts_max else 1
+    step = max(-(-places // cuts_max), 1)
     place = -1
     for number, octets in enumerate(stretches):
         for at in range(1, len(octets)):
@@ -249,10 +255,10 @@ def _after_all_above(departure: Departure, above: list[Step]) -> Departure:
     return dataclasses.replace(departure, anchor=AfterReply(0) if replies else After(0))
 
 
-def _play(scenario: Scenario, connection: Connection, seed: int) -> tuple[Outcome, bool]:
+def _play(scenario: Scenario, connection: Connection, play: Play) -> tuple[Outcome, bool]:
     """The outcome, and whether the script waited in vain, until the server had enough of it."""
     try:
-        run = virtual.play(dataclasses.replace(scenario, connections=(connection,)), seed=seed)
+        run = play(dataclasses.replace(scenario, connections=(connection,)))
     except (Leaked, ServerFault, Stalled) as error:
         return Outcome(b"", "", (), str(error)), False
     (observed,) = run.connections

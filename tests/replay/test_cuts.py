@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mailsrv.content import ContentReader
-from replay import cli, cuts, transcript
+from replay import cli, cuts, transcript, virtual
+from replay.harness import Leaked
+from replay.script import Connection, Departure, Scenario, Send
+from replay.virtual import VirtualRun
 
 HEADER = '+++\nstory = "x"\n+++\n'
 MESSAGE = """\
@@ -28,8 +32,13 @@ reply+0  close
 """
 
 
-def sweep(steps: str, header: str = HEADER, **options: int) -> cuts.Sweep:
-    return cuts.sweep(transcript.parse(header + steps, "x.smtp"), **options)
+def sweep(
+    steps: str,
+    header: str = HEADER,
+    cuts_max: int = cuts.CUTS_MAX,
+    play: cuts.Play = virtual.play,
+) -> cuts.Sweep:
+    return cuts.sweep(transcript.parse(header + steps, "x.smtp"), cuts_max=cuts_max, play=play)
 
 
 def test_every_place_is_cut_and_all_at_once_and_octet_by_octet_are_played_too() -> None:
@@ -47,35 +56,54 @@ def test_fewer_places_are_taken_at_even_distances_and_the_result_says_so() -> No
     ]
 
 
-def test_a_server_that_overlooks_an_end_of_data_in_two_pieces_is_found(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def forgets(self: ContentReader, data: bytes) -> bytes:
-        self._kept_back = b""
-        return data
+def hears(broken: Callable[[bytes], bytes]) -> cuts.Play:
+    """A run in which each segment reaches the server as ``broken`` makes it."""
 
-    monkeypatch.setattr(ContentReader, "_keep_back", forgets)
-    found = sweep(MESSAGE)
-    assert not found.good
-    assert "cut after octet" in found.cut or "octet by octet" in found.cut
-    lines = list(cuts.told(found))
-    assert lines[0].startswith("differs: ")
-    assert any("as written:" in line and "250 2.0.0" in line for line in lines)
+    def play(scenario: Scenario) -> VirtualRun:
+        (connection,) = scenario.connections
+        steps = [
+            replace(step, action=Send(broken(step.action.octets)))
+            if isinstance(step, Departure) and isinstance(step.action, Send)
+            else step
+            for step in connection.steps
+        ]
+        return virtual.play(replace(scenario, connections=(Connection("1", tuple(steps)),)))
+
+    return play
 
 
-def test_a_message_taken_otherwise_is_found_though_the_replies_are_the_same(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    feed = ContentReader.feed
+def test_a_server_that_takes_a_line_end_in_two_pieces_otherwise_is_found() -> None:
+    found = sweep(MESSAGE, play=hears(lambda octets: b"\n " if octets == b"\n" else octets))
+    assert found.cut == "octet by octet"
+    first, so_far, written, *rest = cuts.told(found)
+    assert first == "differs: octet by octet"
+    assert so_far.endswith("the last of them 250 mx.example.test\\r\\n")
+    assert "as written: 250 2.1.0 Ok" in written
+    assert any("cut:        500 5.5.2" in line for line in rest)
 
-    def loses(self: ContentReader, chunk: bytes) -> tuple[bytes, int]:
-        octets, after = feed(self, chunk)
-        return (b"" if chunk == b"a" else octets), after
 
-    monkeypatch.setattr(ContentReader, "feed", loses)
-    found = sweep(MESSAGE)
-    assert not found.good
-    assert any("accepted: <> to <b@c>: a" in line for line in cuts.told(found))
+def test_the_place_of_the_cut_that_made_the_difference_is_shown() -> None:
+    found = sweep(MESSAGE, play=hears(lambda octets: b"X" if octets.endswith(b"DATA") else octets))
+    assert found.cut == (
+        "cut after octet 41 of 55:  ..."
+        r"ELO a\r\nMAIL FROM:<>\r\nRCPT TO:<b@c>\r\nDATA | \r\na\r\n.\r\nQUIT\r\n..."
+    )
+
+
+def test_a_message_taken_otherwise_is_found_though_the_replies_are_the_same() -> None:
+    found = sweep(MESSAGE, play=hears(lambda octets: octets.replace(b"\na", b"\nb")))
+    assert found.cut == "all at once"
+    assert any(line.endswith(r"accepted: <> to <b@c>: a\r\n") for line in cuts.told(found))
+
+
+def test_a_run_that_fails_is_a_difference() -> None:
+    def play(scenario: Scenario) -> VirtualRun:
+        if len(list(scenario.connections[0].departures())) > 8:
+            raise Leaked("left: 1 timer")
+        return virtual.play(scenario)
+
+    found = sweep(MESSAGE, play=play)
+    assert "the run failed: left: 1 timer" in "\n".join(cuts.told(found))
 
 
 def test_policies_about_segmentation_are_let_be() -> None:
@@ -108,7 +136,8 @@ def test_a_half_close_stays_behind_what_was_said() -> None:
             "several connections",
         ),
         (
-            "@0 open from 192.0.2.1\n* S? 220\n+0 C: A\n* S? 500\n* S? 500\nreply+0 C: B\n+0 close\n",
+            "@0 open from 192.0.2.1\n* S? 220\n+0 C: A\n* S? 500\n* S? 500\n"
+            "reply+0 C: B\n+0 close\n",
             "only with its pauses",
         ),
     ],
@@ -120,7 +149,7 @@ def test_what_cannot_be_swept_is_left_out_with_a_word(steps: str, why: str) -> N
 
 
 def test_the_command_tells_of_each_and_its_status_says_whether_all_is_well(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "x.smtp"
     path.write_text(HEADER + MESSAGE)
@@ -129,9 +158,16 @@ def test_the_command_tells_of_each_and_its_status_says_whether_all_is_well(
     assert cli.main(["run", "--cuts", str(path), "--json", "-"]) == 0
     (one,) = json.loads(capsys.readouterr().out)["scenarios"]
     assert (one["verdict"], one["ways_played"]) == ("always the same", 56)
-    monkeypatch.setattr(ContentReader, "_keep_back", lambda self, data: data)
-    assert cli.main(["run", "--cuts", str(path)]) == 1
-    assert "differs: " in capsys.readouterr().out
+
+
+def test_the_command_fails_where_a_cut_makes_a_difference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.smtp"
+    path.write_text(HEADER + MESSAGE)
+    deaf = hears(lambda octets: octets if len(octets) > 1 else b"x")
+    assert cli.run_cuts([path], None, deaf) == 1
+    assert f"{path}: differs: octet by octet" in capsys.readouterr().out
 
 
 def test_the_command_names_a_transcript_that_cannot_be_read(
