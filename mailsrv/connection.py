@@ -22,8 +22,9 @@ from enum import Enum
 from functools import partial
 from typing import Protocol
 
-from mailsrv import deliberation, reply
+from mailsrv import reply
 from mailsrv.deadlines import Deadlines, Limit, Patience
+from mailsrv.deliberation import Counsel, Panel
 from mailsrv.house import House
 from mailsrv.journal import Journal
 from mailsrv.loop import Loop
@@ -67,7 +68,7 @@ class Premises:
         *,
         house: House,
         policy: Policy,
-        panel: deliberation.Panel,
+        panel: Panel,
         loop: Loop,
         journal: Journal,
         tap: Tap | None,
@@ -112,6 +113,7 @@ class Connection:
         "_asked",
         "_asking",
         "_at_eof",
+        "_counsel",
         "_deadlines",
         "_drained_octets",
         "_events",
@@ -137,6 +139,7 @@ class Connection:
         self._asked: Question | None = None
         self._asking = False
         self._at_eof = False
+        self._counsel: Counsel | None = None
         self._life = _TALKING
         self._lines = 0
         self._drained_octets = 0
@@ -152,7 +155,11 @@ class Connection:
     # -- the shell's side -------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Greet, now or after the greet wait."""
+        """Greet, now or after the greet wait, and begin to find out about the client."""
+        premises = self._premises
+        if premises.policy.stages:
+            self._counsel = Counsel(premises.policy, premises.panel, self.client, self._note)
+            self._counsel.begin()
         if self._premises.patience.ns[_GREET_WAIT]:
             self._deadlines.enter(_GREET_WAIT, self._premises.loop.now_ns)
             self._arm()
@@ -341,12 +348,8 @@ class Connection:
             assert self.session.sink is not None
             self.session.sink.finish(partial(self._answered, question))
         elif stage is not Stage.PAUSE:  # that one the timer answers
-            premises = self._premises
-            deliberation.run(
-                premises.policy.deliberate(question),
-                premises.panel,
-                partial(self._answered, question),
-            )
+            assert self._counsel is not None
+            self._counsel.ask(question, partial(self._answered, question))
         self._asking = False
 
     def _answered(self, question: Question, verdict: Reply | None) -> None:
@@ -416,7 +419,8 @@ class Connection:
             self.session.answer(None)
             self._settle()
         elif limit is Limit.LOOKUP:
-            self._give_up(reply.RESOLVER_TROUBLE)
+            assert self._counsel is not None
+            self._counsel.expire()
         elif limit is Limit.DELIVERY:
             self._give_up(reply.DELIVERY_SLOW)
         elif limit in (Limit.UNREAD, Limit.LINGER):
@@ -470,6 +474,8 @@ class Connection:
         if self._life is _TALKING and not self.session.closing:
             self._note("disconnect", how=how, state=self.session.state.value)
         self._life = _CLOSED
+        if self._counsel is not None:
+            self._counsel.cancel()
         loop = self._premises.loop
         if self._timer is not None:
             loop.timers.cancel(self._timer)

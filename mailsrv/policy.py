@@ -1,112 +1,253 @@
-"""Who may send what to whom: each check turns a question into a verdict, without I/O.
+"""Who may send what to whom: which checks are made at which stage, and what becomes of them.
 
-A check is a generator: it yields what it wants to know (``Lookup``, ``Score``), is sent the
-answer, and returns a ``Reply`` to refuse or None for "no objection"; so it reads straight down
-whatever it has to wait for.  ``Policy`` runs the checks of a stage in turn; the first refusal is
-the verdict.
+From the moment a client has connected it is *screened*: its reputation and its reverse name need
+nothing but its address.  At MAIL the HELO name and the sender's domain are checked, side by side,
+and all that was found is weighed: what the settings let count adds up to a score, with the
+reputation, and a score that reaches the threshold refuses; what the settings let reject refuses
+by itself.  At RCPT come the recipient table, the greylist and the rates.
+
+The checks that judge a client (reputation, reverse name, HELO name) are not made for trusted
+networks: no list knows them, private addresses have no public names, and the programs there say
+HELO localhost.  What judges the mail (the sender's domain, the recipient) is: a bounce to a domain
+that does not exist would be ours to deliver.  The greylist has allow lists of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
-from mailsrv import reply
+from mailsrv import checks, dnsbl, reply
+from mailsrv.address import Path
+from mailsrv.checks import Finding, ReverseName
 from mailsrv.greylist import Greylist, Outcome
+from mailsrv.networks import Networks
 from mailsrv.question import Question, Stage
 from mailsrv.reply import Reply
-from mailsrv.seams import DnsAnswer, DnsStatus, Rating
-from mailsrv.settings import Settings
+from mailsrv.seams import Rating
+from mailsrv.settings import Mode, Settings
+from mailsrv.wanted import Deliberation, Note, Screened, Together, score
 
 
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """Wanted: the ``rtype`` records of ``name``.  Answered with a ``DnsAnswer``."""
+class Recipients(Protocol):
+    """Knows who takes mail here."""
 
-    name: str
-    rtype: str
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Wanted: the reputation of the client.  Answered with a ``Rating``."""
-
-    client: str
-    helo: str
-    reverse_path: str
+    def check(self, path: Path) -> Reply | None:
+        """The refusal of ``path``, or None."""
 
 
-Wanted = Lookup | Score
-Verdict = Reply | None
-Deliberation = Generator[Wanted, DnsAnswer | Rating, Verdict]
-Check = Callable[[Question], Deliberation]
+class RateLimits(Protocol):
+    """Knows who sends too much."""
+
+    def message(self, client: str) -> Reply | None:
+        """The refusal of one more message, or None."""
+
+    def recipient(self, client: str) -> Reply | None:
+        """The refusal of one more recipient, or None."""
+
+
+class Standing:
+    """What is known of a client.  ``score`` is that of its last MAIL, until then the rating's."""
+
+    __slots__ = ("finding", "rating", "reverse_name", "score")
+
+    def __init__(
+        self,
+        rating: Rating = Rating(0),  # noqa: B008 - immutable
+        reverse_name: str = "",
+        finding: Finding | None = None,
+    ) -> None:
+        self.rating = rating
+        self.reverse_name = reverse_name
+        self.finding = finding
+        self.score = rating.score
+
+
+class _Rule(NamedTuple):
+    """What a check's finding does, and what it counts."""
+
+    mode: Mode
+    score: int
+
+
+class _Weighed(NamedTuple):
+    """The verdict, and what the score is made of."""
+
+    refusal: Reply | None
+    reasons: tuple[str, ...]
+
+
+def _rule(mode: Mode | bool, counts: int, threshold: int) -> _Rule | None:
+    """The rule of a check; None if it is off, or would count where nothing is counted.
+
+    A bare true means "reject", as in a configuration file.
+    """
+    if not mode or mode == "off" or (mode == "score" and not threshold):
+        return None
+    return _Rule("score" if mode == "score" else "reject", counts)
 
 
 class Policy:
-    """The checks that the settings ask for, by stage."""
+    """The checks that the settings ask for.
 
-    def __init__(self, settings: Settings, greylist: Greylist | None = None) -> None:
-        self._checks: dict[Stage, list[Check]] = {}
-        if settings.reputation_threshold:
-            self._add(Stage.SENDER, _reputation(settings.reputation_threshold))
-        if settings.sender_domain_check != "off":
-            self._add(Stage.SENDER, sender_domain)
-        if greylist is not None:
-            self._add(Stage.RECIPIENT, _greylist(greylist))
+    ``directory``, ``greylist`` and ``rates`` are the objects that know; None checks nothing.
+    """
 
-    def _add(self, stage: Stage, check: Check) -> None:
-        self._checks.setdefault(stage, []).append(check)
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        greylist: Greylist | None = None,
+        directory: Recipients | None = None,
+        rates: RateLimits | None = None,
+    ) -> None:
+        self._hostname = settings.hostname
+        self._threshold = threshold = settings.reputation_threshold
+        self._trusted = Networks(settings.trusted_networks)
+        self._lists = dnsbl.DnsLists(settings.dns_lists if self._threshold else ())
+        self._helo = _rule(settings.helo_check, settings.helo_score, threshold)
+        self._reverse_name = _rule(
+            settings.reverse_name_check, settings.reverse_name_score, threshold
+        )
+        self._sender_domain = _rule(
+            settings.sender_domain_check, settings.sender_domain_score, threshold
+        )
+        self._wants_reverse_name = self._reverse_name is not None or (
+            greylist is not None and bool(settings.greylist_allow_names)
+        )
+        self._greylist = greylist
+        self._directory = directory
+        self._rates = rates
 
     @property
     def stages(self) -> frozenset[Stage]:
         """The stages at which there is something to check."""
-        return frozenset(self._checks)
+        at_sender = self._threshold, self._reverse_name, self._helo, self._sender_domain
+        at_recipient = self._directory, self._greylist
+        stages = set()
+        if any(at_sender) or self._rates is not None:
+            stages.add(Stage.SENDER)
+        if any(one is not None for one in at_recipient) or self._rates is not None:
+            stages.add(Stage.RECIPIENT)
+        return frozenset(stages)
 
-    def deliberate(self, question: Question) -> Deliberation:
-        """Run the checks for ``question``; the first refusal ends them."""
-        for check in self._checks.get(question.stage, ()):
-            verdict = yield from check(question)
-            if verdict is not None:
-                return verdict
-        return None
+    # -- the client -------------------------------------------------------------------------------
 
-
-def sender_domain(question: Question) -> Deliberation:
-    """The sender's domain must be able to take replies: MX, else A or AAAA (RFC 5321 section 5.1).
-
-    A null MX says that it never will (RFC 7505 section 4.2).  A resolver in trouble refuses for
-    the moment: that is nobody's fault.
-    """
-    domain = question.reverse_path.domain
-    if not domain or domain.startswith("["):
-        return None  # the null reverse-path, and address literals, need no DNS
-    for rtype in ("MX", "A", "AAAA"):
-        answer = yield Lookup(domain, rtype)
-        assert isinstance(answer, DnsAnswer)
-        if answer.status is DnsStatus.NXDOMAIN:
-            return reply.SENDER_DOMAIN_UNKNOWN
-        if answer.status is not DnsStatus.NOERROR:
-            return reply.RESOLVER_TROUBLE
-        if rtype == "MX" and [record.split()[1:] for record in answer.records] == [["."]]:
-            return reply.SENDER_NULL_MX
-        if answer.records:
+    def screening(self, client: str) -> Deliberation[Standing] | None:
+        """What to find out about ``client`` before it says a word; None for nothing."""
+        if not (self._threshold or self._wants_reverse_name) or client in self._trusted:
             return None
-    return reply.SENDER_DOMAIN_UNKNOWN
+        return self._screen(client)
 
+    def _screen(self, client: str) -> Deliberation[Standing]:
+        rating, reverse_name = yield Together((self._rate(client), self._name(client)))
+        return Standing(rating, *reverse_name)
 
-def _reputation(threshold: int) -> Check:
-    def reputation(question: Question) -> Deliberation:
-        rating = yield Score(question.client, question.helo, str(question.reverse_path))
-        assert isinstance(rating, Rating)
-        return reply.BAD_REPUTATION if rating.score >= threshold else None
+    def _rate(self, client: str) -> Deliberation[Rating]:
+        if not self._threshold:
+            return Rating(0)
+        ratings: list[Rating] = yield Together((score(client), self._lists.rate(client)))
+        return Rating(
+            sum(one.score for one in ratings), tuple(why for one in ratings for why in one.reasons)
+        )
 
-    return reputation
+    def _name(self, client: str) -> Deliberation[ReverseName]:
+        if not self._wants_reverse_name:
+            return ReverseName("", None)
+        return (yield from checks.reverse_name(client))
 
+    # -- the questions ----------------------------------------------------------------------------
 
-def _greylist(greylist: Greylist) -> Check:
-    def greylisted(question: Question) -> Deliberation:
-        yield from ()  # a generator like the others, though it never has to wait
+    def deliberate(
+        self, question: Question, standing: Standing | None
+    ) -> Deliberation[Reply | None]:
+        """Decide ``question``.  ``standing`` is None while the screening goes on."""
+        if question.stage is Stage.SENDER:
+            return self._sender(question, standing)
+        return self._recipient(question, standing)
+
+    def _sender(
+        self, question: Question, standing: Standing | None
+    ) -> Deliberation[Reply | None]:
+        if standing is not None and (refusal := self._weigh(standing).refusal) is not None:
+            return refusal
+        helo, domain = yield Together((self._check_helo(question), self._check_domain(question)))
+        if standing is None:
+            standing = yield Screened()
+            assert isinstance(standing, Standing)
+        refusal, reasons = self._weigh(standing, helo, domain)
+        if refusal is not None:
+            return refusal
+        if reasons:
+            yield Note("scored", {"score": standing.score, "reasons": ", ".join(reasons)})
+        return None if self._rates is None else self._rates.message(question.client)
+
+    def _check_helo(self, question: Question) -> Deliberation[Finding | None]:
+        if self._helo is None or question.client in self._trusted:
+            return None
+        return (yield from checks.helo(question, self._hostname))
+
+    def _check_domain(self, question: Question) -> Deliberation[Finding | None]:
+        if self._sender_domain is None:
+            return None
+        return (yield from checks.sender_domain(question))
+
+    def _recipient(
+        self, question: Question, standing: Standing | None
+    ) -> Deliberation[Reply | None]:
+        assert question.forward_path is not None
+        refusal = None
+        if self._directory is not None:
+            refusal = self._directory.check(question.forward_path)
+        if refusal is None and self._greylist is not None:
+            if standing is None:
+                standing = yield Screened()
+                assert isinstance(standing, Standing)
+            refusal = self._check_greylist(self._greylist, question, standing)
+        if refusal is None and self._rates is not None:
+            refusal = self._rates.recipient(question.client)
+        return refusal
+
+    def _check_greylist(
+        self, greylist: Greylist, question: Question, standing: Standing
+    ) -> Reply | None:
+        """Who is known for good need not prove it."""
+        if standing.score < 0:
+            return None
         triplet = (question.client, str(question.reverse_path), str(question.forward_path))
         return reply.GREYLISTED if greylist.check(triplet) == Outcome.DEFER else None
 
-    return greylisted
+    # -- weighing ---------------------------------------------------------------------------------
+
+    def _weigh(
+        self, standing: Standing, helo: Finding | None = None, domain: Finding | None = None
+    ) -> _Weighed:
+        """Add up what was found, and find what it refuses: the score first, then each check."""
+        total, reasons = standing.rating
+        refusal = None
+        for rule, finding in (
+            (self._helo, helo),
+            (self._reverse_name, standing.finding),
+            (self._sender_domain, domain),
+        ):
+            if rule is None or finding is None:
+                continue
+            if rule.mode == "reject":
+                refusal = refusal or finding.refusal
+            elif not finding.trouble:
+                total += rule.score
+                reasons += (f"{rule.score:+} {finding.refusal.check}",)
+        standing.score = total
+        if self._threshold and total >= self._threshold:
+            refusal = reply.bad_reputation(total, self._threshold, reasons)
+        return _Weighed(refusal, reasons)
+
+
+def needs_dns(settings: Settings) -> bool:
+    """Whether any check of ``settings`` asks DNS."""
+    threshold = settings.reputation_threshold
+    modes = settings.sender_domain_check, settings.helo_check, settings.reverse_name_check
+    return (
+        any(_rule(mode, 0, threshold) is not None for mode in modes)
+        or bool(threshold and settings.dns_lists)
+        or bool(settings.greylist and settings.greylist_allow_names)
+    )

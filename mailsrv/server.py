@@ -73,7 +73,7 @@ class Server:
         self.loop.at_end_of_pass(journal.flush)
         if greylist is None and settings.greylist:
             greylist = Greylist(clock=clock, delay=settings.greylist_delay_s)
-        policy = Policy(settings, greylist)
+        policy = Policy(settings, greylist=greylist)
         self._premises = Premises(
             house=House.of(settings, courier, policy.stages, self._new_id),
             policy=policy,

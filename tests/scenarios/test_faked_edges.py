@@ -119,7 +119,7 @@ def test_a_client_of_bad_reputation_is_refused_and_another_is_not(
     said = bad.expect(550)
     assert said.text.startswith("550 5.7.1 ")
     assert said.at_ns == NS_PER_S
-    assert ("192.0.2.66", "client.example", "ann@example.org") in server.world.reputation.questions
+    assert ("192.0.2.66", "", "") in server.world.reputation.questions  # asked when it connected
 
 
 # -- delivery -------------------------------------------------------------------------------------
