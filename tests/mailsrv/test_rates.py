@@ -169,6 +169,17 @@ def test_trusted_clients_are_neither_refused_nor_counted(clock: FakeClock) -> No
     assert limited.connection(NEIGHBOUR) is None
 
 
+def test_each_limit_holds_without_the_other_for_messages_too(clock: FakeClock) -> None:
+    for limits, words in (
+        ({"client_messages_per_min": 1}, "1 a minute from 192.0.2.1"),
+        ({"network_messages_per_min": 1}, "1 a minute from network 192.0.2.0/24"),
+    ):
+        limited = rates(clock, **limits)
+        limited.charge_message(CLIENT)
+        assert words in str(limited.message(CLIENT))
+        assert limited.message(STRANGER) is None
+
+
 def test_without_limits_nothing_is_kept(clock: FakeClock) -> None:
     limited = rates(clock)
     for _ in range(100):
@@ -207,6 +218,17 @@ def test_minutes_that_are_over_are_forgotten_in_passing() -> None:
     for number in range(25):
         minutes.count(f"c{number}", MINUTE_NS)
     assert len(minutes) == 1 + 25
+
+
+def test_a_minute_that_is_over_and_not_yet_forgotten_counts_for_nothing() -> None:
+    minutes = Minutes(limit=2)
+    for key in "abcde":
+        minutes.count(key, 0)
+    minutes.count("e", MINUTE_NS)
+    assert not minutes.is_spent("e", MINUTE_NS)
+    minutes.count("e", 2 * MINUTE_NS - 1)
+    assert minutes.is_spent("e", 2 * MINUTE_NS - 1)
+    assert not minutes.is_spent("e", 2 * MINUTE_NS)
 
 
 def test_a_full_table_forgets_the_minute_that_ends_first() -> None:
