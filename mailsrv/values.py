@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mailsrv.address import is_address_literal, is_domain
+from mailsrv.directory import EVERY_DOMAIN
 from mailsrv.settings import DnsList, Settings
 
 SECONDS_MAX = 10**9
@@ -22,7 +23,6 @@ NUMBER_MAX = 10**12
 PERCENT_MAX = 100
 SCORE_MAX = 1000
 DNS_LISTS_MAX = 32
-EVERY_DOMAIN = "*"
 
 _ZERO_ALLOWED = """
 greet_wait_s error_pause_s connections grace_s reputation_threshold connections_per_network

@@ -15,17 +15,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 MAILSRV_LAYERS = {
-    "values": "__init__ units settings address command reply envelope",
+    "values": "__init__ units settings address command parameters reply envelope",
     "protocol and decisions, no I/O": (
-        "content question state house session seams unwired"
+        "content chunking transaction handlers question state house session seams unwired"
         " wanted checks dnsbl policy deliberation greylist pool limits networks rates proxyheader"
-        " trace deadlines dnscache dnsmessage"
+        " directory trace deadlines dnscache dnsmessage"
         " metrics"
     ),
     "machinery": "clock timers poll loop",
     "shells": (
         "connection listener maildir discard journal resolvconf dnsexchange resolver"
-        " tls channel logfile metricspage systemd privileges"
+        " recipienttable tls channel logfile metricspage systemd privileges"
     ),
     "wiring": "values places config server signals service cli __main__",
 }
@@ -40,7 +40,7 @@ REPLAY_LAYERS = {
     "from packets to scripts": (
         "flow half recognise reassembly conversation anchors importer filing summary"
     ),
-    "a run and what it showed": "world link wire observed harness compare update",
+    "a run and what it showed": "world tlsclient link wire observed harness compare update",
     "drivers": "virtual runs cuts sender virtual_sender load_plan load_tally load_session load",
     "shown to people": "report load_report show",
     "surfaces": "pytest_plugin cli __main__",
