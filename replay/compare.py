@@ -66,7 +66,8 @@ class _Comparison:
     def run(self, connection: Connection) -> list[Difference]:
         expectations = list(connection.expectations())
         replies = [one for one in expectations if isinstance(one.outcome, script.REPLIES)]
-        ends = [one for one in expectations if not isinstance(one.outcome, script.REPLIES)]
+        ends = [one for one in expectations if isinstance(one.outcome, script.ENDS)]
+        handshakes = [one for one in expectations if isinstance(one.outcome, script.HANDSHAKES)]
         observed = self._observed
         abandoned = any(isinstance(one.action, Abandon) for one in connection.departures())
         heard = observed.replies[: len(replies)] if abandoned else observed.replies
@@ -74,6 +75,7 @@ class _Comparison:
         for number, (expected, reply) in enumerate(zip_longest(replies, heard), 1):
             if reply is not None or number <= due:
                 self._reply(number, expected, reply)
+        self._handshake(handshakes[0] if handshakes else None)
         if observed.rest:
             self._tell("an unfinished reply", None, _show(observed.rest))
         self._end(ends[0] if ends else None, abandoned or _ended_by_sender(connection))
@@ -110,6 +112,20 @@ class _Comparison:
         return not (
             _other_words(expected.outcome, reply) or self._is_late(expected.at_ns, reply.at_ns)
         )
+
+    def _handshake(self, expected: Expectation | None) -> None:
+        observed, at_ns = self._observed, None
+        shown = {"done": "S tls", "refused": "S tls-refused"}.get(observed.handshake)
+        if shown:
+            at_ns = observed.handshake_at_ns
+        wanted = None if expected is None else _outcome(expected.outcome)
+        if wanted != shown:
+            what = "the TLS handshake differs" if wanted and shown else "the TLS handshake"
+            what += ": missing" if not shown else "" if wanted else ": not expected"
+            self._tell(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
+        elif expected is not None and self._is_late(expected.at_ns, observed.handshake_at_ns):
+            what = f"the TLS handshake: {self._lateness(expected.at_ns, observed.handshake_at_ns)}"
+            self._tell(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
 
     def _end(self, expected: Expectation | None, free: bool) -> None:
         observed = self._observed
@@ -188,6 +204,10 @@ def _outcome(outcome: script.Outcome) -> str:
             return "S eof"
         case script.ServerResets():
             return "S reset"
+        case script.TlsDone():
+            return "S tls"
+        case script.TlsRefused():
+            return "S tls-refused"
 
 
 def _other_words(outcome: script.Outcome, reply: Reply) -> str:

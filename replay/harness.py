@@ -22,9 +22,10 @@ from mailsrv.greylist import Greylist
 from mailsrv.journal import Journal
 from mailsrv.listener import bind
 from mailsrv.poll import READ, Handler, Ready
-from mailsrv.server import Server
+from mailsrv.server import Edges, Server
 from mailsrv.settings import Settings
 from mailsrv.units import NS_PER_S
+from mailsrv.wire import Owner
 from replay.link import PIECE_OCTETS, Link
 from replay.world import World, world_from
 
@@ -133,14 +134,16 @@ class Harness:
         self.world: World = world_from(world or {}, self._call_later)
         self.server = Server(
             settings,
+            Edges(
+                resolver=self.world.resolver,
+                reputation=self.world.reputation,
+                courier=self.world.courier,
+                greylist=greylist(self.clock) if greylist else None,
+            ),
             clock=self.clock,
             poll=self._poll,
             random=random.Random(seed),
-            resolver=self.world.resolver,
-            reputation=self.world.reputation,
-            courier=self.world.courier,
             journal=Journal(self.clock, self._keep_log),
-            greylist=greylist(self.clock) if greylist else None,
             peer_name=self._client_of,
             tap=self,
         )
@@ -235,10 +238,7 @@ class Harness:
         """Write ``octets`` on a link, piece by piece, each settled."""
         for at in range(0, len(octets), PIECE_OCTETS):
             piece = octets[at : at + PIECE_OCTETS]
-            if link.unsent:
-                link.unsent += piece
-            else:
-                link.send(piece)
+            link.send(piece)
             self.touch(link)
             self.settle()
 
@@ -256,7 +256,7 @@ class Harness:
             for link in links:
                 if link.unsent and link.connection is not None and link.connection.reading:
                     sent = link.client_sent
-                    link.send(link.unsent)
+                    link.push()
                     progress |= link.client_sent > sent
             for link in links:
                 if link.server_has_work:
@@ -288,25 +288,26 @@ class Harness:
     def _client_of(self, address: tuple[str, int]) -> str:
         return self._by_port[address][1]
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: Owner) -> None:
+        assert isinstance(connection, Connection)
         link, _ = self._by_port.pop(connection.sock.getpeername())
         link.connection = connection
         self._links[connection.number] = link
 
-    def received(self, connection: Connection, octets: bytes) -> None:
+    def received(self, connection: Owner, octets: bytes) -> None:
         link = self._links[connection.number]
         link.server_received += len(octets)
         if not octets:
             link.server_eof = True
 
-    def sent(self, connection: Connection, octets: bytes) -> None:
+    def sent(self, connection: Owner, octets: bytes) -> None:
         link = self._links[connection.number]
         link.server_sent += len(octets)
         if not octets:
             link.server_fin = True
         self._unsettled.add(link)
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: Owner) -> None:
         link = self._links.pop(connection.number)
         link.server_gone = True
         self._unsettled.add(link)

@@ -16,12 +16,15 @@ import termios
 from collections.abc import Callable
 
 from mailsrv.connection import Connection
+from replay.tlsclient import TlsClient
 
 PIECE_OCTETS = 32 * 1024
 """A departure goes out in pieces of this size, each settled: more was seen to arrive in parts."""
 _READ_OCTETS = 256 * 1024
 _SIOCOUTQNSD = 0x894B
 """linux/sockios.h: octets written and not yet sent.  (FIONREAD shows no FIN.)"""
+_ALERT = b"\x15\x03"
+"""How a TLS alert begins, and no reply."""
 _LINGER_RESET = struct.pack("ii", 1, 0)
 
 
@@ -29,11 +32,14 @@ class Link:
     """A sender's socket and the server's connection at its other end.
 
     ``on_octets`` is told of what arrives at the sender, ``on_end`` of the server's "eof" or
-    "reset".  ``connection`` is None until the server has accepted, and stays when it is closed.
+    "reset", ``on_handshake`` of what became of a TLS handshake.  ``connection`` is None until the
+    server has accepted, and stays when it is closed.  Octets are counted as they are on the wire;
+    ``unsent`` are those that the kernel has not taken.
     """
 
     __slots__ = (
         "_sock",
+        "_tls",
         "client_eof",
         "client_fin",
         "client_gone",
@@ -42,6 +48,7 @@ class Link:
         "connection",
         "number",
         "on_end",
+        "on_handshake",
         "on_octets",
         "reading",
         "server_eof",
@@ -63,6 +70,8 @@ class Link:
         self._sock = sock
         self.on_octets = on_octets
         self.on_end = on_end
+        self.on_handshake: Callable[[str], None] = _unheard
+        self._tls: TlsClient | None = None
         self.connection: Connection | None = None
         self.reading = True
         self.unsent = b""
@@ -74,8 +83,22 @@ class Link:
     # -- what the sender does ---------------------------------------------------------------------
 
     def send(self, octets: bytes) -> None:
-        """Write a piece; what the kernel does not take waits in ``unsent``."""
-        if self.client_gone:
+        """Write a piece, under TLS where that has begun."""
+        if self._tls is None:
+            self._write(octets)
+        else:
+            self._tls.send(octets)
+
+    def push(self) -> None:
+        """Write what is ``unsent``, as far as the kernel takes it."""
+        octets, self.unsent = self.unsent, b""
+        self._write(octets)
+
+    def _write(self, octets: bytes) -> None:
+        if self.client_gone or not octets:
+            return
+        if self.unsent:
+            self.unsent += octets
             return
         try:
             written = self._sock.send(octets)
@@ -88,14 +111,28 @@ class Link:
         self.client_sent += written
         self.unsent = octets[written:]
 
+    def start_tls(self) -> None:
+        """Begin a TLS handshake; ``send`` waits for its end."""
+        self._tls = TlsClient(self._write, self.on_handshake)
+        self._tls.begin()
+        if self.client_eof:
+            self._tls.ended()
+
     def half_close(self) -> None:
         """Send a FIN and go on reading."""
+        if self._tls is not None:
+            self._tls.say_goodbye()
         with contextlib.suppress(OSError):  # the server has reset already
             self._sock.shutdown(socket.SHUT_WR)
         self.client_fin = True
 
     def close(self) -> None:
         """Close; harmless when closed."""
+        if self._tls is not None and not self.client_fin:
+            self._tls.say_goodbye()
+        self._release()
+
+    def _release(self) -> None:
         self.client_gone = self.client_fin = True
         self.unsent = b""
         self._sock.close()
@@ -104,7 +141,7 @@ class Link:
         """Abort with a reset segment."""
         with contextlib.suppress(OSError):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
-        self.close()
+        self._release()
 
     # -- bringing both ends together --------------------------------------------------------------
 
@@ -126,7 +163,12 @@ class Link:
                 self._ended("eof")
                 break
             self.client_received += len(octets)
-            self.on_octets(octets)
+            if self._tls is None and _ALERT in octets:
+                self._tls = TlsClient(self._write, self.on_handshake)
+            if self._tls is not None:
+                octets = self._tls.feed(octets)
+            if octets:
+                self.on_octets(octets)
         return took
 
     def _end_is_due(self) -> bool:
@@ -135,6 +177,8 @@ class Link:
     def _ended(self, how: str) -> None:
         self.client_eof = True
         self.client_received = self.server_sent
+        if self._tls is not None:
+            self._tls.ended()
         self.on_end(how)
 
     @property
@@ -201,6 +245,10 @@ class Link:
         client = f"sent {self.client_sent}, received {self.client_received}"
         server = f"sent {self.server_sent}, received {self.server_received}"
         return f"connection {self.number} (sender: {client}; server: {server} octets)"
+
+
+def _unheard(outcome: str) -> None:
+    """Nobody wants to know."""
 
 
 def _queued(sock: socket.socket, what: int) -> int:

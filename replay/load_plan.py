@@ -31,6 +31,7 @@ from replay.script import (
     Reset,
     Scenario,
     Send,
+    StartTls,
     StopReading,
 )
 
@@ -171,6 +172,8 @@ class _Builder:
         action = step.action
         if isinstance(action, StopReading):
             raise UnsuitableError(f"stops reading (line {step.line}): only buffers are tried")
+        if isinstance(action, StartTls):
+            raise UnsuitableError(f"speaks TLS (line {step.line}): load is plaintext")
         if not isinstance(action, Send | HalfClose | Close | Reset):
             return  # until-closed, abandon: the replies still expected are waited for, no more
         if isinstance(action, Send):

@@ -22,7 +22,8 @@ CONNECTION_NAME_DEFAULT = "1"
 """The name of the connection in a file whose lines carry no names."""
 
 PlainAction = (
-    script.HalfClose
+    script.StartTls
+    | script.HalfClose
     | script.Close
     | script.Reset
     | script.StopReading
@@ -33,6 +34,7 @@ PlainAction = (
 """An action that is a word and nothing more."""
 
 PLAIN_VERBS: dict[str, type[PlainAction]] = {
+    "starttls": script.StartTls,
     "half-close": script.HalfClose,
     "close": script.Close,
     "reset": script.Reset,
@@ -42,9 +44,14 @@ PLAIN_VERBS: dict[str, type[PlainAction]] = {
     "abandon": script.Abandon,
 }
 VERBS = ("open", *PLAIN_VERBS)
-SERVER_VERBS: dict[str, type[script.ServerCloses | script.ServerResets]] = {
+PlainOutcome = script.ServerCloses | script.ServerResets | script.TlsDone | script.TlsRefused
+"""An outcome that is a word and nothing more."""
+
+SERVER_VERBS: dict[str, type[PlainOutcome]] = {
     "eof": script.ServerCloses,
     "reset": script.ServerResets,
+    "tls": script.TlsDone,
+    "tls-refused": script.TlsRefused,
 }
 VERB_OF: dict[type, str] = {action: verb for verb, action in PLAIN_VERBS.items()}
 SERVER_VERB_OF: dict[type, str] = {outcome: verb for verb, outcome in SERVER_VERBS.items()}

@@ -13,8 +13,9 @@ class ObservedConnection:
     """One connection's history; instants are nanoseconds since the run began.
 
     ``departed_ns`` holds, for each departure of the script in order, when it went, or None.
-    ``end`` is "eof", "reset" or "" while the server has not ended the connection.  ``waits_for``
-    says in words what a script that could not go on was waiting for.
+    ``end`` is "eof", "reset" or "" while the server has not ended the connection; ``handshake``
+    is "done", "refused" or "" while there is no outcome of a TLS handshake.  ``waits_for`` says
+    in words what a script that could not go on was waiting for.
     """
 
     name: str
@@ -23,6 +24,8 @@ class ObservedConnection:
     rest: bytes = b""
     end: str = ""
     end_at_ns: int = 0
+    handshake: str = ""
+    handshake_at_ns: int = 0
     waits_for: str = ""
 
 
@@ -30,7 +33,8 @@ class Trace:
     """Hashes every departure, arrival, virtual time and octet, in the order they happened.
 
     What arrives at one sender at one instant, with no departure of its own in between, counts as
-    one arrival: how the kernel divided it is no part of the conversation.
+    one arrival: how the kernel divided it is no part of the conversation.  Under TLS the octets
+    are those before encryption and behind decryption, for records vary in length.
     """
 
     __slots__ = ("_arrival", "_hash")
@@ -54,6 +58,10 @@ class Trace:
         self._arrival = None
         self._hash.update(b"\nE %d %d %s" % (connection, at_ns, how.encode()))
 
+    def handshake(self, connection: int, at_ns: int, outcome: str) -> None:
+        self._arrival = None
+        self._hash.update(b"\nH %d %d %s" % (connection, at_ns, outcome.encode()))
+
     def hexdigest(self) -> str:
         return self._hash.hexdigest()
 
@@ -73,3 +81,6 @@ class Ear:
 
     def ended(self, how: str, at_ns: int) -> None:
         self.observed.end, self.observed.end_at_ns = how, at_ns
+
+    def shook_hands(self, outcome: str, at_ns: int) -> None:
+        self.observed.handshake, self.observed.handshake_at_ns = outcome, at_ns

@@ -65,6 +65,12 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class StartTls:
+    """Begin a TLS handshake as its client; what is sent from here on goes through TLS, and waits
+    until the handshake is done."""
+
+
+@dataclass(frozen=True, slots=True)
 class HalfClose:
     """Shut down writing and go on reading."""
 
@@ -100,7 +106,16 @@ class Abandon:
 
 
 Action = (
-    Open | Send | HalfClose | Close | Reset | StopReading | ResumeReading | UntilClosed | Abandon
+    Open
+    | Send
+    | StartTls
+    | HalfClose
+    | Close
+    | Reset
+    | StopReading
+    | ResumeReading
+    | UntilClosed
+    | Abandon
 )
 ENDINGS = (Close, Reset, UntilClosed, Abandon)
 
@@ -136,8 +151,20 @@ class ServerResets:
     """The server aborts the connection."""
 
 
-Outcome = ExactReply | ReplyCode | ServerCloses | ServerResets
+@dataclass(frozen=True, slots=True)
+class TlsDone:
+    """The TLS handshake is done, as the sender sees it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsRefused:
+    """The handshake fails: by the server's alert, by its going on without TLS, or by its end."""
+
+
+Outcome = ExactReply | ReplyCode | ServerCloses | ServerResets | TlsDone | TlsRefused
 REPLIES = (ExactReply, ReplyCode)
+ENDS = (ServerCloses, ServerResets)
+HANDSHAKES = (TlsDone, TlsRefused)
 
 
 # -- the steps of a connection --------------------------------------------------------------------

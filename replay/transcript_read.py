@@ -37,12 +37,17 @@ _OCTETS = re.compile(rf"(?P<actor>[CS]){_PACKET}(?:\*(?P<times>[0-9]{{1,20}}))?:
 _CODE = re.compile(
     rf"S\?{_PACKET}(?P<code> +[0-9]{{3}})?(?: +was:(?:\*(?P<times>[0-9]{{1,20}}))? (?P<text>.*))?"
 )
-_SERVER_VERB = re.compile(rf"S{_PACKET} +(?P<verb>eof|reset)")
+_SERVER_VERB = re.compile(rf"S{_PACKET} +(?P<verb>{'|'.join(notation.SERVER_VERBS)})")
 _VERB = re.compile(rf"(?P<verb>[a-z-]+){_PACKET}(?: +from +(?P<client>\S+))?")
 _COMMENT = re.compile(r"(?:^|(?<=[ \t]))#")
 
-_ITEMS = "C: octets, S: octets, S? code, S eof, S reset, open from ADDRESS, " + ", ".join(
-    verb for verb in notation.VERBS if verb != "open"
+_ITEMS = ", ".join(
+    (
+        "C: octets, S: octets, S? code",
+        *(f"S {verb}" for verb in notation.SERVER_VERBS),
+        "open from ADDRESS",
+        *notation.PLAIN_VERBS,
+    )
 )
 _TIMES = "@T (since the scenario began), +T (after the departure above), reply+T or *"
 

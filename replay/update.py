@@ -29,6 +29,12 @@ def _connection(connection: Connection, observed: ObservedConnection) -> Connect
     in_place = iter(observed.replies[:slots])
     extra = list(observed.replies[slots:])
     departed_ns = iter(observed.departed_ns)
+    handshake = _handshake(observed)
+    expects_handshake = any(
+        isinstance(one.outcome, script.HANDSHAKES) for one in connection.expectations()
+    )
+    starts_tls = any(isinstance(one.action, script.StartTls) for one in connection.departures())
+    end = _end(connection, observed)
     steps: list[Step] = []
     to_come = slots
     for step in connection.steps:
@@ -36,14 +42,22 @@ def _connection(connection: Connection, observed: ObservedConnection) -> Connect
             at_ns = next(departed_ns)
             while not to_come and extra and (at_ns is None or extra[0].at_ns < at_ns):
                 steps.append(_expect(extra.pop(0)))
-            steps.append(step)
+            if isinstance(step.action, script.StartTls):
+                if at_ns is not None and observed.end_at_ns < at_ns:
+                    steps += end
+                    end = []
+                steps += [step] if expects_handshake else [step, *handshake]
+            else:
+                steps.append(step)
         elif isinstance(step.outcome, script.REPLIES):
             to_come -= 1
             steps += _reply_in_place(step, in_place)
+        elif isinstance(step.outcome, script.HANDSHAKES):
+            steps += handshake
     steps += map(_expect, extra)
-    if observed.end and not _sender_ends(connection):
-        end = script.ServerCloses() if observed.end == "eof" else script.ServerResets()
-        steps.append(Expectation(end, observed.end_at_ns, packet=_end_packet(connection)))
+    if not (expects_handshake or starts_tls):
+        steps += handshake  # an alert to somebody who spoke no TLS
+    steps += end
     return Connection(connection.name, tuple(steps))
 
 
@@ -54,9 +68,24 @@ def _reply_in_place(step: Expectation, replies: Iterator[Reply]) -> list[Step]:
     return [Expectation(ExactReply(reply.octets), reply.at_ns, packet=step.packet)]
 
 
+def _handshake(observed: ObservedConnection) -> list[Step]:
+    if not observed.handshake:
+        return []
+    outcome = script.TlsDone() if observed.handshake == "done" else script.TlsRefused()
+    return [Expectation(outcome, observed.handshake_at_ns)]
+
+
+def _end(connection: Connection, observed: ObservedConnection) -> list[Step]:
+    """The server's end; where the sender ends the connection it need not be told."""
+    if not observed.end or _sender_ends(connection):
+        return []
+    end = script.ServerCloses() if observed.end == "eof" else script.ServerResets()
+    return [Expectation(end, observed.end_at_ns, packet=_end_packet(connection))]
+
+
 def _end_packet(connection: Connection) -> int:
     """The packet in which the recorded server ended the connection, 0 for unknown."""
-    ends = (one for one in connection.expectations() if not isinstance(one.outcome, script.REPLIES))
+    ends = (one for one in connection.expectations() if isinstance(one.outcome, script.ENDS))
     return next((one.packet for one in ends), 0)
 
 

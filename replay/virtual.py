@@ -124,6 +124,7 @@ class Player:
         self._trace.departure(self._number, harness.now_ns, type(action).__name__, octets)
         if isinstance(action, script.Open):
             self._link = harness.connect(action.client, self._hear, self._ended)
+            self._link.on_handshake = self._shook_hands
         elif isinstance(action, script.Send):
             if self._link is not None:
                 harness.send(self._link, action.octets)
@@ -139,6 +140,8 @@ class Player:
 
     def _act(self, action: script.Action, link: Link) -> None:
         match action:
+            case script.StartTls():
+                link.start_tls()
             case script.HalfClose():
                 link.half_close()
             case script.Close():
@@ -161,6 +164,13 @@ class Player:
         self._trace.arrival(self._number, now_ns, octets)
         self._ear.hear(octets, now_ns)
         self.schedule()
+
+    def _shook_hands(self, outcome: str) -> None:
+        if self._abandoned:
+            return
+        now_ns = self._harness.now_ns
+        self._trace.handshake(self._number, now_ns, outcome)
+        self._ear.shook_hands(outcome, now_ns)
 
     def _ended(self, how: str) -> None:
         if self._abandoned:

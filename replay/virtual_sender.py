@@ -21,6 +21,7 @@ from replay.duration import format_ns
 from replay.harness import Harness
 from replay.replies import Reply, ReplyReader
 from replay.sender import Script, Unexpected, check, check_code, wait_ns, wire_octets
+from replay.tlsclient import DONE
 from replay.world import Message, World, settings_from
 
 CLIENT = "192.0.2.1"
@@ -46,7 +47,10 @@ class Sender:
         self._end_at_ns = 0
         self.client = client
         self.replies: list[Reply] = []
+        self._handshake = ""
+        self._shaking = False
         self._link = harness.connect(client, self._hear, self._ended)
+        self._link.on_handshake = self._shook_hands
         harness.settle()
 
     @property
@@ -118,6 +122,24 @@ class Sender:
             raise Unexpected(f"{self} expected the server to close, but {self._how_it_ended()}")
         return self._end_at_ns
 
+    def starttls(self, pause: float = 0) -> None:
+        """Shake hands, and from here on speak under TLS.
+
+        Raises Unexpected if the server refuses, ends the connection, or never answers.
+        """
+        __tracebackhide__ = True
+        self._pause(pause)
+        if self._shaking:
+            raise ValueError("a connection has one TLS handshake")
+        self._shaking = True
+        self._link.start_tls()
+        self._settle()
+        while not self._handshake:
+            self._wait("the TLS handshake")
+        if self._handshake != DONE:
+            end = f", {self._how_it_ended()}" if self._end else ""
+            raise Unexpected(f"{self} expected a TLS handshake, but it was refused{end}")
+
     def half_close(self, pause: float = 0) -> None:
         """Shut down writing and go on listening."""
         __tracebackhide__ = True
@@ -177,6 +199,9 @@ class Sender:
         replies = self._reader.feed(octets, self.elapsed_ns)
         self._unread += replies
         self.replies += replies
+
+    def _shook_hands(self, outcome: str) -> None:
+        self._handshake = outcome
 
     def _ended(self, how: str) -> None:
         self._end, self._end_at_ns = how, self.elapsed_ns

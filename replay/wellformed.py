@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from replay.duration import DURATION_NS_MAX
 from replay.script import (
     ENDINGS,
+    HANDSHAKES,
     REPLIES,
     AfterReply,
     At,
@@ -24,6 +25,7 @@ from replay.script import (
     Open,
     ReplyCode,
     Send,
+    StartTls,
     Step,
 )
 
@@ -37,17 +39,22 @@ def faults(connection: Connection) -> Iterator[tuple[Step | None, str]]:
     latest_ns = 0
     latest: Departure | None = None
     half_closed = False
+    handshakes = {"sent": 0, "expected": 0}
     for step in connection.steps:
         if isinstance(step, Departure):
             message = _departure_fault(step, latest, replies)
-            if half_closed and isinstance(step.action, Send):
+            if half_closed and isinstance(step.action, Send | StartTls):
                 message = message or "nothing can be sent after half-close"
             half_closed = half_closed or isinstance(step.action, HalfClose)
+            handshakes["sent"] += isinstance(step.action, StartTls)
             latest = step
         else:
             message = _expectation_fault(step, latest_ns, latest is not None)
+            handshakes["expected"] += isinstance(step.outcome, HANDSHAKES)
             replies += isinstance(step.outcome, REPLIES)
             latest_ns = latest_ns if step.at_ns is None else step.at_ns
+        if max(handshakes.values()) > 1:
+            message = message or "a connection has one TLS handshake"
         if message:
             yield step, message
     if latest is None:

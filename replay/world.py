@@ -308,6 +308,8 @@ class World:
     resolver: FakeResolver
     reputation: FakeReputation
     courier: FakeCourier
+    tls: str = ""
+    """"starttls" or "implicit" where the server has a certificate."""
 
     @property
     def dns(self) -> FakeResolver:
@@ -323,7 +325,7 @@ class World:
 def world_from(table: Mapping[str, object], call_later: CallLater) -> World:
     """The world of a header's [world] table.  Raises WorldError."""
     world = World(FakeResolver(call_later), FakeReputation(call_later), FakeCourier(call_later))
-    _check_keys("world", table, ("dns", "reputation", "delivery"))
+    _check_keys("world", table, ("dns", "reputation", "delivery", "tls"))
     for question, answer in _table("world.dns", table.get("dns", {})).items():
         world.dns[question] = answer
     for client, answer in _table("world.reputation", table.get("reputation", {})).items():
@@ -335,7 +337,16 @@ def world_from(table: Mapping[str, object], call_later: CallLater) -> World:
         raise WorldError("world.delivery.replies", f"a list of at most {ENTRIES_MAX} outcomes")
     for outcome in replies:
         world.delivery.then(outcome)
+    world.tls = _tls(table.get("tls", False))
     return world
+
+
+def _tls(value: object) -> str:
+    if value is True:
+        return "starttls"
+    if value is False or value == "implicit":
+        return str(value or "")
+    raise WorldError("world.tls", 'true, false or "implicit"')
 
 
 def settings_from(table: Mapping[str, object]) -> Settings:

@@ -156,3 +156,30 @@ def test_the_lines_of_a_long_reply_stand_under_one_another_and_none_is_hidden() 
     assert shown[2].startswith("  observed @1ms 250-X")
     assert shown[-1] == r"                250 END\r\n"
     assert len(shown) == 2 + 21
+
+
+HANDSHAKE = SCRIPT.replace(r"reply+1ms C[5]: NOOP\r\n", "reply+1ms starttls[5]").replace(
+    r"S[6]: 250 Ok\r\n", "S[6] tls"
+)
+
+
+def shaken(handshake: str, at_ns: int = MS) -> ObservedConnection:
+    seen = observed(AS_WRITTEN[0])
+    seen.handshake, seen.handshake_at_ns = handshake, at_ns
+    return seen
+
+
+def test_the_handshakes_outcome_and_its_instant_are_compared() -> None:
+    assert differences(shaken("done"), HANDSHAKE) == []
+    assert differences(shaken("refused"), HANDSHAKE.replace(" tls\n", " tls-refused\n")) == []
+    difference = only(shaken("refused"), HANDSHAKE)
+    assert str(difference).splitlines() == [
+        "the TLS handshake differs (line 7, packet 6)",
+        "  expected @1ms S tls",
+        "  observed @1ms S tls-refused",
+    ]
+    assert only(shaken("done", MS + 5), HANDSHAKE).what == "the TLS handshake: 5ns too late"
+    assert only(shaken("", 0), HANDSHAKE).what == "the TLS handshake: missing"
+    assert only(shaken("done"), HANDSHAKE.replace("@1ms      S[6] tls\n", "")).what == (
+        "the TLS handshake: not expected"
+    )

@@ -34,8 +34,11 @@ from replay.script import (
     Send,
     ServerCloses,
     ServerResets,
+    StartTls,
     Step,
     StopReading,
+    TlsDone,
+    TlsRefused,
     UntilClosed,
 )
 from replay.transcript import parse, rewrite, write
@@ -225,13 +228,13 @@ anchors: st.SearchStrategy[Anchor] = st.one_of(
 )
 actions: st.SearchStrategy[Action] = st.one_of(
     st.builds(Send, octet_strings),
-    st.sampled_from([HalfClose(), StopReading(), ResumeReading()]),
+    st.sampled_from([StartTls(), HalfClose(), StopReading(), ResumeReading()]),
 )
 endings: st.SearchStrategy[Action] = st.sampled_from([Close(), Reset(), UntilClosed(), Abandon()])
 outcomes: st.SearchStrategy[Outcome] = st.one_of(
     st.builds(ExactReply, octet_strings),
     st.builds(ReplyCode, st.integers(100, 999), st.just(b"") | octet_strings),
-    st.sampled_from([ServerCloses(), ServerResets()]),
+    st.sampled_from([ServerCloses(), ServerResets(), TlsDone(), TlsRefused()]),
 )
 expectations = st.builds(
     Expectation, outcomes, st.none() | times_ns, packet=packets, line=st.just(0)

@@ -1,0 +1,138 @@
+"""A sender's side of TLS, without a socket: octets in and out, and how the handshake went.
+
+It is the standard library's engine, so what the server's own channel does is judged by another.
+The sender trusts whatever certificate it is shown; the server under test shows the one here, made
+for tests alone: its key is public.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import ssl
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+CERTIFICATE = Path(__file__).with_name("for-tests-only.crt.pem")
+KEY = Path(__file__).with_name("for-tests-only.key.pem")
+
+DONE = "done"
+REFUSED = "refused"
+
+_READ_OCTETS = 16 * 1024
+_ALERT = re.compile(rb"\x15\x03[\x00-\x04]\x00\x02..", re.DOTALL)
+"""An alert record that is not encrypted (RFC 8446 section 6); no reply holds such octets."""
+_RECORD = re.compile(rb"[\x14-\x17]\x03")
+
+
+class TlsClient:
+    """One client's TLS.
+
+    ``write`` puts raw octets on the wire; ``told`` is called once, with ``DONE`` or ``REFUSED``.
+    After a handshake that was refused, or without any, octets pass as they are, so that a server
+    which goes on in plaintext is caught at it.
+    """
+
+    def __init__(self, write: Callable[[bytes], None], told: Callable[[str], None]) -> None:
+        self._write = write
+        self._told = told
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls: ssl.SSLObject | None = None
+        self._waiting = b""
+        self.outcome = ""
+        """"" until the handshake's outcome is known."""
+
+    def begin(self) -> None:
+        """Say hello."""
+        self._tls = _context().wrap_bio(self._incoming, self._outgoing)
+        self._shake()
+
+    def send(self, octets: bytes) -> None:
+        """Say ``octets`` under TLS as soon as the handshake is done; before any, as they are."""
+        if self._tls is None:
+            self._write(octets)
+        elif not self.outcome:
+            self._waiting += octets
+        elif self.outcome is DONE:
+            self._tls.write(octets)
+            self._write(self._outgoing.read())
+
+    def feed(self, octets: bytes) -> bytes:
+        """Take raw octets; gives what they say."""
+        if self._tls is None or self.outcome is REFUSED:
+            return self._plain(octets)
+        self._incoming.write(octets)
+        if not self.outcome:
+            self._shake()
+            if self.outcome is REFUSED:
+                return self._plain(octets)
+            if not self.outcome:
+                return b""
+        return self._decrypt()
+
+    def ended(self) -> None:
+        """The server has ended the connection: there will be no handshake any more."""
+        if self._tls is not None:
+            self._tell(REFUSED)
+
+    def say_goodbye(self) -> None:
+        """Say close_notify, where there is a stream to end."""
+        if self._tls is not None and self.outcome is DONE:
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.unwrap()
+            self._write(self._outgoing.read())
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _shake(self) -> None:
+        assert self._tls is not None
+        outcome = ""
+        try:
+            self._tls.do_handshake()
+            outcome = DONE
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError:
+            outcome = REFUSED
+        if self._outgoing.pending:
+            self._write(self._outgoing.read())
+        if outcome:
+            self._tell(outcome)
+        if outcome is DONE and self._waiting:
+            self.send(self._waiting)
+            self._waiting = b""
+
+    def _decrypt(self) -> bytes:
+        assert self._tls is not None
+        pieces = []
+        with contextlib.suppress(ssl.SSLError):  # it wants more, or the stream is broken or ended
+            while piece := self._tls.read(_READ_OCTETS):
+                pieces.append(piece)
+        if self._outgoing.pending:
+            self._write(self._outgoing.read())
+        return b"".join(pieces)
+
+    def _plain(self, octets: bytes) -> bytes:
+        """What somebody without TLS would take for replies."""
+        plain = _ALERT.sub(b"", octets)
+        if plain != octets:
+            self._tell(REFUSED)
+        if self._tls is not None and _RECORD.match(plain):
+            return b""
+        return plain
+
+    def _tell(self, outcome: str) -> None:
+        if not self.outcome:
+            self.outcome = outcome
+            self._told(outcome)
+
+
+@cache
+def _context() -> ssl.SSLContext:
+    """What all senders shake hands with."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
