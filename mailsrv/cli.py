@@ -22,8 +22,8 @@ from mailsrv.maildir import MaildirCourier
 from mailsrv.poll import SelectorPoll
 from mailsrv.resolvconf import read_nameservers
 from mailsrv.seams import Courier
-from mailsrv.server import Server
-from mailsrv.unwired import NoReputation, NoResolver
+from mailsrv.server import Edges, Server
+from mailsrv.unwired import NoResolver
 
 if TYPE_CHECKING:
     from mailsrv.resolver import StubResolver
@@ -123,12 +123,10 @@ def _serve(loaded: Config) -> int:
     resolver = _resolver_of(loaded, journal)
     server = Server(
         loaded.settings,
+        Edges(resolver=resolver or NoResolver(), courier=courier),
         clock=clock,
         poll=SelectorPoll(clock),
         random=random.Random(),  # seeded by the system; an id need not be secret
-        resolver=resolver or NoResolver(),
-        reputation=NoReputation(),
-        courier=courier,
         journal=journal,
     )
     if resolver is not None:

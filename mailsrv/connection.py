@@ -1,6 +1,7 @@
-"""One connection: its socket on one side, its session on the other, its timer between them.
+"""One connection: its wire on one side, its session on the other, its timer between them.
 
-Theory of operation.  The connection is in one of three stages.  *Talking*: octets go to the
+Theory of operation.  A connection lives in up to five stages.  *Arriving*: a proxy has still to
+tell whose connection it is.  *Shaking*: a TLS handshake is going on.  *Talking*: octets go to the
 session, replies go out, questions go to whom they concern.  *Lingering*: the last reply is
 written and our FIN sent; what the client still sends is drained for a while, because closing a
 socket with unread input sends a reset, which can destroy the last reply on its way (RFC 9293
@@ -9,187 +10,115 @@ section 3.6.1).  *Closed*.
 Nobody is read from who does not read: while output is pending, or too much input waits for a
 verdict, the socket is not watched for reading, and the kernel holds the sender back.
 
-There is one timer.  It is moved only when the deadline comes nearer; when it goes off before the
-deadline that holds by then, it is set anew.  So a received chunk costs no wheel operation.
+There is one timer (``Alarm``); a received chunk costs no timer operation.
 """
 
 from __future__ import annotations
 
-import contextlib
 import socket
-from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from typing import Protocol
 
 from mailsrv import reply
-from mailsrv.deadlines import Deadlines, Limit, Patience
-from mailsrv.deliberation import Counsel, Panel
-from mailsrv.house import House
-from mailsrv.journal import Journal
-from mailsrv.loop import Loop
-from mailsrv.policy import Policy
+from mailsrv.alarm import Alarm
+from mailsrv.deadlines import Limit, Patience
+from mailsrv.deliberation import Counsel
 from mailsrv.poll import READ, WRITE
-from mailsrv.question import Question, Stage
+from mailsrv.premises import Premises
+from mailsrv.proxyheader import ProxyFault, ProxyHeader
+from mailsrv.question import Ended, Question, Stage
 from mailsrv.reply import Reply
 from mailsrv.session import Session
 from mailsrv.state import State
-from mailsrv.timers import Timer
+from mailsrv.wire import CHUNK_OCTETS, Wire
 
-CHUNK_OCTETS = 64 * 1024
-"""One read.  Also what a session may hold beyond its pause before reading stops."""
 LINGER_MAX_OCTETS = 64 * 1024
 """How much is drained from a client that goes on sending after our FIN."""
 
 
-class Tap(Protocol):
-    """Somebody who watches raw octets pass: a recorder, a test's book-keeping."""
-
-    def opened(self, connection: Connection) -> None:
-        """A connection was accepted."""
-
-    def received(self, connection: Connection, octets: bytes) -> None:
-        """These octets were read from the socket; none is the client's FIN."""
-
-    def sent(self, connection: Connection, octets: bytes) -> None:
-        """These octets were written to the socket; none is our FIN."""
-
-    def closed(self, connection: Connection) -> None:
-        """The socket is closed."""
-
-
-class Premises:
-    """What all connections of a server share."""
-
-    __slots__ = ("closed", "house", "journal", "loop", "panel", "patience", "policy", "tap")
-
-    def __init__(
-        self,
-        *,
-        house: House,
-        policy: Policy,
-        panel: Panel,
-        loop: Loop,
-        journal: Journal,
-        tap: Tap | None,
-        closed: Callable[[Connection], None],
-    ) -> None:
-        self.house = house
-        self.policy = policy
-        self.panel = panel
-        self.loop = loop
-        self.journal = journal
-        self.tap = tap
-        self.closed = closed
-        self.patience = Patience(house.settings)
-
-
 class Life(Enum):
-    """The three stages of a connection."""
+    """The stages of a connection."""
 
+    ARRIVING = "arriving"
+    SHAKING = "shaking"
     TALKING = "talking"
     LINGERING = "lingering"
     CLOSED = "closed"
 
 
-_PHASE_OF = {
-    Stage.SENDER: Limit.LOOKUP,
-    Stage.RECIPIENT: Limit.LOOKUP,
-    Stage.MESSAGE: Limit.DELIVERY,
-    Stage.PAUSE: Limit.PAUSE,
-}
-
-
 # Attributes of an Enum class are slow to look up; these are used for every chunk.
-_TALKING, _CLOSED, _GREET_WAIT = Life.TALKING, Life.CLOSED, Limit.GREET_WAIT
-_IDLE, _COMMAND, _CONTENT_IDLE = Limit.IDLE, Limit.COMMAND, Limit.CONTENT_IDLE
+_ARRIVING, _SHAKING, _TALKING, _LINGERING, _CLOSED = Life
+_GREET_WAIT, _LOOKUP = Limit.GREET_WAIT, Limit.LOOKUP
+_IDLE, _CONTENT_IDLE = Limit.IDLE, Limit.CONTENT_IDLE
 _CONTENT, _MESSAGE = State.CONTENT, Stage.MESSAGE
 
 
 class Connection:
-    """See the module.  ``client`` is the address as text, ``number`` counts from 1."""
+    """See the module.  ``client`` is the address as text, ``number`` counts from 1; ``admitted``
+    is True once the client is known and was let in."""
 
     __slots__ = (
-        "_asked",
-        "_asking",
-        "_at_eof",
-        "_counsel",
-        "_deadlines",
-        "_drained_octets",
-        "_events",
-        "_life",
-        "_lines",
-        "_pending",
-        "_premises",
-        "_sock",
-        "_tap",
-        "_timer",
-        "client",
-        "number",
-        "session",
+        *("_alarm", "_asked", "_asking", "_at_eof", "_counsel", "_drained_octets", "_header"),
+        *("_implicit_tls", "_life", "_premises", "_tls", "_wire"),
+        *("admitted", "client", "number", "session"),
     )
 
-    def __init__(self, premises: Premises, sock: socket.socket, client: str, number: int) -> None:
+    def __init__(
+        self,
+        premises: Premises,
+        sock: socket.socket,
+        client: str,
+        number: int,
+        *,
+        implicit_tls: bool = False,
+    ) -> None:
         self._premises = premises
-        self._tap = premises.tap
-        self._sock = sock
         self.client = client
         self.number = number
+        self.admitted = False
         self.session = Session(premises.house, client)
+        self._counsel: Counsel | None = None
         self._asked: Question | None = None
         self._asking = False
         self._at_eof = False
-        self._counsel: Counsel | None = None
+        self._header: ProxyHeader | None = None
+        self._implicit_tls = implicit_tls
+        self._tls = ""
         self._life = _TALKING
-        self._lines = 0
         self._drained_octets = 0
-        self._pending = b""
-        self._events = READ
-        loop = premises.loop
-        self._deadlines = Deadlines(premises.patience, loop.now_ns)
-        self._timer: Timer | None = None
-        loop.poll.watch(sock, READ, self)
-        if self._tap is not None:
-            self._tap.opened(self)
+        self._alarm = Alarm(premises.patience, premises.loop, self)
+        self._wire = Wire(sock, premises.loop.poll, self, premises.tap)
+        if premises.tap is not None:
+            premises.tap.opened(self)
 
     # -- the shell's side -------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Greet, now or after the greet wait, and begin to find out about the client."""
-        premises = self._premises
-        if premises.policy.stages:
-            self._counsel = Counsel(premises.policy, premises.panel, self.client, self._note)
-            self._counsel.begin()
-        if self._premises.patience.ns[_GREET_WAIT]:
-            self._deadlines.enter(_GREET_WAIT, self._premises.loop.now_ns)
-            self._arm()
+        """Find out who it is, and let it in."""
+        if self.client in self._premises.proxies:
+            self._life = _ARRIVING
+            self._header = ProxyHeader()
+            self._alarm.begin(Limit.PROXY)
         else:
-            self._greet()
-
-    def refuse(self, last: Reply) -> None:
-        """Say ``last`` instead of a greeting, and close."""
-        self.session.end(last)
-        self._settle()
+            self._come_in(b"")
 
     def ready(self, events: int) -> None:
         """The poll found the socket ready."""
+        wire = self._wire
         if events & WRITE:
-            self._flush()
+            wire.resume()
             self._settle()
-        if events & self._events & READ:
-            try:
-                chunk = self._sock.recv(CHUNK_OCTETS)
-            except BlockingIOError:
+        if events & wire.events & READ:
+            if self._life is _SHAKING:
+                self._shake()
                 return
-            except OSError as error:
-                self._close(error.strerror or "lost")
+            chunk = wire.receive()
+            if chunk is None:
                 return
-            if self._tap is not None:
-                self._tap.received(self, chunk)
             if chunk and self._life is _TALKING:
                 self._hear(chunk)
             else:
-                self._hear_the_end(chunk)
+                self._hear_otherwise(chunk)
 
     @property
     def in_transaction(self) -> bool:
@@ -199,17 +128,23 @@ class Connection:
     @property
     def reading(self) -> bool:
         """True while the socket is watched for input."""
-        return bool(self._events & READ) and self._life is not _CLOSED
+        return bool(self._wire.events & READ) and self._life is not _CLOSED
 
     @property
     def pending_octets(self) -> int:
         """Said and not yet taken by the kernel."""
-        return len(self._pending)
+        return self._wire.unsent_octets
 
     @property
     def sock(self) -> socket.socket:
         """The socket, for those who must ask the kernel about it."""
-        return self._sock
+        return self._wire.sock
+
+    def change_patience(self, patience: Patience) -> None:
+        """Wait longer, or less long, from now on."""
+        if self._life is not _CLOSED:
+            self._alarm.patience = patience
+            self._alarm.arm()
 
     def end(self, last: Reply) -> None:
         """Say ``last`` and close, whatever was going on."""
@@ -217,22 +152,147 @@ class Connection:
             self._asked = None
             self.session.end(last)
             self._settle()
+        elif self._life is _ARRIVING or self._life is _SHAKING:
+            self.drop()
 
     def drop(self) -> None:
         """Close at once, without a word."""
         self._close("dropped")
 
+    def lost(self, how: str) -> None:
+        """The wire broke, or TLS on it."""
+        if self._life is _SHAKING:
+            self._note("tls failed", why=how)
+        self._close(how)
+
+    # -- coming in --------------------------------------------------------------------------------
+
+    def _hear_header(self, header: ProxyHeader, chunk: bytes) -> None:
+        if not chunk:
+            self._close("closed")
+            return
+        try:
+            proxied = header.feed(chunk)
+        except ProxyFault as fault:
+            self._note("proxy header refused", why=fault)
+            self._close("refused")
+            return
+        if proxied is not None:
+            if proxied.client is not None:
+                self.client = self.session.client = proxied.client
+            self._life = _TALKING
+            self._come_in(proxied.rest)
+
+    def _come_in(self, rest: bytes) -> None:
+        """The client is known, and has sent ``rest`` already: let it in, or turn it away."""
+        premises = self._premises
+        refusal = premises.admit(self)
+        if refusal is not None:
+            if self._implicit_tls:
+                self._close("refused")  # a reply in the clear would mean nothing to it
+            else:
+                self.session.end(refusal)
+                self._settle()
+            return
+        self.admitted = True
+        if premises.policy.stages:
+            self._counsel = Counsel(premises.policy, premises.panel, self.client, self._note)
+            self._counsel.begin()
+        if self._implicit_tls:
+            self._start_tls(rest)
+        else:
+            self._approach(rest)
+
+    def _approach(self, rest: bytes) -> None:
+        """Greet, now or after the greet wait."""
+        premises = self._premises
+        if premises.patience.ns[_GREET_WAIT]:
+            self._alarm.begin(_GREET_WAIT)
+            if premises.house.settings.greet_teaser:
+                self.session.output.append(reply.teaser(premises.house.settings.hostname))
+                self._wire.send(self.session.output)
+            if rest:
+                self._hear(rest)
+            return
+        early: bytes | None = rest or None
+        rule = premises.house.settings.early_talkers
+        if rule != "off" and not rest:
+            early = self._wire.receive()
+        if early and rule != "off" and self._hear_too_early(early, refuse=rule == "reject"):
+            return
+        if self._life is _TALKING:
+            self._greet()
+        if early is not None and self._life is _TALKING:
+            if early:
+                self._hear(early)
+            else:
+                self._hear_otherwise(early)
+
+    def _hear_too_early(self, chunk: bytes, *, refuse: bool) -> bool:
+        """The client talked before it was greeted; True if that was the end of it."""
+        self._note("early talker", octets=len(chunk))
+        if refuse:
+            self.session.end(reply.talked_too_early(self._premises.house.settings.hostname))
+            self._settle()
+        return refuse
+
+    def _greet(self) -> None:
+        self._alarm.enter(_IDLE, self._premises.loop.now_ns)
+        self.session.greet()
+        self._settle()
+
+    # -- TLS --------------------------------------------------------------------------------------
+
+    def _start_tls(self, rest: bytes) -> None:
+        """Begin the handshake.  What came behind STARTTLS belongs to it, and makes it fail if it
+        is no handshake: it is never interpreted (CVE-2011-0411)."""
+        premises = self._premises
+        assert premises.tls is not None, "TLS is offered where there is a certificate only"
+        self._life = _SHAKING
+        self._alarm.begin(Limit.HANDSHAKE)
+        self._wire.start_tls(premises.tls, rest, self._secured)
+        if rest:
+            self._shake()
+
+    def _secured(self, tls: str) -> None:
+        self._tls = tls
+
+    def _shake(self) -> None:
+        """Go on with the handshake; what comes behind it in one read is heard at once."""
+        chunk = self._wire.receive()
+        if self._life is not _SHAKING:
+            return
+        if not self._tls:
+            if chunk is None:
+                self._watch()
+            else:
+                self.lost("the client left")
+            return
+        self._life = _TALKING
+        self._premises.journal.note(
+            "tls", connection=self.number, client=self.client, version=self._tls
+        )
+        self.session.secured(self._tls)
+        if self._implicit_tls:
+            self._approach(chunk or b"")
+        else:
+            self._settle()
+            if chunk is not None and self._life is _TALKING:
+                if chunk:
+                    self._hear(chunk)
+                else:
+                    self._hear_otherwise(chunk)
+
     # -- reading ----------------------------------------------------------------------------------
 
     def _hear(self, chunk: bytes) -> None:
-        session, deadlines = self.session, self._deadlines
-        phase = deadlines.phase
+        session, alarm = self.session, self._alarm
+        phase = alarm.phase
+        now_ns = session.now_ns = self._premises.loop.now_ns
         if phase is _CONTENT_IDLE:
-            deadlines.content_came(len(chunk), self._premises.loop.now_ns)
+            alarm.content_came(len(chunk), now_ns)
         elif phase is _GREET_WAIT:
-            self._note("early talker", octets=len(chunk))
-            session.end(reply.talked_too_early(self._premises.house.settings.hostname))
-            self._settle()
+            self._hear_too_early(chunk, refuse=True)
             return
         elif session.question is not None:
             session.receive(chunk)
@@ -244,23 +304,26 @@ class Connection:
             session.question is not None
             or session.closing
             or session.congested
+            or session.upgrading
             or session.events is not None
         ):
             self._settle()
-        elif self._flush():
+        elif self._wire.send(session.output):
             if phase is _IDLE and session.state is not _CONTENT and not session.mid_command:
-                deadlines.since_ns = self._premises.loop.now_ns  # idle again, as nearly always
+                alarm.since_ns = now_ns  # idle again, as nearly always
             else:
-                self._enter_phase()
+                alarm.follow(session, 0)
         elif self._life is _TALKING:
             self._settle()
 
-    def _hear_the_end(self, chunk: bytes) -> None:
-        """The client's FIN, or what it still sends after ours."""
+    def _hear_otherwise(self, chunk: bytes) -> None:
+        """The client's FIN, what it still sends after ours, or what a proxy says."""
         if self._life is _TALKING:
             self._at_eof = True
             self._watch()
             self._settle()
+        elif self._header is not None and self._life is _ARRIVING:
+            self._hear_header(self._header, chunk)
         else:
             self._drained_octets += len(chunk)
             if not chunk or self._drained_octets >= LINGER_MAX_OCTETS:
@@ -270,70 +333,61 @@ class Connection:
 
     def _settle(self) -> None:
         """Bring everything in line with the session: questions, output, end, deadline."""
-        session = self.session
+        session, wire = self.session, self._wire
         while True:
             while session.question is not None and session.question is not self._asked:
                 self._ask(session.question)
             if session.events is not None:
-                self._premises.journal.record(self.number, self.client, session.events)
-                session.events = None
-            if session.output and not self._pending:
-                self._flush()
+                self._record()
+            if session.output and not wire.unsent_octets:
+                wire.send(session.output)
+            if self._life is _SHAKING:
+                self._watch()
             if self._life is not _TALKING:
                 return
-            if self._pending or session.question is not None:
+            if wire.unsent_octets or session.question is not None:
                 break
             if session.closing:
                 self._finish()
                 return
+            if session.upgrading:
+                self._upgrade()
+                return
             if not session.congested:
                 break
             session.proceed()
-        if session.question is not None or self._pending:
+        if session.question is not None or wire.unsent_octets:
             self._watch()
         elif self._at_eof:
             self._finish()
             return
-        elif self._events != READ:
+        elif wire.events != READ:
             self._watch()
-        self._enter_phase()
+        self._alarm.follow(session, wire.unsent_octets)
 
-    def _enter_phase(self) -> None:
-        """Let the deadlines follow; the timer moves only with the phase (see ``Deadlines``)."""
-        session, deadlines = self.session, self._deadlines
-        now_ns = self._premises.loop.now_ns
-        before, is_next = deadlines.phase, session.lines != self._lines
-        self._lines = session.lines
-        if self._pending:
-            deadlines.enter(Limit.UNREAD, now_ns)
-        elif session.question is not None:
-            waiting = _PHASE_OF[session.question.stage]
-            if before is not waiting or is_next:
-                deadlines.enter(waiting, now_ns)
-        elif session.state is _CONTENT:
-            if before is not _CONTENT_IDLE or is_next:
-                deadlines.enter_content(now_ns, session.content_octets or 0)
-        elif not session.mid_command:
-            deadlines.phase, deadlines.since_ns = _IDLE, now_ns
-        elif before is not _COMMAND or is_next:
-            deadlines.enter(_COMMAND, now_ns)
-        if deadlines.phase is not before or self._timer is None:
-            self._arm()
+    def _upgrade(self) -> None:
+        """The 220 to STARTTLS is written."""
+        if self._at_eof:
+            self._close("closed")
+        else:
+            self._start_tls(self.session.take_rest())
+
+    def _record(self) -> None:
+        """Tell the log what the session has to say."""
+        session, premises = self.session, self._premises
+        events, session.events = session.events, None
+        if not events:
+            return
+        premises.journal.record(self.number, self.client, premises.loop.now_ns, events)
+        if premises.rates is not None:
+            for one in events:
+                if isinstance(one, Ended) and one.verdict is not None and one.verdict.positive:
+                    premises.rates.charge_message(self.client)
 
     def _watch(self) -> None:
         """Watch the socket for what we can use now."""
-        events = WRITE if self._pending else 0
-        if not (self._at_eof or self._pending or self._is_full()):
-            events |= READ
-        if events != self._events:
-            poll = self._premises.loop.poll
-            if not events:
-                poll.forget(self._sock)
-            elif self._events:
-                poll.change(self._sock, events, self)
-            else:
-                poll.watch(self._sock, events, self)
-            self._events = events
+        wire = self._wire
+        wire.watch(reading=not (self._at_eof or wire.unsent_octets or self._is_full()))
 
     def _is_full(self) -> bool:
         return self.session.buffered_octets > CHUNK_OCTETS and self._life is _TALKING
@@ -348,105 +402,61 @@ class Connection:
             assert self.session.sink is not None
             self.session.sink.finish(partial(self._answered, question))
         elif stage is not Stage.PAUSE:  # that one the timer answers
-            assert self._counsel is not None
+            assert self._counsel is not None, "stages are asked about where there is a counsel"
             self._counsel.ask(question, partial(self._answered, question))
         self._asking = False
 
     def _answered(self, question: Question, verdict: Reply | None) -> None:
+        """Go on with an answer.  It may come from anybody's turn of the loop: a defect of ours
+        must not leave this connection hanging."""
         session = self.session
         if session.question is not question:
             return  # nobody waits for this answer any more
-        session.answer(verdict)
-        if not self._asking:
-            self._settle()
-
-    # -- writing ----------------------------------------------------------------------------------
-
-    def _flush(self) -> bool:
-        """Write what the session said, a flight a call; False unless the kernel took it all."""
-        output = self.session.output
-        if self._pending:
-            output.insert(0, self._pending)
-            self._pending = b""
-        flights = iter(output)
-        for flight in flights:
-            try:
-                written = self._sock.send(flight)
-            except BlockingIOError:
-                written = 0
-            except OSError as error:
-                output.clear()
-                self._close(error.strerror or "lost")
-                return False
-            if self._tap is not None and written:
-                self._tap.sent(self, flight[:written])
-            if written != len(flight):
-                self._pending = flight[written:] + b"".join(flights)
-                output.clear()
-                return False
-        output.clear()
-        return True
-
-    # -- the timer --------------------------------------------------------------------------------
-
-    def _arm(self) -> None:
-        """See to it that the timer goes off no later than the next deadline."""
-        timer, timers = self._timer, self._premises.loop.timers
-        if timer is None:
-            self._timer = timers.schedule(self._deadlines.next()[0], self._went_off)
-        elif not timer.pending:
-            timers.reschedule(timer, self._deadlines.next()[0])
-        elif timer.deadline_ns > self._deadlines.phase_due_ns:
-            due_ns, _ = self._deadlines.next()
-            if due_ns < timer.deadline_ns:
-                timers.reschedule(timer, due_ns)
-
-    def _went_off(self) -> None:
-        due_ns, limit = self._deadlines.next()
+        session.now_ns = self._premises.loop.now_ns
+        if self._asking:
+            session.answer(verdict)
+            return
         try:
-            if due_ns <= self._premises.loop.now_ns:
-                self._run_out(limit)
+            session.answer(verdict)
+            self._settle()
         except Exception:
-            self._close("dropped")  # the loop knows no connection here; it logs what is raised
+            self._close("dropped")
             raise
-        if self._life is not _CLOSED:
-            self._arm()
 
-    def _run_out(self, limit: Limit) -> None:
+    # -- limits -----------------------------------------------------------------------------------
+
+    def run_out(self, limit: Limit) -> None:
+        """A limit was reached."""
+        self.session.now_ns = self._premises.loop.now_ns
         if limit is _GREET_WAIT:
             self._greet()
         elif limit is Limit.PAUSE:
             self.session.answer(None)
             self._settle()
-        elif limit is Limit.LOOKUP:
+        elif limit is _LOOKUP:
+            self._note("no answer", limit=limit.value)
             assert self._counsel is not None
             self._counsel.expire()
         elif limit is Limit.DELIVERY:
-            self._give_up(reply.DELIVERY_SLOW)
+            # The true answer will find nobody waiting.
+            self._note("no answer", limit=limit.value)
+            self.session.answer(reply.DELIVERY_SLOW)
+            self._settle()
         elif limit in (Limit.UNREAD, Limit.LINGER):
+            self._close(limit.value)
+        elif limit in (Limit.PROXY, Limit.HANDSHAKE):
+            self._note("timeout", limit=limit.value)
             self._close(limit.value)
         else:
             self._time_out(limit)
 
-    def _greet(self) -> None:
-        self._deadlines.enter(_IDLE, self._premises.loop.now_ns)
-        self.session.greet()
-        self._settle()
-
-    def _give_up(self, verdict: Reply) -> None:
-        """Answer the open question ourselves; the true answer will find nobody waiting."""
-        self._note("no answer", limit=self._deadlines.phase.value)
-        self.session.answer(verdict)
-        self._settle()
-
     def _time_out(self, limit: Limit) -> None:
         self._note("timeout", limit=limit.value)
-        if self._pending:
-            self._close(limit.value)  # who does not read cannot be told
+        if self._wire.unsent_octets or self._life is not _TALKING:
+            self._close(limit.value)  # who does not read, or not yet speak, cannot be told
             return
-        patience = self._premises.patience
         hostname = self._premises.house.settings.hostname
-        self.session.end(reply.timed_out(hostname, patience.sentence(limit)))
+        self.session.end(reply.timed_out(hostname, self._alarm.patience.sentence(limit)))
         self._settle()
 
     # -- the end ----------------------------------------------------------------------------------
@@ -456,17 +466,10 @@ class Connection:
         if self._at_eof:
             self._close("closed")
             return
-        try:
-            self._sock.shutdown(socket.SHUT_WR)
-        except OSError as error:
-            self._close(error.strerror or "lost")
-            return
-        if self._tap is not None:
-            self._tap.sent(self, b"")
-        self._life = Life.LINGERING
-        self._watch()
-        self._deadlines.enter(Limit.LINGER, self._premises.loop.now_ns)
-        self._arm()
+        if self._wire.half_close():
+            self._life = _LINGERING
+            self._watch()
+            self._alarm.begin(Limit.LINGER)
 
     def _close(self, how: str) -> None:
         if self._life is _CLOSED:
@@ -474,21 +477,17 @@ class Connection:
         if self._life is _TALKING and not self.session.closing:
             self._note("disconnect", how=how, state=self.session.state.value)
         self._life = _CLOSED
+        self._alarm.cancel()
+        self._wire.close()
+        self._premises.closed(self)
         if self._counsel is not None:
             self._counsel.cancel()
-        loop = self._premises.loop
-        if self._timer is not None:
-            loop.timers.cancel(self._timer)
-        if self._events:
-            loop.poll.forget(self._sock)
-            self._events = 0
-        self._pending = b""
-        with contextlib.suppress(OSError):  # a close that fails has closed all the same
-            self._sock.close()
-        if self._tap is not None:
-            self._tap.closed(self)
-        self._premises.closed(self)
-        self.session.lose()  # last: it calls the courier, whose defects must not keep us here
+        try:
+            # It calls the courier, whose defects must not keep us here.
+            self.session.lose()
+        finally:
+            if self.session.events is not None:
+                self._record()
 
     def _note(self, event: str, **values: object) -> None:
         self._premises.journal.note(event, connection=self.number, client=self.client, **values)

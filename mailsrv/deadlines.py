@@ -2,6 +2,8 @@
 
 The formulas, in nanoseconds of the loop's clock (what the user reads is docs/timers.md):
 
+- proxy header: accepted + proxy_timeout
+- handshake:    its begin + handshake_timeout
 - greet wait:   accepted + greet_wait
 - idle:         last reply + idle_timeout                    until a command's first octet
 - command:      its first octet + command_timeout            until its end
@@ -30,6 +32,8 @@ class Limit(Enum):
 
     __hash__ = object.__hash__  # members are singletons; Enum's own hash is a Python call
 
+    PROXY = "proxy header"
+    HANDSHAKE = "TLS handshake"
     GREET_WAIT = "greet wait"
     PAUSE = "pause after an error"
     IDLE = "idle"
@@ -51,6 +55,8 @@ class Patience:
     def __init__(self, settings: Settings) -> None:
         self.content_rate_octets_s = settings.content_rate_octets_s
         seconds = {
+            Limit.PROXY: settings.proxy_timeout_s,
+            Limit.HANDSHAKE: settings.handshake_timeout_s,
             Limit.GREET_WAIT: settings.greet_wait_s,
             Limit.PAUSE: settings.error_pause_s,
             Limit.IDLE: settings.idle_timeout_s,
@@ -83,20 +89,20 @@ _CONTENT_IDLE, _LINGER = Limit.CONTENT_IDLE, Limit.LINGER
 class Deadlines:
     """One connection's: the phase it is in, since when, and the two limits beside it.
 
-    While a phase lasts its deadline only moves away.
+    While a phase lasts its deadline only moves away; unless ``patience`` is exchanged.
     """
 
     __slots__ = (
         "_content_octets",
         "_content_since_ns",
-        "_patience",
         "_session_due_ns",
+        "patience",
         "phase",
         "since_ns",
     )
 
     def __init__(self, patience: Patience, now_ns: int) -> None:
-        self._patience = patience
+        self.patience = patience
         self._session_due_ns = now_ns + patience.ns[Limit.SESSION]
         self._content_since_ns = 0
         self._content_octets = 0
@@ -121,7 +127,7 @@ class Deadlines:
     @property
     def phase_due_ns(self) -> int:
         """The phase's own deadline."""
-        return self.since_ns + self._patience.ns[self.phase]
+        return self.since_ns + self.patience.ns[self.phase]
 
     def next(self) -> tuple[int, Limit]:
         """The earliest deadline, and its limit."""
@@ -129,8 +135,8 @@ class Deadlines:
         if limit is _CONTENT_IDLE:
             rate_due_ns = (
                 self._content_since_ns
-                + self._patience.ns[_CONTENT_IDLE]
-                + self._content_octets * NS_PER_S // self._patience.content_rate_octets_s
+                + self.patience.ns[_CONTENT_IDLE]
+                + self._content_octets * NS_PER_S // self.patience.content_rate_octets_s
             )
             if rate_due_ns < due_ns:
                 due_ns, limit = rate_due_ns, Limit.CONTENT_RATE

@@ -144,6 +144,11 @@ class Rates:
             settings.client_recipients_per_min, settings.network_recipients_per_min
         )
 
+    @property
+    def limits_mail(self) -> bool:
+        """True if messages or recipients are limited."""
+        return self._messages.is_limited or self._recipients.is_limited
+
     def connection(self, client: str) -> str | None:
         """Count a connection in and give None; or give the limit that forbids it, in words."""
         return self._take(self._connections, client)

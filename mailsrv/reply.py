@@ -75,7 +75,7 @@ NO_EXPANSION = reply(502, "5.5.1", "Error: lists are not expanded here")
 HELP = reply(
     214,
     "2.0.0",
-    "Commands: EHLO HELO STARTTLS MAIL RCPT DATA BDAT RSET NOOP VRFY EXPN HELP QUIT",
+    "Commands: EHLO HELO MAIL RCPT DATA BDAT RSET NOOP VRFY EXPN HELP QUIT",
     "See RFC 5321",
 )
 
@@ -193,6 +193,11 @@ def greeting(hostname: str) -> Reply:
     return reply(220, "", f"{hostname} ESMTP mailsrv")
 
 
+def teaser(hostname: str) -> bytes:
+    """The first line of a greeting whose last comes after the greet wait."""
+    return f"220-{printable(hostname)} ESMTP mailsrv\r\n".encode("ascii")
+
+
 def hello(hostname: str) -> Reply:
     """The answer to HELO."""
     return reply(250, "", hostname)
@@ -223,50 +228,89 @@ def queued(envelope_id: str) -> Reply:
 
 def too_many_recipients(allowed: int) -> Reply:
     """452, not 552: RFC 5321 section 4.5.3.1.10."""
-    return reply(452, "4.5.3", f"Error: too many recipients, {allowed} allowed in a transaction")
+    return reply(
+        452,
+        "4.5.3",
+        f"Error: too many recipients, {allowed} allowed in a transaction",
+        check="recipients",
+    )
 
 
 def message_too_large(allowed_octets: int) -> Reply:
     """552 at SIZE and again at the end of data (RFC 1870 section 6.1)."""
-    return reply(552, "5.3.4", f"Error: message exceeds {allowed_octets} octets")
+    return reply(552, "5.3.4", f"Error: message exceeds {allowed_octets} octets", check="size")
 
 
 def endless_line(hostname: str, allowed_octets: int) -> Reply:
-    return reply(421, "4.7.0", f"{hostname} Error: {allowed_octets} octets without a line end")
+    return reply(
+        421,
+        "4.7.0",
+        f"{hostname} Error: {allowed_octets} octets without a line end",
+        check="line length",
+    )
 
 
 def too_many_errors(hostname: str, allowed: int) -> Reply:
-    return reply(421, "4.7.0", f"{hostname} Error: too many errors, {allowed} allowed")
+    """``allowed`` errors are answered, and with the last of them this."""
+    return reply(421, "4.7.0", f"{hostname} Error: too many errors: {allowed}", check="errors")
 
 
 def too_many_junk_commands(hostname: str, allowed: int) -> Reply:
     return reply(
-        421, "4.7.0", f"{hostname} Error: too many commands without mail, {allowed} allowed"
+        421,
+        "4.7.0",
+        f"{hostname} Error: too many commands without mail, {allowed} allowed",
+        check="junk commands",
     )
 
 
 def too_many_transactions(hostname: str, allowed: int) -> Reply:
-    return reply(421, "4.7.0", f"{hostname} Error: {allowed} transactions allowed in a session")
+    return reply(
+        421,
+        "4.7.0",
+        f"{hostname} Error: {allowed} transactions allowed in a session",
+        check="transactions",
+    )
 
 
 def talked_too_early(hostname: str) -> Reply:
     return reply(
-        554, "5.5.1", f"{hostname} Protocol error: you talked before the greeting was sent"
+        554,
+        "5.5.1",
+        f"{hostname} Protocol error: you talked before the greeting was sent",
+        check="early talker",
+    )
+
+
+def unsolicited_pipelining(hostname: str, verb: str) -> Reply:
+    """Something was sent behind ``verb``, which must be waited for."""
+    return reply(
+        554,
+        "5.5.0",
+        f"{hostname} Protocol error: you did not wait for the answer to {verb}",
+        check="pipelining",
     )
 
 
 def not_smtp(what: str) -> Reply:
     """``what`` names the protocol that was heard."""
-    return reply(554, "5.5.1", f"Protocol error: this is an SMTP server, and that was {what}")
+    return reply(
+        554,
+        "5.5.1",
+        f"Protocol error: this is an SMTP server, and that was {what}",
+        check="protocol",
+    )
 
 
-def timed_out(hostname: str, limit: str) -> Reply:
+def timed_out(hostname: str, limit: str, check: str = "timeout") -> Reply:
     """``limit`` says which clock ran out, and at how much."""
-    return reply(421, "4.4.2", f"{hostname} Error: timeout exceeded: {limit}")
+    return reply(421, "4.4.2", f"{hostname} Error: timeout exceeded: {limit}", check=check)
 
 
 def too_many_connections(hostname: str, limit: str) -> Reply:
-    return reply(421, "4.7.0", f"{hostname} Error: too many connections: {limit}")
+    return reply(
+        421, "4.7.0", f"{hostname} Error: too many connections: {limit}", check="connections"
+    )
 
 
 def too_many_messages(limit: str) -> Reply:

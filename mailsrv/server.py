@@ -5,29 +5,42 @@ from __future__ import annotations
 import resource
 import socket
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from mailsrv import reply
 from mailsrv.clock import Clock
-from mailsrv.connection import Connection, Premises, Tap
+from mailsrv.connection import Connection
+from mailsrv.deadlines import Patience
 from mailsrv.deliberation import Panel
+from mailsrv.directory import Directory
 from mailsrv.greylist import Greylist
 from mailsrv.house import House
 from mailsrv.journal import Journal
-from mailsrv.limits import Admission
+from mailsrv.limits import Admission, stress_settings
 from mailsrv.listener import Listener
 from mailsrv.loop import Loop
+from mailsrv.networks import Networks
 from mailsrv.policy import Policy
 from mailsrv.poll import Handler, Poll
+from mailsrv.premises import Guest, Premises
+from mailsrv.rates import Rates
+from mailsrv.reply import Reply
 from mailsrv.seams import Courier, Reputation, Resolver
 from mailsrv.settings import Settings
 from mailsrv.timers import Timer
+from mailsrv.unwired import NoReputation
 from mailsrv.units import seconds_to_ns
+from mailsrv.wire import Tap
+
+if TYPE_CHECKING:
+    import ssl
 
 DESCRIPTOR_RESERVE = 256
 """Descriptors kept for listeners, files and refusals; at most half of what there is."""
 REFUSALS_MAX = 64
-"""Refused connections that get time to read why; a further one is closed as soon as it is told.
+"""Refused connections that get time to read why; beyond it the oldest of them is closed.
 They take nobody's place, only the reserve's."""
 ID_BITS = 60
 
@@ -42,58 +55,112 @@ class RandomBits(Protocol):
         """Give ``bits`` random bits."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edges:
+    """Whom a server asks, and where its mail goes; a reload exchanges them.
+
+    Left out, ``greylist`` is kept in memory if the settings want one, ``directory`` knows the
+    domains of the settings, and without ``tls`` no STARTTLS is offered.
+    """
+
+    resolver: Resolver
+    courier: Courier
+    reputation: Reputation = NoReputation()  # noqa: RUF009 - immutable
+    greylist: Greylist | None = None
+    directory: Directory | None = None
+    tls: ssl.SSLContext | None = None
+
+
 class Server:
     """A receiving SMTP server.
 
     Everything that touches the world beyond the listening sockets comes in: ``clock``, ``poll``,
-    ``random``, the seams, the journal.  ``peer_name`` maps a socket's peer to the client's
+    ``random``, the edges, the journal.  ``peer_name`` maps a socket's peer to the client's
     address; ``tap`` watches raw octets pass.
     """
 
     def __init__(
         self,
         settings: Settings,
+        edges: Edges,
         *,
         clock: Clock,
         poll: Poll,
         random: RandomBits,
-        resolver: Resolver,
-        reputation: Reputation,
-        courier: Courier,
         journal: Journal,
-        greylist: Greylist | None = None,
         peer_name: PeerName | None = None,
         tap: Tap | None = None,
     ) -> None:
-        self._settings = settings
+        self._clock = clock
         self._random = random
         self._journal = journal
         self._peer_name = peer_name or (lambda address: address[0])
+        self._tap = tap
         self.loop = Loop(clock, poll, self._on_fault)
         self.loop.at_end_of_pass(journal.flush)
-        if greylist is None and settings.greylist:
-            greylist = Greylist(clock=clock, delay=settings.greylist_delay_s)
-        policy = Policy(settings, greylist=greylist)
-        self._premises = Premises(
-            house=House.of(settings, courier, policy.stages, self._new_id),
-            policy=policy,
-            panel=Panel(resolver, reputation),
-            loop=self.loop,
-            journal=journal,
-            tap=tap,
-            closed=self._connection_closed,
-        )
         self._admission = Admission(settings, settings.connections or _connections_max())
+        self._rates = Rates(settings, clock)
         self._accepted = 0
-        self._refused: set[int] = set()
+        self._refused: dict[int, None] = {}
         self._grace: Timer | None = None
         self._stopping = False
         self.connections: dict[int, Connection] = {}
         self.listeners: list[Listener] = []
+        self._furnish(settings, edges)
 
-    def listen(self, sock: socket.socket) -> Listener:
-        """Accept connections on a listening socket, which the server closes when it stops."""
-        listener = Listener(self.loop, sock, self._connected, self._exhausted)
+    def _furnish(self, settings: Settings, edges: Edges) -> None:
+        """Make the premises, for calm and for stress."""
+        self._settings = settings
+        greylist = edges.greylist
+        if greylist is None and settings.greylist:
+            greylist = Greylist.of(settings, self._clock)
+        directory = edges.directory or Directory.of(settings)
+        rates = self._rates if self._rates.limits_mail else None
+        policy = Policy(
+            settings,
+            greylist=greylist,
+            directory=None if directory.takes_all else directory,
+            rates=rates,
+        )
+        self._calm = Premises(
+            house=House.of(
+                settings, edges.courier, policy.stages, self._new_id, tls=edges.tls is not None
+            ),
+            policy=policy,
+            panel=Panel(edges.resolver, edges.reputation),
+            patience=Patience(settings),
+            loop=self.loop,
+            journal=self._journal,
+            tap=self._tap,
+            tls=edges.tls,
+            rates=rates,
+            proxies=Networks(settings.proxy_networks),
+            admit=self._admit,
+            closed=self._connection_closed,
+        )
+        hurried = stress_settings(settings)
+        self._stressed = replace(
+            self._calm,
+            house=House.of(
+                hurried, edges.courier, policy.stages, self._new_id, tls=edges.tls is not None
+            ),
+            patience=Patience(hurried),
+        )
+        self._premises = self._stressed if self._admission.stressed else self._calm
+
+    def reload(self, settings: Settings, edges: Edges) -> None:
+        """Serve new connections by other rules; those who are here keep theirs."""
+        self._admission.reload(settings, settings.connections or _connections_max())
+        self._rates.reload(settings)
+        self._furnish(settings, edges)
+
+    def listen(self, sock: socket.socket, *, implicit_tls: bool = False) -> Listener:
+        """Accept connections on a listening socket, which the server closes when it stops.
+
+        With ``implicit_tls`` they begin with a TLS handshake (RFC 8314 section 3.3).
+        """
+        accepted = partial(self._connected, implicit_tls)
+        listener = Listener(self.loop, sock, accepted, self._exhausted)
         self.listeners.append(listener)
         return listener
 
@@ -133,32 +200,56 @@ class Server:
             if not connection.in_transaction:
                 connection.end(self._premises.house.shutting_down)
 
-    def _connected(self, sock: socket.socket, address: tuple[str, int]) -> None:
-        client = self._peer_name(address)
-        broken = self._admission.enter(client)
-        self._accepted += 1
-        connection = Connection(self._premises, sock, client, self._accepted)
-        self.connections[connection.number] = connection
-        if broken is None:
-            connection.begin()
-        else:
-            self._journal.note("refused", client=client, limit=broken)
-            self._refused.add(connection.number)
-            connection.refuse(reply.too_many_connections(self._settings.hostname, broken))
-            if len(self._refused) > REFUSALS_MAX:
-                connection.drop()
+    # -- the door ---------------------------------------------------------------------------------
 
-    def _connection_closed(self, connection: Connection) -> None:
-        del self.connections[connection.number]
-        if connection.number in self._refused:
-            self._refused.remove(connection.number)
-        else:
+    def _connected(self, implicit_tls: bool, sock: socket.socket, address: tuple[str, int]) -> None:
+        self._accepted += 1
+        connection = Connection(
+            self._premises,
+            sock,
+            self._peer_name(address),
+            self._accepted,
+            implicit_tls=implicit_tls,
+        )
+        self.connections[connection.number] = connection
+        connection.begin()
+
+    def _admit(self, guest: Guest) -> Reply | None:
+        """Count a client in, or give the reply that turns it away."""
+        broken = self._rates.connection(guest.client) or self._admission.enter(guest.client)
+        if broken is None:
+            if self._admission.stressed is not (self._premises is self._stressed):
+                self._change_pace()
+            return None
+        refusal = reply.too_many_connections(self._settings.hostname, broken)
+        self._journal.note("refused", client=guest.client, limit=broken, check=refusal.check)
+        if len(self._refused) >= REFUSALS_MAX:
+            self.connections[next(iter(self._refused))].drop()
+        self._refused[guest.number] = None
+        return refusal
+
+    def _connection_closed(self, guest: Guest) -> None:
+        connection = self.connections.pop(guest.number)
+        self._refused.pop(guest.number, None)
+        if connection.admitted:
             self._admission.leave(connection.client)
+            if self._admission.stressed is not (self._premises is self._stressed):
+                self._change_pace()
         if self._grace is not None and not self.connections:
             self.loop.timers.cancel(self._grace)
 
+    def _change_pace(self) -> None:
+        """Stress begins or ends, for those who are here as well."""
+        stressed = self._admission.stressed
+        self._premises = self._stressed if stressed else self._calm
+        self._journal.note("stress", on=int(stressed), connections=len(self.connections))
+        for connection in self.connections.values():
+            connection.change_patience(self._premises.patience)
+
     def _exhausted(self, error: OSError) -> None:
         self._journal.note("exhausted", error=error.strerror, connections=len(self.connections))
+
+    # -- defects ----------------------------------------------------------------------------------
 
     def _on_fault(self, handler: Handler | None, fault: Exception) -> None:
         """A defect of ours: the connection it struck is dropped, the others go on."""

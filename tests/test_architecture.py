@@ -24,7 +24,8 @@ MAILSRV_LAYERS = {
     ),
     "machinery": "clock timers poll loop",
     "shells": (
-        "connection listener maildir discard journal resolvconf dnsexchange resolver"
+        "wire alarm premises connection listener maildir discard journal resolvconf"
+        " dnsexchange resolver"
         " recipienttable tls channel logfile metricspage systemd privileges"
     ),
     "wiring": "values places config server signals service cli __main__",
