@@ -43,7 +43,6 @@ class Admission:
         self._by_network: Counter[str] = Counter()
         self._network_of: dict[str, str] = {}  # of the clients that count for their network
         self._total = 0
-        self.stressed = False
         self.reload(settings, connections_max)
 
     def reload(self, settings: Settings, connections_max: int) -> None:

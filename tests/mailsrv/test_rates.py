@@ -167,6 +167,10 @@ def test_trusted_clients_are_neither_refused_nor_counted(clock: FakeClock) -> No
         assert limited.recipient(CLIENT) is None
     assert limited.message(NEIGHBOUR) is None
     assert limited.connection(NEIGHBOUR) is None
+    limited.charge_message(NEIGHBOUR)
+    for client, refused in ((NEIGHBOUR, True), (CLIENT, False)):
+        assert (limited.message(client) is not None) is refused
+        assert (limited.connection(client) is not None) is refused
 
 
 def test_each_limit_holds_without_the_other_for_messages_too(clock: FakeClock) -> None:
