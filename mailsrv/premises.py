@@ -33,7 +33,8 @@ class Premises:
 
     ``admit`` counts a client in once its address is known; it gives the reply that turns it
     away, or None.  ``closed`` is told when a connection is over.  ``tls`` is None where no
-    certificate is configured, ``rates`` where no rate of mail is limited.  ``proxies`` are those who tell another client's address.
+    certificate is configured, ``rates`` where no rate of mail is limited.  ``proxies`` are those
+    who tell another client's address.
     """
 
     house: House

@@ -30,8 +30,8 @@ from mailsrv.reply import Reply
 from mailsrv.seams import Courier, Reputation, Resolver
 from mailsrv.settings import Settings
 from mailsrv.timers import Timer
-from mailsrv.unwired import NoReputation
 from mailsrv.units import seconds_to_ns
+from mailsrv.unwired import NoReputation
 from mailsrv.wire import Tap
 
 if TYPE_CHECKING:
