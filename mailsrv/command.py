@@ -7,33 +7,26 @@ command is no exception in a server's life.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
-from mailsrv import reply
+from mailsrv import parameters, reply
 from mailsrv.address import Path, needs_smtputf8, parse_forward_path, parse_reverse_path
+from mailsrv.envelope import Notice
+from mailsrv.parameters import Mail
 from mailsrv.reply import Reply
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MAIL_FROM = "FROM:"
 _RCPT_TO = "TO:"
-_SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 section 4: 1*20DIGIT
-_BODIES = frozenset(("7BIT", "8BITMIME"))  # RFC 6152 section 3
-PARAMETERS_MAX = 16
+_SMTPUTF8 = "SMTPUTF8"
+_CHUNK = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE | re.ASCII)
+CHUNK_OCTETS_MAX = 2**63 - 1
+"""What a signed count of 64 bits holds; a client that says more has miscounted."""
 
 HTTP_VERBS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "PATCH"))
-NOT_IMPLEMENTED = frozenset(("STARTTLS", "AUTH", "BDAT", "ETRN", "TURN", "SEND", "SOML", "SAML"))
+NOT_IMPLEMENTED = frozenset(("AUTH", "ETRN", "TURN", "SEND", "SOML", "SAML"))
 """Commands of the standards that are not offered here (RFC 5321 section 4.2.4: 502, not 500)."""
 TLS_HANDSHAKE = 0x16
 """The first octet of a TLS ClientHello record (RFC 8446 section 5.1)."""
-
-
-class Mail(NamedTuple):
-    """The arguments of MAIL.  ``size_octets`` is None where SIZE was not given."""
-
-    reverse_path: Path
-    size_octets: int | None = None
-    body: str = "7BIT"
-    smtputf8: bool = False
 
 
 def split(line: bytes) -> tuple[str, str] | Reply:
@@ -55,11 +48,6 @@ def split(line: bytes) -> tuple[str, str] | Reply:
     return verb.upper() if verb.isascii() else verb, argument.strip(" ")
 
 
-def _capitals(word: str) -> str:
-    """``word`` in capitals, unless it goes beyond ASCII: "\u017f" would become an "S"."""
-    return word.upper() if word.isascii() else word
-
-
 def parse_mail(argument: str) -> Mail | Reply:
     """Parse what stands after ``MAIL``."""
     if argument[:5].upper() != _MAIL_FROM:
@@ -68,36 +56,13 @@ def parse_mail(argument: str) -> Mail | Reply:
     if parsed is None:
         return reply.BAD_SENDER_ADDRESS
     path, rest = parsed
-    mail = _mail_parameters(path, rest) if rest else Mail(path)
+    mail = parameters.mail(path, rest) if rest else Mail(path)
     if not argument.isascii() and isinstance(mail, Mail) and not mail.smtputf8:
         return reply.NEED_SMTPUTF8 if needs_smtputf8(path) else mail
     return mail
 
 
-def _mail_parameters(path: Path, rest: str) -> Mail | Reply:
-    words = rest.split()
-    if len(words) > PARAMETERS_MAX:
-        return reply.UNKNOWN_PARAMETER
-    size_octets, body, smtputf8 = None, "7BIT", False
-    for word in words:
-        keyword, equals, value = word.partition("=")
-        match _capitals(keyword):
-            case "SIZE":
-                if not _SIZE.fullmatch(value):
-                    return reply.BAD_SIZE
-                size_octets = int(value)
-            case "BODY":
-                body = _capitals(value)
-                if body not in _BODIES:
-                    return reply.BAD_BODY
-            case "SMTPUTF8" if not equals:  # RFC 6531 section 3.4: it takes no value
-                smtputf8 = True
-            case _:
-                return reply.UNKNOWN_PARAMETER
-    return Mail(path, size_octets, body, smtputf8)
-
-
-def parse_rcpt(argument: str, smtputf8: bool) -> Path | Reply:
+def parse_rcpt(argument: str, smtputf8: bool) -> tuple[Path, Notice | None] | Reply:
     """Parse what stands after ``RCPT``; ``smtputf8`` says whether MAIL asked for it."""
     if argument[:3].upper() != _RCPT_TO:
         return reply.RCPT_SYNTAX
@@ -105,8 +70,32 @@ def parse_rcpt(argument: str, smtputf8: bool) -> Path | Reply:
     if parsed is None:
         return reply.BAD_RECIPIENT_ADDRESS
     path, rest = parsed
-    if rest:
-        return reply.UNKNOWN_PARAMETER
+    notice = parameters.rcpt(rest, smtputf8) if rest else None
+    if isinstance(notice, Reply):
+        return notice
     if not smtputf8 and not argument.isascii() and needs_smtputf8(path):
         return reply.NEED_SMTPUTF8
-    return path
+    return path, notice
+
+
+def parse_bdat(argument: str) -> tuple[int, bool] | None:
+    """Parse what stands after ``BDAT``: the octets that follow, and whether they are the last
+    (RFC 3030 section 2).  None if that cannot be told."""
+    match = _CHUNK.fullmatch(argument)
+    if match is None:
+        return None
+    octets = int(match[1])
+    return (octets, match[2] is not None) if octets <= CHUNK_OCTETS_MAX else None
+
+
+def parse_vrfy(argument: str) -> Reply | None:
+    """What is wrong with what stands after ``VRFY`` or ``EXPN``, None for nothing.
+
+    RFC 6531 section 3.7.4.2: beyond ASCII the parameter SMTPUTF8 is needed.
+    """
+    name, _, parameter = argument.rpartition(" ")
+    if parameters.capitals(parameter) == _SMTPUTF8:  # alone it is a user's name
+        argument = name.rstrip(" ") or argument
+    elif not argument.isascii():
+        return reply.VRFY_NEEDS_SMTPUTF8
+    return None if argument else reply.NEED_ARGUMENT

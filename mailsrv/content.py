@@ -20,7 +20,7 @@ _CRLF = b"\r\n"
 _MARK = b"\r\n."
 _END = b"\r\n.\r\n"
 _KEPT_BACK = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
-_PROPER = (None, "\r\n")
+PROPER_LINE_ENDS = (None, "\r\n")
 """What the newline decoder says of content without a lone CR or LF."""
 
 
@@ -43,14 +43,16 @@ class ContentReader:
     @property
     def bare_line_end(self) -> bool:
         """True once a CR or LF stood alone in what was handed out."""
-        return self._line_ends.newlines not in _PROPER
+        return self._line_ends.newlines not in PROPER_LINE_ENDS
 
-    def feed(self, chunk: bytes) -> tuple[bytes, int]:
-        """Take a chunk; give the content in it, unstuffed, and where in the chunk the data ended.
+    def feed(self, chunk: bytes, at: int = 0) -> tuple[bytes, int]:
+        """Take a chunk, from ``at`` on; give the content in it, unstuffed, and where it ended.
 
         The second value is the offset of the first octet after the end of data, or -1 as long
         as the end was not seen.
         """
+        if at:
+            chunk = chunk[at:]
         self.received_octets += len(chunk)
         kept_back = self._kept_back
         data = kept_back + chunk if kept_back else chunk
@@ -58,7 +60,7 @@ class ContentReader:
         end = data.find(_END, mark) if mark >= 0 else -1
         stuffed = mark != end
         if end >= 0:
-            after = end + len(_END) - len(kept_back)
+            after = at + end + len(_END) - len(kept_back)
             data = data[: end + len(_CRLF)]
             self._kept_back = b""
         else:

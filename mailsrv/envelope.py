@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mailsrv.address import Path
+
+
+class Notice(NamedTuple):
+    """When the sender wants to be told about one recipient, and by which name (RFC 3461).
+
+    ``notify``: ("NEVER",), or some of "SUCCESS", "FAILURE" and "DELAY", or nothing where it was
+    not said.  ``orcpt``: the original recipient as it was written, "rfc822;" and xtext, or "".
+    """
+
+    notify: tuple[str, ...] = ()
+    orcpt: str = ""
 
 
 @dataclass(slots=True)
@@ -14,7 +26,9 @@ class Envelope:
     ``client`` is the peer's address as text ("192.0.2.1", "2001:db8::1"); ``helo`` the name it
     gave; ``protocol`` the keyword for the Received field's "with" clause (RFC 3848, RFC 6531);
     ``began_ns`` the loop's instant of MAIL; ``tls`` the protocol version and cipher suite, ""
-    in the clear; ``refused`` counts recipients.
+    in the clear; ``refused`` counts recipients.  Of RFC 3461 are ``ret`` ("FULL", "HDRS" or
+    ""), ``envid`` (xtext as it was written, or ""), and ``notices``, by place in
+    ``forward_paths``, for those recipients with whom something was said.
     """
 
     client: str
@@ -29,3 +43,6 @@ class Envelope:
     tls: str = ""
     began_ns: int = 0
     refused: int = 0
+    ret: str = ""
+    envid: str = ""
+    notices: dict[int, Notice] = field(default_factory=dict)

@@ -28,9 +28,13 @@ class House:
     greeting: Reply
     hello: Reply
     extended_hello: Reply
+    secured_hello: Reply
+    """The answer to EHLO within TLS."""
     shutting_down: Reply
     errors_soft: float
     """Errors after which replies are held back; infinite where no pause is set."""
+    tls: bool
+    """There is a certificate: STARTTLS is offered."""
 
     @classmethod
     def of(
@@ -39,6 +43,7 @@ class House:
         courier: Courier,
         stages: Container[Stage],
         new_id: Callable[[], str],
+        tls: bool = False,
     ) -> House:
         """Make the house with its replies encoded once."""
         return cls(
@@ -48,7 +53,9 @@ class House:
             new_id,
             reply.greeting(settings.hostname),
             reply.hello(settings.hostname),
-            reply.extended_hello(settings.hostname, settings.message_octets),
+            reply.extended_hello(settings, starttls=tls),
+            reply.extended_hello(settings, starttls=False),
             reply.shutting_down(settings.hostname),
             settings.errors_soft if settings.error_pause_s else math.inf,
+            tls,
         )

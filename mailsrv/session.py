@@ -3,8 +3,9 @@
 Theory of operation.  Octets come in through ``receive``; what the server says collects in
 ``output``; when somebody else must decide, ``question`` is set and nothing more is parsed until
 ``answer``: so replies can never overtake one another.  ``closing`` means that the last reply has
-been said.  Which command is legal when stands in ``_TABLE``: every change of ``state`` follows
-from it.
+been said; ``upgrading`` that the next octets belong to a TLS handshake.  Here is how lines and
+content are told apart, how replies go out and how a session ends; what each command does, and in
+which state, stands in ``handlers``.
 
 Output is a list of flights.  Replies that RFC 2920 section 3.2 lets a server hold back are
 joined to the flight before them; the others close their flight, to be written by itself.
@@ -12,101 +13,113 @@ joined to the flight before them; the others close their flight, to be written b
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from mailsrv import command, reply
-from mailsrv.address import Path
+from mailsrv import command, handlers, reply
+from mailsrv.address import NULL_PATH, Path
+from mailsrv.chunking import RefusedChunk
 from mailsrv.command import TLS_HANDSHAKE
-from mailsrv.content import ContentReader
-from mailsrv.envelope import Envelope
+from mailsrv.envelope import Envelope, Notice
 from mailsrv.house import House
-from mailsrv.question import Ended, Event, Question, Refusal, Stage
+from mailsrv.question import Event, Question, Refusal, Remark, Stage
 from mailsrv.reply import Reply
 from mailsrv.seams import Sink
 from mailsrv.state import State
+from mailsrv.transaction import Transaction
 
 OUTPUT_MAX_OCTETS = 64 * 1024
 """Said but not yet taken away; above it no further command is carried out."""
 DISCARD_MAX_OCTETS = 1024 * 1024
 """How much of one endless command line is thrown away before the session ends."""
 
-
 # Attributes of an Enum class are slow to look up; these are used for every command.
-_ASK_SENDER, _ASK_RECIPIENT, _MESSAGE = Stage.SENDER, Stage.RECIPIENT, Stage.MESSAGE
-_CONNECTED, _GREETED, _SENDER, _RECIPIENT, _CONTENT = State
+_PAUSE, _CONTENT, _CONNECTED, _GREETED = Stage.PAUSE, State.CONTENT, State.CONNECTED, State.GREETED
 
 
 class Session:
     """One conversation.
 
-    ``state``, ``question``, ``output``, ``closing``: see the module.  ``envelope`` and ``sink``
-    belong to the transaction in progress, None outside of one.  ``errors`` counts permanent
-    negative replies since the last accepted message.  ``events`` are what nobody has logged
-    yet, None for nothing.  ``lines`` counts the commands read.
+    For the connection: ``state``, ``question``, ``output``, ``closing`` and ``upgrading``, see
+    the module; ``events`` are what nobody has logged yet, None for nothing; ``lines`` counts the
+    commands read; ``mid_command`` says that one has begun and not ended; ``congested`` that
+    ``proceed`` is to be called when the output is taken away.  It sets ``now_ns``, the loop's
+    instant, before it hands over octets; ``errors_hard`` may be lowered while times are hard.
+
+    For the handlers: ``helo`` is the name that the client gave, "" for none yet; ``protocol``
+    the keyword of RFC 3848; ``tls`` the protocol version and cipher suite, "" in the clear;
+    ``errors`` counts permanent negative replies, and ``junk`` commands that brought no mail
+    nearer, since the last accepted message; ``asked`` the recipient that a question is about.
     """
 
     __slots__ = (
-        "_asked_path",
-        "_content",
         "_discarded_octets",
         "_errors_soft",
         "_held",
-        "_helo",
-        "_house",
         "_input",
         "_joinable",
-        "_junk",
         "_line_octets_max",
-        "_protocol",
-        "_rejected",
-        "_transactions",
+        "_refused_chunk",
+        "_stopped",
+        "_watching",
+        "asked",
         "client",
         "closing",
         "congested",
-        "envelope",
         "errors",
+        "errors_hard",
         "events",
+        "helo",
+        "house",
+        "junk",
         "lines",
         "mid_command",
+        "now_ns",
         "output",
+        "protocol",
         "question",
-        "sink",
         "state",
+        "tls",
+        "transaction",
+        "transactions",
+        "upgrading",
     )
 
     def __init__(self, house: House, client: str) -> None:
-        self._house = house
+        settings = house.settings
+        self.house = house
         self.client = client
         self.state = _CONNECTED
         self.question: Question | None = None
         self.output: list[bytes] = []
         self.closing = False
+        self.upgrading = False
         self.events: list[Event] | None = None
         self.congested = False
-        self.envelope: Envelope | None = None
-        self.sink: Sink | None = None
+        self.transaction: Transaction | None = None
         self.errors = 0
+        self.errors_hard = settings.errors_hard
         self.lines = 0
         self.mid_command = False
+        self.now_ns = 0
+        self.tls = ""
+        self.helo = ""
+        self.protocol = "SMTP"
+        self.junk = 0
+        self.transactions = 0
+        self.asked: tuple[Path, Notice | None] | None = None
         self._input = b""
-        self._line_octets_max = house.settings.command_line_octets
+        self._line_octets_max = settings.command_line_octets
         self._errors_soft = house.errors_soft
-        self._content: ContentReader | None = None
-        self._helo = ""
-        self._protocol = "SMTP"
+        self._watching = settings.unsolicited_pipelining != "off"
+        self._stopped = False
         self._joinable = False
-        self._junk = 0
-        self._transactions = 0
-        self._rejected = 0
         self._discarded_octets = 0
+        self._refused_chunk: RefusedChunk | None = None
         self._held: tuple[Reply, bool] | None = None
-        self._asked_path: Path | None = None
 
-    # -- what the shell calls ---------------------------------------------------------------------
+    # -- what the connection calls ----------------------------------------------------------------
 
     def greet(self) -> None:
         """Say the greeting."""
-        self._say(self._house.greeting)
+        self.say(self.house.greeting)
 
     def receive(self, chunk: bytes) -> None:
         """Take octets from the client and do what can be done with them."""
@@ -115,19 +128,19 @@ class Session:
 
     def proceed(self) -> None:
         """Go on with what was received, until it is used up, a question is open, the output is
-        full (``congested``), or the session closes."""
+        full (``congested``), or the session closes or waits for its TLS handshake."""
         data, at = self._input, 0
         size = len(data)
         self.congested = False
-        while at < size and self.question is None and not self.closing:
+        while at < size and self.question is None and not self._stopped:
             if self.output and sum(map(len, self.output)) >= OUTPUT_MAX_OCTETS:
                 self.congested = True
                 break
-            if self._content is not None:
-                at = self._take_content(self._content, data, at)
+            if self.state is _CONTENT:
+                at = self._take_content(data, at)
                 continue
             if data[at] == TLS_HANDSHAKE and not self._discarded_octets:
-                self._refuse_protocol("a TLS handshake")
+                self.turn_away(reply.not_smtp("a TLS handshake"))
                 break
             end = data.find(b"\n", at)
             if end < 0:
@@ -139,30 +152,25 @@ class Session:
             at = end + 1
             if self._discarded_octets or len(line) > self._line_octets_max:
                 self._discarded_octets = 0
-                self._fault(reply.LINE_TOO_LONG)
+                self.refuse(reply.LINE_TOO_LONG)
             elif whole:
-                self._carry_out(line)
+                self._carry_out(line, at < size)
             else:
-                self._fault(reply.BARE_LF_COMMAND)
+                self.refuse(reply.BARE_LF_COMMAND)
         if at == size or self.closing:
             self._input = b""
             self.mid_command = self._discarded_octets > 0
         else:
             self._input = data[at:]
-            self.mid_command = self._content is None
+            self.mid_command = self.state is not _CONTENT
 
     def answer(self, verdict: Reply | None) -> None:
         """Answer the open question and go on; None is "no objection"."""
         question, self.question = self.question, None
         if question is None:
             raise RuntimeError("an answer without a question")
-        stage = question.stage
-        if stage is _MESSAGE:
-            self._decide_message(verdict or reply.LOCAL_ERROR)
-        elif stage is _ASK_SENDER:
-            self._decide_sender(verdict)
-        elif stage is _ASK_RECIPIENT:
-            self._decide_recipient(verdict)
+        if question.stage is not _PAUSE:
+            handlers.DECIDED[question.stage](self, verdict)
         elif self._held is not None:
             held, self._held = self._held, None
             self._utter(*held)
@@ -171,17 +179,46 @@ class Session:
 
     def end(self, last: Reply) -> None:
         """Say ``last`` and close, whatever was going on."""
-        self._forget_transaction()
-        self.question = None
+        self._stop(None if last.positive else last)
         self._input = b""
         self._utter(last)
-        self.closing = True
 
     def lose(self) -> None:
         """The client is gone: forget the transaction."""
-        self._forget_transaction()
+        self._stop(None)
+
+    def _stop(self, verdict: Reply | None) -> None:
         self.question = None
-        self.closing = True
+        self.closing = self._stopped = True
+        self.drop(verdict)
+
+    def take_rest(self) -> bytes:
+        """Give away what was received behind STARTTLS: it is for the handshake, never for us."""
+        rest, self._input = self._input, b""
+        self.mid_command = False
+        return rest
+
+    def secured(self, tls: str) -> None:
+        """The TLS handshake is done, with this version and cipher suite: begin anew.
+
+        What the client said before, anybody on the way may have said for it (RFC 3207 section
+        4.2).  What it did, its errors and its transactions, still counts.
+        """
+        self.tls = tls
+        self.helo, self.protocol = "", "SMTP"
+        self.drop()
+        self.upgrading = False
+        self._stopped = self.closing
+
+    @property
+    def envelope(self) -> Envelope | None:
+        """That of the transaction in progress, None outside of one."""
+        return None if self.transaction is None else self.transaction.envelope
+
+    @property
+    def sink(self) -> Sink | None:
+        """Where the content goes that is being received."""
+        return None if self.transaction is None else self.transaction.sink
 
     @property
     def buffered_octets(self) -> int:
@@ -190,10 +227,16 @@ class Session:
 
     @property
     def content_octets(self) -> int | None:
-        """Octets received since 354, None outside of content."""
-        return None if self._content is None else self._content.received_octets
+        """Octets received since 354, or of the present chunk; None outside of content."""
+        if self.state is not _CONTENT:
+            return None
+        if self._refused_chunk is not None:
+            return self._refused_chunk.received_octets
+        assert self.transaction is not None
+        assert self.transaction.reader is not None
+        return self.transaction.reader.received_octets
 
-    # -- lines ------------------------------------------------------------------------------------
+    # -- lines and content ------------------------------------------------------------------------
 
     def _wait_for_line_end(self, at: int, size: int) -> int:
         """The rest of the line has not come; give where to go on when it has.
@@ -206,35 +249,64 @@ class Session:
             return at
         self._discarded_octets += pending
         if self._discarded_octets > DISCARD_MAX_OCTETS:
-            self._turn_away(reply.endless_line(self._house.settings.hostname, DISCARD_MAX_OCTETS))
+            self.turn_away(reply.endless_line(self.house.settings.hostname, DISCARD_MAX_OCTETS))
         return size
 
-    def _carry_out(self, line: bytes) -> None:
+    def _carry_out(self, line: bytes, followed: bool) -> None:
         parts = command.split(line)
         if isinstance(parts, Reply):
-            self._fault(parts)
+            self.refuse(parts)
             return
         verb, argument = parts
-        handler = _TABLE[self.state].get(verb)
+        handler = handlers.TABLE[self.state].get(verb)
         if handler is not None:
+            if followed and self._watching:
+                self._notice_pipelining(verb)
+                if self.closing:
+                    return
             handler(self, argument)
         elif verb in command.HTTP_VERBS:
-            self._refuse_protocol("an HTTP request")
+            self.turn_away(reply.not_smtp("an HTTP request"))
         elif verb in command.NOT_IMPLEMENTED:
-            self._fault(reply.NOT_IMPLEMENTED)
+            self.refuse(reply.NOT_IMPLEMENTED)
         else:
-            self._fault(reply.UNKNOWN_COMMAND)
+            self.refuse(reply.UNKNOWN_COMMAND)
 
-    def _refuse_protocol(self, heard: str) -> None:
-        self._turn_away(reply.not_smtp(heard))
+    def _notice_pipelining(self, verb: str) -> None:
+        """Octets were sent behind ``verb`` before it was answered: was that allowed?"""
+        if verb in handlers.WAITED_FOR or (
+            self.protocol == "SMTP" and verb not in handlers.FOLLOWED
+        ):
+            settings = self.house.settings
+            if settings.unsolicited_pipelining == "reject":
+                self.turn_away(reply.unsolicited_pipelining(settings.hostname, verb))
+            else:
+                self._watching = False  # once a session is enough
+                self._tell(Remark("unsolicited pipelining", verb))
 
-    # -- replies ----------------------------------------------------------------------------------
+    def _take_content(self, data: bytes, at: int) -> int:
+        """Take content from ``at`` on; give where in ``data`` it ended."""
+        chunk = self._refused_chunk
+        if chunk is not None:
+            taken = chunk.pass_over(len(data) - at)
+            if taken < 0:
+                return len(data)
+            self._deny_chunk(chunk.refusal)
+            return at + taken
+        assert self.transaction is not None
+        after = self.transaction.take(data, at)
+        if after < 0:
+            return len(data)
+        handlers.content_ended(self)
+        return after
 
-    def _say(self, said: Reply, *, joinable: bool = False) -> None:
+    # -- what the handlers call: replies ----------------------------------------------------------
+
+    def say(self, said: Reply, *, joinable: bool = False) -> None:
         """Say ``said``; after many errors, a moment later."""
         if self.errors > self._errors_soft:
             self._held = said, joinable
-            self._ask(Stage.PAUSE)
+            self.ask(_PAUSE)
         else:
             self._utter(said, joinable)
 
@@ -245,254 +317,93 @@ class Session:
             self.output.append(said.wire)
         self._joinable = joinable
 
-    def _fault(self, said: Reply, *, joinable: bool = False, recipient: Path | None = None) -> None:
-        """Say a negative reply; permanent ones count, slow the session down and at last end it.
+    def refuse(
+        self, said: Reply, *, joinable: bool = False, recipient: Path | None = None
+    ) -> None:
+        """Say a negative reply that does not end the transaction, and tell the log."""
+        envelope = self.envelope
+        if envelope is None:
+            self._tell(Refusal(None, None, recipient, said))
+        else:
+            self._tell(Refusal(envelope.id, envelope.reverse_path, recipient, said))
+        self.deny(said, joinable=joinable)
+
+    def deny(self, said: Reply, *, joinable: bool = False) -> None:
+        """Say a negative reply that the log knows of; permanent ones count, slow the session
+        down and at last end it.
 
         Temporary ones do not count: a client that is greylisted for each of a hundred
         recipients does nothing wrong.
         """
-        self._keep(said, recipient)
         if said.code >= 500:
             self.errors += 1
-            settings = self._house.settings
-            if self.errors >= settings.errors_hard:
+            if self.errors >= self.errors_hard:
                 self._utter(said, joinable=True)
-                self._turn_away(reply.too_many_errors(settings.hostname, settings.errors_hard))
+                hostname = self.house.settings.hostname
+                self.turn_away(reply.too_many_errors(hostname, self.errors_hard))
                 return
-        self._say(said, joinable=joinable)
+        self.say(said, joinable=joinable)
 
-    def _keep(self, said: Reply, recipient: Path | None = None) -> None:
-        """Keep a negative reply for the log."""
-        envelope = self.envelope
-        identifier = envelope.id if envelope else None
-        sender = envelope.reverse_path if envelope else None
-        self._tell(Refusal(identifier, sender, recipient, said))
+    def fail(self, verdict: Reply) -> None:
+        """Let ``verdict`` be the end of the transaction; outside of one, just tell the log."""
+        if self.transaction is None:
+            self._tell(Refusal(None, None, None, verdict))
+        else:
+            self.drop(verdict)
 
-    def _tell(self, event: Event) -> None:
-        self.events = [*(self.events or ()), event]
-
-    def _turn_away(self, last: Reply) -> None:
+    def turn_away(self, last: Reply) -> None:
         """End a session that broke a limit, or speaks another protocol."""
-        self._keep(last)
+        self.fail(last)
         self.end(last)
 
-    def _ask(self, stage: Stage, forward_path: Path | None = None) -> None:
-        reverse_path = self.envelope.reverse_path if self.envelope else Path("", "")
-        self.question = Question(stage, self.client, self._helo, reverse_path, forward_path)
-
-    def _count_junk(self) -> bool:
+    def count_junk(self) -> bool:
         """Count a command that brings no mail nearer; True if that was one too many."""
-        self._junk += 1
-        settings = self._house.settings
-        if self._junk <= settings.junk_commands:
+        self.junk += 1
+        settings = self.house.settings
+        if self.junk <= settings.junk_commands:
             return False
-        self._turn_away(reply.too_many_junk_commands(settings.hostname, settings.junk_commands))
+        self.turn_away(reply.too_many_junk_commands(settings.hostname, settings.junk_commands))
         return True
 
-    # -- commands, in the order of RFC 5321 section 4.1.1 -----------------------------------------
-
-    def _do_ehlo(self, argument: str) -> None:
-        self._hello(argument, self._house.extended_hello, "ESMTP")
-
-    def _do_helo(self, argument: str) -> None:
-        self._hello(argument, self._house.hello, "SMTP")
-
-    def _hello(self, argument: str, said: Reply, protocol: str) -> None:
-        if self._count_junk():
-            return
-        if not argument:
-            self._fault(reply.NEED_ARGUMENT)  # and the transaction stays as it is
-        elif not argument.isascii():  # RFC 6531 section 3.7.1: A-labels only
-            self._fault(reply.NOT_ASCII)
+    def _tell(self, event: Event) -> None:
+        if self.events is None:
+            self.events = [event]
         else:
-            self._helo, self._protocol = argument, protocol
-            self._forget_transaction()
-            self.state = _GREETED
-            self._say(said)
+            self.events.append(event)
 
-    def _do_mail(self, argument: str) -> None:
-        settings = self._house.settings
-        mail = command.parse_mail(argument)
-        if isinstance(mail, Reply):
-            self._fault(mail, joinable=True)
-        elif mail.size_octets is not None and mail.size_octets > settings.message_octets:
-            self._fault(reply.message_too_large(settings.message_octets), joinable=True)
-        elif self._transactions >= settings.transactions:
-            self._turn_away(reply.too_many_transactions(settings.hostname, settings.transactions))
+    # -- what the handlers call: the rest ---------------------------------------------------------
+
+    def ask(self, stage: Stage, forward_path: Path | None = None) -> None:
+        """Let somebody else decide; for SENDER, RECIPIENT and MESSAGE see ``handlers.DECIDED``."""
+        transaction = self.transaction
+        reverse_path = NULL_PATH if transaction is None else transaction.envelope.reverse_path
+        self.question = Question(stage, self.client, self.helo, reverse_path, forward_path)
+
+    def drop(self, verdict: Reply | None = None) -> None:
+        """The transaction, if there is one, is over.  ``verdict`` decided it; None: the client
+        gave it up."""
+        transaction, self.transaction = self.transaction, None
+        self.state = _GREETED if self.helo else _CONNECTED
+        if transaction is not None:
+            self._tell(transaction.ended(verdict))
+            transaction.abandon()  # last: a defect in it must not keep the transaction alive
+
+    def pass_over(self, octets: int, refusal: Reply) -> None:
+        """A chunk is refused, and the transaction with it: say so once its octets have passed."""
+        self.fail(refusal)
+        if octets:
+            self._refused_chunk = RefusedChunk(octets, refusal)
+            self.state = _CONTENT
         else:
-            self.envelope = Envelope(
-                self.client,
-                self._helo,
-                "UTF8SMTP" if mail.smtputf8 else self._protocol,
-                self._house.new_id(),
-                mail.reverse_path,
-                [],
-                mail.size_octets,
-                mail.body,
-                mail.smtputf8,
-            )
-            if _ASK_SENDER in self._house.stages:
-                self._ask(_ASK_SENDER)
-            else:
-                self._decide_sender(None)
+            self.deny(refusal, joinable=True)
 
-    def _decide_sender(self, verdict: Reply | None) -> None:
-        if verdict is None:
-            self._transactions += 1
-            self.state = _SENDER
-            self._say(reply.SENDER_OK, joinable=True)
-        else:
-            self._fault(verdict, joinable=True)
-            self.envelope = None
+    def _deny_chunk(self, refusal: Reply) -> None:
+        self._refused_chunk = None
+        self.state = _GREETED if self.helo else _CONNECTED
+        self.deny(refusal, joinable=True)
 
-    def _do_rcpt(self, argument: str) -> None:
-        envelope = self.envelope
-        assert envelope is not None, "the table lets RCPT through only inside a transaction"
-        settings = self._house.settings
-        path = command.parse_rcpt(argument, envelope.smtputf8)
-        if isinstance(path, Reply):
-            self._fault(path, joinable=True)
-        elif len(envelope.forward_paths) >= settings.recipients:
-            self._fault(reply.too_many_recipients(settings.recipients), joinable=True)
-        elif _ASK_RECIPIENT in self._house.stages:
-            self._ask(_ASK_RECIPIENT, path)
-            self._asked_path = path
-        else:
-            self._accept_recipient(envelope, path)
-
-    def _decide_recipient(self, verdict: Reply | None) -> None:
-        path, self._asked_path = self._asked_path, None
-        assert self.envelope is not None and isinstance(path, Path)
-        if verdict is None:
-            self._accept_recipient(self.envelope, path)
-        else:
-            self._rejected += 1
-            self._fault(verdict, joinable=True, recipient=path)
-
-    def _accept_recipient(self, envelope: Envelope, path: Path) -> None:
-        envelope.forward_paths.append(path)
-        self.state = _RECIPIENT
-        self._say(reply.RECIPIENT_OK, joinable=True)
-
-    def _do_data_too_soon(self, argument: str) -> None:
-        self._fault(reply.NO_VALID_RECIPIENTS if self._rejected else reply.NEED_RCPT)
-
-    def _do_data(self, argument: str) -> None:
-        if argument:
-            self._fault(reply.NO_ARGUMENT)
-            return
-        assert self.envelope is not None
-        self.sink = self._house.courier.begin(self.envelope)
-        self._content = ContentReader()
-        self.state = _CONTENT
-        self._say(reply.START_CONTENT)
-
-    def _do_rset(self, argument: str) -> None:
-        if argument:
-            self._fault(reply.NO_ARGUMENT)
-        elif not self._count_junk():
-            self._forget_transaction()
-            self._say(reply.OK, joinable=True)
-
-    def _do_noop(self, argument: str) -> None:
-        if not self._count_junk():
-            self._say(reply.OK)
-
-    def _do_vrfy(self, argument: str) -> None:
-        # RFC 5321 section 7.3: a server may decline to say who is there.
-        if not argument:
-            self._fault(reply.NEED_ARGUMENT)
-        elif not self._count_junk():
-            self._say(reply.CANNOT_VERIFY)
-
-    def _do_expn(self, argument: str) -> None:
-        if not self._count_junk():
-            self._fault(reply.NO_EXPANSION)
-
-    def _do_help(self, argument: str) -> None:
-        if not self._count_junk():
-            self._say(reply.HELP)
-
-    def _do_quit(self, argument: str) -> None:
-        if argument:
-            self._fault(reply.NO_ARGUMENT)
-        else:
-            self.end(reply.BYE)
-
-    # -- content ----------------------------------------------------------------------------------
-
-    def _take_content(self, content: ContentReader, data: bytes, at: int) -> int:
-        """Take content from ``at`` on; give where in ``data`` it ended."""
-        octets, after = content.feed(data[at:] if at else data)
-        if self.sink is not None:
-            if content.bare_line_end or content.size_octets > self._house.settings.message_octets:
-                # Refused at the end, and read on until then, so that the sender learns why.
-                self.sink.abort()
-                self.sink = None
-            elif octets:
-                self.sink.write(octets)
-        if after < 0:
-            return len(data)
-        self._end_content(content)
-        return at + after
-
-    def _end_content(self, content: ContentReader) -> None:
-        self._content = None
-        allowed_octets = self._house.settings.message_octets
-        if self.sink is not None:
-            self._ask(_MESSAGE)
-        elif content.bare_line_end:
-            self._decide_message(reply.BARE_LINE_END)
-        else:
-            self._decide_message(reply.message_too_large(allowed_octets))
-
-    def _decide_message(self, said: Reply) -> None:
-        if said.positive:
-            self.errors = self._junk = 0
-            self.sink = None  # the message is the courier's now
-            if self.envelope is not None:
-                self._tell(Ended(self.envelope, said, 0))
-            self._say(said, joinable=True)
-        else:
-            self._fault(said, joinable=True)
-        self._forget_transaction()
-
-    def _forget_transaction(self) -> None:
-        sink, self.sink = self.sink, None
-        self.envelope = None
-        self._content = None
-        self._rejected = 0
-        if self.state is not _CONNECTED:
-            self.state = _GREETED
-        if sink is not None:
-            sink.abort()  # last: a defect in it must not keep the transaction alive
-
-
-_Handler = Callable[[Session, str], None]
-
-
-def _fault(said: Reply) -> _Handler:
-    """What a command does that is out of order."""
-    return lambda session, argument: session._fault(said)
-
-
-_ANYWHERE: dict[str, _Handler] = {
-    "EHLO": Session._do_ehlo,
-    "HELO": Session._do_helo,
-    "RSET": Session._do_rset,
-    "NOOP": Session._do_noop,
-    "VRFY": Session._do_vrfy,
-    "EXPN": Session._do_expn,
-    "HELP": Session._do_help,
-    "QUIT": Session._do_quit,
-    "MAIL": _fault(reply.NESTED_MAIL),
-}
-_NEED_HELO, _NEED_MAIL = _fault(reply.NEED_HELO), _fault(reply.NEED_MAIL)
-
-_TABLE: dict[State, dict[str, _Handler]] = {
-    State.CONNECTED: _ANYWHERE | {"MAIL": _NEED_HELO, "RCPT": _NEED_HELO, "DATA": _NEED_HELO},
-    State.GREETED: _ANYWHERE | {"MAIL": Session._do_mail, "RCPT": _NEED_MAIL, "DATA": _NEED_MAIL},
-    State.SENDER: _ANYWHERE | {"RCPT": Session._do_rcpt, "DATA": Session._do_data_too_soon},
-    State.RECIPIENT: _ANYWHERE | {"RCPT": Session._do_rcpt, "DATA": Session._do_data},
-}
-"""Which command does what in which state.  RFC 5321 section 4.1.4."""
+    def upgrade(self) -> None:
+        """Say 220 to STARTTLS: what follows is the handshake."""
+        self.drop()  # what was said in the clear is forgotten (RFC 3207 section 4.2)
+        self._utter(reply.START_TLS)  # after however many errors: nothing may come between
+        self.upgrading = self._stopped = True

@@ -15,3 +15,4 @@ class State(Enum):
     SENDER = "a reverse-path, no forward-path"
     RECIPIENT = "a reverse-path and a forward-path"
     CONTENT = "message content"
+    CHUNKS = "a part of the content, between two chunks"

@@ -31,14 +31,15 @@ def trace_fields(envelope: Envelope, hostname: str, realtime_ns: int) -> bytes:
 
     Lines end in CRLF and are folded.  Beyond ASCII there is only what SMTPUTF8 allowed, in UTF-8
     (RFC 6532).  The recipient is named when there is one: with several, each would learn of
-    the others (RFC 5321 section 7.2).
+    the others (RFC 5321 section 7.2).  A comment tells the TLS version and the cipher suite.
     """
     paths = envelope.forward_paths
     recipient = f"\r\n\tfor <{paths[0]}>" if len(paths) == 1 else ""
+    tls = f" ({envelope.tls})" if envelope.tls else ""
     return (
         f"Return-Path: <{envelope.reverse_path}>\r\n"
         f"Received: from {_helo_name(envelope)} ({address_literal(envelope.client)})\r\n"
-        f"\tby {hostname} with {envelope.protocol} id {envelope.id}{recipient};\r\n"
+        f"\tby {hostname} with {envelope.protocol}{tls} id {envelope.id}{recipient};\r\n"
         f"\t{date(realtime_ns)}\r\n"
     ).encode()
 

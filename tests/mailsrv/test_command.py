@@ -110,16 +110,15 @@ def test_mail_is_refused(argument: str, refusal: Reply) -> None:
 @pytest.mark.parametrize(
     ("argument", "smtputf8", "answer"),
     [
-        ("TO:<b@example.test>", False, path("b@example.test")),
-        ("to:<Postmaster>", False, path("Postmaster")),
-        ("TO:<ü@example.test>", True, path("ü@example.test")),
+        ("TO:<b@example.test>", False, (path("b@example.test"), None)),
+        ("to:<Postmaster>", False, (path("Postmaster"), None)),
+        ("TO:<ü@example.test>", True, (path("ü@example.test"), None)),
         ("TO:<ü@example.test>", False, reply.NEED_SMTPUTF8),
         ("TO:<>", False, reply.BAD_RECIPIENT_ADDRESS),
         ("TO:", False, reply.BAD_RECIPIENT_ADDRESS),
         ("FROM:<b@example.test>", False, reply.RCPT_SYNTAX),
         ("<b@example.test>", False, reply.RCPT_SYNTAX),
-        ("TO:<b@example.test> NOTIFY=NEVER", False, reply.UNKNOWN_PARAMETER),
-        ("TO:<b@example.test> ORCPT=rfc822;a+0D+0Ab", False, reply.UNKNOWN_PARAMETER),
+        ("TO:<b@example.test> SIZE=1", False, reply.UNKNOWN_PARAMETER),
     ],
 )
 def test_rcpt_is_understood_or_refused(argument: str, smtputf8: bool, answer: object) -> None:

@@ -1,0 +1,149 @@
+"""The parameters of MAIL and RCPT: SIZE, BODY, SMTPUTF8, and those of delivery status
+notifications (RFC 1870, RFC 6152, RFC 6531, RFC 3461).
+
+What the notifications carry back to the sender is validated and kept as it was written, in its
+encoding, so that no control character can come out of it by accident.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from mailsrv import reply
+from mailsrv.address import Path
+from mailsrv.envelope import Notice
+from mailsrv.reply import Reply
+
+PARAMETERS_MAX = 16
+ENVID_CHARACTERS_MAX = 100
+"""RFC 3461 section 4.4."""
+ORCPT_CHARACTERS_MAX = 500
+"""RFC 3461 section 4.2."""
+
+_SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 section 4: 1*20DIGIT
+_BODIES = frozenset(("7BIT", "8BITMIME"))  # RFC 6152 section 3; no BINARYMIME: see ``chunking``
+_RETURNS = frozenset(("FULL", "HDRS"))
+_NEVER = ("NEVER",)
+_OCCASIONS = frozenset(("SUCCESS", "FAILURE", "DELAY"))
+
+# xtext = *( xchar / hexchar ), RFC 3461 section 4; of the octets that a hexchar can stand for,
+# those that are printable US-ASCII, as its sections 4.2 and 4.4 demand of what is encoded.
+_XTEXT = r"(?:[!-*,-<>-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]))++"
+_ENVID = re.compile(_XTEXT)
+# original-recipient-address = addr-type ";" xtext; addr-type is an atom
+_ORCPT = re.compile(rf"[A-Za-z0-9._-]++;{_XTEXT}")
+# utf-8-addr-xtext and utf-8-addr-unitext of RFC 6533 section 3.
+_ORCPT_UTF8 = re.compile(
+    r"utf-8;(?:[!-*,-<>-\[\]-~]|[^\x00-\xa0]|\\x\{[0-9A-F]{2,6}\})++", re.IGNORECASE
+)
+_EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
+
+
+class Mail(NamedTuple):
+    """The arguments of MAIL.
+
+    ``size_octets`` is None where SIZE was not given; ``ret`` is "FULL", "HDRS" or ""; ``envid``
+    is still xtext.
+    """
+
+    reverse_path: Path
+    size_octets: int | None = None
+    body: str = "7BIT"
+    smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
+
+
+def capitals(word: str) -> str:
+    """``word`` in capitals, unless it goes beyond ASCII: "\u017f" would become an "S"."""
+    return word.upper() if word.isascii() else word
+
+
+def _each(rest: str) -> dict[str, str | None] | Reply:
+    """The parameters by keyword; None where there was no "="."""
+    words = rest.split()
+    if len(words) > PARAMETERS_MAX:
+        return reply.UNKNOWN_PARAMETER
+    given: dict[str, str | None] = {}
+    for word in words:
+        keyword, equals, value = word.partition("=")
+        keyword = capitals(keyword)
+        if keyword in given:
+            return reply.REPEATED_PARAMETER
+        given[keyword] = value if equals else None
+    return given
+
+
+def mail(path: Path, rest: str) -> Mail | Reply:
+    """The parameters of MAIL."""
+    given = _each(rest)
+    if isinstance(given, Reply):
+        return given
+    size_octets, body, smtputf8, ret, envid = None, "7BIT", False, "", ""
+    for keyword, value in given.items():
+        match keyword:
+            case "SIZE":
+                if not _SIZE.fullmatch(value or ""):
+                    return reply.BAD_SIZE
+                size_octets = int(value or "")
+            case "BODY":
+                body = capitals(value or "")
+                if body not in _BODIES:
+                    return reply.BAD_BODY
+            case "SMTPUTF8" if value is None:  # RFC 6531 section 3.4: it takes no value
+                smtputf8 = True
+            case "RET":
+                ret = capitals(value or "")
+                if ret not in _RETURNS:
+                    return reply.BAD_RET
+            case "ENVID":
+                envid = value or ""
+                if len(envid) > ENVID_CHARACTERS_MAX or not _ENVID.fullmatch(envid):
+                    return reply.BAD_ENVID
+            case _:  # AUTH among them: who does not offer it takes no parameter of it
+                return reply.UNKNOWN_PARAMETER
+    return Mail(path, size_octets, body, smtputf8, ret, envid)
+
+
+def rcpt(rest: str, smtputf8: bool) -> Notice | Reply:
+    """The parameters of RCPT; ``smtputf8`` says whether MAIL asked for it."""
+    given = _each(rest)
+    if isinstance(given, Reply):
+        return given
+    notify: tuple[str, ...] = ()
+    orcpt = ""
+    for keyword, value in given.items():
+        match keyword:
+            case "NOTIFY":
+                occasions = _occasions(value or "")
+                if occasions is None:
+                    return reply.BAD_NOTIFY
+                notify = occasions
+            case "ORCPT":
+                orcpt = value or ""
+                if len(orcpt) > ORCPT_CHARACTERS_MAX or not _is_orcpt(orcpt, smtputf8):
+                    return reply.BAD_ORCPT
+            case _:
+                return reply.UNKNOWN_PARAMETER
+    return Notice(notify, orcpt)
+
+
+def _occasions(value: str) -> tuple[str, ...] | None:
+    occasions = tuple(dict.fromkeys(capitals(value).split(",")))
+    if occasions == _NEVER or _OCCASIONS.issuperset(occasions):
+        return occasions
+    return None
+
+
+def _is_orcpt(value: str, smtputf8: bool) -> bool:
+    if _ORCPT.fullmatch(value):
+        return True
+    if not (value.isascii() or smtputf8) or not _ORCPT_UTF8.fullmatch(value):
+        return False
+    embedded = [int(point, 16) for point in _EMBEDDED.findall(value)]
+    return value.isprintable() and all(map(_is_printable, embedded))
+
+
+def _is_printable(point: int) -> bool:
+    return point == 0x20 or (point <= 0x10FFFF and chr(point).isprintable())
