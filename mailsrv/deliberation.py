@@ -149,7 +149,11 @@ class Counsel:
         elif run.matter.hurried:
             run.answer(_nothing(wanted))
         else:
-            self._panel.ask(wanted, partial(run.answered, run.number))
+            try:
+                self._panel.ask(wanted, partial(run.answered, run.number))
+            except Exception:
+                run.matter.fail()
+                raise
 
     def opened(self, run: _Run, wanted: Wanted) -> None:
         """``run`` begins to wait."""

@@ -9,7 +9,8 @@ by itself.  At RCPT come the recipient table, the greylist and the rates.
 The checks that judge a client (reputation, reverse name, HELO name) are not made for trusted
 networks: no list knows them, private addresses have no public names, and the programs there say
 HELO localhost.  What judges the mail (the sender's domain, the recipient) is: a bounce to a domain
-that does not exist would be ours to deliver.  The greylist has allow lists of its own.
+that does not exist would be ours to deliver.  The greylist has allow lists of its own; it is given the
+reverse name, for its allow list and because a sender's pool of addresses is known by it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mailsrv.checks import Finding, ReverseName
 from mailsrv.greylist import Greylist, Outcome
 from mailsrv.networks import Networks
 from mailsrv.question import Question, Stage
+from mailsrv.rates import Rates
 from mailsrv.reply import Reply
 from mailsrv.seams import Rating
 from mailsrv.settings import Mode, Settings
@@ -33,16 +35,6 @@ class Recipients(Protocol):
 
     def check(self, path: Path) -> Reply | None:
         """The refusal of ``path``, or None."""
-
-
-class RateLimits(Protocol):
-    """Knows who sends too much."""
-
-    def message(self, client: str) -> Reply | None:
-        """The refusal of one more message, or None."""
-
-    def recipient(self, client: str) -> Reply | None:
-        """The refusal of one more recipient, or None."""
 
 
 class Standing:
@@ -98,7 +90,7 @@ class Policy:
         *,
         greylist: Greylist | None = None,
         directory: Recipients | None = None,
-        rates: RateLimits | None = None,
+        rates: Rates | None = None,
     ) -> None:
         self._hostname = settings.hostname
         self._threshold = threshold = settings.reputation_threshold
@@ -111,9 +103,8 @@ class Policy:
         self._sender_domain = _rule(
             settings.sender_domain_check, settings.sender_domain_score, threshold
         )
-        self._wants_reverse_name = self._reverse_name is not None or (
-            greylist is not None and bool(settings.greylist_allow_names)
-        )
+        # The greylist knows pools of senders by it, and those it allows.
+        self._wants_reverse_name = self._reverse_name is not None or greylist is not None
         self._greylist = greylist
         self._directory = directory
         self._rates = rates
@@ -165,9 +156,7 @@ class Policy:
             return self._sender(question, standing)
         return self._recipient(question, standing)
 
-    def _sender(
-        self, question: Question, standing: Standing | None
-    ) -> Deliberation[Reply | None]:
+    def _sender(self, question: Question, standing: Standing | None) -> Deliberation[Reply | None]:
         if standing is not None and (refusal := self._weigh(standing).refusal) is not None:
             return refusal
         helo, domain = yield Together((self._check_helo(question), self._check_domain(question)))
@@ -214,7 +203,8 @@ class Policy:
         if standing.score < 0:
             return None
         triplet = (question.client, str(question.reverse_path), str(question.forward_path))
-        return reply.GREYLISTED if greylist.check(triplet) == Outcome.DEFER else None
+        outcome = greylist.check(triplet, helo=question.helo, reverse_name=standing.reverse_name)
+        return reply.GREYLISTED if outcome == Outcome.DEFER else None
 
     # -- weighing ---------------------------------------------------------------------------------
 
@@ -249,5 +239,5 @@ def needs_dns(settings: Settings) -> bool:
     return (
         any(_rule(mode, 0, threshold) is not None for mode in modes)
         or bool(threshold and settings.dns_lists)
-        or bool(settings.greylist and settings.greylist_allow_names)
+        or settings.greylist
     )
