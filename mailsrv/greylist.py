@@ -15,8 +15,9 @@ but counts for nothing beyond.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mailsrv.networks import Networks, client_network
@@ -35,8 +36,8 @@ TRIPLETS_FOR_A_CLIENT = _DEFAULT.greylist_client_passes
 
 ENTRIES_MAX = 200_000
 """Records of each kind held in memory: some 100 MB, were all of them of the longest."""
-EXPIRED_A_CHECK_MAX = 4
-"""Records forgotten in passing by one check, which adds three at most: so the stale ones go."""
+EXPIRED_A_CHECK_MAX = 8
+"""Records forgotten in passing by one check, which adds four at most: so the stale ones go."""
 
 Triplet = tuple[str, str, str]
 
@@ -125,6 +126,10 @@ class MemoryStore:
         """Forget ``key``; harmless if it is not known."""
         self._waiting.pop(key, None)
         self._passed.pop(key, None)
+
+    def records(self) -> Iterator[tuple[Key, Record]]:
+        """All of them, those that have passed first."""
+        return chain(self._passed.items(), self._waiting.items())
 
     def expire(self, waiting_before_ns: int, passed_before_ns: int, at_most: int) -> None:
         kinds = ((self._waiting, waiting_before_ns), (self._passed, passed_before_ns))
