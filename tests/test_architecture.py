@@ -26,7 +26,7 @@ MAILSRV_LAYERS = {
     "shells": (
         "wire alarm premises connection listener maildir discard journal resolvconf"
         " dnsexchange resolver"
-        " recipienttable tls channel logfile metricspage systemd privileges"
+        " recipienttable greystore tls channel logfile metricspage systemd privileges"
     ),
     "wiring": "values places config server signals service cli __main__",
 }
