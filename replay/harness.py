@@ -13,20 +13,25 @@ import os
 import random
 import selectors
 import socket
+import ssl
 from collections.abc import Callable, Mapping
+from functools import cache
 from itertools import count
 
 from mailsrv.clock import FakeClock, SystemClock
 from mailsrv.connection import Connection
+from mailsrv.directory import Directory
 from mailsrv.greylist import Greylist
 from mailsrv.journal import Journal
 from mailsrv.listener import bind
 from mailsrv.poll import READ, Handler, Ready
 from mailsrv.server import Edges, Server
 from mailsrv.settings import Settings
+from mailsrv.tls import server_context
 from mailsrv.units import NS_PER_S
 from mailsrv.wire import Owner
 from replay.link import PIECE_OCTETS, Link
+from replay.tlsclient import CERTIFICATE, KEY
 from replay.world import World, world_from
 
 GUARD_NS = 5 * NS_PER_S
@@ -126,6 +131,7 @@ class Harness:
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
         self._by_port: dict[tuple[str, int], tuple[Link, str]] = {}
+        self._arriving: Link
         self._links: dict[int, Link] = {}
         self._unsettled: set[Link] = set()
         self._opened = 0
@@ -139,6 +145,8 @@ class Harness:
                 reputation=self.world.reputation,
                 courier=self.world.courier,
                 greylist=greylist(self.clock) if greylist else None,
+                directory=Directory.of(settings, self.world.recipients),
+                tls=_server_tls() if self.world.tls else None,
             ),
             clock=self.clock,
             poll=self._poll,
@@ -147,7 +155,9 @@ class Harness:
             peer_name=self._client_of,
             tap=self,
         )
-        self.address = self.server.listen(bind("127.0.0.1", 0)).address
+        implicit_tls = self.world.tls == "implicit"
+        listener = self.server.listen(bind("127.0.0.1", 0), implicit_tls=implicit_tls)
+        self.address = listener.address
 
     def __enter__(self) -> Harness:
         return self
@@ -286,11 +296,12 @@ class Harness:
     # -- the server's side: its peers' names, its tap, its log ------------------------------------
 
     def _client_of(self, address: tuple[str, int]) -> str:
-        return self._by_port[address][1]
+        self._arriving, client = self._by_port.pop(address)
+        return client
 
     def opened(self, connection: Owner) -> None:
         assert isinstance(connection, Connection)
-        link, _ = self._by_port.pop(connection.sock.getpeername())
+        link = self._arriving  # the socket itself may have been reset, and know its peer no more
         link.connection = connection
         self._links[connection.number] = link
 
@@ -362,6 +373,12 @@ class Harness:
             left.append(f"{descriptors} descriptors")
         if left:
             raise Leaked("left after the server's shutdown: " + ", ".join(left))
+
+
+@cache
+def _server_tls() -> ssl.SSLContext:
+    """What every server under test that has a certificate shakes hands with."""
+    return server_context(CERTIFICATE, KEY)
 
 
 def _number(link: Link) -> int:

@@ -21,9 +21,11 @@ import ipaddress
 import re
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from mailsrv import config
+from mailsrv.directory import table_key
 from mailsrv.envelope import Envelope
 from mailsrv.reply import TEXT_OCTETS_MAX, Reply, queued, reply
 from mailsrv.seams import DnsAnswer, DnsStatus, Rating, Sink
@@ -310,6 +312,8 @@ class World:
     courier: FakeCourier
     tls: str = ""
     """"starttls" or "implicit" where the server has a certificate."""
+    recipients: AbstractSet[str] | None = None
+    """The keys of the recipient table (see ``mailsrv.directory``); None is no table."""
 
     @property
     def dns(self) -> FakeResolver:
@@ -325,7 +329,7 @@ class World:
 def world_from(table: Mapping[str, object], call_later: CallLater) -> World:
     """The world of a header's [world] table.  Raises WorldError."""
     world = World(FakeResolver(call_later), FakeReputation(call_later), FakeCourier(call_later))
-    _check_keys("world", table, ("dns", "reputation", "delivery", "tls"))
+    _check_keys("world", table, ("dns", "reputation", "delivery", "tls", "recipients"))
     for question, answer in _table("world.dns", table.get("dns", {})).items():
         world.dns[question] = answer
     for client, answer in _table("world.reputation", table.get("reputation", {})).items():
@@ -338,7 +342,20 @@ def world_from(table: Mapping[str, object], call_later: CallLater) -> World:
     for outcome in replies:
         world.delivery.then(outcome)
     world.tls = _tls(table.get("tls", False))
+    if "recipients" in table:
+        world.recipients = _recipients("world.recipients", table["recipients"])
     return world
+
+
+def _recipients(key: str, entries: object) -> AbstractSet[str]:
+    if not isinstance(entries, list) or len(entries) > ENTRIES_MAX:
+        raise WorldError(key, f"a list of at most {ENTRIES_MAX} addresses")
+    try:
+        return frozenset(table_key(str(entry)) for entry in entries)
+    except ValueError:
+        raise WorldError(
+            key, 'a list of addresses, as in ["ann@example.test", "@example.org", "bob"]'
+        ) from None
 
 
 def _tls(value: object) -> str:

@@ -232,6 +232,17 @@ def test_a_wrong_world_is_refused_with_its_key(table: dict[str, Any], key: str, 
     assert caught.value.key == key
 
 
+def test_recipients_are_a_table_of_addresses() -> None:
+    assert world_from({}, Later()).recipients is None
+    assert world_from({"recipients": []}, Later()).recipients == frozenset()
+    world = world_from({"recipients": ["Ann@Example.Test", "@example.org", "bob"]}, Later())
+    assert world.recipients == {"ann@example.test", "@example.org", "bob"}
+    for wrong in ("ann", ["a b"], [1.5, "@"], {"ann@example.test": 1}):
+        with pytest.raises(WorldError, match="a list of") as caught:
+            world_from({"recipients": wrong}, Later())
+        assert caught.value.key == "world.recipients"
+
+
 def test_settings_come_from_the_table_and_the_hostname_is_a_tests_own() -> None:
     settings = settings_from(
         {"idle_timeout_s": 60, "greet_wait_s": 0.5, "greylist": True, "trusted_networks": ["::/0"]}
