@@ -46,6 +46,10 @@ class FakeClock:
     def realtime_ns(self) -> int:
         return self._now_ns + self._realtime_offset_ns
 
+    def step(self, seconds: float) -> None:
+        """Set the wall clock forward, or back; the monotonic reading does not notice."""
+        self._realtime_offset_ns += seconds_to_ns(seconds)
+
     def advance(self, seconds: float) -> None:
         """Move forward by ``seconds``; raises ValueError for a negative number."""
         self.advance_to_ns(self._now_ns + seconds_to_ns(seconds))

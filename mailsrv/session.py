@@ -149,10 +149,9 @@ class Session:
             self.lines += 1
             whole = data.endswith(b"\r", at, end)
             line = data[at : end - 1] if whole else data[at:end]
-            at = end + 1
+            rest_octets, at = end - at, end + 1
             if self._discarded_octets or len(line) > self._line_octets_max:
-                self._discarded_octets = 0
-                self.refuse(reply.LINE_TOO_LONG)
+                self._refuse_long_line(rest_octets)
             elif whole:
                 self._carry_out(line, at < size)
             else:
@@ -173,7 +172,7 @@ class Session:
             handlers.DECIDED[question.stage](self, verdict)
         elif self._held is not None:
             held, self._held = self._held, None
-            self._utter(*held)
+            self.say(*held, at_once=True)
         if self._input:
             self.proceed()
 
@@ -181,7 +180,7 @@ class Session:
         """Say ``last`` and close, whatever was going on."""
         self._stop(None if last.positive else last)
         self._input = b""
-        self._utter(last)
+        self.say(last, at_once=True)
 
     def lose(self) -> None:
         """The client is gone: forget the transaction."""
@@ -249,8 +248,22 @@ class Session:
             return at
         self._discarded_octets += pending
         if self._discarded_octets > DISCARD_MAX_OCTETS:
-            self.turn_away(reply.endless_line(self.house.settings.hostname, DISCARD_MAX_OCTETS))
+            self._turn_away_endless_line()
         return size
+
+    def _refuse_long_line(self, rest_octets: int) -> None:
+        """The end of an overlong line has come, with the last ``rest_octets`` of it.
+
+        The bound holds here too: it must not matter in which pieces the line came.
+        """
+        line_octets, self._discarded_octets = self._discarded_octets + rest_octets, 0
+        if line_octets > DISCARD_MAX_OCTETS:
+            self._turn_away_endless_line()
+        else:
+            self.refuse(reply.LINE_TOO_LONG)
+
+    def _turn_away_endless_line(self) -> None:
+        self.turn_away(reply.endless_line(self.house.settings.hostname, DISCARD_MAX_OCTETS))
 
     def _carry_out(self, line: bytes, followed: bool) -> None:
         parts = command.split(line)
@@ -302,15 +315,13 @@ class Session:
 
     # -- what the handlers call: replies ----------------------------------------------------------
 
-    def say(self, said: Reply, *, joinable: bool = False) -> None:
-        """Say ``said``; after many errors, a moment later."""
-        if self.errors > self._errors_soft:
+    def say(self, said: Reply, joinable: bool = False, at_once: bool = False) -> None:
+        """Say ``said``; after many errors a moment later, unless ``at_once``.  ``joinable``: what
+        is said next may be joined to it."""
+        if self.errors > self._errors_soft and not at_once:
             self._held = said, joinable
             self.ask(_PAUSE)
-        else:
-            self._utter(said, joinable)
-
-    def _utter(self, said: Reply, joinable: bool = False) -> None:
+            return
         if self._joinable and self.output:
             self.output[-1] += said.wire
         else:
@@ -318,7 +329,7 @@ class Session:
         self._joinable = joinable
 
     def refuse(
-        self, said: Reply, *, joinable: bool = False, recipient: Path | None = None
+        self, said: Reply, joinable: bool = False, recipient: Path | None = None
     ) -> None:
         """Say a negative reply that does not end the transaction, and tell the log."""
         envelope = self.envelope
@@ -326,9 +337,9 @@ class Session:
             self._tell(Refusal(None, None, recipient, said))
         else:
             self._tell(Refusal(envelope.id, envelope.reverse_path, recipient, said))
-        self.deny(said, joinable=joinable)
+        self.deny(said, joinable)
 
-    def deny(self, said: Reply, *, joinable: bool = False) -> None:
+    def deny(self, said: Reply, joinable: bool = False) -> None:
         """Say a negative reply that the log knows of; permanent ones count, slow the session
         down and at last end it.
 
@@ -338,11 +349,11 @@ class Session:
         if said.code >= 500:
             self.errors += 1
             if self.errors >= self.errors_hard:
-                self._utter(said, joinable=True)
+                self.say(said, joinable=True, at_once=True)
                 hostname = self.house.settings.hostname
                 self.turn_away(reply.too_many_errors(hostname, self.errors_hard))
                 return
-        self.say(said, joinable=joinable)
+        self.say(said, joinable)
 
     def fail(self, verdict: Reply) -> None:
         """Let ``verdict`` be the end of the transaction; outside of one, just tell the log."""
@@ -386,7 +397,8 @@ class Session:
         self.state = _GREETED if self.helo else _CONNECTED
         if transaction is not None:
             self._tell(transaction.ended(verdict))
-            transaction.abandon()  # last: a defect in it must not keep the transaction alive
+            if transaction.sink is not None:
+                transaction.abandon()  # last: a defect in it must not keep the transaction alive
 
     def pass_over(self, octets: int, refusal: Reply) -> None:
         """A chunk is refused, and the transaction with it: say so once its octets have passed."""
@@ -405,5 +417,5 @@ class Session:
     def upgrade(self) -> None:
         """Say 220 to STARTTLS: what follows is the handshake."""
         self.drop()  # what was said in the clear is forgotten (RFC 3207 section 4.2)
-        self._utter(reply.START_TLS)  # after however many errors: nothing may come between
+        self.say(reply.START_TLS, at_once=True)
         self.upgrading = self._stopped = True
