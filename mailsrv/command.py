@@ -11,7 +11,7 @@ import re
 from mailsrv import parameters, reply
 from mailsrv.address import Path, needs_smtputf8, parse_forward_path, parse_reverse_path
 from mailsrv.envelope import Notice
-from mailsrv.parameters import Mail
+from mailsrv.parameters import NO_MAIL_PARAMETERS, MailParameters
 from mailsrv.reply import Reply
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -48,7 +48,7 @@ def split(line: bytes) -> tuple[str, str] | Reply:
     return verb.upper() if verb.isascii() else verb, argument.strip(" ")
 
 
-def parse_mail(argument: str) -> Mail | Reply:
+def parse_mail(argument: str) -> tuple[Path, MailParameters] | Reply:
     """Parse what stands after ``MAIL``."""
     if argument[:5].upper() != _MAIL_FROM:
         return reply.MAIL_SYNTAX
@@ -56,10 +56,12 @@ def parse_mail(argument: str) -> Mail | Reply:
     if parsed is None:
         return reply.BAD_SENDER_ADDRESS
     path, rest = parsed
-    mail = parameters.mail(path, rest) if rest else Mail(path)
-    if not argument.isascii() and isinstance(mail, Mail) and not mail.smtputf8:
-        return reply.NEED_SMTPUTF8 if needs_smtputf8(path) else mail
-    return mail
+    asked = parameters.mail(rest) if rest else NO_MAIL_PARAMETERS
+    if isinstance(asked, Reply):
+        return asked
+    if not asked.smtputf8 and not argument.isascii() and needs_smtputf8(path):
+        return reply.NEED_SMTPUTF8
+    return path, asked
 
 
 def parse_rcpt(argument: str, smtputf8: bool) -> tuple[Path, Notice | None] | Reply:

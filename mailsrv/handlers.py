@@ -74,32 +74,34 @@ def _starttls(session: Session, argument: str) -> None:
 def _mail(session: Session, argument: str) -> None:
     house = session.house
     settings = house.settings
-    mail = command.parse_mail(argument)
-    if isinstance(mail, Reply):
-        session.refuse(mail, joinable=True)
-    elif mail.size_octets is not None and mail.size_octets > settings.message_octets:
+    parsed = command.parse_mail(argument)
+    if isinstance(parsed, Reply):
+        session.refuse(parsed, joinable=True)
+        return
+    reverse_path, asked = parsed
+    if asked.size_octets is not None and asked.size_octets > settings.message_octets:
         session.refuse(reply.message_too_large(settings.message_octets), joinable=True)
     elif session.transactions >= settings.transactions:
         session.turn_away(reply.too_many_transactions(settings.hostname, settings.transactions))
     else:
         protocol = session.protocol
-        if mail.smtputf8:  # RFC 6531 section 4.3
+        if asked.smtputf8:  # RFC 6531 section 4.3
             protocol = "UTF8SMTPS" if session.tls else "UTF8SMTP"
         envelope = Envelope(
             session.client,
             session.helo,
             protocol,
             house.new_id(),
-            mail.reverse_path,
+            reverse_path,
             [],
-            mail.size_octets,
-            mail.body,
-            mail.smtputf8,
+            asked.size_octets,
+            asked.body,
+            asked.smtputf8,
             session.tls,
             session.now_ns,
             0,
-            mail.ret,
-            mail.envid,
+            asked.ret,
+            asked.envid,
             {},
         )
         session.transaction = Transaction(envelope, settings.message_octets)
@@ -130,13 +132,15 @@ def _rcpt(session: Session, argument: str) -> None:
     parsed = command.parse_rcpt(argument, envelope.smtputf8)
     if isinstance(parsed, Reply):
         session.refuse(parsed, joinable=True)  # it names no recipient
-    elif len(envelope.forward_paths) >= allowed:
-        _refuse_recipient(session, reply.too_many_recipients(allowed), parsed[0])
+        return
+    path, notice = parsed
+    if len(envelope.forward_paths) >= allowed:
+        _refuse_recipient(session, reply.too_many_recipients(allowed), path)
     elif _ASK_RECIPIENT in house.stages:
         session.asked = parsed
-        session.ask(_ASK_RECIPIENT, parsed[0])
+        session.ask(_ASK_RECIPIENT, path)
     else:
-        _accept_recipient(session, envelope, *parsed)
+        _accept_recipient(session, envelope, path, notice)
 
 
 def _recipient_decided(session: Session, verdict: Reply | None) -> None:

@@ -11,7 +11,6 @@ import re
 from typing import NamedTuple
 
 from mailsrv import reply
-from mailsrv.address import Path
 from mailsrv.envelope import Notice
 from mailsrv.reply import Reply
 
@@ -40,19 +39,21 @@ _ORCPT_UTF8 = re.compile(
 _EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
 
 
-class Mail(NamedTuple):
-    """The arguments of MAIL.
+class MailParameters(NamedTuple):
+    """What was said behind the reverse-path.
 
     ``size_octets`` is None where SIZE was not given; ``ret`` is "FULL", "HDRS" or ""; ``envid``
     is still xtext.
     """
 
-    reverse_path: Path
     size_octets: int | None = None
     body: str = "7BIT"
     smtputf8: bool = False
     ret: str = ""
     envid: str = ""
+
+
+NO_MAIL_PARAMETERS = MailParameters()
 
 
 def capitals(word: str) -> str:
@@ -75,7 +76,7 @@ def _each(rest: str) -> dict[str, str | None] | Reply:
     return given
 
 
-def mail(path: Path, rest: str) -> Mail | Reply:
+def mail(rest: str) -> MailParameters | Reply:
     """The parameters of MAIL."""
     given = _each(rest)
     if isinstance(given, Reply):
@@ -103,7 +104,7 @@ def mail(path: Path, rest: str) -> Mail | Reply:
                     return reply.BAD_ENVID
             case _:  # AUTH among them: who does not offer it takes no parameter of it
                 return reply.UNKNOWN_PARAMETER
-    return Mail(path, size_octets, body, smtputf8, ret, envid)
+    return MailParameters(size_octets, body, smtputf8, ret, envid)
 
 
 def rcpt(rest: str, smtputf8: bool) -> Notice | Reply:

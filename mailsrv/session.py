@@ -149,9 +149,9 @@ class Session:
             self.lines += 1
             whole = data.endswith(b"\r", at, end)
             line = data[at : end - 1] if whole else data[at:end]
-            rest_octets, at = end - at, end + 1
+            at = end + 1
             if self._discarded_octets or len(line) > self._line_octets_max:
-                self._refuse_long_line(rest_octets)
+                self._refuse_long_line(len(line))
             elif whole:
                 self._carry_out(line, at < size)
             else:

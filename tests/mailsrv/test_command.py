@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsrv import command, reply
-from mailsrv.command import Mail
+from mailsrv.parameters import NO_MAIL_PARAMETERS, MailParameters
 from mailsrv.reply import Reply
 
 
@@ -60,18 +60,18 @@ def test_any_line_is_split_or_refused(line: bytes) -> None:
 @pytest.mark.parametrize(
     ("argument", "mail"),
     [
-        ("FROM:<>", Mail(path(""))),
-        ("from:<a@b.example>", Mail(path("a@b.example"))),
-        ("FROM: <a@b.example>", Mail(path("a@b.example"))),
-        ("FROM:<a@b.example> SIZE=12345", Mail(path("a@b.example"), 12345)),
-        ("FROM:<a@b.example> size=0 body=8bitmime", Mail(path("a@b.example"), 0, "8BITMIME")),
-        ("FROM:<a@b.example> BODY=7BIT", Mail(path("a@b.example"))),
-        ("FROM:<ü@b.example> SMTPUTF8", Mail(path("ü@b.example"), smtputf8=True)),
-        ("FROM:<a@b.example> SMTPUTF8", Mail(path("a@b.example"), smtputf8=True)),
-        ("FROM:<> SIZE=" + "9" * 20, Mail(path(""), int("9" * 20))),
+        ("FROM:<>", (path(""), NO_MAIL_PARAMETERS)),
+        ("from:<a@b.example>", (path("a@b.example"), NO_MAIL_PARAMETERS)),
+        ("FROM: <a@b.example>", (path("a@b.example"), NO_MAIL_PARAMETERS)),
+        ("FROM:<a@b.example> SIZE=12345", (path("a@b.example"), MailParameters(12345))),
+        ("FROM:<a@b.example> size=0 body=8bitmime", (path("a@b.example"), MailParameters(0, "8BITMIME"))),
+        ("FROM:<a@b.example> BODY=7BIT", (path("a@b.example"), NO_MAIL_PARAMETERS)),
+        ("FROM:<ü@b.example> SMTPUTF8", (path("ü@b.example"), MailParameters(smtputf8=True))),
+        ("FROM:<a@b.example> SMTPUTF8", (path("a@b.example"), MailParameters(smtputf8=True))),
+        ("FROM:<> SIZE=" + "9" * 20, (path(""), MailParameters(int("9" * 20)))),
     ],
 )
-def test_mail_is_understood(argument: str, mail: Mail) -> None:
+def test_mail_is_understood(argument: str, mail: object) -> None:
     assert command.parse_mail(argument) == mail
 
 
@@ -95,6 +95,7 @@ def test_mail_is_understood(argument: str, mail: Mail) -> None:
         ("FROM:<a@b.example> BODY=BINARYMIME", reply.BAD_BODY),
         ("FROM:<a@b.example> BODY", reply.BAD_BODY),
         ("FROM:<a@b.example> SMTPUTF8=1", reply.UNKNOWN_PARAMETER),
+        ("FROM:<a@b.example> SIZE=1 BODY=7BIT size=2", reply.REPEATED_PARAMETER),
         ("FROM:<a@b.example> AUTH=a+0Ab", reply.UNKNOWN_PARAMETER),
         ("FROM:<a@b.example> \u017fIZE=1", reply.UNKNOWN_PARAMETER),
         ("FROM:<a@b.example> " + "SIZE=1 " * 17, reply.UNKNOWN_PARAMETER),
@@ -127,4 +128,7 @@ def test_rcpt_is_understood_or_refused(argument: str, smtputf8: bool, answer: ob
 
 def test_a_sql_looking_sender_is_an_address_like_any_other() -> None:
     mail = command.parse_mail('FROM:<"x\'/**/UNION/**/SELECT--"@a.example>')
-    assert mail == Mail(path('"x\'/**/UNION/**/SELECT--"@a.example'))
+    assert mail == (
+        path('"x\'/**/UNION/**/SELECT--"@a.example'),
+        NO_MAIL_PARAMETERS,
+    )
