@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import random
-import signal
-import socket
+import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mailsrv import __version__, config
-from mailsrv.clock import Clock, SystemClock
+from mailsrv.clock import SystemClock
 from mailsrv.config import Config, ConfigError
-from mailsrv.discard import DiscardCourier
-from mailsrv.journal import Journal
-from mailsrv.listener import bind
-from mailsrv.maildir import MaildirCourier
-from mailsrv.poll import SelectorPoll
-from mailsrv.resolvconf import read_nameservers
-from mailsrv.seams import Courier
-from mailsrv.server import Edges, Server
-from mailsrv.unwired import NoResolver
-
-if TYPE_CHECKING:
-    from mailsrv.resolver import StubResolver
+from mailsrv.service import Orders, serve, try_files
 
 WRONG_USE = 2
 
@@ -39,8 +26,9 @@ working directory.  Try it:
        --crlf -T letter.txt
   ls mail/new
 
-SIGTERM, SIGHUP or Ctrl-C stops it: idle clients get 421, transactions in flight may finish; a
-second one ends those too.  It logs to standard error, one event a line.
+SIGTERM or Ctrl-C stops it: idle clients get 421, transactions in flight may finish; a second one
+ends those too.  SIGHUP reads the configuration file, the certificate and the recipient table anew
+and opens the log file anew; nobody is disconnected.  docs/operation.md has the rest.
 
 Exit status: 0 after an orderly stop, 2 for wrong use or a port in use.
 """
@@ -52,10 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "check-config":
-            config.load(options.file)
+            try_files(config.load(options.file))
             print(f"{options.file}: good")
             return 0
-        return _serve(_config_of(options))
+        orders = Orders(partial(_config_of, options), options.config)
+        return serve(orders, SystemClock(), os.environ)
     except ConfigError as error:
         for complaint in error.complaints:
             print(f"mailsrv: {complaint}", file=sys.stderr)
@@ -98,8 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check-config",
         help="check a configuration file",
-        description="Say what is wrong with a configuration file, with its key and what is "
-        "allowed.  Exit status: 0 good, 2 not.",
+        description="Say what is wrong with a configuration file, and with the certificate and "
+        "the recipient table that it names, with key and what is allowed.  Exit status: 0 good, "
+        "2 not.",
     )
     check.add_argument("file", type=Path, metavar="FILE")
     return parser
@@ -113,105 +103,3 @@ def _config_of(options: argparse.Namespace) -> Config:
         loaded = dataclasses.replace(loaded, delivery=options.delivery)
     config.check(loaded)
     return loaded
-
-
-def _serve(loaded: Config) -> int:
-    clock = SystemClock()
-    journal = Journal(clock, sys.stderr.write if sys.stderr else len)  # closed: nobody reads it
-    sockets = [_bind(address) for address in loaded.listen]
-    courier, delivery = _courier_of(loaded, clock, journal)
-    resolver = _resolver_of(loaded, journal)
-    server = Server(
-        loaded.settings,
-        Edges(resolver=resolver or NoResolver(), courier=courier),
-        clock=clock,
-        poll=SelectorPoll(clock),
-        random=random.Random(),  # seeded by the system; an id need not be secret
-        journal=journal,
-    )
-    if resolver is not None:
-        resolver.attach(server.loop)
-    doorbell = _Doorbell(server)  # before the first word: who reads it may ring at once
-    for sock in sockets:
-        host, port = server.listen(sock).address
-        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        _say(f"listening on {shown}")
-    _say(delivery)
-    server.run()
-    if resolver is not None:
-        resolver.close()
-    doorbell.close()
-    return 0
-
-
-def _say(text: str) -> None:
-    try:
-        print(f"mailsrv: {text}", flush=True)
-    except OSError as error:
-        raise ConfigError(f"cannot write to standard output: {error.strerror}") from None
-
-
-def _bind(address: str) -> socket.socket:
-    try:
-        return bind(*config.parse_address(address))
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {address}: {error.strerror}") from None
-
-
-def _courier_of(loaded: Config, clock: Clock, journal: Journal) -> tuple[Courier, str]:
-    how, where = config.parse_delivery(loaded.delivery)
-    if how == "discard":
-        return DiscardCourier(), "accepted mail is thrown away (--delivery discard)"
-    try:
-        courier = MaildirCourier(
-            where,
-            loaded.settings.hostname,
-            clock,
-            random.SystemRandom(),
-            on_failure=lambda error: journal.note("storage failed", error=error.strerror),
-        )
-    except OSError as error:
-        raise ConfigError(f"delivery maildir={where}: {error.strerror}") from None
-    return courier, f"mail goes to the Maildir {Path(where).resolve()}"
-
-
-def _resolver_of(loaded: Config, journal: Journal) -> StubResolver | None:
-    """The resolver, if a check needs one: dnspython takes 7 MB, which a first try can spare."""
-    servers = config.parse_resolvers(loaded.resolvers)
-    if loaded.settings.sender_domain_check == "off":
-        return None
-    from mailsrv.resolver import StubResolver
-
-    return StubResolver(
-        servers or read_nameservers(),
-        random.SystemRandom(),
-        lambda name, rtype, why: journal.note("lookup failed", name=name, type=rtype, why=why),
-    )
-
-
-class _Doorbell:
-    """Brings signals into the loop: the first stops, the second hurries."""
-
-    def __init__(self, server: Server) -> None:
-        self.number = -1  # before everybody
-        self._server = server
-        self._rung = 0
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-        server.loop.poll.watch(self._reader, 1, self)
-        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
-
-    def ready(self, events: int) -> None:
-        self._rung += len(self._reader.recv(64))
-        self._server.stop()
-        if self._rung > 1:
-            self._server.end_all()
-
-    def close(self) -> None:
-        signal.set_wakeup_fd(-1)
-        self._server.loop.poll.forget(self._reader)
-        self._reader.close()
-        self._writer.close()

@@ -164,14 +164,19 @@ class Metrics:
         refused = Counter(
             PREFIX + "connections_refused_total", "Connections refused by a limit.", "check"
         )
+        handshakes = Counter(PREFIX + "tls_handshakes_total", "TLS handshakes that ended.", "how")
         self._by_event = {
-            "timeout": (timeouts, "limit"),
-            "no answer": (timeouts, "limit"),
-            "lookup failed": (lookups, "type"),
-            "connection refused": (refused, "check"),
+            "timeout": (timeouts, "limit", ""),
+            "no answer": (timeouts, "limit", ""),
+            "lookup failed": (lookups, "type", ""),
+            "refused": (refused, "check", ""),
+            "tls": (handshakes, "how", "done"),
+            "tls failed": (handshakes, "how", "failed"),
         }
-        """Events that are also counted by one of their values."""
+        """Events that are also counted by one of their values, or else by this word."""
+        self._stressed = 0
         self._readings: list[Reading] = []
+        self.read(PREFIX + "stressed", "1 while patience is short.", lambda: self._stressed)
 
     def message(
         self, verdict: str, accepted: int, refused: int, size_octets: int, duration_ns: int
@@ -193,9 +198,11 @@ class Metrics:
     def event(self, event: str, values: Mapping[str, object]) -> None:
         """Something else went into the log."""
         self._events.add(event)
-        counter, key = self._by_event.get(event, (None, ""))
+        if event == "stress":
+            self._stressed = int(bool(values.get("on")))
+        counter, key, word = self._by_event.get(event, (None, "", ""))
         if counter is not None:
-            counter.add(str(values.get(key, "")))
+            counter.add(str(values.get(key, word)))
 
     def read(
         self,
@@ -218,7 +225,7 @@ class Metrics:
             self._durations,
             self._sizes,
             self._refusals,
-            *dict.fromkeys(counter for counter, _ in self._by_event.values()),
+            *dict.fromkeys(counter for counter, *_ in self._by_event.values()),
             self._events,
             *self._readings,
         )

@@ -26,9 +26,9 @@ MAILSRV_LAYERS = {
     "shells": (
         "wire alarm premises connection listener maildir discard journal resolvconf"
         " dnsexchange resolver"
-        " recipienttable greystore tls channel logfile metricspage systemd privileges"
+        " recipienttable greystore tls channel logfile metricspage systemd privileges processinfo"
     ),
-    "wiring": "values places config server signals service cli __main__",
+    "wiring": "values places config server doors supplies signals service cli __main__",
 }
 """Lowest first; a module imports from its own layer or a lower one."""
 
