@@ -20,10 +20,10 @@ from mailsrv.discard import DiscardCourier
 from mailsrv.journal import Journal
 from mailsrv.listener import bind
 from mailsrv.poll import SelectorPoll
-from mailsrv.server import Server
+from mailsrv.server import Edges, Server
 from mailsrv.settings import Settings
 from mailsrv.units import NS_PER_MS, NS_PER_S
-from mailsrv.unwired import NoReputation, NoResolver
+from mailsrv.unwired import NoResolver
 from replay import cli, load, load_report, transcript
 from replay.load import Options, Progress
 from replay.load_plan import LoadError, Plan, idle_plan, plans_of
@@ -110,12 +110,10 @@ def mailsrv_port() -> Iterator[int]:
     clock = SystemClock()
     server = Server(
         Settings(),
+        Edges(resolver=NoResolver(), courier=DiscardCourier()),
         clock=clock,
         poll=SelectorPoll(clock),
         random=random.Random(1),
-        resolver=NoResolver(),
-        reputation=NoReputation(),
-        courier=DiscardCourier(),
         journal=Journal(clock, lambda _: None),
     )
     sock = bind("127.0.0.1", 0)

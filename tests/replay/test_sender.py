@@ -19,10 +19,10 @@ from mailsrv.discard import DiscardCourier
 from mailsrv.journal import Journal
 from mailsrv.listener import bind
 from mailsrv.poll import SelectorPoll
-from mailsrv.server import Server
+from mailsrv.server import Edges, Server
 from mailsrv.settings import Settings
 from mailsrv.units import NS_PER_MS
-from mailsrv.unwired import NoReputation, NoResolver
+from mailsrv.unwired import NoResolver
 from replay.sender import Expect, Send, Unexpected, session
 
 HOST = "127.0.0.1"
@@ -54,12 +54,10 @@ def serving(settings: Settings) -> Iterator[int]:
     poll = SelectorPoll(clock)
     server = tap.server = Server(
         settings,
+        Edges(resolver=NoResolver(), courier=DiscardCourier()),
         clock=clock,
         poll=poll,
         random=random.Random(0),
-        resolver=NoResolver(),
-        reputation=NoReputation(),
-        courier=DiscardCourier(),
         journal=Journal(clock, lambda text: None),
         tap=tap,
     )

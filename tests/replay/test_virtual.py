@@ -98,7 +98,9 @@ def test_what_is_sent_to_a_server_that_has_gone_does_no_harm() -> None:
 def test_a_reset_inside_the_content_leaves_no_message_and_nothing_behind() -> None:
     run = play(into_data() + r"reply+0 C: Subject: x\r\n" + "\n+1ms reset\n")
     assert codes(run) == [220, 250, 250, 250, 354]
-    assert 'how="Connection reset by peer" state="message content"' in run.log[-1]
+    disconnected, abandoned = run.log[-2:]
+    assert 'how="Connection reset by peer" state="message content"' in disconnected
+    assert "verdict=abandoned" in abandoned
     assert run.messages == ()
 
 
