@@ -335,10 +335,12 @@ class Connection:
         """Bring everything in line with the session: questions, output, end, deadline."""
         session, wire = self.session, self._wire
         while True:
+            if session.events is not None:
+                self._record()  # before the next question: what was accepted counts in it
             while session.question is not None and session.question is not self._asked:
                 self._ask(session.question)
-            if session.events is not None:
-                self._record()
+                if session.events is not None:
+                    self._record()
             if session.output and not wire.unsent_octets:
                 wire.send(session.output)
             if self._life is _SHAKING:

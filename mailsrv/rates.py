@@ -119,9 +119,8 @@ class _Rate:
 class Rates:
     """Connections, messages and recipients in a minute; see the module.
 
-    Messages and recipients count when they are accepted: a retry of what was deferred is never
-    charged.  Trusted clients are neither counted nor refused.  Time is the clock's
-    ``monotonic_ns``.
+    Everything counts when it is accepted: a retry of what was deferred is never charged.
+    Trusted clients are neither counted nor refused.  Time is the clock's ``monotonic_ns``.
     """
 
     __slots__ = ("_clock", "_connections", "_messages", "_recipients", "_trusted")
@@ -150,31 +149,35 @@ class Rates:
         return self._messages.is_limited or self._recipients.is_limited
 
     def connection(self, client: str) -> str | None:
-        """Count a connection in and give None; or give the limit that forbids it, in words."""
-        return self._take(self._connections, client)
+        """The limit that one more connection would break, in words; none is counted yet."""
+        return self._broken(self._connections, client)
+
+    def charge_connection(self, client: str) -> None:
+        """Count a connection that was let in."""
+        self._charge(self._connections, client)
 
     def message(self, client: str) -> Reply | None:
         """The refusal of a message that would be one too many; none is counted yet."""
-        if not self._messages.is_limited or client in self._trusted:
-            return None
-        limit = self._messages.broken(client, self._clock.monotonic_ns())
+        limit = self._broken(self._messages, client)
         return reply.too_many_messages(limit) if limit else None
 
     def charge_message(self, client: str) -> None:
         """Count an accepted message."""
-        if self._messages.is_limited and client not in self._trusted:
-            self._messages.count(client, self._clock.monotonic_ns())
+        self._charge(self._messages, client)
 
     def recipient(self, client: str) -> Reply | None:
         """Count a recipient, about to be accepted, and give None; or give the refusal."""
-        limit = self._take(self._recipients, client)
-        return reply.too_many_recipients_a_minute(limit) if limit else None
+        limit = self._broken(self._recipients, client)
+        if limit:
+            return reply.too_many_recipients_a_minute(limit)
+        self._charge(self._recipients, client)
+        return None
 
-    def _take(self, rate: _Rate, client: str) -> str | None:
+    def _broken(self, rate: _Rate, client: str) -> str | None:
         if not rate.is_limited or client in self._trusted:
             return None
-        now_ns = self._clock.monotonic_ns()
-        limit = rate.broken(client, now_ns)
-        if limit is None:
-            rate.count(client, now_ns)
-        return limit
+        return rate.broken(client, self._clock.monotonic_ns())
+
+    def _charge(self, rate: _Rate, client: str) -> None:
+        if rate.is_limited and client not in self._trusted:
+            rate.count(client, self._clock.monotonic_ns())

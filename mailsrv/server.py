@@ -216,8 +216,10 @@ class Server:
 
     def _admit(self, guest: Guest) -> Reply | None:
         """Count a client in, or give the reply that turns it away."""
-        broken = self._rates.connection(guest.client) or self._admission.enter(guest.client)
+        rates, client = self._rates, guest.client
+        broken = rates.connection(client) or self._admission.enter(client)
         if broken is None:
+            rates.charge_connection(client)
             if self._admission.stressed is not (self._premises is self._stressed):
                 self._change_pace()
             return None

@@ -26,6 +26,14 @@ def rates(clock: FakeClock, **settings: Any) -> Rates:
     return Rates(Settings(**settings), clock)
 
 
+def connect(limited: Rates, client: str) -> str | None:
+    """As the door does: who is refused is not counted."""
+    limit = limited.connection(client)
+    if limit is None:
+        limited.charge_connection(client)
+    return limit
+
+
 def pass_ns(clock: FakeClock, duration_ns: int) -> None:
     clock.advance_to_ns(clock.monotonic_ns() + duration_ns)
 
@@ -37,34 +45,34 @@ def test_the_first_of_the_next_minute_is_taken_60_s_after_the_first_of_this_one(
     clock: FakeClock,
 ) -> None:
     limited = rates(clock, client_connections_per_min=2)
-    assert limited.connection(CLIENT) is None
+    assert connect(limited, CLIENT) is None
     pass_ns(clock, 7)
-    assert limited.connection(CLIENT) is None
-    assert limited.connection(CLIENT) == "2 a minute from 192.0.2.1"
+    assert connect(limited, CLIENT) is None
+    assert connect(limited, CLIENT) == "2 a minute from 192.0.2.1"
     pass_ns(clock, MINUTE_NS - 8)
-    assert limited.connection(CLIENT) == "2 a minute from 192.0.2.1"
+    assert connect(limited, CLIENT) == "2 a minute from 192.0.2.1"
     pass_ns(clock, 1)
-    assert limited.connection(CLIENT) is None
+    assert connect(limited, CLIENT) is None
 
 
 def test_a_new_minute_begins_with_what_is_counted_not_with_the_end_of_the_last(
     clock: FakeClock,
 ) -> None:
     limited = rates(clock, client_connections_per_min=1)
-    assert limited.connection(CLIENT) is None
+    assert connect(limited, CLIENT) is None
     pass_ns(clock, MINUTE_NS + MINUTE_NS // 2)
-    assert limited.connection(CLIENT) is None
+    assert connect(limited, CLIENT) is None
     pass_ns(clock, MINUTE_NS - 1)
-    assert limited.connection(CLIENT) is not None
+    assert connect(limited, CLIENT) is not None
     pass_ns(clock, 1)
-    assert limited.connection(CLIENT) is None
+    assert connect(limited, CLIENT) is None
 
 
 def test_who_keeps_trying_is_not_shut_out_for_longer(clock: FakeClock) -> None:
     limited = rates(clock, client_connections_per_min=3)
     taken = []
     for second in range(180):
-        if limited.connection(CLIENT) is None:
+        if connect(limited, CLIENT) is None:
             taken.append(second)
         pass_ns(clock, MINUTE_NS // 60)
     assert taken == [0, 1, 2, 60, 61, 62, 120, 121, 122]
@@ -96,30 +104,30 @@ def test_a_client_and_its_network_have_each_their_own_limit_and_it_is_named(
     clock: FakeClock,
 ) -> None:
     limited = rates(clock, client_connections_per_min=2, network_connections_per_min=3)
-    assert [limited.connection(CLIENT) for _ in range(3)] == [
+    assert [connect(limited, CLIENT) for _ in range(3)] == [
         None,
         None,
         "2 a minute from 192.0.2.1",
     ]
-    assert [limited.connection(NEIGHBOUR) for _ in range(2)] == [
+    assert [connect(limited, NEIGHBOUR) for _ in range(2)] == [
         None,
         "3 a minute from network 192.0.2.0/24",
     ]
-    assert limited.connection(STRANGER) is None
+    assert connect(limited, STRANGER) is None
 
 
 def test_clients_of_one_ipv6_network_share_its_limit(clock: FakeClock) -> None:
     limited = rates(clock, network_connections_per_min=1)
-    assert limited.connection("2001:db8::1") is None
-    assert limited.connection("2001:db8::2") == "1 a minute from network 2001:db8::/64"
-    assert limited.connection("2001:db8:0:1::1") is None
+    assert connect(limited, "2001:db8::1") is None
+    assert connect(limited, "2001:db8::2") == "1 a minute from network 2001:db8::/64"
+    assert connect(limited, "2001:db8:0:1::1") is None
 
 
 def test_what_the_client_limit_refuses_is_not_charged_to_the_network(clock: FakeClock) -> None:
     limited = rates(clock, client_connections_per_min=1, network_connections_per_min=2)
     for _ in range(5):
-        limited.connection(CLIENT)
-    assert limited.connection(NEIGHBOUR) is None
+        connect(limited, CLIENT)
+    assert connect(limited, NEIGHBOUR) is None
 
 
 def test_a_message_is_charged_only_when_it_is_accepted(clock: FakeClock) -> None:
@@ -161,16 +169,16 @@ def test_trusted_clients_are_neither_refused_nor_counted(clock: FakeClock) -> No
         network_messages_per_min=1,
     )
     for _ in range(5):
-        assert limited.connection(CLIENT) is None
+        assert connect(limited, CLIENT) is None
         limited.charge_message(CLIENT)
         assert limited.message(CLIENT) is None
         assert limited.recipient(CLIENT) is None
     assert limited.message(NEIGHBOUR) is None
-    assert limited.connection(NEIGHBOUR) is None
+    assert connect(limited, NEIGHBOUR) is None
     limited.charge_message(NEIGHBOUR)
     for client, refused in ((NEIGHBOUR, True), (CLIENT, False)):
         assert (limited.message(client) is not None) is refused
-        assert (limited.connection(client) is not None) is refused
+        assert (connect(limited, client) is not None) is refused
 
 
 def test_each_limit_holds_without_the_other_for_messages_too(clock: FakeClock) -> None:
@@ -187,7 +195,7 @@ def test_each_limit_holds_without_the_other_for_messages_too(clock: FakeClock) -
 def test_without_limits_nothing_is_kept(clock: FakeClock) -> None:
     limited = rates(clock)
     for _ in range(100):
-        assert limited.connection(STRANGER) is None
+        assert connect(limited, STRANGER) is None
         assert limited.message(STRANGER) is None
         limited.charge_message(STRANGER)
         assert limited.recipient(STRANGER) is None
@@ -195,16 +203,16 @@ def test_without_limits_nothing_is_kept(clock: FakeClock) -> None:
 
 def test_a_reload_changes_the_limit_and_keeps_what_was_counted(clock: FakeClock) -> None:
     limited = rates(clock, client_connections_per_min=2)
-    assert [limited.connection(CLIENT) for _ in range(2)] == [None, None]
+    assert [connect(limited, CLIENT) for _ in range(2)] == [None, None]
     limited.reload(Settings(client_connections_per_min=3))
-    assert limited.connection(CLIENT) is None
-    assert limited.connection(CLIENT) == "3 a minute from 192.0.2.1"
+    assert connect(limited, CLIENT) is None
+    assert connect(limited, CLIENT) == "3 a minute from 192.0.2.1"
     limited.reload(Settings(client_connections_per_min=4))
-    assert limited.connection(CLIENT) is None
+    assert connect(limited, CLIENT) is None
     limited.reload(Settings(client_connections_per_min=1))
-    assert limited.connection(CLIENT) == "1 a minute from 192.0.2.1"
+    assert connect(limited, CLIENT) == "1 a minute from 192.0.2.1"
     pass_ns(clock, MINUTE_NS)
-    assert limited.connection(CLIENT) is None
+    assert connect(limited, CLIENT) is None
 
 
 # -- the table ------------------------------------------------------------------------------------
