@@ -80,8 +80,7 @@ class TlsChannel:
         self._failed = self._shut = self._closed = False
         self.handshaking = True
         self.ended = False
-        """The peer has ended its direction.  Where that came right behind octets, ``recv`` has
-        given those, and gives b"" at its next call, for which the socket need not be ready."""
+        """The peer has ended its direction."""
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -109,7 +108,12 @@ class TlsChannel:
         if self.handshaking:
             self._shake()
         plaintext = b"" if self._closed else self._decrypt()
-        if not plaintext and not self.ended:
+        if plaintext and self.ended:
+            # The next call gives b"".  No octet may ever come to make the socket ready for it:
+            # shutting down the direction that is over does.
+            with contextlib.suppress(OSError):
+                self.raw.shutdown(socket.SHUT_RD)
+        elif not plaintext and not self.ended:
             raise BlockingIOError(errno.EAGAIN, "no plaintext yet")
         return plaintext
 

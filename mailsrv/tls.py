@@ -1,4 +1,4 @@
-"""The server's certificate: from PEM files to what a handshake needs, and anew when they change."""
+"""The server's certificate: from PEM files to what a handshake needs."""
 
 from __future__ import annotations
 
@@ -21,23 +21,6 @@ class TlsError(Exception):
     def __init__(self, path: Path, message: str) -> None:
         super().__init__(f"{path}: {message}")
         self.path = path
-
-
-class Certificate:
-    """The pair of files that a server shows, and the context made of them.
-
-    Raises TlsError when made of files that cannot be used.
-    """
-
-    def __init__(self, certificate: Path, key: Path) -> None:
-        self._certificate = certificate
-        self._key = key
-        self.context = server_context(certificate, key)
-        """What new connections shake hands with; those under way keep theirs."""
-
-    def renew(self) -> None:
-        """Read the files anew.  Raises TlsError, and keeps what there was."""
-        self.context = server_context(self._certificate, self._key)
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:

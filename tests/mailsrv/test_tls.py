@@ -1,4 +1,4 @@
-"""The server's certificate: what can be wrong with its files, and reading them anew."""
+"""The server's certificate: what can be wrong with its files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mailsrv.tls import PEM_MAX_OCTETS, Certificate, TlsError, server_context
+from mailsrv.tls import PEM_MAX_OCTETS, TlsError, server_context
 
 PEM = Path(__file__).resolve().parents[2] / "replay"
 OTHER_KEY = """\
@@ -89,19 +89,3 @@ def test_a_damaged_certificate_and_a_damaged_key_are_told_apart(
 def test_an_endless_file_is_not_read_to_its_end(certificate: Path, key: Path) -> None:
     certificate.write_text("x" * (PEM_MAX_OCTETS + 1))
     assert "longer than" in complaint(certificate, key)
-
-
-def test_renewing_reads_the_files_anew(certificate: Path, key: Path) -> None:
-    pair = Certificate(certificate, key)
-    before = pair.context
-    pair.renew()
-    assert pair.context is not before
-
-
-def test_the_old_pair_stays_when_the_new_one_is_bad(certificate: Path, key: Path) -> None:
-    pair = Certificate(certificate, key)
-    before = pair.context
-    key.write_text(OTHER_KEY)
-    with pytest.raises(TlsError):
-        pair.renew()
-    assert pair.context is before
