@@ -13,7 +13,8 @@ from pathlib import Path
 from mailsrv import __version__, config
 from mailsrv.clock import SystemClock
 from mailsrv.config import Config, ConfigError
-from mailsrv.service import Orders, serve, try_files
+from mailsrv.inspection import inspect
+from mailsrv.service import Orders, serve
 
 WRONG_USE = 2
 
@@ -40,8 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "check-config":
-            try_files(config.load(options.file))
-            print(f"{options.file}: good")
+            print("\n".join(inspect(options.file)))
             return 0
         orders = Orders(partial(_config_of, options), options.config)
         return serve(orders, SystemClock(), os.environ)
@@ -87,9 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check-config",
         help="check a configuration file",
-        description="Say what is wrong with a configuration file, and with the certificate and "
-        "the recipient table that it names, with key and what is allowed.  Exit status: 0 good, "
-        "2 not.",
+        description="Say what a configuration file means, or what is wrong with it and with the "
+        "files that it names, with key and what is allowed.  Exit status: 0 good, 2 not.",
     )
     check.add_argument("file", type=Path, metavar="FILE")
     return parser

@@ -32,6 +32,7 @@ __all__ = [
     "ConfigError",
     "check",
     "complaints",
+    "domain_complaints",
     "load",
     "parse_address",
     "parse_delivery",
@@ -218,7 +219,7 @@ def complaints(loaded: Config) -> list[str]:
         *_of_places(loaded, addresses),
         *_faults(lambda: parse_delivery(loaded.delivery)),
         *_faults(lambda: parse_resolvers(loaded.resolvers)),
-        *_of_domains(settings, addresses),
+        *domain_complaints(settings, addresses),
         *_of_tls(loaded),
         *_of_limits(settings),
         *_of_scores(settings),
@@ -245,8 +246,9 @@ def _of_places(loaded: Config, addresses: list[str]) -> list[str]:
     return [f"listen: {twice}: stands there twice"] if twice else []
 
 
-def _of_domains(settings: Settings, addresses: Iterable[str]) -> list[str]:
-    """Nobody takes the world's mail by mistake; a proxy brings the world to a loopback address."""
+def domain_complaints(settings: Settings, addresses: Iterable[str]) -> list[str]:
+    """Who listens on ``addresses`` takes nobody's mail by mistake; a proxy brings the world to a
+    loopback address."""
     if settings.domains:
         return []
     exposed = next(filter(is_public, addresses), "")

@@ -110,7 +110,10 @@ class Directory:
         if local == POSTMASTER:
             return True
         table = self._table
-        return table is not None and (f"{local}@{domain}" in table or local in table)
+        if table is None:
+            return False
+        # A local-part may look like the key of an address: "ann@other.example"@ours.
+        return f"{local}@{domain}" in table or (local in table and "@" not in local)
 
     def _has_subaddress(self, local: str, domain: str) -> bool:
         """Whether something before a delimiter exists; which one splits is the user's affair."""
@@ -140,14 +143,15 @@ def table_key(text: str) -> str:
     domain = text[1:]
     if text.startswith("@") and (is_domain(domain) or is_address_literal(domain)):
         return f"@{domain_key(domain)}"
-    bare = not text.startswith((" ", "<"))
-    whole = parse_forward_path(text) if bare else None
-    alone = parse_forward_path(f"{text}@domain") if bare and whole is None else None
-    path, rest = whole or alone or (NULL_PATH, "")
-    if path == NULL_PATH or rest:
-        raise ValueError("takes user@domain, @domain or user")
-    local = local_key(path.local)
-    return f"{local}@{domain_key(path.domain)}" if whole and path.domain else local
+    if not text.startswith((" ", "<")):
+        path, rest = parse_forward_path(text) or (NULL_PATH, "")
+        alone = not path.domain
+        if alone:
+            path, rest = parse_forward_path(f"{text}@domain") or (NULL_PATH, "")
+        local = local_key(path.local)
+        if local and not rest and not (alone and "@" in local):
+            return local if alone else f"{local}@{domain_key(path.domain)}"
+    raise ValueError("takes user@domain, @domain or user")
 
 
 def local_key(local: str) -> str:

@@ -28,7 +28,7 @@ MAILSRV_LAYERS = {
         " dnsexchange resolver"
         " recipienttable greystore tls channel logfile metricspage systemd privileges processinfo"
     ),
-    "wiring": "values places config server doors supplies signals service cli __main__",
+    "wiring": "values places config inspection server doors supplies signals service cli __main__",
 }
 """Lowest first; a module imports from its own layer or a lower one."""
 
@@ -41,7 +41,9 @@ REPLAY_LAYERS = {
     "from packets to scripts": (
         "flow half recognise reassembly conversation anchors importer filing summary"
     ),
-    "a run and what it showed": "world tlsclient link wire observed harness compare update",
+    "a run and what it showed": (
+        "worldtable nameserver world tlsclient link wire observed harness compare update"
+    ),
     "drivers": "virtual runs cuts sender virtual_sender load_plan load_tally load_session load",
     "shown to people": "report load_report show",
     "surfaces": "pytest_plugin cli __main__",
@@ -59,7 +61,8 @@ TYPES_SEEN_FROM_BELOW = frozenset({"clock"})
 """Modules whose Protocol a lower layer may name in annotations, under TYPE_CHECKING only."""
 
 REPLAY_HARNESS = frozenset(
-    {"virtual", "harness", "link", "wire", "world", "pytest_plugin", "cli"}
+    {"virtual", "harness", "link", "wire", "pytest_plugin", "cli"}
+    | {"world", "worldtable", "nameserver"}
 )
 """The modules of replay that may import any of mailsrv."""
 

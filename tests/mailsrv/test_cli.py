@@ -112,7 +112,8 @@ def test_a_good_configuration_is_called_good(
     file = tmp_path / "mailsrv.toml"
     file.write_text('listen = ["127.0.0.1:2525"]\nidle_timeout_s = 60')
     assert main(["check-config", str(file)]) == 0
-    assert capsys.readouterr().out == f"{file}: good\n"
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert (first, second) == (f"{file}: good", "  listens on 127.0.0.1:2525")
 
 
 # -- a real life ----------------------------------------------------------------------------------

@@ -164,6 +164,14 @@ def test_an_address_in_the_table_may_hold_any_mark() -> None:
     assert verdict(ANY, "100%real@example.test") is reply.RELAY_DENIED
 
 
+def test_a_local_part_that_looks_like_an_entry_of_the_table_is_not_that_entry() -> None:
+    table = {"ann@other.example", "@b\u00fccher.example", "@xn--bcher-kva.example"}
+    directory = Directory(["example.test"], table)
+    for local in ('"ann@other.example"', '"@b\u00fccher.example"', '"@xn--bcher-kva.example"'):
+        assert directory.check(Path(local, "example.test")) is reply.RELAY_DENIED
+    assert verdict(directory, "ann@other.example") is reply.RELAY_DENIED
+
+
 # -- recipients -----------------------------------------------------------------------------------
 
 
@@ -287,7 +295,7 @@ def test_a_table_takes_addresses_domains_and_users(text: str, key: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "@", "a@", "a@b@c", "a b", "a@b c", "<a@b>", " a@b", "@a b", "a..b", ".a", "@.", "a@-b",
-     '"a', "a@[1.2.3]", "a@[IPv6:x]", "a" * 65, "a@" + "b" * 64, "<>", "\x00", "a@b\n", "@@"],
+     '"a', '"a@b"', '""', '""@b', "a@[1.2.3]", "a@[IPv6:x]", "a" * 65, "a@" + "b" * 64, "<>", "\x00", "a@b\n", "@@"],
 )  # fmt: skip
 def test_what_is_none_of_them_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="takes user@domain, @domain or user"):
