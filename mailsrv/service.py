@@ -32,11 +32,11 @@ from mailsrv.metrics import Metrics
 from mailsrv.metricspage import MetricsPage
 from mailsrv.places import is_public, parse_delivery
 from mailsrv.poll import SelectorPoll
-from mailsrv.privileges import Identity, PrivilegeError, become, identity
+from mailsrv.privileges import PrivilegeError, become, identity
 from mailsrv.processinfo import read_process_gauges
 from mailsrv.server import Edges, Server
 from mailsrv.signals import Doorbell
-from mailsrv.supplies import Steps, Supplies, certificate_of, table_of
+from mailsrv.supplies import Steps, Supplies, certificate_of, import_what_is_needed
 from mailsrv.systemd import ActivationError, Environment, Notifier, listening_sockets
 from mailsrv.units import NS_PER_MS
 from mailsrv.values import ConfigError
@@ -63,19 +63,6 @@ def serve(orders: Orders, clock: Clock, environment: Environment) -> int:
     service.start(config)
     service.run()
     return 0
-
-
-def try_files(config: Config) -> None:
-    """Read the files and look up the account that ``config`` names, as a start would.  Raises
-    ConfigError, which names them all."""
-    complaints: list[str] = []
-    for attempt in (certificate_of, table_of, _account_of):
-        try:
-            attempt(config)
-        except ConfigError as error:
-            complaints += error.complaints
-    if complaints:
-        raise ConfigError(*complaints)
 
 
 class Log:
@@ -159,6 +146,7 @@ class Service:
         self._doors = Doors(self._answer, handed)
         change = self._doors.prepare(config)
         tls = certificate_of(config)
+        import_what_is_needed(config)  # the user may be unable to read where we are installed
         _drop_privileges(config)
         self._log.use(self._log.open(config.log_file))
         self._log.on_recovery = lambda lost: self._journal.note("log works again", lost=lost)
@@ -185,6 +173,7 @@ class Service:
     def run(self) -> None:
         """Serve until a signal ends it."""
         server = self._server
+        self._journal.flush()  # what start had to say; the first pass may be far off
         self._notifier.ready(self._status())
         self._notifier.watch(server.loop)
         server.run()
@@ -325,16 +314,9 @@ def _at_once(steps: Steps) -> Edges:
             return edges
 
 
-def _account_of(config: Config) -> Identity | None:
-    try:
-        return identity(config.user, config.group)
-    except PrivilegeError as error:
-        raise ConfigError(str(error)) from None
-
-
 def _drop_privileges(config: Config) -> None:
-    whom = _account_of(config)
     try:
+        whom = identity(config.user, config.group)
         if whom is not None:
             become(whom)
     except PrivilegeError as error:

@@ -7,10 +7,10 @@ servers are the same, the greylist's memory for the process's life.
 
 from __future__ import annotations
 
+import importlib
 import random
 import ssl
 from collections.abc import Generator
-from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from mailsrv.maildir import MaildirCourier
 from mailsrv.metrics import PREFIX, Metrics
 from mailsrv.places import parse_delivery, parse_resolvers
 from mailsrv.policy import needs_dns
-from mailsrv.recipienttable import TableError, load_table, reading
+from mailsrv.recipienttable import TableError, reading
 from mailsrv.resolvconf import read_nameservers
 from mailsrv.seams import Courier, Resolver
 from mailsrv.server import Edges
@@ -70,7 +70,8 @@ class Supplies:
             try:
                 table = yield from reading(Path(config.recipient_table))
             except TableError as error:
-                raise _table_complaint(error) from None
+                complaints = [f"recipient_table: {one}" for one in error.complaints]
+                raise ConfigError(*complaints) from None
         return Edges(
             courier=self._courier_of(config),
             greylist=self._greylist_of(config),
@@ -128,7 +129,7 @@ class Supplies:
         return database
 
     def _resolver_of(self, config: Config) -> Resolver:
-        """The resolver, if a check needs one: dnspython takes 7 MB, which a first try can spare."""
+        """The resolver, if a check needs one."""
         if not needs_dns(config.settings):
             return self._resolver or NoResolver()
         nameservers = parse_resolvers(config.resolvers) or read_nameservers()
@@ -163,6 +164,14 @@ class Supplies:
         )
 
 
+def import_what_is_needed(config: Config) -> None:
+    """Load the modules that most configurations do without: dnspython takes 7 MB."""
+    if config.settings.greylist:
+        importlib.import_module("mailsrv.greystore")
+    if needs_dns(config.settings):
+        importlib.import_module("mailsrv.resolver")
+
+
 def certificate_of(config: Config) -> ssl.SSLContext | None:
     """What TLS handshakes need, read anew; None without TLS.  Raises ConfigError."""
     files = config.tls_files
@@ -173,15 +182,3 @@ def certificate_of(config: Config) -> ssl.SSLContext | None:
     except TlsError as error:
         key = "tls_certificate" if error.path == files[0] else "tls_key"
         raise ConfigError(f"{key}: {error}") from None
-
-
-def table_of(config: Config) -> AbstractSet[str] | None:
-    """The recipient table, read all at once; None without one.  Raises ConfigError."""
-    try:
-        return load_table(Path(config.recipient_table)) if config.recipient_table else None
-    except TableError as error:
-        raise _table_complaint(error) from None
-
-
-def _table_complaint(error: TableError) -> ConfigError:
-    return ConfigError(*(f"recipient_table: {one}" for one in error.complaints))
