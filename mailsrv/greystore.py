@@ -28,7 +28,7 @@ APPLICATION_ID = 0x67726579  # "grey"
 VERSION = 1
 """Of the schema, kept as the file's ``user_version``."""
 
-ROWS_A_FLUSH_MAX = 256
+ROWS_A_FLUSH_MAX = 128
 """Rows written, and as many removed, in one transaction: a few milliseconds."""
 FLUSH_PAUSE_NS = 10 * NS_PER_MS
 """Between two transactions while there is more than one can hold: the mail's turn."""
