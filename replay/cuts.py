@@ -39,8 +39,8 @@ NEUTRAL: dict[str, object] = {
 
 CUTS_MAX = 4096
 """Cuts tried in one scenario; where there are more places they are taken at even distances."""
-OCTETS_MAX = 32 * 1024 * 1024
-"""Octets sent for all of those cuts: of a sender that says a megabyte, 32 are tried."""
+OCTETS_MAX = 8 * 1024 * 1024
+"""Octets sent for all of those cuts: of a sender that says a megabyte, eight are tried."""
 PIECES_MAX = 32 * 1024
 """Segments of the variant "octet by octet"; above it they have two octets, or three."""
 _SHOWN_OCTETS = 40

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dns.message
 import dns.rrset
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +42,17 @@ def test_a_reply_is_read_with_and_without_octets_behind_it() -> None:
 def test_no_beginning_of_a_reply_is_an_answer() -> None:
     for end in range(len(REPLY)):
         assert QUERY.read(REPLY[:end]) is (Worthless.STRAY if end < 12 else Worthless.BAD)
+
+
+@pytest.mark.parametrize("rdata", [b"", b"\x00", b"\x00\x0a", b"\x00\x0a\x02m", b"\x00\x0a\xc0"])
+def test_an_mx_record_too_short_to_be_one_is_no_answer(rdata: bytes) -> None:
+    """Postfix read past its end (20260623); here it is as if the server had failed."""
+    owner, mx_in, ttl = b"\xc0\x0c", b"\x00\x0f\x00\x01", b"\x00\x00\x00\x09"
+    record = owner + mx_in + ttl + len(rdata).to_bytes(2, "big") + rdata
+    header = ID.to_bytes(2, "big") + b"\x81\x80" + b"\x00\x01\x00\x01\x00\x00\x00\x00"
+    question = QUERY.octets[12:]
+    assert QUERY.read(header + question + record) is Worthless.BAD
+    assert QUERY.read(header + question + record + bytes(512)) is Worthless.BAD  # none to borrow
 
 
 @given(st.data())
