@@ -120,7 +120,9 @@ class Rates:
     """Connections, messages and recipients in a minute; see the module.
 
     Everything counts when it is accepted: a retry of what was deferred is never charged.
-    Trusted clients are neither counted nor refused.  Time is the clock's ``monotonic_ns``.
+    A message is judged at MAIL and counted when it is accepted; so transactions that run at the
+    same time pass together, at most as many as a client may have connections.  Trusted clients
+    are neither counted nor refused.  Time is the clock's ``monotonic_ns``.
     """
 
     __slots__ = ("_clock", "_connections", "_messages", "_recipients", "_trusted")
