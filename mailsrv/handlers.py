@@ -298,7 +298,10 @@ def _vrfy(session: Session, argument: str) -> None:
 
 
 def _expn(session: Session, argument: str) -> None:
-    if not session.count_junk():
+    fault = command.parse_vrfy(argument)
+    if fault is not None:
+        session.refuse(fault)
+    elif not session.count_junk():
         session.refuse(reply.NO_EXPANSION)
 
 

@@ -32,10 +32,9 @@ _XTEXT = r"(?:[!-*,-<>-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]))++"
 _ENVID = re.compile(_XTEXT)
 # original-recipient-address = addr-type ";" xtext; addr-type is an atom
 _ORCPT = re.compile(rf"[A-Za-z0-9._-]++;{_XTEXT}")
-# utf-8-addr-xtext and utf-8-addr-unitext of RFC 6533 section 3.
-_ORCPT_UTF8 = re.compile(
-    r"utf-8;(?:[!-*,-<>-\[\]-~]|[^\x00-\xa0]|\\x\{[0-9A-F]{2,6}\})++", re.IGNORECASE
-)
+# utf-8-addr-xtext and, where MAIL asked for SMTPUTF8, utf-8-addr-unitext (RFC 6533 section 3).
+_ORCPT_UTF8 = re.compile(r"utf-8;", re.IGNORECASE | re.ASCII)
+_UTF8_ADDRESS = re.compile(r"(?:[!-*,-<>-\[\]-~]|[^\x00-\xa0]|\\x\{[0-9A-F]{2,6}\})++")
 _EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
 
 
@@ -138,9 +137,9 @@ def _occasions(value: str) -> tuple[str, ...] | None:
 
 
 def _is_orcpt(value: str, smtputf8: bool) -> bool:
-    if _ORCPT.fullmatch(value):
-        return True
-    if not (value.isascii() or smtputf8) or not _ORCPT_UTF8.fullmatch(value):
+    if not _ORCPT_UTF8.match(value):
+        return _ORCPT.fullmatch(value) is not None
+    if not (value.isascii() or smtputf8) or not _UTF8_ADDRESS.fullmatch(value, len("utf-8;")):
         return False
     embedded = [int(point, 16) for point in _EMBEDDED.findall(value)]
     return value.isprintable() and all(map(_is_printable, embedded))

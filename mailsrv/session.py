@@ -41,7 +41,7 @@ class Session:
     the module; ``events`` are what nobody has logged yet, None for nothing; ``lines`` counts the
     commands read; ``mid_command`` says that one has begun and not ended; ``congested`` that
     ``proceed`` is to be called when the output is taken away.  It sets ``now_ns``, the loop's
-    instant, before it hands over octets; ``errors_hard`` may be lowered while times are hard.
+    instant, before it hands over octets.
 
     For the handlers: ``helo`` is the name that the client gave, "" for none yet; ``protocol``
     the keyword of RFC 3848; ``tls`` the protocol version and cipher suite, "" in the clear;
@@ -64,7 +64,6 @@ class Session:
         "closing",
         "congested",
         "errors",
-        "errors_hard",
         "events",
         "helo",
         "house",
@@ -95,7 +94,6 @@ class Session:
         self.congested = False
         self.transaction: Transaction | None = None
         self.errors = 0
-        self.errors_hard = settings.errors_hard
         self.lines = 0
         self.mid_command = False
         self.now_ns = 0
@@ -348,10 +346,10 @@ class Session:
         """
         if said.code >= 500:
             self.errors += 1
-            if self.errors >= self.errors_hard:
+            settings = self.house.settings
+            if self.errors >= settings.errors_hard:
                 self.say(said, joinable=True, at_once=True)
-                hostname = self.house.settings.hostname
-                self.turn_away(reply.too_many_errors(hostname, self.errors_hard))
+                self.turn_away(reply.too_many_errors(settings.hostname, settings.errors_hard))
                 return
         self.say(said, joinable)
 

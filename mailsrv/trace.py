@@ -35,11 +35,11 @@ def trace_fields(envelope: Envelope, hostname: str, realtime_ns: int) -> bytes:
     """
     paths = envelope.forward_paths
     recipient = f"\r\n\tfor <{paths[0]}>" if len(paths) == 1 else ""
-    tls = f" ({envelope.tls})" if envelope.tls else ""
+    tls = f"\r\n\t({envelope.tls})\r\n\t" if envelope.tls else " "
     return (
         f"Return-Path: <{envelope.reverse_path}>\r\n"
         f"Received: from {_helo_name(envelope)} ({address_literal(envelope.client)})\r\n"
-        f"\tby {hostname} with {envelope.protocol}{tls} id {envelope.id}{recipient};\r\n"
+        f"\tby {hostname} with {envelope.protocol}{tls}id {envelope.id}{recipient};\r\n"
         f"\t{date(realtime_ns)}\r\n"
     ).encode()
 

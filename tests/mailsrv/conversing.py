@@ -8,7 +8,7 @@ from typing import Any
 
 from mailsrv.address import Path
 from mailsrv.house import House
-from mailsrv.question import Question, Stage
+from mailsrv.question import Ended, Question, Stage
 from mailsrv.reply import Reply
 from mailsrv.session import Session
 from mailsrv.settings import Settings
@@ -47,6 +47,7 @@ class Talk:
         *,
         stages: frozenset[Stage] = frozenset(),
         outcomes: tuple[object, ...] = (),
+        tls: bool = False,
         **settings: Any,
     ) -> None:
         numbers = count(1)
@@ -62,6 +63,7 @@ class Talk:
                 self.courier,
                 stages if decide is None else stages or {Stage.SENDER, Stage.RECIPIENT},
                 lambda: f"ID{next(numbers)}",
+                tls,
             ),
             CLIENT,
         )
@@ -74,6 +76,11 @@ class Talk:
     @property
     def codes(self) -> list[int]:
         return codes(self.heard)
+
+    @property
+    def ended(self) -> list[Ended]:
+        """How each transaction ended."""
+        return [one for one in self.session.events or () if isinstance(one, Ended)]
 
     @property
     def messages(self) -> list[Message]:

@@ -132,3 +132,22 @@ def test_a_sql_looking_sender_is_an_address_like_any_other() -> None:
         path('"x\'/**/UNION/**/SELECT--"@a.example'),
         NO_MAIL_PARAMETERS,
     )
+
+
+@pytest.mark.parametrize(
+    ("argument", "fault"),
+    [
+        ("", reply.NEED_ARGUMENT),
+        ("ann", None),
+        ("ann SMTPUTF8", None),
+        ("SMTPUTF8", None),
+        ("grüße", reply.VRFY_NEEDS_SMTPUTF8),
+        ("grüße smtputf8", None),
+        ("grüße \u017fmtputf8", reply.VRFY_NEEDS_SMTPUTF8),
+        ("Ann Grün SMTPUTF8", None),
+    ],
+)
+def test_vrfy_of_a_name_beyond_ascii_needs_its_parameter(
+    argument: str, fault: Reply | None
+) -> None:
+    assert command.parse_vrfy(argument) == fault

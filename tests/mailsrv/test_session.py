@@ -272,6 +272,27 @@ def test_smtputf8_holds_for_one_transaction() -> None:
     assert talk.messages[0].envelope.protocol == "UTF8SMTP"
 
 
+@pytest.mark.parametrize("verb", [b"VRFY", b"EXPN"])
+def test_names_beyond_ascii_need_smtputf8_and_what_is_said_of_them_is_ascii(verb: bytes) -> None:
+    name = " grüße@bücher.example".encode()
+    talk = talk_in_every_cut(verb + name + b"\r\n" + verb + name + b" SMTPUTF8\r\n")
+    assert talk.codes == [553, 252 if verb == b"VRFY" else 502]
+    assert b"553 5.6.7 " in talk.heard
+    assert talk.heard.isascii()
+
+
+def test_a_domain_in_u_labels_is_kept_as_it_was_written() -> None:
+    talk = talk_in_every_cut(
+        HELLO
+        + "MAIL FROM:<a@bücher.example> SMTPUTF8 BODY=8BITMIME\r\n".encode()
+        + "RCPT TO:<b@例え.example>\r\nDATA\r\nSubject: grüße\r\n.\r\n".encode()
+    )
+    (message,) = talk.messages
+    assert str(message.envelope.reverse_path) == "a@bücher.example"
+    assert [str(one) for one in message.envelope.forward_paths] == ["b@例え.example"]
+    assert talk.heard.isascii()
+
+
 # -- questions ------------------------------------------------------------------------------------
 
 

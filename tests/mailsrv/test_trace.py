@@ -39,6 +39,16 @@ def test_the_fields_say_from_whom_by_whom_how_for_whom_and_when() -> None:
     )
 
 
+def test_a_comment_names_the_tls_version_and_the_cipher_suite() -> None:
+    one = envelope()
+    one.protocol, one.tls = "ESMTPS", "TLSv1.3 TLS_AES_256_GCM_SHA384"
+    assert trace_fields(one, "mx.example.test", AT_NS).splitlines()[2:5] == [
+        b"\tby mx.example.test with ESMTPS",
+        b"\t(TLSv1.3 TLS_AES_256_GCM_SHA384)",
+        b"\tid ABC123",
+    ]
+
+
 def test_several_recipients_do_not_learn_of_each_other() -> None:
     two = (Path("b", "example.test"), Path("c", "example.test"))
     assert b"for" not in trace_fields(envelope(paths=two), "mx", AT_NS)
