@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from mailsrv.config import Config
+from mailsrv.config import Config, domain_complaints
 from mailsrv.listener import bind
-from mailsrv.places import parse_address
+from mailsrv.places import format_address, parse_address
 from mailsrv.values import ConfigError
 
 
@@ -90,6 +90,8 @@ class Doors:
     def prepare(self, config: Config) -> Change:
         """Bind what ``config`` wants in addition.  Raises ConfigError, and has bound nothing."""
         handed = {kind for kind, _ in self._handed}
+        if complaints := domain_complaints(config.settings, self._handed_for_mail()):
+            raise ConfigError(*complaints)
         if Kind.SMTPS in handed and not config.tls_certificate:
             raise ConfigError("tls_certificate: the smtps socket that was handed over needs one")
         if handed & _MAIL:
@@ -105,6 +107,11 @@ class Doors:
             change.discard()
             raise
         return change
+
+    def _handed_for_mail(self) -> list[str]:
+        """The addresses of the sockets for mail that were handed over."""
+        mail = [sock for kind, sock in self._handed if kind in _MAIL]
+        return [format_address(*sock.getsockname()[:2]) for sock in mail]
 
     def open(self, change: Change) -> list[tuple[Kind, Listening]]:
         """Answer at the new doors, and close those that nobody wants any more; gives the new."""

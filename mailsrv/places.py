@@ -32,6 +32,11 @@ def parse_address(text: str) -> tuple[str, int]:
     return ("127.0.0.1" if host == "localhost" else host), number
 
 
+def format_address(host: str, port: int) -> str:
+    """What ``parse_address`` makes ``host`` and ``port`` of."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def parse_delivery(text: str) -> tuple[str, str]:
     """``maildir=DIR`` or ``discard``: how, and where.  Raises ConfigError."""
     how, _, where = text.partition("=")
