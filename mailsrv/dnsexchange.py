@@ -99,17 +99,26 @@ class Exchange:
             self._done(outcome if isinstance(outcome, Told) else None)
 
     def _open(self, kind: socket.SocketKind, events: int) -> socket.socket:
+        sock = self._connect(kind)
+        try:
+            self._poll.watch(sock, events, self)
+        except OSError:
+            sock.close()
+            raise
+        self._sock = sock
+        return sock
+
+    def _connect(self, kind: socket.SocketKind) -> socket.socket:
+        """A socket to the server: all that this has to do with the network itself."""
         family = socket.AF_INET6 if ":" in self._server[0] else socket.AF_INET
         sock = socket.socket(family, kind)
         try:
             sock.setblocking(False)
             with contextlib.suppress(BlockingIOError):  # over TCP it goes on by itself
                 sock.connect(self._server)
-            self._poll.watch(sock, events, self)
         except OSError:
             sock.close()
             raise
-        self._sock = sock
         return sock
 
     # -- UDP --------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ by itself.  At RCPT come the recipient table, the greylist and the rates.
 The checks that judge a client (reputation, reverse name, HELO name) are not made for trusted
 networks: no list knows them, private addresses have no public names, and the programs there say
 HELO localhost.  What judges the mail (the sender's domain, the recipient) is: a bounce to a domain
-that does not exist would be ours to deliver.  The greylist has allow lists of its own; it is given the
-reverse name, for its allow list and because a sender's pool of addresses is known by it.
+that does not exist would be ours to deliver.  The greylist has allow lists of its own.  It is given
+the reverse name for them, and because a sender's pool of addresses is known by it.
 """
 
 from __future__ import annotations

@@ -48,16 +48,22 @@ _NXDOMAIN = DnsAnswer(DnsStatus.NXDOMAIN)
 
 class StubResolver:
     """Asks ``servers``, at least one.  ``random`` must be unpredictable: it makes the ids.
+    ``exchange`` makes what carries a question to a server, from what ``Exchange`` takes.
 
     ``attach`` it to a loop before the first lookup, and ``close`` it when the loop ends.
     """
 
     def __init__(
-        self, servers: Sequence[Address], random: Random, note: Note = lambda *_: None
+        self,
+        servers: Sequence[Address],
+        random: Random,
+        note: Note = lambda *_: None,
+        exchange: Callable[..., Exchange] = Exchange,
     ) -> None:
         self._servers = deque(servers)
         self._random = random
         self._note = note
+        self._exchange = exchange
         self._loop: Loop  # given by ``attach``
         self._cache = DnsCache()
         self._inquiries: dict[Key, _Inquiry] = {}
@@ -172,7 +178,7 @@ class _Inquiry:
         while self._servers and self._attempts < ATTEMPTS_MAX:
             self._attempts += 1
             query = Query(self._name, self.key[1], resolver._random.getrandbits(ID_BITS))
-            exchange = Exchange(
+            exchange = resolver._exchange(
                 resolver._loop.poll, resolver._next_number(), self._servers[0], query, self._done
             )
             try:

@@ -113,7 +113,8 @@ class Harness:
     """One run.  Use it as a context manager: leaving it shuts the server down and checks that
     nothing is left.
 
-    ``settings`` and ``world`` are a scenario's; ``log`` keeps the server's log lines.
+    ``settings`` and ``world`` are a scenario's; ``log`` keeps the server's log lines; ``stub`` is
+    the server's own resolver where the world has name servers for it.
     """
 
     def __init__(
@@ -138,10 +139,13 @@ class Harness:
         self._steps = 0
         self.log: list[str] = []
         self.world: World = world_from(world or {}, self._call_later)
+        journal = Journal(self.clock, self._keep_log)
+        nameserver = self.world.nameserver
+        self.stub = nameserver.resolver(seed, journal.note) if nameserver else None
         self.server = Server(
             settings,
             Edges(
-                resolver=self.world.resolver,
+                resolver=self.stub or self.world.resolver,
                 reputation=self.world.reputation,
                 courier=self.world.courier,
                 greylist=greylist(self.clock) if greylist else None,
@@ -151,10 +155,12 @@ class Harness:
             clock=self.clock,
             poll=self._poll,
             random=random.Random(seed),
-            journal=Journal(self.clock, self._keep_log),
+            journal=journal,
             peer_name=self._client_of,
             tap=self,
         )
+        if self.stub is not None:
+            self.stub.attach(self.server.loop)
         implicit_tls = self.world.tls == "implicit"
         listener = self.server.listen(bind("127.0.0.1", 0), implicit_tls=implicit_tls)
         self.address = listener.address
@@ -347,6 +353,8 @@ class Harness:
         while not self.server.done and self.next_ns() is not None:
             self.step()
         self.server.loop.dispatch(None)
+        if self.stub is not None:
+            self.stub.close()
         if check:
             self._check_faults()
             self._check_leaks()

@@ -16,13 +16,13 @@ The same tables serve a transcript's header and a test written by hand:
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import ipaddress
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mailsrv import config
 from mailsrv.directory import table_key
@@ -30,31 +30,26 @@ from mailsrv.envelope import Envelope
 from mailsrv.reply import TEXT_OCTETS_MAX, Reply, queued, reply
 from mailsrv.seams import DnsAnswer, DnsStatus, Rating, Sink
 from mailsrv.settings import Settings
-from mailsrv.units import NS_PER_S, seconds_to_ns
-from replay.duration import DURATION_NS_MAX
 from replay.script import HOSTNAME_DEFAULT
+from replay.worldtable import (
+    ENTRIES_MAX,
+    SILENCE,
+    CallLater,
+    canonical_name,
+    check_keys,
+    delay_ns,
+    question_of,
+    table_of,
+    texts_of,
+)
+from replay.worldtable import WorldError as WorldError
 
-CallLater = Callable[[int, Callable[[], None]], object]
-"""Takes a delay in nanoseconds and what to call then."""
+if TYPE_CHECKING:
+    from replay.nameserver import NameServer
 
-SILENCE = "silence"
-
-ENTRIES_MAX = 100_000
-"""Entries in one table."""
-
-_DELAY_S_MAX = DURATION_NS_MAX // NS_PER_S
-_QUESTION = re.compile(r"(?P<name>[!-~]{1,255}) +(?P<rtype>[A-Za-z0-9]{1,16})")
 _REPLY = re.compile(
     r"(?P<code>[245][0-9]{2}) (?:(?P<enhanced>[245]\.\d{1,3}\.\d{1,3}) )?(?P<text>[ -~]*)"
 )
-
-
-class WorldError(ValueError):
-    """A header's [server] or [world] that cannot be: ``key`` is where."""
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(f"{key}: {message}")
-        self.key = key
 
 
 # -- DNS ------------------------------------------------------------------------------------------
@@ -85,18 +80,15 @@ class FakeResolver:
         """Script ``"NAME TYPE"``: records in a list, a status, "silence", or a table of
         ``records``, ``status`` and ``delay_s``.  Raises WorldError."""
         key = f'world.dns."{question}"'
-        match = _QUESTION.fullmatch(question)
-        if match is None:
-            raise WorldError(key, 'a question is a name and a type, as in "example.org MX"')
+        name, rtype = question_of(key, question)
         entry = _dns_entry(key, answer)
-        name = _canonical_name(match["name"])
-        self._entries[name, match["rtype"].upper()] = entry
+        self._entries[name, rtype] = entry
         if entry.answer is None or entry.answer.status is not DnsStatus.NXDOMAIN:
             self._existing.add(name)
 
     def lookup(self, name: str, rtype: str, answer: Callable[[DnsAnswer], None]) -> None:
         self.questions.append((name, rtype))
-        canonical = _canonical_name(name)
+        canonical = canonical_name(name)
         entry = self._entries.get((canonical, rtype.upper()))
         if entry is None:
             known = canonical in self._existing
@@ -106,13 +98,9 @@ class FakeResolver:
             _answer(self._call_later, entry.delay_ns, lambda: answer(scripted))
 
 
-def _canonical_name(name: str) -> str:
-    return name.lower().removesuffix(".")
-
-
 def _dns_entry(key: str, answer: object) -> DnsEntry:
     table = answer if isinstance(answer, Mapping) else {}
-    _check_keys(key, table, ("records", "status", "delay_s"))
+    check_keys(key, table, ("records", "status", "delay_s"))
     if isinstance(answer, list | tuple):
         table = {"records": answer}
     elif isinstance(answer, str):
@@ -123,19 +111,18 @@ def _dns_entry(key: str, answer: object) -> DnsEntry:
             "an answer is a list of records, a status, "
             '"silence", or a table of records, status and delay_s',
         )
-    delay_ns = _delay_ns(key, table)
+    delay = delay_ns(key, table)
     status_text, records = table.get("status", "NOERROR"), table.get("records", ())
     if status_text == SILENCE and not records:
-        return DnsEntry(None, delay_ns)
+        return DnsEntry(None, delay)
     statuses = [status.value for status in DnsStatus]
     if status_text not in statuses:
         raise WorldError(f"{key}.status", f"one of {', '.join(statuses)} or {SILENCE}")
-    if not isinstance(records, list | tuple) or not all(isinstance(one, str) for one in records):
-        raise WorldError(f"{key}.records", 'a list of texts, as in ["10 mx.example.org."]')
+    texts = texts_of(f"{key}.records", records)
     status = DnsStatus(status_text)
-    if records and status is not DnsStatus.NOERROR:
+    if texts and status is not DnsStatus.NOERROR:
         raise WorldError(f"{key}.records", f"{status} carries no records")
-    return DnsEntry(DnsAnswer(status, tuple(records)), delay_ns)
+    return DnsEntry(DnsAnswer(status, texts), delay)
 
 
 # -- reputation -----------------------------------------------------------------------------------
@@ -166,13 +153,13 @@ class FakeReputation:
         if address is None:
             raise WorldError(key, "a client is an IPv4 or IPv6 address")
         table = answer if isinstance(answer, Mapping) else {"score": answer}
-        _check_keys(key, table, ("score", "delay_s"))
+        check_keys(key, table, ("score", "delay_s"))
         score = table.get("score", 0)
         if score == SILENCE:
             score = None
         elif not isinstance(score, int) or isinstance(score, bool):
             raise WorldError(key, f'a score is a whole number or "{SILENCE}"')
-        self._scores[address] = Score(score, _delay_ns(key, table))
+        self._scores[address] = Score(score, delay_ns(key, table))
 
     def ask(
         self, client: str, helo: str, reverse_path: str, answer: Callable[[Rating], None]
@@ -283,10 +270,10 @@ class _FakeSink:
 
 def _outcome(key: str, outcome: object) -> Outcome:
     table = outcome if isinstance(outcome, Mapping) else {"reply": outcome}
-    _check_keys(key, table, ("reply", "delay_s"))
-    delay_ns = _delay_ns(key, table)
+    check_keys(key, table, ("reply", "delay_s"))
+    delay = delay_ns(key, table)
     if "reply" not in table:
-        return Outcome(None, delay_ns)
+        return Outcome(None, delay)
     if table["reply"] == SILENCE:
         return Outcome(silent=True)
     match = _REPLY.fullmatch(table["reply"]) if isinstance(table["reply"], str) else None
@@ -297,7 +284,7 @@ def _outcome(key: str, outcome: object) -> Outcome:
             f'"452 4.3.1 Error: insufficient system storage", or "{SILENCE}"',
         )
     said = reply(int(match["code"]), match["enhanced"] or "", match["text"])
-    return Outcome(said, delay_ns)
+    return Outcome(said, delay)
 
 
 # -- the world ------------------------------------------------------------------------------------
@@ -314,6 +301,8 @@ class World:
     """"starttls" or "implicit" where the server has a certificate."""
     recipients: AbstractSet[str] | None = None
     """The keys of the recipient table (see ``mailsrv.directory``); None is no table."""
+    nameserver: NameServer | None = None
+    """What the real resolver asks; None where ``resolver`` answers in its stead."""
 
     @property
     def dns(self) -> FakeResolver:
@@ -329,19 +318,25 @@ class World:
 def world_from(table: Mapping[str, object], call_later: CallLater) -> World:
     """The world of a header's [world] table.  Raises WorldError."""
     world = World(FakeResolver(call_later), FakeReputation(call_later), FakeCourier(call_later))
-    _check_keys("world", table, ("dns", "reputation", "delivery", "tls", "recipients"))
-    for question, answer in _table("world.dns", table.get("dns", {})).items():
+    check_keys("world", table, ("dns", "reputation", "nameserver", "delivery", "tls", "recipients"))
+    for question, answer in table_of("world.dns", table.get("dns", {})).items():
         world.dns[question] = answer
-    for client, answer in _table("world.reputation", table.get("reputation", {})).items():
+    for client, answer in table_of("world.reputation", table.get("reputation", {})).items():
         world.reputation[client] = answer
-    delivery = _table("world.delivery", table.get("delivery", {}))
-    _check_keys("world.delivery", delivery, ("replies",))
+    delivery = table_of("world.delivery", table.get("delivery", {}))
+    check_keys("world.delivery", delivery, ("replies",))
     replies = delivery.get("replies", [])
     if not isinstance(replies, list) or len(replies) > ENTRIES_MAX:
         raise WorldError("world.delivery.replies", f"a list of at most {ENTRIES_MAX} outcomes")
     for outcome in replies:
         world.delivery.then(outcome)
     world.tls = _tls(table.get("tls", False))
+    if "nameserver" in table:
+        from replay.nameserver import nameserver_from  # dnspython takes a tenth of a second
+
+        if "dns" in table:
+            raise WorldError("world.nameserver", "stands instead of world.dns, not beside it")
+        world.nameserver = nameserver_from(table["nameserver"], call_later)
     if "recipients" in table:
         world.recipients = _recipients("world.recipients", table["recipients"])
     return world
@@ -373,35 +368,6 @@ def settings_from(table: Mapping[str, object]) -> Settings:
     except config.ConfigError as error:
         key, _, message = error.complaints[0].removeprefix("server: ").partition(": ")
         raise WorldError(f"server.{key}", message) from None
-
-
-def _table(key: str, value: object) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise WorldError(key, "a table")
-    if len(value) > ENTRIES_MAX:
-        raise WorldError(key, f"a table of at most {ENTRIES_MAX} entries")
-    return value
-
-
-def _check_keys(key: str, table: Mapping[str, object], allowed: Collection[str]) -> None:
-    for unknown in table:
-        if unknown in allowed:
-            continue
-        close = difflib.get_close_matches(str(unknown)[:80], allowed, 1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        known = ", ".join(sorted(allowed))
-        raise WorldError(f"{key}.{unknown}", f"unknown key; {hint}allowed are {known}")
-
-
-def _delay_ns(key: str, table: Mapping[str, object]) -> int:
-    delay_s = table.get("delay_s", 0)
-    if (
-        not isinstance(delay_s, int | float)
-        or isinstance(delay_s, bool)
-        or not 0 <= delay_s <= _DELAY_S_MAX
-    ):
-        raise WorldError(f"{key}.delay_s", f"a number of seconds from 0 to {_DELAY_S_MAX}")
-    return seconds_to_ns(delay_s)
 
 
 def _answer(call_later: CallLater, delay_ns: int, callback: Callable[[], None]) -> None:

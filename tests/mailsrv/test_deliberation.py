@@ -102,7 +102,7 @@ def test_when_time_is_up_what_is_open_counts_as_unanswered() -> None:
 
 
 def test_a_silent_list_and_a_silent_reputation_stop_no_mail() -> None:
-    one, asked = begun(policy(reputation_threshold=5, dns_lists=(BLOCK_LIST,)))
+    one, _ = begun(policy(reputation_threshold=5, dns_lists=(BLOCK_LIST,)))
     one.ask(sender())
     one.counsel.expire()
     assert one.verdicts == [None]
