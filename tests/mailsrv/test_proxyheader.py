@@ -128,6 +128,31 @@ def test_the_longest_header_of_version_2_is_taken() -> None:
     assert read(v2(0x11, addresses(CLIENT, SERVER) + tlvs) + REST) == Proxied(CLIENT, REST)
 
 
+@pytest.mark.parametrize(
+    ("header", "client"),
+    [
+        (b"PROXY TCP4 127.0.0.1 127.0.0.1 37016 27526\r\n", "127.0.0.1"),
+        (b"PROXY TCP6 ::1 ::1 46486 27526\r\n", "::1"),
+        (V2_SIGNATURE + b" \x00\x00\x07\x03\x00\x04\xa9\xb8~\x8f", None),  # a health check
+        (
+            V2_SIGNATURE + b"!\x11\x00#\x7f\x00\x00\x01\x7f\x00\x00\x01\xbc\x82k\x87"
+            b"\x03\x00\x04\x13c\x9a{\x05\x00\r7F000001:BC82",
+            "127.0.0.1",
+        ),
+        (
+            V2_SIGNATURE + b"!!\x00S" + 2 * (bytes(15) + b"\x01") + b"\xdd`k\x87"
+            b"\x03\x00\x04E4\xd0E\x05\x00%00000000000000000000000000000001:DD60",
+            "::1",
+        ),
+    ],
+)
+def test_what_haproxy_2_6_12_was_seen_to_send_is_understood(
+    header: bytes, client: str | None
+) -> None:
+    """With the TLVs of ``proxy-v2-options unique-id,crc32c``."""
+    assert in_every_cut(header + REST) == Proxied(client, REST)
+
+
 # -- hostile ones ---------------------------------------------------------------------------------
 
 
