@@ -216,6 +216,8 @@ def test_nothing_can_be_said_before_the_handshake_is_complete(ends: Ends) -> Non
     with pytest.raises(TlsFault):
         ends.channel.send(b"421 4.4.2 timeout\r\n")
     assert ends.sent == said
+    ends.take_in()
+    ends.shake_hands()  # which goes on as if nothing had been tried
 
 
 def test_a_damaged_hello_gets_an_alert(ends: Ends) -> None:
@@ -302,8 +304,10 @@ def test_a_large_message_arrives_whole(secure: Ends) -> None:
 def test_what_a_slow_reader_has_no_room_for_is_kept_and_goes_on(secure: Ends) -> None:
     flight = b"x" * 60_000
     said = 0
-    while not secure.channel.unsent_octets:
+    for _ in range(ROUNDS_MAX):
         said += secure.channel.send(flight)
+        if secure.channel.unsent_octets:
+            break
     assert not secure.channel.flush()
     heard = 0
     for _ in range(ROUNDS_MAX):
@@ -410,8 +414,10 @@ def test_close_says_close_notify_too(secure: Ends) -> None:
 
 
 def test_octets_that_nobody_took_are_lost_without_a_close_notify_behind_them(secure: Ends) -> None:
-    while not secure.channel.unsent_octets:
+    for _ in range(ROUNDS_MAX):
         secure.channel.send(b"x" * 60_000)
+        if secure.channel.unsent_octets:
+            break
     secure.channel.close()
     with pytest.raises(ssl.SSLEOFError):
         while secure.read():
