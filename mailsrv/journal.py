@@ -70,19 +70,9 @@ class Journal:
             self._metrics.event(event, values)
         self._put(event, values)
 
-    def record(
-        self,
-        number: int,
-        client: str,
-        now_ns: int | Iterable[Event],
-        events: Iterable[Event] | None = None,
-    ) -> None:
+    def record(self, number: int, client: str, now_ns: int, events: Iterable[Event]) -> None:
         """These things happened on connection ``number``, whose client is ``client``, at the
         loop's instant ``now_ns``."""
-        if not isinstance(now_ns, int):  # without the instant, until everybody has it
-            events, now_ns = now_ns, 0
-        if events is None:
-            return
         for one in events:
             if isinstance(one, Ended):
                 self._ended(number, client, now_ns, one)

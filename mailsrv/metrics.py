@@ -30,21 +30,25 @@ DURATION_BOUNDS_NS = tuple(
 SIZE_BOUNDS_OCTETS = tuple(4**power * 1024 for power in range(9))
 """1 KiB to 64 MiB."""
 
+VERDICTS = ("accepted", "deferred", "refused", "abandoned")
+_ACCEPTED, _REFUSED = ("accepted",), ("refused",)
+
 
 class Counter:
     """A family of numbers that only grow, one for each combination of label values."""
 
-    __slots__ = ("_labels", "_values", "help", "name")
+    __slots__ = ("_labels", "counts", "help", "name")
 
     def __init__(self, name: str, help_text: str, *labels: str) -> None:
         self.name = name
         self.help = help_text
         self._labels = labels
-        self._values: dict[tuple[str, ...], int] = {} if labels else {(): 0}
+        self.counts: dict[tuple[str, ...], int] = {}
+        """By label values.  What is put here beforehand is shown before it is counted."""
 
     def add(self, *values: str, by: int = 1) -> None:
         """Count ``by`` under ``values``, one for each label."""
-        counts = self._values
+        counts = self.counts
         if values in counts:
             counts[values] += by
         else:
@@ -53,17 +57,17 @@ class Counter:
     def _begin(self, values: tuple[str, ...], by: int) -> None:
         """The first of its kind: where there are too many kinds, it is one of the others."""
         values = tuple([printable(value[:LABEL_MAX_CHARACTERS]) for value in values])
-        if len(self._values) >= SERIES_MAX and values not in self._values:
+        if len(self.counts) >= SERIES_MAX and values not in self.counts:
             values = (OTHER,) * len(values)
-        self._values[values] = self._values.get(values, 0) + by
+        self.counts[values] = self.counts.get(values, 0) + by
 
     def value(self, *values: str) -> int:
         """What was counted under ``values``."""
-        return self._values.get(values, 0)
+        return self.counts.get(values, 0)
 
     def lines(self) -> Iterator[str]:
         yield from _heading(self.name, "counter", self.help)
-        for values, count in self._values.items():
+        for values, count in self.counts.items():
             yield f"{self.name}{_labels(zip(self._labels, values, strict=True))} {count}"
 
 
@@ -73,30 +77,30 @@ class Histogram:
     ``unit`` is what 1 on the page is: ``NS_PER_S`` for nanoseconds that are shown as seconds.
     """
 
-    __slots__ = ("_bounds", "_counts", "_sum", "_unit", "help", "name")
+    __slots__ = ("_unit", "bounds", "counts", "help", "name", "sum")
 
     def __init__(self, name: str, help_text: str, bounds: tuple[int, ...], unit: int = 1) -> None:
         self.name = name
         self.help = help_text
-        self._bounds = bounds
         self._unit = unit
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0
 
     def observe(self, number: int) -> None:
         """Count one in."""
-        self._counts[bisect_left(self._bounds, number)] += 1
-        self._sum += number
+        self.counts[bisect_left(self.bounds, number)] += 1
+        self.sum += number
 
     def lines(self) -> Iterator[str]:
         yield from _heading(self.name, "histogram", self.help)
         below = 0
-        for bound, count in zip(self._bounds, self._counts, strict=False):
+        for bound, count in zip(self.bounds, self.counts, strict=False):
             below += count
             yield f'{self.name}_bucket{{le="{_number(bound / self._unit)}"}} {below}'
-        total = below + self._counts[-1]
+        total = below + self.counts[-1]
         yield f'{self.name}_bucket{{le="+Inf"}} {total}'
-        yield f"{self.name}_sum {_number(self._sum / self._unit)}"
+        yield f"{self.name}_sum {_number(self.sum / self._unit)}"
         yield f"{self.name}_count {total}"
 
 
@@ -136,7 +140,8 @@ class Metrics:
         self._recipients = Counter(
             PREFIX + "recipients_total", "Recipients of these transactions, by answer.", "verdict"
         )
-        self._octets = Counter(PREFIX + "message_octets_total", "Octets of accepted messages.")
+        self._messages.counts |= {(verdict,): 0 for verdict in VERDICTS}
+        self._recipients.counts |= {_ACCEPTED: 0, _REFUSED: 0}
         self._durations = Histogram(
             PREFIX + "message_duration_seconds",
             "From MAIL to the reply to the final dot, of accepted messages.",
@@ -181,15 +186,18 @@ class Metrics:
     def message(
         self, verdict: str, accepted: int, refused: int, size_octets: int, duration_ns: int
     ) -> None:
-        """A mail transaction has ended; ``accepted`` and ``refused`` count its recipients."""
-        self._messages.add(verdict)
-        self._recipients.add("accepted", by=accepted)
-        if refused:
-            self._recipients.add("refused", by=refused)
-        if verdict == "accepted":
-            self._octets.add(by=size_octets)
-            self._durations.observe(duration_ns)
-            self._sizes.observe(size_octets)
+        """A mail transaction has ended, by one of ``VERDICTS``; ``accepted`` and ``refused``
+        count its recipients."""
+        self._messages.counts[(verdict,)] += 1
+        recipients = self._recipients.counts
+        recipients[_ACCEPTED] += accepted
+        recipients[_REFUSED] += refused
+        if verdict == "accepted":  # every message comes this way: no call that can be spared
+            durations, sizes = self._durations, self._sizes
+            durations.counts[bisect_left(durations.bounds, duration_ns)] += 1
+            durations.sum += duration_ns
+            sizes.counts[bisect_left(sizes.bounds, size_octets)] += 1
+            sizes.sum += size_octets
 
     def refusal(self, said: Reply) -> None:
         """A negative reply was given."""
@@ -221,7 +229,6 @@ class Metrics:
         families: Iterable[Counter | Histogram | Reading] = (
             self._messages,
             self._recipients,
-            self._octets,
             self._durations,
             self._sizes,
             self._refusals,

@@ -275,7 +275,7 @@ def test_everything_that_is_written_is_counted() -> None:
     for line in (
         'mailsrv_messages_total{verdict="accepted"} 1',
         'mailsrv_recipients_total{verdict="refused"} 1',
-        "mailsrv_message_octets_total 9",
+        "mailsrv_message_size_octets_sum 9",
         'mailsrv_timeouts_total{limit="idle"} 1',
         'mailsrv_events_total{event="rude"} 1',
         'mailsrv_events_total{event="timeout"} 1',

@@ -50,7 +50,7 @@ def samples(page: str) -> dict[str, float]:
 
 def test_a_new_page_is_well_formed() -> None:
     found = samples(Metrics().page())
-    assert found["mailsrv_message_octets_total"] == 0
+    assert found['mailsrv_messages_total{verdict="deferred"}'] == 0
     assert found['mailsrv_message_duration_seconds_bucket{le="+Inf"}'] == 0
 
 
@@ -64,7 +64,7 @@ def test_messages_are_counted_by_verdict_and_the_accepted_ones_measured() -> Non
     assert found['mailsrv_messages_total{verdict="refused"}'] == 1
     assert found['mailsrv_recipients_total{verdict="accepted"}'] == 3
     assert found['mailsrv_recipients_total{verdict="refused"}'] == 2
-    assert found["mailsrv_message_octets_total"] == 2500
+    assert found["mailsrv_message_size_octets_sum"] == 2500
     assert found["mailsrv_message_duration_seconds_sum"] == 2.005
     assert found["mailsrv_message_duration_seconds_count"] == 2
     assert found['mailsrv_message_duration_seconds_bucket{le="0.003"}'] == 0
