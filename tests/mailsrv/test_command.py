@@ -64,7 +64,10 @@ def test_any_line_is_split_or_refused(line: bytes) -> None:
         ("from:<a@b.example>", (path("a@b.example"), NO_MAIL_PARAMETERS)),
         ("FROM: <a@b.example>", (path("a@b.example"), NO_MAIL_PARAMETERS)),
         ("FROM:<a@b.example> SIZE=12345", (path("a@b.example"), MailParameters(12345))),
-        ("FROM:<a@b.example> size=0 body=8bitmime", (path("a@b.example"), MailParameters(0, "8BITMIME"))),
+        (
+            "FROM:<a@b.example> size=0 body=8bitmime",
+            (path("a@b.example"), MailParameters(0, "8BITMIME")),
+        ),
         ("FROM:<a@b.example> BODY=7BIT", (path("a@b.example"), NO_MAIL_PARAMETERS)),
         ("FROM:<ü@b.example> SMTPUTF8", (path("ü@b.example"), MailParameters(smtputf8=True))),
         ("FROM:<a@b.example> SMTPUTF8", (path("a@b.example"), MailParameters(smtputf8=True))),
