@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mailsrv.address import is_address_literal, is_domain
-from mailsrv.directory import EVERY_DOMAIN
+from mailsrv.directory import EVERY_DOMAIN, table_key
 from mailsrv.settings import DnsList, Settings
 
 SECONDS_MAX = 10**9
@@ -125,7 +125,9 @@ def _setting(key: str, value: object, here: str) -> object:
         return _domains(value, here)
     if key.endswith("networks"):
         return _networks(value, here, everybody=not key.startswith("proxy"))
-    return texts(value, here, "example.org")
+    if key.endswith("recipients"):
+        return _addresses(value, here)
+    return _names(value, here)
 
 
 def _mode(value: object, choices: tuple[str, ...], place: str) -> str:
@@ -176,6 +178,29 @@ def _domains(value: object, place: str) -> tuple[str, ...]:
         if not (domain == EVERY_DOMAIN or is_domain(domain) or is_address_literal(domain)):
             raise ConfigError(f'{place}: {domain!r} is no domain name such as "example.org"')
     return domains
+
+
+def _names(value: object, place: str) -> tuple[str, ...]:
+    """Domain names; a dot before one changes nothing."""
+    names = texts(value, place, "example.org", "domains")
+    for name in names:
+        if not is_domain(name.removeprefix(".")):
+            raise ConfigError(f'{place}: {name!r} is no domain name such as "example.org"')
+    return names
+
+
+def _addresses(value: object, place: str) -> tuple[str, ...]:
+    """Addresses and domains, these with or without an "@" before them."""
+    addresses = texts(value, place, "ann@example.org", "addresses and domains")
+    for address in addresses:
+        try:
+            if not is_domain(address):
+                table_key(address)
+        except ValueError:
+            raise ConfigError(
+                f'{place}: {address!r} is neither an address nor a domain such as "example.org"'
+            ) from None
+    return addresses
 
 
 def _dns_lists(value: object, place: str) -> tuple[DnsList, ...]:

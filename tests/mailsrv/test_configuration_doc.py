@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from mailsrv import dnscache, resolver
+from mailsrv import config, dnscache, places, resolver
 from mailsrv.config import Config
+from mailsrv.recipienttable import load_table
 from mailsrv.settings import DnsList, Settings
 from mailsrv.units import NS_PER_S
 
@@ -62,9 +63,29 @@ def test_no_row_is_overlooked() -> None:
     assert TEXT.count("\n| `") == len(documented())
 
 
-def test_the_example_is_a_configuration() -> None:
+def test_the_example_is_a_configuration_that_fits_together(tmp_path: Path) -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
-    assert set(tomllib.loads(example)) <= {key for key, _, _ in documented()}
+    file = tmp_path / "mailsrv.toml"
+    file.write_text(example)
+    loaded = config.load(file)
+    assert loaded.settings.domains == ("example.org", "example.net")
+    assert loaded.recipient_table == f"{tmp_path}/recipients"
+    told = set(tomllib.loads(example))
+    defaults = {key: default for key, _, default in documented()}
+    assert told <= set(defaults)
+    assert [key for key in told if tomllib.loads(example)[key] == defaults[key]] == []
+
+
+def test_the_example_of_a_recipient_table_is_one(tmp_path: Path) -> None:
+    (example,) = re.findall(r"\n((?:    \S+ +# .*\n)+)", TEXT)
+    file = tmp_path / "recipients"
+    file.write_text(example)
+    assert load_table(file) == {"ann@example.org", "@example.net", "info"}
+
+
+def test_the_numbers_told_about_places_are_those_that_hold() -> None:
+    assert f"at most {places.LISTENERS_MAX}; an IPv6 address" in TEXT
+    assert f"listens on {Config().listen[0]}," in " ".join(TEXT.split())
 
 
 def test_the_numbers_told_about_dns_are_those_that_hold() -> None:
