@@ -12,9 +12,10 @@ from pathlib import Path
 
 from mailsrv import __version__, config
 from mailsrv.clock import SystemClock
-from mailsrv.config import Config, ConfigError
+from mailsrv.config import Config
 from mailsrv.inspection import inspect
 from mailsrv.service import Orders, serve
+from mailsrv.values import ConfigError
 
 WRONG_USE = 2
 

@@ -24,23 +24,6 @@ from mailsrv.places import (
 from mailsrv.settings import Settings
 from mailsrv.values import ConfigError, choice, each, settings_from, text, texts
 
-__all__ = [
-    "DELIVERY_DEFAULT",
-    "FILE_MAX_OCTETS",
-    "LISTEN_DEFAULT",
-    "Config",
-    "ConfigError",
-    "check",
-    "complaints",
-    "domain_complaints",
-    "load",
-    "parse_address",
-    "parse_delivery",
-    "parse_resolvers",
-    "read",
-    "settings_from",
-]
-
 FILE_MAX_OCTETS = 1024 * 1024
 LISTEN_DEFAULT = ("127.0.0.1:2525",)
 DELIVERY_DEFAULT = "maildir=mail"

@@ -24,7 +24,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mailsrv import config
+from mailsrv import values
 from mailsrv.directory import table_key
 from mailsrv.envelope import Envelope
 from mailsrv.reply import TEXT_OCTETS_MAX, Reply, queued, reply
@@ -364,8 +364,8 @@ def _tls(value: object) -> str:
 def settings_from(table: Mapping[str, object]) -> Settings:
     """The settings of a header's [server] table.  Raises WorldError."""
     try:
-        return config.settings_from({"hostname": HOSTNAME_DEFAULT, **table}, "server")
-    except config.ConfigError as error:
+        return values.settings_from({"hostname": HOSTNAME_DEFAULT, **table}, "server")
+    except values.ConfigError as error:
         key, _, message = error.complaints[0].removeprefix("server: ").partition(": ")
         raise WorldError(f"server.{key}", message) from None
 

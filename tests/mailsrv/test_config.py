@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsrv import config
-from mailsrv.config import Config, ConfigError, parse_address, parse_resolvers, settings_from
+from mailsrv.config import Config
+from mailsrv.places import parse_address, parse_resolvers
 from mailsrv.settings import Settings
+from mailsrv.values import ConfigError, settings_from
 
 
 def loaded(tmp_path: Path, text: str | bytes) -> Config:

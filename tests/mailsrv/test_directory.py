@@ -295,7 +295,8 @@ def test_a_table_takes_addresses_domains_and_users(text: str, key: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "@", "a@", "a@b@c", "a b", "a@b c", "<a@b>", " a@b", "@a b", "a..b", ".a", "@.", "a@-b",
-     '"a', '"a@b"', '""', '""@b', "a@[1.2.3]", "a@[IPv6:x]", "a" * 65, "a@" + "b" * 64, "<>", "\x00", "a@b\n", "@@"],
+     '"a', '"a@b"', '""', '""@b', "a@[1.2.3]", "a@[IPv6:x]",
+     "a" * 65, "a@" + "b" * 64, "<>", "\x00", "a@b\n", "@@"],
 )  # fmt: skip
 def test_what_is_none_of_them_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="takes user@domain, @domain or user"):

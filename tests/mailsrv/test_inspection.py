@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mailsrv.config import ConfigError
 from mailsrv.inspection import certificate_doubt, inspect
+from mailsrv.values import ConfigError
 from replay.tlsclient import CERTIFICATE, KEY
 
 EXPIRED = Path(__file__).parent / "data" / "expired.crt.pem"
