@@ -449,6 +449,7 @@ def test_a_message_is_one_even_where_its_content_is_sent_too_early() -> None:
         ("@0 open from ::1\n@0 S? 220\n@60s S eof\n+0 until-closed\n", "waits 60s"),
         ("@0 open from ::1\n@0 S? 220\n+0 C: x\\r\\n\n@9s S? 500\n+0 close\n", "waits 9s"),
         ("@0 open from ::1\n@0 S? 220\n+0 stop-reading\n+0 abandon\n", "stops reading"),
+        ("@0 open from ::1\n+0 starttls\n@0 S tls\n+0 close\n", "speaks TLS"),
     ],
 )
 def test_scripts_that_hang_on_long_timers_or_buffers_are_left_out(steps: str, reason: str) -> None:

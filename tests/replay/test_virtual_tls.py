@@ -9,7 +9,7 @@ import pytest
 from replay import transcript, virtual
 from replay.script import Scenario
 from replay.sender import Unexpected
-from replay.virtual_sender import VirtualServer
+from replay.virtual_sender import Sender, VirtualServer
 from replay.world import WorldError
 
 NS_PER_MS = 1_000_000
@@ -93,11 +93,7 @@ def test_a_handshake_with_a_server_that_has_left_is_refused(server: VirtualServe
 
 
 def test_a_second_handshake_is_a_mistake_of_the_test(server: VirtualServer) -> None:
-    sender = server.sender()
-    sender.send("STARTTLS")
-    sender.expect(220)
-    sender.expect(220)
-    sender.starttls()
+    sender = secure_sender(server)
     with pytest.raises(ValueError, match="one TLS handshake"):
         sender.starttls()
 
@@ -113,14 +109,19 @@ def test_a_sender_that_leaves_in_its_handshake_leaves_nothing_behind(
         getattr(sender, end)()
 
 
+def secure_sender(server: VirtualServer) -> Sender:
+    sender = server.sender()
+    sender.send("STARTTLS")
+    sender.expect(220)
+    sender.expect(220)
+    sender.starttls()
+    return sender
+
+
 def test_who_does_not_read_under_tls_is_not_read_from() -> None:
     commands = 40_000
     with VirtualServer({"tls": True}, junk_commands=commands) as server:
-        sender = server.sender()
-        sender.send("STARTTLS")
-        sender.expect(220)
-        sender.expect(220)
-        sender.starttls()
+        sender = secure_sender(server)
         sender.stop_reading()
         sender.send(b"EHLO a\r\n" * commands)
         (connection,) = server.harness.server.connections.values()
@@ -129,6 +130,18 @@ def test_who_does_not_read_under_tls_is_not_read_from() -> None:
         heard = len(sender.replies)
         sender.resume_reading()
         assert len(sender.replies) == heard + commands
+
+
+def test_who_never_reads_under_tls_is_closed_when_the_idle_timeout_is_over() -> None:
+    with VirtualServer({"tls": True}, junk_commands=40_000, idle_timeout_s=10) as server:
+        sender = secure_sender(server)
+        sender.stop_reading()
+        sender.send(b"EHLO a\r\n" * 40_000)
+        server.advance(9.999)
+        assert server.harness.server.connections
+        server.advance(0.002)
+        assert not server.harness.server.connections
+        assert "replies not read" in server.log[-1]
 
 
 def test_the_run_shows_the_handshake_and_its_instant() -> None:
