@@ -110,8 +110,9 @@ def _meaning(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
     if loaded.tls_certificate:
         yield f"offers STARTTLS with {loaded.tls_certificate}"
     domains = "every domain" if EVERY_DOMAIN in settings.domains else ", ".join(settings.domains)
-    existing = "" if table is None else f", where {len(table):,} recipients exist"
-    yield f"takes mail for {domains or 'every domain, on this machine only'}{existing}"
+    yield f"takes mail for {domains or 'every domain, on this machine only'}"
+    if table is not None:
+        yield f"knows who exists from {loaded.recipient_table}, entries: {len(table):,}"
     how, where = parse_delivery(loaded.delivery)
     maildir = f"delivers to the Maildir {Path(where).absolute()}"
     yield maildir if how == "maildir" else "throws accepted mail away"

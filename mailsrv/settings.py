@@ -109,7 +109,8 @@ class Settings:
 
     # Recipients.
     domains: tuple[str, ...] = ()
-    """The domains whose mail is taken; none: every domain's."""
+    """The domains whose mail is taken; none: every domain's, which a configuration may say only of
+    a server that nobody else reaches; "*" says it on purpose."""
     recipient_delimiter: Literal["", "+", "-"] = "+"
     """What separates a subaddress in the local-part (RFC 5233); "" for nothing."""
 

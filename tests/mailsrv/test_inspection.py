@@ -73,7 +73,8 @@ def test_a_whole_configuration_is_told_in_words(tmp_path: Path) -> None:
         "listens with TLS from the first octet on 0.0.0.0:465",
         "takes the client's address from proxies in 10.0.0.0/8",
         f"offers STARTTLS with {CERTIFICATE}",
-        "takes mail for example.org, b\u00fccher.example, where 2 recipients exist",
+        "takes mail for example.org, b\u00fccher.example",
+        f"knows who exists from {tmp_path}/recipients, entries: 2",
         f"delivers to the Maildir {tmp_path}/mail",
         "checks: 2.5 s of silence before the greeting, sender domain (refuse), "
         "HELO name (score 5), greylist (300 s)",
