@@ -8,7 +8,8 @@ once; where they need the screening's result they wait for it.
 Each generator is driven by a ``_Run``; one that wants several others ``Together`` becomes their
 parent and is sent their results.  An answer that comes within the call is used within the call:
 a verdict that is known at once costs no trip through the loop.  An answer that comes when nobody
-waits for it any more, because time is up or the client is gone, finds its number taken back.
+waits for it any more, because time is up or the client is gone, finds its *matter* over: that is
+what a tree of runs is about, and what knows who wants the result.
 """
 
 from __future__ import annotations
@@ -119,11 +120,10 @@ class Counsel:
         fault: Exception | None = None
         while waiting := self._asking(hurried):
             for run, wanted in waiting:
-                if run in self._open:  # not dropped by what another's answer led to
-                    try:
-                        run.answer(_nothing(wanted))
-                    except Exception as one:
-                        fault = fault or one
+                try:
+                    run.answer(_nothing(wanted))
+                except Exception as one:
+                    fault = fault or one
         if fault is not None:
             raise fault
 
@@ -150,7 +150,7 @@ class Counsel:
             run.answer(_nothing(wanted))
         else:
             try:
-                self._panel.ask(wanted, partial(run.answered, run.number))
+                self._panel.ask(wanted, run.answer)
             except Exception:
                 run.matter.fail()
                 raise
@@ -166,7 +166,6 @@ class Counsel:
     def forget(self, matter: _Matter) -> None:
         """Nobody of ``matter`` waits any more."""
         for run in [run for run in self._open if run.matter is matter]:
-            run.number += 1
             del self._open[run]
 
     def _asking(self, matters: list[_Matter]) -> list[tuple[_Run, Lookup | Score]]:
@@ -232,20 +231,15 @@ _NOTHING_YET = object()
 
 
 class _Run:
-    """A deliberation under way; ``finished`` is called once, with what it returned.
-
-    ``number`` counts its wishes: an answer to an earlier one is nobody's.
-    """
+    """A deliberation under way; ``finished`` is called once, with what it returned."""
 
     __slots__ = (
-        "__weakref__",
         "_deliberation",
         "_early",
         "_finished",
         "_left",
         "_results",
         "matter",
-        "number",
     )
 
     def __init__(
@@ -257,7 +251,6 @@ class _Run:
         self._results: list[Any] = []
         self._left = 0
         self.matter = matter
-        self.number = 0
 
     def proceed(self, answer: object) -> None:
         """Go on with ``answer`` for as long as answers come at once."""
@@ -273,7 +266,6 @@ class _Run:
                 matter.fail()
                 raise
             self._early = _NOTHING_YET
-            self.number += 1
             counsel.opened(self, wanted)
             counsel.put(wanted, self)
             answer, self._early = self._early, None
@@ -283,15 +275,9 @@ class _Run:
             return  # nobody wants to know
         self._finished(result)
 
-    def answered(self, number: int, answer: object) -> None:
-        """Somebody answers the wish of that ``number``."""
-        if number == self.number:
-            self.answer(answer)
-
     def answer(self, answer: object) -> None:
-        """This is what was wanted."""
+        """This is what was wanted; if nobody wants it any more, nothing happens."""
         self.matter.counsel.closed(self)
-        self.number += 1
         if self._early is _NOTHING_YET:
             self._early = answer
         else:

@@ -15,11 +15,11 @@ the reverse name for them, and because a sender's pool of addresses is known by 
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from mailsrv import checks, dnsbl, reply
-from mailsrv.address import Path
 from mailsrv.checks import Finding, ReverseName
+from mailsrv.directory import Directory
 from mailsrv.greylist import Greylist, Outcome
 from mailsrv.networks import Networks
 from mailsrv.question import Question, Stage
@@ -28,13 +28,6 @@ from mailsrv.reply import Reply
 from mailsrv.seams import Rating
 from mailsrv.settings import Mode, Settings
 from mailsrv.wanted import Deliberation, Note, Screened, Together, score
-
-
-class Recipients(Protocol):
-    """Knows who takes mail here."""
-
-    def check(self, path: Path) -> Reply | None:
-        """The refusal of ``path``, or None."""
 
 
 class Standing:
@@ -89,7 +82,7 @@ class Policy:
         settings: Settings,
         *,
         greylist: Greylist | None = None,
-        directory: Recipients | None = None,
+        directory: Directory | None = None,
         rates: Rates | None = None,
     ) -> None:
         self._hostname = settings.hostname

@@ -17,6 +17,7 @@ from advising import (
 
 from mailsrv import checks, reply
 from mailsrv.clock import FakeClock
+from mailsrv.directory import Directory
 from mailsrv.greylist import Greylist
 from mailsrv.policy import Policy, needs_dns
 from mailsrv.question import Stage
@@ -82,6 +83,12 @@ def test_a_helo_name_is_a_name_that_exists_or_the_clients_own_address(
     name: str, dns: dict[str, object], verdict: Reply | None
 ) -> None:
     assert advised(dns, sender(helo=name), helo_check="reject").verdicts == [verdict]
+
+
+def test_our_own_name_is_ours_in_any_case() -> None:
+    settings = Settings(hostname="MX.Example.TEST", helo_check="reject")
+    one = Advised(Policy(settings), Asked())
+    assert one.ask(sender(helo="mx.example.test")) == [reply.HELO_OURS]
 
 
 def test_an_ipv6_client_may_say_its_own_address_in_any_spelling() -> None:
@@ -254,6 +261,16 @@ def test_no_check_of_the_client_is_made_for_a_trusted_one_but_its_mail_is_checke
 def greylisting(**settings: object) -> Policy:
     made = Settings(greylist=True, **settings)  # type: ignore[arg-type]
     return Policy(made, greylist=Greylist.of(made, FakeClock()))
+
+
+def test_a_recipient_that_does_not_exist_is_refused_and_not_greylisted() -> None:
+    settings = Settings(greylist=True, domains=("example.test",))
+    directory = Directory.of(settings, frozenset())
+    both = Policy(settings, greylist=Greylist.of(settings, FakeClock()), directory=directory)
+    one = Advised(both, Asked())
+    (refusal,) = one.ask(recipient())
+    assert refusal is not None
+    assert (refusal.code, refusal.check) == (550, "recipient")
 
 
 def test_who_is_known_for_good_is_not_greylisted() -> None:

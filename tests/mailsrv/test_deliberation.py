@@ -163,6 +163,19 @@ def test_expiry_without_anything_open_is_harmless() -> None:
     assert (one.verdicts, one.notes) == ([], [])
 
 
+def test_after_time_was_up_nothing_more_is_asked() -> None:
+    def two() -> Deliberation[Reply]:
+        yield from look_up("first.example", "A")
+        yield from look_up("second.example", "A")
+        return reply.GREYLISTED
+
+    asked = Asked()
+    one = Advised(Scripted(two()), asked)
+    one.ask(recipient())
+    one.counsel.expire()
+    assert (one.verdicts, asked.questions) == ([reply.GREYLISTED], ["first.example A"])
+
+
 # -- the client is gone ---------------------------------------------------------------------------
 
 
@@ -252,6 +265,21 @@ def test_a_check_that_breaks_as_time_runs_out_hangs_nobody(screening: bool) -> N
     with pytest.raises(RuntimeError):
         one.counsel.expire()
     assert one.verdicts == [None if screening else reply.LOCAL_ERROR]
+
+
+def test_a_screening_that_breaks_as_time_runs_out_lets_the_question_be_decided() -> None:
+    class BothWait(Broken):
+        def deliberate(
+            self, question: Question, standing: Standing | None
+        ) -> Deliberation[Reply | None]:
+            yield from look_up("question.example", "A")
+            return reply.GREYLISTED
+
+    one, _ = begun(BothWait(screening=True))
+    one.ask(sender())
+    with pytest.raises(RuntimeError):
+        one.counsel.expire()
+    assert one.verdicts == [reply.GREYLISTED]
 
 
 def test_a_resolver_that_breaks_within_the_call_is_a_fault_of_the_question() -> None:
