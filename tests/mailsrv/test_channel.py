@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from mailsrv.channel import UNSENT_MAX_OCTETS, TlsChannel, TlsFault
 from mailsrv.tls import server_context
@@ -248,6 +250,50 @@ def test_an_end_within_the_handshake_is_a_failure_that_says_so(ends: Ends) -> No
     with pytest.raises(TlsFault, match="ended in the handshake"):
         ends.channel.recv(READ_OCTETS)
     assert ends.ends_received == 1
+
+
+# -- whatever comes --------------------------------------------------------------------------------
+
+GARBAGE = st.one_of(
+    st.binary(min_size=1, max_size=60),
+    st.builds(
+        lambda kind, version, length, body: bytes([kind, 3, version]) + length + body,
+        st.sampled_from([0x14, 0x15, 0x16, 0x17]),
+        st.integers(0, 4),
+        st.binary(min_size=2, max_size=2),
+        st.binary(max_size=60),
+    ),
+)
+
+
+@given(rest=st.just(b"") | GARBAGE, chunks=st.lists(GARBAGE, max_size=5))
+def test_no_garbage_makes_a_handshake_or_any_other_error_than_a_fault(
+    context: ssl.SSLContext, rest: bytes, chunks: list[bytes]
+) -> None:
+    garbled = Ends(context, rest)
+    with contextlib.suppress(TlsFault):
+        for chunk in [b"", *chunks] if rest else chunks:
+            garbled.sock.sendall(chunk)
+            assert garbled.hear() is None
+    assert garbled.channel.handshaking
+    assert not garbled.sent or garbled.sent[0] == 0x15, "an alert at most"
+    garbled.close()
+
+
+@given(at=st.integers(0, 10**6), to=st.integers(0, 255))
+def test_one_octet_that_is_wrong_makes_no_plaintext(
+    context: ssl.SSLContext, at: int, to: int
+) -> None:
+    pair = Ends(context)
+    pair.shake_hands()
+    octets = bytearray(pair.encrypt(b"MAIL FROM:<a@example.org>\r\n"))
+    at %= len(octets)
+    assume(octets[at] != to)
+    octets[at] = to
+    pair.sock.sendall(octets)
+    with contextlib.suppress(TlsFault):
+        assert pair.hear() is None
+    pair.close()
 
 
 # -- talking --------------------------------------------------------------------------------------
