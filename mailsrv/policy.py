@@ -152,7 +152,13 @@ class Policy:
     def _sender(self, question: Question, standing: Standing | None) -> Deliberation[Reply | None]:
         if standing is not None and (refusal := self._weigh(standing).refusal) is not None:
             return refusal
-        helo, domain = yield Together((self._check_helo(question), self._check_domain(question)))
+        helo: Finding | None = None
+        domain: Finding | None
+        if self._helo is None or question.client in self._trusted:
+            domain = yield from self._check_domain(question)
+        else:
+            check_helo = checks.helo(question, self._hostname)
+            helo, domain = yield Together((check_helo, self._check_domain(question)))
         if standing is None:
             standing = yield Screened()
             assert isinstance(standing, Standing)
@@ -162,11 +168,6 @@ class Policy:
         if reasons:
             yield Note("scored", {"score": standing.score, "reasons": ", ".join(reasons)})
         return None if self._rates is None else self._rates.message(question.client)
-
-    def _check_helo(self, question: Question) -> Deliberation[Finding | None]:
-        if self._helo is None or question.client in self._trusted:
-            return None
-        return (yield from checks.helo(question, self._hostname))
 
     def _check_domain(self, question: Question) -> Deliberation[Finding | None]:
         if self._sender_domain is None:
