@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import resource
-import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import dns.flags
 import pytest
 from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
-from nameserver import Asked, Behaviour, NameServer, Net, failing, net, silent, zone
+from nameserver import Asked, Behaviour, Net, failing, net, silent, zone
 
 from mailsrv import dnsexchange, resolver
 from mailsrv.seams import DnsAnswer, DnsStatus
@@ -478,70 +472,3 @@ def test_each_kind_of_answer_is_kept_within_its_bounds(behaviour: Behaviour, kep
     with net(behaviour) as world:
         assert asked_at(world, 0) == asked_at(world, kept_s * 1000 - 1) == 1
         assert asked_at(world, kept_s * 1000) == 2
-
-
-# -- the whole server -----------------------------------------------------------------------------
-
-PATIENCE_S = 20
-
-
-@contextlib.contextmanager
-def served(directory: Path, server: NameServer) -> Iterator[socket.socket]:
-    """A client of a running ``mailsrv serve`` that asks ``server``."""
-    config = directory / "mailsrv.toml"
-    resolvers = f'resolvers = ["127.0.0.1:{server.address[1]}"]'
-    config.write_text(f"sender_domain_check = true\n{resolvers}\ndelivery = 'discard'\n")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mailsrv", "serve", "--listen", "127.0.0.1:0", "--config", config],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        found = re.fullmatch(r"mailsrv: listening on .*:(\d+)\n", process.stdout.readline())
-        assert found is not None
-        with socket.create_connection(("127.0.0.1", int(found[1])), PATIENCE_S) as client:
-            yield client
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=PATIENCE_S)
-        assert (process.returncode, "fault" in err) == (0, False), err
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def test_a_served_sender_domain_is_looked_up_for_real(tmp_path: Path) -> None:
-    def world(asked: Asked) -> list[bytes]:
-        return good(asked) if asked.name == "good.example." else nonexistent(asked)
-
-    server = NameServer(world)
-    server.udp.settimeout(PATIENCE_S)
-    with (
-        contextlib.closing(server),
-        served(tmp_path, server) as client,
-        client.makefile("rb") as lines,
-    ):
-
-        def said(command: str) -> bytes:
-            client.sendall(command.encode() + b"\r\n")
-            return lines.readline()
-
-        def looked_up(command: str) -> bytes:
-            client.sendall(command.encode() + b"\r\n")
-            octets, source = server.udp.recvfrom(512)
-            for reply in world(server.note(octets, "UDP", source)):
-                server.udp.sendto(reply, source)
-            return lines.readline()
-
-        assert lines.readline().startswith(b"220 ")
-        assert said("HELO client.example").startswith(b"250 ")
-        assert looked_up("MAIL FROM:<a@bad.example>").startswith(b"450 4.1.8 ")
-        assert looked_up("MAIL FROM:<a@good.example>").startswith(b"250 2.1.0 ")
-        assert said("RSET").startswith(b"250 ")
-        assert said("MAIL FROM:<b@good.example>").startswith(b"250 2.1.0 ")  # from the cache
-        assert said("QUIT").startswith(b"221 ")
-    assert [asked.name for asked in server.asked] == ["bad.example.", "good.example."]
-    assert [asked.rtype for asked in server.asked] == ["MX", "MX"]
