@@ -95,6 +95,8 @@ _WHOLE_DOMAIN = re.compile(_DOMAIN)
 _WHOLE_LITERAL = re.compile(_ADDRESS_LITERAL)
 
 _match_common = _COMMON.match
+_make_tuple = tuple.__new__
+"""What a NamedTuple's constructor, which is a Python call, would call for nearly every path."""
 
 
 # -- parsing --------------------------------------------------------------------------------------
@@ -123,7 +125,7 @@ def _parse_common(argument: str) -> tuple[Path, str] | None:
     local, domain, rest = match.groups()
     if len(local) > LOCAL_PART_OCTETS_MAX or len(domain) > LABEL_OCTETS_MAX:
         return None  # it may still be right: the long way will tell
-    return Path(local, domain), rest
+    return _make_tuple(Path, (local, domain)), rest
 
 
 def _parse_null(argument: str) -> tuple[Path, str] | None:

@@ -13,11 +13,12 @@ joined to the flight before them; the others close their flight, to be written b
 
 from __future__ import annotations
 
-from mailsrv import command, handlers, reply
+from mailsrv import command, reply
 from mailsrv.address import NULL_PATH, Path
 from mailsrv.chunking import RefusedChunk
 from mailsrv.command import TLS_HANDSHAKE
 from mailsrv.envelope import Envelope, Notice
+from mailsrv.handlers import DECIDED, FOLLOWED, TABLE, WAITED_FOR, content_ended
 from mailsrv.house import House
 from mailsrv.question import Event, Question, Refusal, Remark, Stage
 from mailsrv.reply import Reply
@@ -166,8 +167,9 @@ class Session:
         question, self.question = self.question, None
         if question is None:
             raise RuntimeError("an answer without a question")
-        if question.stage is not _PAUSE:
-            handlers.DECIDED[question.stage](self, verdict)
+        stage = question.stage
+        if stage is not _PAUSE:
+            DECIDED[stage](self, verdict)
         elif self._held is not None:
             held, self._held = self._held, None
             self.say(*held, at_once=True)
@@ -269,7 +271,7 @@ class Session:
             self.refuse(parts)
             return
         verb, argument = parts
-        handler = handlers.TABLE[self.state].get(verb)
+        handler = TABLE[self.state].get(verb)
         if handler is not None:
             if followed and self._watching:
                 self._notice_pipelining(verb)
@@ -285,9 +287,7 @@ class Session:
 
     def _notice_pipelining(self, verb: str) -> None:
         """Octets were sent behind ``verb`` before it was answered: was that allowed?"""
-        if verb in handlers.WAITED_FOR or (
-            self.protocol == "SMTP" and verb not in handlers.FOLLOWED
-        ):
+        if verb in WAITED_FOR or (self.protocol == "SMTP" and verb not in FOLLOWED):
             settings = self.house.settings
             if settings.unsolicited_pipelining == "reject":
                 self.turn_away(reply.unsolicited_pipelining(settings.hostname, verb))
@@ -308,7 +308,7 @@ class Session:
         after = self.transaction.take(data, at)
         if after < 0:
             return len(data)
-        handlers.content_ended(self)
+        content_ended(self)
         return after
 
     # -- what the handlers call: replies ----------------------------------------------------------
@@ -383,7 +383,7 @@ class Session:
     # -- what the handlers call: the rest ---------------------------------------------------------
 
     def ask(self, stage: Stage, forward_path: Path | None = None) -> None:
-        """Let somebody else decide; for SENDER, RECIPIENT and MESSAGE see ``handlers.DECIDED``."""
+        """Let somebody else decide; for SENDER, RECIPIENT and MESSAGE see ``DECIDED``."""
         transaction = self.transaction
         reverse_path = NULL_PATH if transaction is None else transaction.envelope.reverse_path
         self.question = Question(stage, self.client, self.helo, reverse_path, forward_path)
