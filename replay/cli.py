@@ -98,8 +98,9 @@ they are. A script that could not go on to its end is left as it is.
 the first way of cutting that differs, with both sides. Early talking and
 unsolicited pipelining are let pass in these runs, without a greet wait: such
 policies are about segmentation. Of more than 4,096 places, as many are taken
-at even distances. Left out, with a word: what has several connections, and a
-sender that stops reading.
+at even distances. Of several connections one at a time is cut. Left out, with
+a word: a sender that stops reading; one that acts at the very instant at which
+another does.
 
 Exit status: 0 all as expected (or updated), 1 something differs, 2 wrong use
 or a transcript that cannot be read, 130 after Ctrl-C, which shows what there

@@ -10,7 +10,8 @@ waited for and for nothing else.  The variants say the same octets without waiti
 once, one by one, and cut in two at every place.  Only where octets cannot go on before something
 has happened, a TLS handshake for one, each stretch between two such acts is cut by itself.  Times
 are not compared.  Policies that are about segmentation are switched off (``NEUTRAL``), for they
-are there to make a difference.
+are there to make a difference.  Of several connections one at a time is cut; the others do as
+written.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from typing import Any
 from replay import script, transcript, virtual
 from replay.harness import Leaked, ServerFault, Stalled
 from replay.notation import TranscriptError
+from replay.observed import ObservedConnection
 from replay.octets import to_text
-from replay.script import After, AfterReply, At, Connection, Departure, Scenario, Step
+from replay.script import After, AfterReply, Connection, Departure, Scenario, Step
 from replay.world import Message, WorldError
 
 NEUTRAL: dict[str, object] = {
@@ -59,11 +61,12 @@ class CutsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What must be the same: what the server said, how it ended, what it accepted."""
+    """What must be the same: what the server said and how it ended, connection by connection, and
+    what it accepted.  ``complaint`` says why a run failed."""
 
-    said: bytes
-    end: str
-    messages: tuple[Message, ...]
+    said: tuple[bytes, ...] = ()
+    ends: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
     complaint: str = ""
 
 
@@ -71,14 +74,14 @@ class Outcome:
 class Sweep:
     """What came of one scenario.
 
-    ``octets`` is how many the sender says; ``variants`` how many ways of cutting them were
-    played, of ``places`` + 2 that there are.  ``left_out`` says why none was.  ``cut`` says in
+    ``octets`` is how many the senders say; ``variants`` how many ways of cutting them were
+    played, of ``ways`` that there are.  ``left_out`` says why none was.  ``cut`` says in
     words which was the first to differ, ``expected`` and ``observed`` what it should have given
     and gave; "" and None where none did.
     """
 
     octets: int = 0
-    places: int = 0
+    ways: int = 0
     variants: int = 0
     left_out: str = ""
     cut: str = ""
@@ -95,13 +98,38 @@ def sweep(scenario: Scenario, *, cuts_max: int = CUTS_MAX, play: Play = virtual.
 
     Raises WorldError for a header that cannot be.
     """
-    if why := _unfit(scenario):
-        return Sweep(left_out=why)
     scenario = dataclasses.replace(scenario, server=scenario.server | NEUTRAL)
-    connection = scenario.connections[0]
-    expected, stuck = _play(scenario, _without_pauses(connection), play)
-    if stuck:
-        return Sweep(left_out="what it waits for comes only with its pauses")
+    total, reason = Sweep(), ""
+    cuts_max = max(cuts_max // len(scenario.connections), 1)
+    for number in range(len(scenario.connections)):
+        one = _sweep_connection(scenario, number, cuts_max, play)
+        reason = reason or one.left_out
+        total = dataclasses.replace(
+            one,
+            octets=total.octets + one.octets,
+            ways=total.ways + one.ways,
+            variants=total.variants + one.variants,
+            left_out="",
+        )
+        if one.cut:
+            return total
+    return total if total.variants else Sweep(left_out=reason)
+
+
+def _sweep_connection(scenario: Scenario, number: int, cuts_max: int, play: Play) -> Sweep:
+    """Cut what this one says; the others do as written."""
+    connection = scenario.connections[number]
+    if why := _unfit(connection):
+        return Sweep(left_out=why)
+
+    def outcome(varied: Connection) -> tuple[Outcome, str]:
+        before, after = scenario.connections[:number], scenario.connections[number + 1 :]
+        connections = (*before, varied, *after)
+        return _play(dataclasses.replace(scenario, connections=connections), number, play)
+
+    expected, why = outcome(_without_pauses(connection))
+    if why:
+        return Sweep(left_out=why)
     stretches = _stretches(connection)
     octets = sum(map(len, stretches))
     places = sum(max(len(one) - 1, 0) for one in stretches)
@@ -109,10 +137,11 @@ def sweep(scenario: Scenario, *, cuts_max: int = CUTS_MAX, play: Play = virtual.
     done = 0
     for name, chop in _ways(stretches, places, cuts_max):
         done += 1
-        observed, _ = _play(scenario, _chopped(connection, chop), play)
+        observed, _ = outcome(_chopped(connection, chop))
         if observed != expected:
-            return Sweep(octets, places, done, "", name, expected, observed)
-    return Sweep(octets, places, done)
+            who = f"connection {connection.name}, " if len(scenario.connections) > 1 else ""
+            return Sweep(octets, places + 2, done, "", who + name, expected, observed)
+    return Sweep(octets, places + 2, done)
 
 
 def sweep_file(path: Path, *, cuts_max: int = CUTS_MAX, play: Play = virtual.play) -> Sweep:
@@ -134,7 +163,7 @@ def summary(path: Path, found: Sweep) -> dict[str, Any]:
         "path": str(path),
         "verdict": verdict,
         "octets": found.octets,
-        "ways": found.places + 2 if found.octets else 0,
+        "ways": found.ways,
         "ways_played": found.variants,
         "told": list(told(found)),
     }
@@ -145,8 +174,9 @@ def told(found: Sweep) -> Iterator[str]:
     if found.left_out:
         yield f"left out: {found.left_out}"
         return
-    ways = found.places + 2
-    extent = f"{ways}" if found.variants >= ways else f"{found.variants} of {ways}"
+    extent = (
+        f"{found.ways}" if found.variants == found.ways else f"{found.variants} of {found.ways}"
+    )
     if found.good:
         yield f"{found.octets} octets in {extent} ways of cutting them: always the same"
         return
@@ -155,13 +185,11 @@ def told(found: Sweep) -> Iterator[str]:
         yield from _contrast(found.expected, found.observed)
 
 
-def _unfit(scenario: Scenario) -> str:
-    if len(scenario.connections) != 1:
-        return "it has several connections"
-    for departure in scenario.connections[0].departures():
+def _unfit(connection: Connection) -> str:
+    for departure in connection.departures():
         if isinstance(departure.action, script.StopReading):
             return "its sender stops reading, and how much the kernel holds then is its own affair"
-    if not any(_stretches(scenario.connections[0])):
+    if not any(_stretches(connection)):
         return "its sender says nothing"
     return ""
 
@@ -217,11 +245,10 @@ def _without_pauses(connection: Connection) -> Connection:
     for step in connection.steps:
         if isinstance(step, Departure):
             waits = isinstance(step.anchor, AfterReply)
-            step = dataclasses.replace(step, anchor=AfterReply(0) if waits else After(0))
-            if isinstance(step.action, script.Open):
-                step = dataclasses.replace(step, anchor=At(0))
-            elif not isinstance(step.action, script.Send):
+            if not isinstance(step.action, script.Open | script.Send):
                 step = _after_all_above(step, steps)
+            elif not isinstance(step.action, script.Open):
+                step = dataclasses.replace(step, anchor=AfterReply(0) if waits else After(0))
         steps.append(step)
     return dataclasses.replace(connection, steps=tuple(steps))
 
@@ -237,7 +264,7 @@ def _chopped(connection: Connection, chop: _Chop) -> Connection:
         elif isinstance(step.action, script.Send):
             octets += step.action.octets
         elif isinstance(step.action, script.Open):
-            steps.append(dataclasses.replace(step, anchor=At(0)))
+            steps.append(step)
         else:
             if octets:
                 pieces = filter(None, chop(number, octets))
@@ -255,17 +282,29 @@ def _after_all_above(departure: Departure, above: list[Step]) -> Departure:
     return dataclasses.replace(departure, anchor=AfterReply(0) if replies else After(0))
 
 
-def _play(scenario: Scenario, connection: Connection, play: Play) -> tuple[Outcome, bool]:
-    """The outcome, and whether the script waited in vain, until the server had enough of it."""
+def _play(scenario: Scenario, number: int, play: Play) -> tuple[Outcome, str]:
+    """The outcome, and why it is none to go by for the connection of this number."""
     try:
-        run = play(dataclasses.replace(scenario, connections=(connection,)))
+        run = play(scenario)
     except (Leaked, ServerFault, Stalled) as error:
-        return Outcome(b"", "", (), str(error)), False
-    (observed,) = run.connections
-    said = b"".join(reply.octets for reply in observed.replies) + observed.rest
+        return Outcome(complaint=str(error)), ""
+    connections = run.connections
+    said = tuple(b"".join(one.octets for one in each.replies) + each.rest for each in connections)
+    ends = tuple(one.end for one in connections)
+    varied = connections[number]
+    others = (*connections[:number], *connections[number + 1 :])
     timed_out = any(" event=timeout " in line for line in run.log)
-    stuck = bool(observed.waits_for) and (timed_out or not observed.end)
-    return Outcome(said, observed.end, run.messages), stuck
+    why = ""
+    if varied.waits_for and (timed_out or not varied.end):
+        why = "what it waits for comes only with its pauses"
+    elif not _instants(varied).isdisjoint(instant for one in others for instant in _instants(one)):
+        why = "other connections act at the same instants, and who is first may depend on the cut"
+    return Outcome(said, ends, run.messages), why
+
+
+def _instants(observed: ObservedConnection) -> set[int | None]:
+    """When something of a connection happened."""
+    return {*observed.departed_ns, *(reply.at_ns for reply in observed.replies)} - {None}
 
 
 # -- for people -----------------------------------------------------------------------------------
@@ -287,8 +326,10 @@ def _contrast(expected: Outcome, observed: Outcome) -> Iterator[str]:
 
 
 def _lines(outcome: Outcome) -> list[str]:
-    lines = [to_text(line) for line in outcome.said.splitlines(keepends=True)]
-    lines.append({"eof": "S eof", "reset": "S reset"}.get(outcome.end, "no end by the server"))
+    lines = []
+    for said, end in zip(outcome.said, outcome.ends, strict=True):
+        lines += [to_text(line) for line in said.splitlines(keepends=True)]
+        lines.append({"eof": "S eof", "reset": "S reset"}.get(end, "no end by the server"))
     for message in outcome.messages:
         paths = ", ".join(f"<{path}>" for path in message.envelope.forward_paths)
         lines.append(

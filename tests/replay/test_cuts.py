@@ -11,7 +11,7 @@ import pytest
 
 from replay import cli, cuts, transcript, virtual
 from replay.harness import Leaked
-from replay.script import Connection, Departure, Scenario, Send
+from replay.script import After, Connection, Departure, Scenario, Send
 from replay.virtual import VirtualRun
 
 HEADER = '+++\nstory = "x"\n+++\n'
@@ -45,7 +45,7 @@ def test_every_place_is_cut_and_all_at_once_and_octet_by_octet_are_played_too() 
     found = sweep(MESSAGE)
     assert found.good
     assert found.octets == len("HELO a..MAIL FROM:<>..RCPT TO:<b@c>..DATA..a.....QUIT..")
-    assert (found.places, found.variants) == (found.octets - 1, found.octets + 1)
+    assert found.ways == found.variants == found.octets - 1 + 2
 
 
 def test_fewer_places_are_taken_at_even_distances_and_the_result_says_so() -> None:
@@ -116,6 +116,47 @@ def test_pauses_of_the_sender_do_not_count_and_those_of_the_server_do() -> None:
     assert sweep(errors + "reply+0 close\n").good
 
 
+def test_of_several_connections_each_is_cut_and_the_others_do_as_written() -> None:
+    steps = (
+        "@0 a| open from 192.0.2.1\n* a| S? 220\n+5s a| C: QUIT\\r\\n\n+0 a| until-closed\n"
+        "@2s b| open from 192.0.2.2\n* b| S? 220\n+0 b| C: HELO b\\r\\n\n* b| S? 250\n"
+        "+0 b| close\n@3s c| open from 192.0.2.3\n+0 c| close\n"
+    )
+    instants = set()
+
+    def play(scenario: Scenario) -> VirtualRun:
+        instants.add(tuple(list(one.departures())[-2].anchor for one in scenario.connections[:2]))
+        return virtual.play(scenario)
+
+    found = sweep(steps, play=play)
+    assert found.good
+    assert (found.octets, found.ways, found.variants) == (14, 16, 16)
+    assert instants == {(After(0), After(0)), (After(5_000_000_000), After(0))}
+
+
+def test_the_connection_that_made_the_difference_is_named() -> None:
+    steps = "".join(
+        f"@{at_s}s {name}| open from 192.0.2.1\n* {name}| S? 220\n"
+        f"reply+0 {name}| C: {verb}\\r\\n\n* {name}| S? 250\n+0 {name}| close\n"
+        for at_s, name, verb in ((1, "a", "NOOP"), (2, "b", "RSET"))
+    )
+
+    def play(scenario: Scenario) -> VirtualRun:
+        halves = [one.octets for one in sends(scenario.connections[1])]
+        run = virtual.play(scenario)
+        if halves == [b"RS", b"ET\r\n"]:
+            run.connections[1].end = "reset"
+        return run
+
+    found = sweep(steps, play=play)
+    assert found.cut == r"connection b, cut after octet 2 of 6:  ...RS | ET\r\n..."
+
+
+def sends(connection: Connection) -> list[Send]:
+    actions = (one.action for one in connection.departures())
+    return [action for action in actions if isinstance(action, Send)]
+
+
 def test_a_half_close_stays_behind_what_was_said() -> None:
     found = sweep(
         "@0 open from 192.0.2.1\n+0 C: HELO a\\r\\nQUIT\\r\\n\n+0 half-close\n"
@@ -131,9 +172,9 @@ def test_a_half_close_stays_behind_what_was_said() -> None:
         ("@0 open from 192.0.2.1\n* S? 220\nreply+0 close\n", "says nothing"),
         ("@0 open from 192.0.2.1\n+0 stop-reading\n+0 C: A\n+0 close\n", "stops reading"),
         (
-            "@0 a| open from 192.0.2.1\n@0 b| open from 192.0.2.1\n"
-            "+0 a| C: A\n+0 a| close\n+0 b| close\n",
-            "several connections",
+            "@0 a| open from 192.0.2.1\n+0 a| C: A\n+0 a| close\n"
+            "@0 b| open from 192.0.2.1\n+0 b| C: B\n+0 b| close\n",
+            "at the same instants",
         ),
         (
             "@0 open from 192.0.2.1\n* S? 220\n+0 C: A\n* S? 500\n* S? 500\n"
