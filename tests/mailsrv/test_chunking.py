@@ -249,6 +249,13 @@ def test_a_chunk_too_large_is_not_kept() -> None:
     assert talk.courier.begun == 0
 
 
+def test_what_a_message_was_before_it_became_too_large_is_given_up_at_once() -> None:
+    talk = greeted(message_octets=100).feed(ENVELOPE + bdat(b"x" * 60) + b"BDAT 41\r\n")
+    assert (talk.session.sink, talk.session.envelope) == (None, None)
+    assert (talk.courier.begun, talk.courier.aborted) == (1, 1)
+    assert talk.codes == [250, 250, 250]
+
+
 @pytest.mark.parametrize(
     ("chunks", "expected"),
     [
