@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from advising import (
     CLIENT,
@@ -14,6 +16,8 @@ from advising import (
     records,
     sender,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mailsrv import checks, reply
 from mailsrv.clock import FakeClock
@@ -22,7 +26,9 @@ from mailsrv.greylist import Greylist
 from mailsrv.policy import Policy, needs_dns
 from mailsrv.question import Stage
 from mailsrv.reply import Reply
+from mailsrv.seams import DnsAnswer, DnsStatus
 from mailsrv.settings import DnsList, Settings
+from mailsrv.unwired import NoReputation
 
 PTR = "10.2.0.192.in-addr.arpa PTR"
 IPV6 = "2001:db8::a"
@@ -156,6 +162,33 @@ def test_a_reverse_name_that_scores_counts_what_is_wrong_and_no_trouble() -> Non
     reasons = ("+5 reverse name",)
     assert advised({}, sender(), **modes).verdicts == [reply.bad_reputation(5, 5, reasons)]
     assert advised({PTR: "SERVFAIL"}, sender(), **modes).verdicts == [None]
+
+
+# -- whatever comes -------------------------------------------------------------------------------
+
+
+@given(
+    helo=st.text(st.characters(min_codepoint=1, max_codepoint=126), max_size=80),
+    records=st.lists(st.text(max_size=40), max_size=8),
+    status=st.sampled_from(DnsStatus),
+)
+def test_no_helo_name_and_no_record_breaks_a_check(
+    helo: str, records: list[str], status: DnsStatus
+) -> None:
+    class Hostile:
+        def lookup(self, name: str, rtype: str, answer: Callable[[DnsAnswer], None]) -> None:
+            answer(DnsAnswer(status, tuple(records)))
+
+    everything = policy(
+        reputation_threshold=1000,
+        dns_lists=(DnsList("bl.example", "127.0.0.0/8", 5),),
+        helo_check="reject",
+        reverse_name_check="score",
+        sender_domain_check="score",
+    )
+    one = Advised(everything, Hostile(), reputation=NoReputation())
+    one.counsel.begin()
+    assert len(one.ask(sender(helo=helo))) == 1
 
 
 # -- weighing -------------------------------------------------------------------------------------
