@@ -18,7 +18,7 @@ OTHERS = sorted(
     for path in CAPTURES.glob("*/*.smtp")
     if path.parent.name != "attack" and not path.with_suffix(".pcap").exists()
 )
-PLACES_OF_OTHERS = 40
+PLACES_OF_OTHERS = 20
 LONG_TEXT_OCTETS = 50_000
 """A transcript that is longer, an attack by mere quantity, is cut at fewer places too."""
 
