@@ -189,8 +189,7 @@ class Journal:
         time = self._time()
         if self._form == "json":
             fields = {key: bounded(value) for key, value in values.items() if value is not None}
-            text = _JSON.encode({"time": time, "event": event, **fields})
-            self._lines.append(text.replace("\x7f", "\\u007f"))
+            self._lines.append(_JSON.encode({"time": time, "event": event, **fields}))
         else:
             words = [f" {key}={shown(value)}" for key, value in values.items() if value is not None]
             self._lines.append(f"time={time} event={shown(event)}{''.join(words)}")
@@ -226,4 +225,4 @@ def shown(value: object) -> str:
             return text
         if '"' not in text and "\\" not in text:
             return f'"{text}"'
-    return json.dumps(text).replace("\x7f", "\\u007f")
+    return json.dumps(text)

@@ -196,6 +196,24 @@ _TEXT = st.text(st.sampled_from('ab.-" \\\n\x7f\x1b\x00ü=%{}<>\u2028\ud800'), m
 _PATHS = st.just(NULL_PATH) | st.builds(Path, _TEXT, _TEXT)
 
 
+def assert_both_forms_say_the_same(ended: Ended, client: str) -> None:
+    line = recorded(ended, client=client)
+    encoded = recorded(ended, client=client, form="json")
+    assert all(" " <= character <= "~" for character in line + encoded)
+    fields = json.loads(encoded)
+    assert parsed(line) == {
+        key: json.loads(text) if (text := shown(value)).startswith('"') else text
+        for key, value in fields.items()
+    }
+    offered = ended.envelope
+    assert (fields["client"], fields["helo"]) == (client, offered.helo)
+    assert fields.get("tls", "") == offered.tls
+    assert fields["sender"] == f"<{offered.reverse_path}>"
+    assert fields.get("to", []) == [f"<{path}>" for path in offered.forward_paths]
+    assert fields.get("refused", 0) == offered.refused
+    assert fields.get("smtputf8", False) == offered.smtputf8
+
+
 @given(
     st.builds(
         envelope,
@@ -212,18 +230,31 @@ _PATHS = st.just(NULL_PATH) | st.builds(Path, _TEXT, _TEXT)
 def test_text_and_json_say_the_same_whatever_a_peer_says(
     offered: Envelope, verdict: Reply | None, client: str
 ) -> None:
-    ended = Ended(offered, verdict, 5)
-    line = recorded(ended, client=client)
-    assert all(" " <= character <= "~" for character in line)
-    encoded = recorded(ended, client=client, form="json")
-    assert all(" " <= character <= "~" for character in encoded)
-    fields = json.loads(encoded)
-    assert parsed(line) == {
-        key: json.loads(text) if (text := shown(value)).startswith('"') else text
-        for key, value in fields.items()
-    }
-    assert fields["client"] == client and fields["helo"] == offered.helo
-    assert fields.get("tls", "") == offered.tls
+    assert_both_forms_say_the_same(Ended(offered, verdict, 5), client)
+
+
+@pytest.mark.parametrize("where", ["helo", "tls", "reverse_path", "forward_paths", "client"])
+@given(odd=_TEXT)
+def test_one_odd_value_in_an_ordinary_message_is_escaped(where: str, odd: str) -> None:
+    value = {"reverse_path": Path(odd, "a.example"), "forward_paths": [Path(odd, "b.example")]}
+    changed = {} if where == "client" else {where: value.get(where, odd)}
+    assert_both_forms_say_the_same(
+        Ended(envelope(**changed), OK, 5), odd if where == "client" else "192.0.2.1"
+    )
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"refused": 1}, {"smtputf8": True}, {"helo": "x" * 2000}, {"forward_paths": [NULL_PATH] * 2}],
+)
+def test_what_an_ordinary_message_has_not_is_in_both_forms(changed: dict[str, Any]) -> None:
+    ended = Ended(envelope(**changed), OK, 5)
+    values = parsed(recorded(ended))
+    assert values["helo"] == json.loads(recorded(ended, form="json"))["helo"]
+    assert len(values["helo"]) <= VALUE_MAX_CHARACTERS
+    assert values.get("refused", "0") == str(ended.envelope.refused)
+    assert ("smtputf8" in values) == ended.envelope.smtputf8
+    assert values["recipients"] == str(len(ended.envelope.forward_paths))
 
 
 def test_a_refusal_names_what_it_was_about_and_the_check() -> None:
