@@ -436,7 +436,6 @@ class Connection:
             self.session.answer(None)
             self._settle()
         elif limit is _LOOKUP:
-            self._note("no answer", limit=limit.value)
             assert self._counsel is not None
             self._counsel.expire()
         elif limit is Limit.DELIVERY:

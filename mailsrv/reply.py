@@ -145,7 +145,7 @@ RELAY_DENIED = reply(550, "5.7.1", "Relay access denied", check="relay")
 UNKNOWN_RECIPIENT = reply(
     550, "5.1.1", "Recipient address rejected: user unknown", check="recipient"
 )
-GREYLISTED = reply(450, "4.2.0", "Greylisted, please try again later")
+GREYLISTED = reply(450, "4.2.0", "Greylisted, please try again later", check="greylist")
 _SENDER_DOMAIN, _HELO, _REVERSE_NAME = "sender domain", "helo", "reverse name"
 SENDER_DOMAIN_UNKNOWN = reply(
     450, "4.1.8", "Sender address rejected: domain not found", check=_SENDER_DOMAIN

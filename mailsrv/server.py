@@ -212,7 +212,11 @@ class Server:
             implicit_tls=implicit_tls,
         )
         self.connections[connection.number] = connection
-        connection.begin()
+        try:
+            connection.begin()
+        except Exception:
+            connection.drop()  # the loop knows the listener alone; it logs what is raised
+            raise
 
     def _admit(self, guest: Guest) -> Reply | None:
         """Count a client in, or give the reply that turns it away."""

@@ -201,7 +201,7 @@ class Wire:
         self._kept = b""
         self.unsent_octets = 0
         with contextlib.suppress(OSError):  # a close that fails has closed all the same
-            self.sock.close()
+            (self._channel or self.sock).close()
         self._channel = None
         self._recv, self._send = self.sock.recv, self.sock.send  # which fail from here on
         if self._tap is not None:

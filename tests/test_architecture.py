@@ -46,7 +46,7 @@ REPLAY_LAYERS = {
     ),
     "drivers": "virtual runs cuts sender virtual_sender load_plan load_tally load_session load",
     "shown to people": "report load_report show",
-    "surfaces": "pytest_plugin cli __main__",
+    "surfaces": "pytest_plugin commands cli __main__",
 }
 
 LAYERS_WITHOUT_IO = 2
@@ -61,7 +61,7 @@ TYPES_SEEN_FROM_BELOW = frozenset({"clock"})
 """Modules whose Protocol a lower layer may name in annotations, under TYPE_CHECKING only."""
 
 REPLAY_HARNESS = frozenset(
-    {"virtual", "harness", "link", "wire", "pytest_plugin", "cli"}
+    {"virtual", "harness", "link", "wire", "pytest_plugin", "cli", "commands"}
     | {"world", "worldtable", "nameserver"}
 )
 """The modules of replay that may import any of mailsrv."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from replay import cli, cuts, transcript, virtual
+from replay.commands.run import run_cuts
 from replay.harness import Leaked
 from replay.script import After, Connection, Departure, Scenario, Send
 from replay.virtual import VirtualRun
@@ -207,7 +208,7 @@ def test_the_command_fails_where_a_cut_makes_a_difference(
     path = tmp_path / "x.smtp"
     path.write_text(HEADER + MESSAGE)
     deaf = hears(lambda octets: octets if len(octets) > 1 else b"x")
-    assert cli.run_cuts([path], None, deaf) == 1
+    assert run_cuts([path], None, deaf) == 1
     assert f"{path}: differs: octet by octet" in capsys.readouterr().out
 
 

@@ -1,0 +1,127 @@
+"""``replay run``: transcripts against mailsrv."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from replay.commands.common import AS_EXPECTED, DIFFERS, WRONG_USE, Commands, explain, refuse, write
+
+if TYPE_CHECKING:
+    from replay.cuts import Play
+
+_DESCRIPTION = """\
+Play .smtp transcripts against the real mailsrv, on real sockets, in virtual
+time, and tell every reply, end and instant that is not as the transcript
+expects: what was expected and when, what was observed and when, at which line
+of the transcript and in which packet of the capture.
+
+  replay run captures/                        all of them
+  replay run captures/mta/stall.smtp          one
+  replay run --update captures/mta/stall.smtp
+      make what mailsrv does now the expectation, to the octet and nanosecond;
+      each change is shown: read it before you commit it
+  replay run captures/ --json results.json    for machines
+  replay run --cuts captures/mta/stall.smtp
+      play each with its octets cut otherwise: all at once, one by one, and in
+      two at every place; what mailsrv says, how it ends and which messages it
+      accepts must not depend on it
+"""
+
+_EPILOG = """\
+--update touches expectations alone: header, comments and departures stay as
+they are. A script that could not go on to its end is left as it is.
+
+--cuts compares with the same sender as written, without its pauses, and tells
+the first way of cutting that differs, with both sides. Early talking and
+unsolicited pipelining are let pass in these runs, without a greet wait: such
+policies are about segmentation. Of more than 4,096 places, as many are taken
+at even distances. Of several connections one at a time is cut. Left out, with
+a word: a sender that stops reading; one that acts at the very instant at which
+another does.
+
+Exit status: 0 all as expected (or updated), 1 something differs, 2 wrong use
+or a transcript that cannot be read, 130 after Ctrl-C, which shows what there
+is so far.
+"""
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser("run", help="play transcripts against mailsrv in virtual time")
+    explain(parser, _DESCRIPTION, _EPILOG)
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=".smtp file or folder")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--update",
+        action="store_true",
+        help="write what was observed into the transcripts, and tell each change for review",
+    )
+    what.add_argument(
+        "--cuts",
+        action="store_true",
+        help="cut what the senders say in every other way: the same must come of it",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="results for machines; - prints")
+    parser.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from rich.progress import track
+
+    from mailsrv.clock import SystemClock
+    from replay import report, runs
+
+    try:
+        paths = runs.find(options.paths)
+    except runs.InputError as error:
+        return refuse(str(error))
+    if options.cuts:
+        return run_cuts(paths, options.json)
+    playing = runs.run_all(paths, SystemClock(), updating=options.update)
+    errors = report.console(stderr=True)
+    plain = not errors.is_terminal or errors.color_system is None
+    results: list[runs.Result] = []
+    interrupted = False
+    watched = track(playing, "playing", len(paths), console=errors, transient=True, disable=plain)
+    try:
+        results.extend(watched)
+    except KeyboardInterrupt:
+        interrupted = True  # what has been changed by then must still be told
+    if options.json and not write(options.json, report.as_json(results)):
+        return WRONG_USE
+    unreadable = [result for result in results if result.verdict == runs.UNREADABLE]
+    if options.json != Path("-") and len(results) > len(unreadable):
+        report.show(results, report.console())
+    for result in unreadable:
+        refuse(result.complaint)
+    if interrupted:
+        raise KeyboardInterrupt
+    if unreadable:
+        return WRONG_USE
+    return AS_EXPECTED if all(result.good for result in results) else DIFFERS
+
+
+def run_cuts(paths: Sequence[Path], json_file: Path | None, play: Play | None = None) -> int:
+    """``replay run --cuts``; ``play`` stands in for the virtual driver."""
+    from replay import cuts, virtual
+
+    status = AS_EXPECTED
+    results = []
+    for path in paths:
+        try:
+            found = cuts.sweep_file(path, play=play or virtual.play)
+        except cuts.CutsError as error:
+            status = refuse(str(error))
+            continue
+        results.append(cuts.summary(path, found))
+        if not found.good:
+            status = max(status, DIFFERS)
+        if json_file != Path("-"):
+            print(f"{path}: " + "\n".join(cuts.told(found)), flush=True)
+    if json_file and not write(json_file, json.dumps({"scenarios": results}, indent=2)):
+        return WRONG_USE
+    return status
