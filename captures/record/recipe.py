@@ -15,6 +15,7 @@ where ``mx.example.test`` (port 25) is the server under test and the machine its
     server_address = "127.0.0.2"             where mx.example.test is
     send     = "..."                         shell commands; daemons may stay in the background
     [files]                                  absolute path = content
+    [delivered]                              what must have come of it; see ``deliver``
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE / "recipes"
-FAMILIES = ("mta", "client", "probe", "rude")
+DELIVERIES = HERE / "deliveries"
+FAMILIES = ("mta", "client", "probe", "rude", "proxy")
 
 
 class RecipeError(ValueError):
@@ -49,6 +52,7 @@ class Recipe:
     mtu: int = 65536
     server_address: str = "127.0.0.2"
     files: Mapping[str, str] = field(default_factory=dict)
+    delivered: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def listen(self) -> str:
@@ -56,18 +60,19 @@ class Recipe:
         return f"[{self.server_address}]" if ":" in self.server_address else self.server_address
 
 
-def names() -> list[str]:
+def names(folder: Path = RECIPES) -> list[str]:
     """All recipes there are."""
-    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+    return sorted(path.stem for path in folder.glob("*.toml"))
 
 
-def load(name: str) -> Recipe:
+def load(name: str, folder: Path = RECIPES) -> Recipe:
     """Read a recipe by name; raises RecipeError."""
-    path = RECIPES / f"{name}.toml"
+    path = folder / f"{name}.toml"
     try:
         entry = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(f"there is no recipe {name!r}; known are {', '.join(names())}") from None
+        known = ", ".join(names(folder))
+        raise RecipeError(f"there is no recipe {name!r}; known are {known}") from None
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path.name}: {error}") from None
     unknown = entry.keys() - {item.name for item in fields(Recipe)}
