@@ -41,6 +41,10 @@ class Result:
     wrong with a run that is ``BROKEN`` (the run itself failed: a leak, a stall, a fault), with a
     transcript that is ``UNREADABLE``, or why an update was not made.  ``changes`` are the lines of
     a unified diff of what an update wrote.
+
+    ``scenario`` is what was played and ``observed`` what came of it, connection by connection in
+    its order.  They are kept only when asked for, since many runs are many messages; ``observed``
+    is empty where the run is ``BROKEN``.
     """
 
     path: Path
@@ -54,6 +58,8 @@ class Result:
     changes: tuple[str, ...] = ()
     complaint: str = ""
     log: tuple[str, ...] = field(default=(), repr=False)
+    scenario: Scenario | None = field(default=None, repr=False)
+    observed: tuple[ObservedConnection, ...] = field(default=(), repr=False)
 
     @property
     def good(self) -> bool:
@@ -87,66 +93,70 @@ def find(paths: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def run_all(paths: Iterable[Path], clock: Clock, *, updating: bool = False) -> Iterator[Result]:
-    """Run each transcript in virtual time; one that cannot be read does not stop the others."""
+def run_all(
+    paths: Iterable[Path], clock: Clock, *, updating: bool = False, keep: bool = False
+) -> Iterator[Result]:
+    """Run each transcript in virtual time; one that cannot be read does not stop the others.
+
+    ``keep`` as of ``run_file``.
+    """
     for path in paths:
         try:
-            yield run_file(path, clock, updating=updating)
+            yield run_file(path, clock, updating=updating, keep=keep)
         except InputError as error:
             yield Result(path, "", 0, UNREADABLE, complaint=str(error))
 
 
-def run_file(path: Path, clock: Clock, *, updating: bool = False) -> Result:
-    """Run one transcript; ``clock`` measures the real duration.  Raises InputError."""
+def run_file(path: Path, clock: Clock, *, updating: bool = False, keep: bool = False) -> Result:
+    """Run one transcript; ``clock`` measures the real duration.  Raises InputError.
+
+    ``keep`` leaves on the result what was played and what was observed.
+    """
     began_ns = clock.monotonic_ns()
     try:
         text = transcript.read_text(path)
         scenario = transcript.parse(text, str(path))
-        result, observed = _play(scenario, path)
+        result = run_scenario(scenario, path)
         if updating and result.verdict != BROKEN:
-            result = _update(result, text, scenario, observed)
+            result = _update(result, text, scenario)
     except TranscriptError as error:
         raise InputError(str(error)) from None
     except WorldError as error:
         raise InputError(f"{path}: {error}") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+    if not keep:
+        result = dataclasses.replace(result, scenario=None, observed=())
     return dataclasses.replace(result, real_ns=clock.monotonic_ns() - began_ns)
 
 
 def run_scenario(scenario: Scenario, path: Path) -> Result:
-    """Run one scenario.  Raises WorldError for a header that cannot be."""
-    return _play(scenario, path)[0]
-
-
-def _play(scenario: Scenario, path: Path) -> tuple[Result, tuple[ObservedConnection, ...]]:
-    sessions = len(scenario.connections)
+    """Run one scenario, and keep what was observed.  Raises WorldError for a header that cannot
+    be."""
+    begun = Result(path, scenario.story, len(scenario.connections), BROKEN, scenario=scenario)
     try:
         played = virtual.play(scenario)
     except (Leaked, ServerFault, Stalled) as error:
-        return Result(path, scenario.story, sessions, BROKEN, complaint=str(error)), ()
+        return dataclasses.replace(begun, complaint=str(error))
     differences = tuple(
         difference
         for connection, observed in zip(scenario.connections, played.connections, strict=True)
         for difference in compare(connection, observed)
     )
-    result = Result(
-        path,
-        scenario.story,
-        sessions,
-        DIFFERS if differences else AS_EXPECTED,
-        played.virtual_ns,
+    return dataclasses.replace(
+        begun,
+        verdict=DIFFERS if differences else AS_EXPECTED,
+        virtual_ns=played.virtual_ns,
         trace_hash=played.trace_hash,
         differences=differences,
         log=played.log,
+        observed=played.connections,
     )
-    return result, played.connections
 
 
-def _update(
-    result: Result, text: str, scenario: Scenario, observed: tuple[ObservedConnection, ...]
-) -> Result:
+def _update(result: Result, text: str, scenario: Scenario) -> Result:
     """Write what was observed into the transcript, and see that it then holds."""
+    observed = result.observed
     if stuck := next((one.waits_for for one in observed if one.waits_for), ""):
         # Without the reply that is waited for, what follows would hang on another one.
         complaint = f"not updated: the script could not go on, it waited for {stuck}"

@@ -13,7 +13,7 @@ from rich.console import Console
 from running import CAPTURES, write
 
 from mailsrv.clock import FakeClock
-from replay import report, runs
+from replay import report, runs, transcript
 from replay.runs import AS_EXPECTED, BROKEN, DIFFERS, UNREADABLE, InputError, Result
 
 
@@ -201,3 +201,14 @@ def test_a_run_that_itself_failed_is_not_good_and_says_why(tmp_path: Path) -> No
     shown = io.StringIO()
     report.show([result], Console(file=shown, width=100))
     assert f"{tmp_path / 'x.smtp'}: broken\n  {complaint}\n" in shown.getvalue()
+
+
+def test_what_was_played_and_observed_is_kept_only_when_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.smtp")
+    (plain,) = runs.run_all([path], FakeClock())
+    (kept,) = runs.run_all([path], FakeClock(), keep=True)
+    assert (plain.scenario, plain.observed) == (None, ())
+    assert kept.scenario == transcript.load(path)
+    (observed,) = kept.observed
+    assert [reply.code for reply in observed.replies] == [220, 250, 221]
+    assert "observed" not in repr(kept)
