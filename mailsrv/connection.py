@@ -21,7 +21,7 @@ from functools import partial
 
 from mailsrv import reply
 from mailsrv.alarm import Alarm
-from mailsrv.deadlines import Limit, Patience
+from mailsrv.deadlines import Limit
 from mailsrv.deliberation import Counsel
 from mailsrv.poll import READ, WRITE
 from mailsrv.premises import Premises
@@ -140,10 +140,13 @@ class Connection:
         """The socket, for those who must ask the kernel about it."""
         return self._wire.sock
 
-    def change_patience(self, patience: Patience) -> None:
-        """Wait longer, or less long, from now on."""
+    def change_pace(self, premises: Premises) -> None:
+        """Wait, and bear errors, as ``premises`` say from now on; who came under another
+        configuration keeps its rules, but for the waiting."""
         if self._life is not _CLOSED:
-            self._alarm.patience = patience
+            self._alarm.patience = premises.patience
+            if premises.policy is self._premises.policy:
+                self.session.house = premises.house
             self._alarm.arm()
 
     def end(self, last: Reply) -> None:

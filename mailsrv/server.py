@@ -250,7 +250,7 @@ class Server:
         self._premises = self._stressed if stressed else self._calm
         self._journal.note("stress", on=int(stressed), connections=len(self.connections))
         for connection in self.connections.values():
-            connection.change_patience(self._premises.patience)
+            connection.change_pace(self._premises)
 
     def _exhausted(self, error: OSError) -> None:
         self._journal.note("exhausted", error=error.strerror, connections=len(self.connections))
