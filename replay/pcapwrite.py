@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
+from pathlib import Path
 from typing import BinaryIO
 
 SNAPLEN_OCTETS = 262_144
 """What the file says frames are cut at; also the longest frame accepted."""
+BUFFER_OCTETS = 64 * 1024
+"""Records that wait for ``flush``, at most."""
 
 _RECORD_HEADER = struct.Struct("<IIII")
 
@@ -18,15 +23,99 @@ class PcapWriter:
 
     def __init__(self, file: BinaryIO, linktype: int = 1) -> None:
         self._write = file.write
-        self._write(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, SNAPLEN_OCTETS, linktype))
+        self._write(file_header(linktype))
 
     def write(self, ts_ns: int, frame: bytes, original_octets: int | None = None) -> None:
         """Append one frame seen at ``ts_ns`` (since 1970 UTC); ``original_octets`` tells what it
         had on the wire where it was cut.  Raises ValueError for what the format cannot hold."""
-        seconds, fraction_ns = divmod(ts_ns, 1_000_000_000)
-        if not 0 <= seconds < 1 << 32:
-            raise ValueError(f"{ts_ns} ns is outside the years a pcap file can tell")
-        if len(frame) > SNAPLEN_OCTETS:
-            raise ValueError(f"a frame of {len(frame)} octets is over {SNAPLEN_OCTETS}")
-        original = len(frame) if original_octets is None else original_octets
-        self._write(_RECORD_HEADER.pack(seconds, fraction_ns, len(frame), original) + frame)
+        self._write(record(ts_ns, frame, original_octets))
+
+
+class PcapFile:
+    """A capture file that can be read at any time, whatever becomes of its writer.
+
+    Records are gathered and written whole, by one system call a ``flush``.  Of what a full disk
+    takes only in part, nothing stays.  ``octets`` counts what was accepted, and never gets over
+    ``octets_max``.  The constructor raises OSError: the file must not be there yet.
+    """
+
+    __slots__ = ("_buffer", "_descriptor", "_waiting_octets", "failure", "octets", "octets_max",
+                 "path", "written_octets")  # fmt: skip
+
+    def __init__(self, path: Path, linktype: int, octets_max: int) -> None:
+        self.path = path
+        self.octets_max = octets_max
+        self.octets = self.written_octets = 0
+        self.failure = ""
+        """Why nothing more is written; empty while all is well."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(path, flags, 0o600)  # mail is nobody else's business
+        self._buffer: list[bytes] = []
+        self._waiting_octets = 0
+        self._add(file_header(linktype))
+        self.flush()
+
+    def write(self, ts_ns: int, *frames: bytes) -> bool:
+        """Append frames seen at ``ts_ns``, all or none; False if they have no room any more.
+
+        Raises ValueError for what the format cannot hold.
+        """
+        records = b"".join([record(ts_ns, frame) for frame in frames])
+        if not self.failure and self.octets + len(records) > self.octets_max:
+            self.failure = "its bound is reached"
+        if self.failure:
+            return False
+        self._add(records)
+        if self._waiting_octets > BUFFER_OCTETS:
+            self.flush()
+        return not self.failure
+
+    def _add(self, octets: bytes) -> None:
+        self._buffer.append(octets)
+        self._waiting_octets += len(octets)
+        self.octets += len(octets)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if not self._buffer or self._descriptor < 0:
+            return
+        octets = b"".join(self._buffer)
+        self._buffer.clear()
+        self._waiting_octets = 0
+        try:
+            written = os.write(self._descriptor, octets)
+            if written < len(octets):  # the disk is full; the next attempt would say so
+                written += os.write(self._descriptor, octets[written:])
+            if written < len(octets):
+                raise OSError(None, "only a part of it could be written")
+        except OSError as error:
+            self.failure = error.strerror or str(error)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self.written_octets)
+            self.octets = self.written_octets
+        else:
+            self.written_octets += len(octets)
+
+    def close(self) -> None:
+        """Write what waits, and close; harmless when closed."""
+        self.flush()
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+
+def file_header(linktype: int) -> bytes:
+    """What a file begins with."""
+    return struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, SNAPLEN_OCTETS, linktype)
+
+
+def record(ts_ns: int, frame: bytes, original_octets: int | None = None) -> bytes:
+    """One frame with its header.  Raises ValueError for what the format cannot hold."""
+    seconds, fraction_ns = divmod(ts_ns, 1_000_000_000)
+    if not 0 <= seconds < 1 << 32:
+        raise ValueError(f"{ts_ns} ns is outside the years a pcap file can tell")
+    if len(frame) > SNAPLEN_OCTETS:
+        raise ValueError(f"a frame of {len(frame)} octets is over {SNAPLEN_OCTETS}")
+    original = len(frame) if original_octets is None else original_octets
+    return _RECORD_HEADER.pack(seconds, fraction_ns, len(frame), original) + frame
