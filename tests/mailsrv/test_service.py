@@ -121,6 +121,7 @@ def test_a_reload_serves_the_new_and_drops_nobody(tmp_path: Path) -> None:
         ('delivery = "maildir=/dev/null/x"', "delivery"),
         ('metrics_listen = "192.0.2.1:9"', "cannot listen on 192.0.2.1:9"),
         ('domains = ["x.example"]\nrecipient_table = "no.txt"', "recipient_table: "),
+        ('log_file = "other.log"\ntls_certificate = "no.pem"', "tls_certificate: "),
     ],
 )
 def test_a_bad_configuration_is_refused_with_a_line_and_the_old_one_stays(
@@ -186,7 +187,6 @@ def test_a_recipient_table_is_read_anew(tmp_path: Path) -> None:
         with running.client() as client:
             assert begun(client).rcpt("bob@example.test")[0] == 550
         table.write_text("bob@example.test\n" + "x@example.test\n" * 50_000)
-        running.ring(HUP)
         running.ring(HUP)
         running.log.until("event=reloaded")
         with running.client() as client:
@@ -348,6 +348,18 @@ def test_readiness_reload_and_stop_are_told_in_this_order(
         running.ring(TERM)
         assert manager.hears()[0] == "STOPPING=1"
         assert running.process.wait(PATIENCE_S) == 0
+
+
+def test_who_rings_during_a_reload_gets_another_one(tmp_path: Path, manager: Manager) -> None:
+    (tmp_path / "table").write_text("x@example.test\n" * 500_000)
+    config = 'domains = ["example.test"]\nrecipient_table = "table"'
+    with serving(tmp_path, config, environment=manager.environment) as running:
+        assert manager.hears()[0] == "READY=1"
+        running.ring(HUP)
+        assert manager.hears()[0] == "RELOADING=1"
+        running.ring(HUP)
+        assert [manager.hears()[0] for _ in range(3)] == ["READY=1", "RELOADING=1", "READY=1"]
+        running.end()
 
 
 def test_the_watchdog_is_fed_while_nothing_else_happens(tmp_path: Path, manager: Manager) -> None:
