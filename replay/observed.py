@@ -75,9 +75,12 @@ class Ear:
         self.observed = observed
         self._reader = ReplyReader()
 
-    def hear(self, octets: bytes, at_ns: int) -> None:
-        self.observed.replies += self._reader.feed(octets, at_ns)
+    def hear(self, octets: bytes, at_ns: int) -> int:
+        """Take what arrived; gives how many replies it made whole."""
+        replies = self._reader.feed(octets, at_ns)
+        self.observed.replies += replies
         self.observed.rest = self._reader.rest
+        return len(replies)
 
     def ended(self, how: str, at_ns: int) -> None:
         self.observed.end, self.observed.end_at_ns = how, at_ns

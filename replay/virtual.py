@@ -8,7 +8,8 @@ from replay import script
 from replay.harness import Harness
 from replay.link import Link
 from replay.observed import Ear, ObservedConnection, Trace
-from replay.script import After, AfterReply, At, Connection, Departure, Expectation, Scenario
+from replay.script import Connection, Scenario
+from replay.timetable import Timetable
 from replay.world import Message, settings_from
 
 VIRTUAL_NS_MAX = 1000 * 24 * 3600 * 1_000_000_000
@@ -64,48 +65,32 @@ class Player:
         self._harness = harness
         self._trace = trace
         self._number = number
-        self._plan = _plan(connection)
-        self._next = 0
+        self._timetable = Timetable(connection)
         self._scheduled = False
-        self._previous_ns = 0
         self._link: Link | None = None
         self._abandoned = False
         self.done = False
-        self.observed = ObservedConnection(connection.name, [None] * len(self._plan))
+        self.observed = ObservedConnection(connection.name, [None] * len(self._timetable))
         self._ear = Ear(self.observed)
 
     def schedule(self) -> None:
-        """Put the next departure on the timetable, if it is known when it goes."""
-        if self.done or self._scheduled or self._next >= len(self._plan):
+        """Put the next departure on the harness's agenda, if it is known when it goes."""
+        if self.done or self._scheduled or self._timetable.over:
             return
-        departure, replies_above = self._plan[self._next]
-        match departure.anchor:
-            case At(ns):
-                due_ns = ns
-            case After(ns):
-                due_ns = self._previous_ns + ns
-            case AfterReply(ns):
-                if len(self.observed.replies) < replies_above:
-                    self._give_up_if_over()
-                    return
-                due_ns = self.observed.replies[replies_above - 1].at_ns + ns
-        due_ns = max(due_ns, self._previous_ns)
+        due_ns = self._timetable.due_ns()
+        if due_ns is None:
+            self._give_up_if_over()
+            return
         self._scheduled = True
-        self._previous_ns = due_ns
-        self._harness.at(due_ns, lambda: self._depart(departure))
+        self._harness.at(due_ns, self._depart)
 
     def conclude(self) -> None:
         """The run is over: say what a script that is not finished was waiting for."""
         if self._link is not None and not self._link.client_gone:
             self._link.close()
             self._harness.touch(self._link)
-        if self.done:
-            return
-        if self._next < len(self._plan):
-            departure, replies_above = self._plan[self._next]
-            self.observed.waits_for = f"reply {replies_above}, to go on at line {departure.line}"
-        else:
-            self.observed.waits_for = "the server to close"
+        if not self.done:
+            self.observed.waits_for = self._timetable.waits_for
 
     def _give_up_if_over(self) -> None:
         """The server has ended the connection: the reply that is waited for will never come."""
@@ -115,10 +100,10 @@ class Player:
 
     # -- departures -------------------------------------------------------------------------------
 
-    def _depart(self, departure: Departure) -> None:
-        harness, action = self._harness, departure.action
-        self.observed.departed_ns[self._next] = harness.now_ns
-        self._next += 1
+    def _depart(self) -> None:
+        harness = self._harness
+        self.observed.departed_ns[self._timetable.gone] = harness.now_ns
+        action = self._timetable.depart().action
         self._scheduled = False
         octets = action.octets if isinstance(action, script.Send) else b""
         self._trace.departure(self._number, harness.now_ns, type(action).__name__, octets)
@@ -162,7 +147,7 @@ class Player:
             return
         now_ns = self._harness.now_ns
         self._trace.arrival(self._number, now_ns, octets)
-        self._ear.hear(octets, now_ns)
+        self._timetable.replies_came(self._ear.hear(octets, now_ns), now_ns)
         self.schedule()
 
     def _shook_hands(self, outcome: str) -> None:
@@ -178,7 +163,7 @@ class Player:
         now_ns = self._harness.now_ns
         self._trace.end(self._number, now_ns, how)
         self._ear.ended(how, now_ns)
-        if self._next == len(self._plan):
+        if self._timetable.over:
             self.done = True
             self._close()
         else:
@@ -188,14 +173,3 @@ class Player:
         if self._link is not None:
             self._link.close()
             self._harness.touch(self._link)
-
-
-def _plan(connection: Connection) -> list[tuple[Departure, int]]:
-    """The departures, each with the number of replies expected above it."""
-    plan, replies = [], 0
-    for step in connection.steps:
-        if isinstance(step, Departure):
-            plan.append((step, replies))
-        elif isinstance(step, Expectation) and isinstance(step.outcome, script.REPLIES):
-            replies += 1
-    return plan

@@ -42,7 +42,7 @@ REPLAY_LAYERS = {
         "flow half recognise reassembly conversation anchors importer filing summary"
     ),
     "a run and what it showed": (
-        "worldtable nameserver world tlsclient link wire observed harness compare update"
+        "worldtable nameserver world tlsclient link wire observed timetable harness compare update"
     ),
     "drivers": "virtual runs cuts sender virtual_sender load_plan load_tally load_session load",
     "shown to people": "report load_report show",
