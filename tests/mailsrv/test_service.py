@@ -457,6 +457,15 @@ def test_root_is_given_up_after_binding_and_files_belong_to_the_user(open_folder
 
 
 @needs_root
+def test_root_that_stays_root_where_others_reach_it_is_warned_of(tmp_path: Path) -> None:
+    with serving(tmp_path, 'listen = ["0.0.0.0:0"]\ndomains = ["x.example"]', ()) as running:
+        assert "runs as root where others can reach it; set user" in running.log.until("mailsrv: ")
+        running.end()
+    with serving(tmp_path, 'listen = ["127.0.0.1:0"]', ()) as running:
+        assert running.end() == []
+
+
+@needs_root
 def test_a_port_below_1024_is_bound_before_root_is_given_up(open_folder: Path) -> None:
     port = next(port for port in range(1023, 600, -1) if is_free(port))
     config = f'listen = ["127.0.0.1:{port}"]\nuser = "nobody"\ndelivery = "discard"'
