@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -131,8 +132,10 @@ def _show_trouble(result: Result, console: Console) -> None:
         console.print(Text(_indented(f"{name}{difference}")), soft_wrap=True)
     if len(result.differences) > DIFFERENCES_SHOWN_MAX:
         console.print(Text(f"  … and {len(result.differences) - DIFFERENCES_SHOWN_MAX} more"))
-    for line in result.changes[2:]:
-        console.print(Text(f"  {line}", style=_DIFF_STYLES.get(line[:1], "")), soft_wrap=True)
+    for change in result.changes:
+        console.print(Text(f"  {change.expectations} {change.kind}:", style="bold"))
+        for line in change.diff:
+            console.print(Text(f"  {line}", style=_DIFF_STYLES.get(line[:1], "")), soft_wrap=True)
 
 
 def _indented(text: str) -> str:
@@ -145,10 +148,18 @@ def _sum(results: Sequence[Result]) -> str:
     captures = f"{len(results)} capture{'s' if len(results) != 1 else ''}"
     bad = sum(not one.good for one in results)
     verdict = f"; {bad} not as expected" if bad else ""
-    updated = sum(one.verdict == UPDATED for one in results)
-    if updated:
-        verdict += f"; {updated} updated: read each change before you commit it"
+    if updated := sum(bool(one.changes) for one in results):
+        verdict += f"; {updated} updated ({_changed(results)}"
     return f"\n{captures}, {virtual} of traffic, {real}{verdict}"
+
+
+def _changed(results: Sequence[Result]) -> str:
+    """How many expectations were changed, and what to do about it."""
+    counts = Counter[str]()
+    for result in results:
+        counts.update({change.kind: change.expectations for change in result.changes})
+    told = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    return f"{told}){': read each fix before you commit it' if counts['fixed'] else ''}"
 
 
 def _scenario(result: Result) -> dict[str, Any]:
@@ -162,7 +173,7 @@ def _scenario(result: Result) -> dict[str, Any]:
         "real_ns": result.real_ns,
         "complaint": result.complaint,
         "differences": [_difference(one) for one in result.differences],
-        "changes": list(result.changes),
+        "changes": [one._asdict() for one in result.changes],
     }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import unified_diff
 from pathlib import Path
+from typing import NamedTuple
 
 from mailsrv.clock import Clock
 from replay import transcript, update, virtual
@@ -29,6 +30,19 @@ UPDATED = "updated"
 UNREADABLE = "unreadable"
 
 
+NOT_CI = ("", "0", "false", "no", "off")
+"""What the variable CI says where it says that this is none."""
+
+
+class Change(NamedTuple):
+    """What an update wrote of one kind ("fixed" or "created"): how many ``expectations``, and the
+    lines of a unified diff without its header."""
+
+    kind: str
+    expectations: int
+    diff: tuple[str, ...]
+
+
 class InputError(Exception):
     """An input that cannot be used; the message names it and says what can."""
 
@@ -39,8 +53,8 @@ class Result:
 
     ``verdict`` is one of the constants of this module; ``complaint`` says in a sentence what was
     wrong with a run that is ``BROKEN`` (the run itself failed: a leak, a stall, a fault), with a
-    transcript that is ``UNREADABLE``, or why an update was not made.  ``changes`` are the lines of
-    a unified diff of what an update wrote.
+    transcript that is ``UNREADABLE``, or why an update was not made.  ``changes`` say what an
+    update wrote, the fixes first.
 
     ``scenario`` is what was played and ``observed`` what came of it, connection by connection in
     its order.  They are kept only when asked for, since many runs are many messages; ``observed``
@@ -55,7 +69,7 @@ class Result:
     real_ns: int = 0
     trace_hash: str = ""
     differences: tuple[Difference, ...] = ()
-    changes: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
     complaint: str = ""
     log: tuple[str, ...] = field(default=(), repr=False)
     scenario: Scenario | None = field(default=None, repr=False)
@@ -94,11 +108,11 @@ def find(paths: Iterable[Path]) -> list[Path]:
 
 
 def run_all(
-    paths: Iterable[Path], clock: Clock, *, updating: bool = False, keep: bool = False
+    paths: Iterable[Path], clock: Clock, *, updating: Collection[str] = (), keep: bool = False
 ) -> Iterator[Result]:
     """Run each transcript in virtual time; one that cannot be read does not stop the others.
 
-    ``keep`` as of ``run_file``.
+    ``updating`` and ``keep`` as of ``run_file``.
     """
     for path in paths:
         try:
@@ -107,10 +121,13 @@ def run_all(
             yield Result(path, "", 0, UNREADABLE, complaint=str(error))
 
 
-def run_file(path: Path, clock: Clock, *, updating: bool = False, keep: bool = False) -> Result:
+def run_file(
+    path: Path, clock: Clock, *, updating: Collection[str] = (), keep: bool = False
+) -> Result:
     """Run one transcript; ``clock`` measures the real duration.  Raises InputError.
 
-    ``keep`` leaves on the result what was played and what was observed.
+    ``updating`` names the kinds of changes (``update.KINDS``) that are written into the
+    transcript.  ``keep`` leaves on the result what was played and what was observed.
     """
     began_ns = clock.monotonic_ns()
     try:
@@ -118,7 +135,7 @@ def run_file(path: Path, clock: Clock, *, updating: bool = False, keep: bool = F
         scenario = transcript.parse(text, str(path))
         result = run_scenario(scenario, path)
         if updating and result.verdict != BROKEN:
-            result = _update(result, text, scenario)
+            result = _update(result, text, scenario, updating)
     except TranscriptError as error:
         raise InputError(str(error)) from None
     except WorldError as error:
@@ -154,26 +171,45 @@ def run_scenario(scenario: Scenario, path: Path) -> Result:
     )
 
 
-def _update(result: Result, text: str, scenario: Scenario) -> Result:
+def under_ci(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this runs where nobody reads what an update changes."""
+    return environment.get("CI", "").strip().lower() not in NOT_CI
+
+
+def _update(result: Result, text: str, scenario: Scenario, kinds: Collection[str]) -> Result:
     """Write what was observed into the transcript, and see that it then holds."""
-    observed = result.observed
-    if stuck := next((one.waits_for for one in observed if one.waits_for), ""):
+    if stuck := next((one.waits_for for one in result.observed if one.waits_for), ""):
         # Without the reply that is waited for, what follows would hang on another one.
         complaint = f"not updated: the script could not go on, it waited for {stuck}"
         return dataclasses.replace(result, complaint=complaint)
+    updated = update.update(scenario, result.observed, kinds)
     try:
-        new_text = transcript.rewrite(text, update.exact(scenario, observed), str(result.path))
+        fixed_text = transcript.rewrite(text, updated.fixed, str(result.path))
+        new_text = transcript.rewrite(fixed_text, updated.scenario, str(result.path))
     except ValueError as error:
         return dataclasses.replace(result, complaint=f"not updated: {error}")
     if new_text == text:
         return result
     again = run_scenario(transcript.parse(new_text, str(result.path)), result.path)
-    if again.verdict != AS_EXPECTED:
+    kept_apart = set(kinds) != set(update.KINDS)  # then differences may be left
+    if again.trace_hash != result.trace_hash or (again.differences and not kept_apart):
         complaint = "not updated: what was observed would not hold a second time"
         return dataclasses.replace(again, complaint=complaint)
     _replace(result.path, new_text)
-    diff = unified_diff(text.splitlines(), new_text.splitlines(), "before", "after", "", "", 1, "")
-    return dataclasses.replace(again, verdict=UPDATED, changes=tuple(diff))
+    changes = (
+        Change("fixed", updated.fixes, _diff(text, fixed_text)),
+        Change("created", updated.creations, _diff(fixed_text, new_text)),
+    )
+    return dataclasses.replace(
+        again,
+        verdict=DIFFERS if again.differences else UPDATED,
+        changes=tuple(one for one in changes if one.diff),
+    )
+
+
+def _diff(before: str, after: str) -> tuple[str, ...]:
+    lines = unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=1)
+    return tuple(lines)[2:]
 
 
 def _replace(path: Path, text: str) -> None:

@@ -23,7 +23,7 @@ of the transcript and in which packet of the capture.
   replay run captures/mta/stall.smtp          one
   replay run --update captures/mta/stall.smtp
       make what mailsrv does now the expectation, to the octet and nanosecond;
-      each change is shown: read it before you commit it
+      each change is shown: read the fixes before you commit them
   replay run captures/ --json results.json    for machines
   replay run --cuts captures/mta/stall.smtp
       play each with its octets cut otherwise: all at once, one by one, and in
@@ -33,7 +33,13 @@ of the transcript and in which packet of the capture.
 
 _EPILOG = """\
 --update touches expectations alone: header, comments and departures stay as
-they are. A script that could not go on to its end is left as it is.
+they are. What says less than octets and instant is open there: S? CODE, a time
+*, a connection without expectations. --update=create says what is open and
+takes nothing back. --update=fix changes or drops what was said and does not
+hold, and leaves open what is open; on a connection that is exact throughout,
+one reply more is a fix too. A script that could not go on to its end is left
+as it is. Each file is replaced whole. Where the variable CI is set (other than
+to false, no, off or 0) nobody reads the changes: --update is refused.
 
 --cuts compares with the same sender as written, without its pauses, and tells
 the first way of cutting that differs, with both sides. Early talking and
@@ -43,7 +49,8 @@ at even distances. Of several connections one at a time is cut. Left out, with
 a word: a sender that stops reading; one that acts at the very instant at which
 another does.
 
-Exit status: 0 all as expected (or updated), 1 something differs, 2 wrong use
+Exit status: 0 all as expected (or is now, by an update), 1 something differs
+(also after an update that was not allowed to fix it), 2 wrong use, CI refused,
 or a transcript that cannot be read, 130 after Ctrl-C, which shows what there
 is so far.
 """
@@ -55,11 +62,7 @@ def add(commands: Commands) -> None:
     explain(parser, _DESCRIPTION, _EPILOG)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=".smtp file or folder")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--update",
-        action="store_true",
-        help="write what was observed into the transcripts, and tell each change for review",
-    )
+    add_update(what)
     what.add_argument(
         "--cuts",
         action="store_true",
@@ -67,6 +70,25 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="results for machines; - prints")
     parser.set_defaults(command=_run)
+
+
+def add_update(group: argparse._ActionsContainer) -> None:
+    """``--update``, with kinds only behind "=": what follows a space is a path."""
+    for name, kinds, meaning in (
+        ("", ("create", "fix"), "both of these; each change is told for review"),
+        ("=create", ("create",), "write what was observed where the transcript leaves it open"),
+        ("=fix", ("fix",), "put right what the transcript says and does not hold"),
+        ("=create,fix", ("create", "fix"), argparse.SUPPRESS),
+        ("=fix,create", ("create", "fix"), argparse.SUPPRESS),
+    ):
+        group.add_argument(
+            f"--update{name}",
+            action="store_const",
+            const=kinds,
+            default=(),
+            dest="update",
+            help=meaning,
+        )
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -79,6 +101,11 @@ def _run(options: argparse.Namespace) -> int:
         paths = runs.find(options.paths)
     except runs.InputError as error:
         return refuse(str(error))
+    if options.update and runs.under_ci():
+        return refuse(
+            "--update is refused where CI is set: nobody reads there what it changes; "
+            "update at your desk, read the fixes, and commit them"
+        )
     if options.cuts:
         return run_cuts(paths, options.json)
     playing = runs.run_all(paths, SystemClock(), updating=options.update)

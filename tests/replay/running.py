@@ -37,8 +37,8 @@ class Ran(NamedTuple):
     err: str
 
 
-TERMINAL = ("COLUMNS", "FORCE_COLOR", "NO_COLOR", "TERM")
-"""Variables that say what the terminal is like: not the tests' own."""
+TERMINAL = ("CI", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "TERM")
+"""Variables that say what the terminal is like, and who looks at it: not the tests' own."""
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from running import CAPTURES, write
 from mailsrv.clock import FakeClock
 from replay import report, runs, transcript
 from replay.runs import AS_EXPECTED, BROKEN, DIFFERS, UNREADABLE, InputError, Result
+from replay.update import KINDS
 
 
 def refusal(path: Path) -> str:
@@ -179,9 +180,9 @@ def mutated(draw: st.DrawFn) -> str:
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(mutated(), st.booleans())
+@given(mutated(), st.sampled_from([(), KINDS]))
 def test_a_mutated_transcript_is_refused_in_a_sentence_or_runs(
-    tmp_path: Path, text: str, updating: bool
+    tmp_path: Path, text: str, updating: tuple[str, ...]
 ) -> None:
     path = tmp_path / "x.smtp"
     path.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")

@@ -17,6 +17,7 @@ from running import CAPTURES, GOODBYE, HELLO, TO_POSTFIX, replay, transcript_tex
 from mailsrv.clock import FakeClock
 from replay import runs, transcript
 from replay.runs import AS_EXPECTED, DIFFERS, UPDATED, Result
+from replay.update import CREATE, FIX, KINDS
 
 LOOSE = r"""
 # why this is here
@@ -33,8 +34,8 @@ reply+0.50ms  close[9]
 """
 
 
-def updated(path: Path) -> Result:
-    return runs.run_file(path, FakeClock(), updating=True)
+def updated(path: Path, *kinds: str) -> Result:
+    return runs.run_file(path, FakeClock(), updating=kinds or KINDS)
 
 
 def test_expectations_of_a_code_alone_become_exact_and_then_hold(tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_each_change_is_printed_as_a_diff_for_review(tmp_path: Path) -> None:
     assert r"  +@2ms      S[8]: 221 2.0.0 Bye\r\n" in lines
     assert r"   reply+1ms C[7]: QUIT\r\n" in lines
     assert f"{path}: updated" in lines
-    assert lines[-1].endswith("1 updated: read each change before you commit it")
+    assert lines[-1].endswith("1 updated (3 created)")
 
 
 def test_an_imported_capture_of_another_server_becomes_golden(tmp_path: Path) -> None:
@@ -144,6 +145,155 @@ def test_what_a_notation_cannot_hold_is_not_updated(tmp_path: Path) -> None:
     result = updated(path)
     assert (result.verdict, path.read_bytes()) == (DIFFERS, before)
     assert result.complaint.startswith("not updated: ")
+
+
+# -- create and fix, kept apart -------------------------------------------------------------------
+
+MIXED = r"""
+@0        open from 192.0.2.10
+*         S? 220
+reply+1ms C: HELO me\r\n
+@1ms      S: 250 my old name\r\n
+reply+1ms C: NOOP\r\n
+*         S? 550 was: 550 5.0.0 Never heard of it\r\n
+reply+1ms C: QUIT\r\n
+*         S: 221 2.0.0 Bye\r\n
+reply+0   close
+"""
+"""Open and right, exact and wrong, open and wrong, octets right and the time open."""
+
+
+def expected(path: Path) -> list[str]:
+    """The lines of the server's side."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [" ".join(line.split()) for line in lines if " S" in line]
+
+
+def test_create_says_what_is_open_and_takes_nothing_back(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.smtp", MIXED)
+    result = updated(path, CREATE)
+    assert expected(path) == [
+        r"@0 S: 220 mx.example.test ESMTP mailsrv\r\n",
+        r"@1ms S: 250 my old name\r\n",
+        r"* S? 550 was: 550 5.0.0 Never heard of it\r\n",
+        r"@3ms S: 221 2.0.0 Bye\r\n",
+    ]
+    assert [(one.kind, one.expectations) for one in result.changes] == [("created", 2)]
+    assert (result.verdict, len(result.differences)) == (DIFFERS, 2)
+
+
+def test_fix_puts_right_what_was_said_and_leaves_open_what_was_open(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.smtp", MIXED)
+    result = updated(path, FIX)
+    assert expected(path) == [
+        r"* S? 220",
+        r"@1ms S: 250 mx.example.test\r\n",
+        r"* S? 250 was: 550 5.0.0 Never heard of it\r\n",
+        r"* S: 221 2.0.0 Bye\r\n",
+    ]
+    assert [(one.kind, one.expectations) for one in result.changes] == [("fixed", 2)]
+    assert result.verdict == UPDATED
+
+
+def test_both_count_each_expectation_once_and_show_a_fix_with_all_it_says_now(
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path / "x.smtp", MIXED)
+    result = updated(path)
+    assert [(one.kind, one.expectations) for one in result.changes] == [
+        ("fixed", 2),
+        ("created", 2),
+    ]
+    fixed, created = ([line for line in one.diff if line[0] == "+"] for one in result.changes)
+    assert fixed == [
+        r"+@1ms      S: 250 mx.example.test\r\n",
+        r"+@2ms      S: 250 2.0.0 Ok\r\n",
+    ]
+    assert created == [
+        r"+@0        S: 220 mx.example.test ESMTP mailsrv\r\n",
+        r"+@3ms      S: 221 2.0.0 Bye\r\n",
+    ]
+
+
+def test_one_after_the_other_gives_what_both_at_once_give(tmp_path: Path) -> None:
+    texts = []
+    for kinds in ([KINDS], [(CREATE,), (FIX,), (CREATE,)], [(FIX,), (CREATE,)]):
+        path = write(tmp_path / "x.smtp", MIXED)
+        for one in kinds:
+            updated(path, *one)
+        texts.append(path.read_text(encoding="utf-8"))
+    assert texts[0] == texts[2]
+    assert expected(path) == [line for line in expected(path) if "?" not in line]
+    assert texts[1] == texts[0]
+
+
+def test_a_wrong_instant_is_fixed_and_a_wrong_end_too(tmp_path: Path) -> None:
+    body = HELLO + "@9s S: 421 4.4.2 mx.example.test Error: timeout\n@9s S reset\n+0 until-closed\n"
+    path = write(tmp_path / "x.smtp", body.replace("@1ms", "@2ms"), "[server]\nidle_timeout_s=5\n")
+    assert updated(path, CREATE).changes == ()
+    result = updated(path, FIX)
+    assert [(one.kind, one.expectations) for one in result.changes] == [("fixed", 3)]
+    assert expected(path)[1] == r"@1ms S: 250 mx.example.test\r\n"
+    assert expected(path)[-1] == "@5.001s S eof"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (HELLO, "fixed"),
+        (HELLO.replace("@1ms  ", "*     "), "created"),
+        ("@0 open from 192.0.2.1\n", "created"),
+    ],
+    ids=["exact", "open", "empty"],
+)
+def test_more_than_an_exact_connection_says_is_a_fix_and_else_it_is_created(
+    tmp_path: Path, body: str, kind: str
+) -> None:
+    path = write(tmp_path / "x.smtp", body + "+1s until-closed\n", "[server]\nidle_timeout_s=5\n")
+    other = {"fixed": CREATE, "created": FIX}[kind]
+    before = path.read_bytes()
+    assert (updated(path, other).changes, path.read_bytes()) == ((), before)
+    result = updated(path)
+    assert [one.kind for one in result.changes] == [kind]
+    assert result.verdict == UPDATED
+    assert expected(path)[-1].endswith("S eof")
+
+
+def test_an_end_that_is_told_before_the_sender_closes_stays_where_it_is(tmp_path: Path) -> None:
+    body = "@0 open from 192.0.2.1\n* S? 220\n* S? 421\n* S eof\n+9s close\n"
+    path = write(tmp_path / "x.smtp", body, "[server]\nidle_timeout_s = 5\n")
+    assert updated(path).verdict == UPDATED
+    assert expected(path)[-1] == "@5s S eof"
+    assert path.read_text(encoding="utf-8").endswith("S eof\n+9s close\n")
+
+
+def test_the_command_line_takes_the_kinds_behind_an_equals_sign(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.smtp", MIXED)
+    ran = replay("run", "--update=create", path)
+    assert ran.status == 1
+    assert "  2 created:" in ran.out.splitlines()
+    assert ran.out.endswith("; 1 not as expected; 1 updated (2 created)\n")
+    ran = replay("run", "--update=fix,create", path)
+    assert ran.status == 0
+    assert ran.out.endswith("; 1 updated (2 fixed): read each fix before you commit it\n")
+    assert replay("run", "--update=everything", path).status == 2
+    assert replay("run", "--update", "--cuts", path).status == 2
+
+
+@pytest.mark.parametrize("said", ["true", "1", "yes", "Jenkins"])
+def test_an_update_is_refused_where_nobody_reads_it(tmp_path: Path, said: str) -> None:
+    path = write(tmp_path / "x.smtp", MIXED)
+    before = path.read_bytes()
+    for option in ("--update", "--update=create", "--update=fix"):
+        ran = replay("run", option, path, CI=said)
+        assert (ran.status, ran.out) == (2, "")
+        assert ran.err.startswith("replay: --update is refused where CI is set")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("said", ["", "false", "FALSE", "0", "no"])
+def test_a_ci_that_is_denied_is_none(tmp_path: Path, said: str) -> None:
+    assert replay("run", "--update", write(tmp_path / "x.smtp", MIXED), CI=said).status == 0
 
 
 # -- how the file is written ----------------------------------------------------------------------
@@ -217,7 +367,9 @@ def test_changes_are_told_though_another_transcript_cannot_be_read(tmp_path: Pat
 def test_an_update_keeps_what_still_holds(tmp_path: Path) -> None:
     path = write(tmp_path / "x.smtp", HELLO + GOODBYE.replace("Bye", "Later"))
     result = updated(path)
-    assert [line for line in result.changes[2:] if line[0] in "+-"] == [
+    (change,) = result.changes
+    assert (change.kind, change.expectations) == ("fixed", 1)
+    assert [line for line in change.diff if line[0] in "+-"] == [
         r"-@2ms      S: 221 2.0.0 Later\r\n",
         r"+@2ms      S: 221 2.0.0 Bye\r\n",
     ]
