@@ -47,7 +47,10 @@ class Listener:
 
     def ready(self, events: int) -> None:
         """Somebody is at the door."""
-        for _ in range(ACCEPTS_MAX):
+        self._accept(ACCEPTS_MAX)
+
+    def _accept(self, at_most: int) -> None:
+        for _ in range(at_most):
             try:
                 sock, address = self._sock.accept()
             except BlockingIOError:
@@ -71,10 +74,18 @@ class Listener:
         self._rest = None
         self._loop.poll.watch(self._sock, READ, self)
 
+    @property
+    def open(self) -> bool:
+        """False once it is closed."""
+        return self._sock.fileno() >= 0
+
     def close(self) -> None:
-        """Accept no more; harmless when closed."""
-        if self._sock.fileno() < 0:
+        """Accept those who wait already, whom a reset would meet otherwise, and then no more;
+        harmless when closed."""
+        if not self.open:
             return
+        if self._rest is None:
+            self._accept(BACKLOG)
         if self._rest is None:
             self._loop.poll.forget(self._sock)
         else:

@@ -100,7 +100,8 @@ class Server:
         self.loop.at_end_of_pass(journal.flush)
         self._admission = Admission(settings, settings.connections or _connections_max())
         self._rates = Rates(settings, clock)
-        self._accepted = 0
+        self.accepted = 0
+        """Connections, since the server began."""
         self._refused: dict[int, None] = {}
         self._grace: Timer | None = None
         self._stopping = False
@@ -160,6 +161,7 @@ class Server:
         With ``implicit_tls`` they begin with a TLS handshake (RFC 8314 section 3.3).
         """
         accepted = partial(self._connected, implicit_tls)
+        self.listeners = [one for one in self.listeners if one.open]
         listener = Listener(self.loop, sock, accepted, self._exhausted)
         self.listeners.append(listener)
         return listener
@@ -203,12 +205,12 @@ class Server:
     # -- the door ---------------------------------------------------------------------------------
 
     def _connected(self, implicit_tls: bool, sock: socket.socket, address: tuple[str, int]) -> None:
-        self._accepted += 1
+        self.accepted += 1
         connection = Connection(
             self._premises,
             sock,
             self._peer_name(address),
-            self._accepted,
+            self.accepted,
             implicit_tls=implicit_tls,
         )
         self.connections[connection.number] = connection
@@ -228,7 +230,13 @@ class Server:
                 self._change_pace()
             return None
         refusal = reply.too_many_connections(self._settings.hostname, broken)
-        self._journal.note("refused", client=guest.client, limit=broken, check=refusal.check)
+        self._journal.note(
+            "refused",
+            connection=guest.number,
+            client=guest.client,
+            limit=broken,
+            check=refusal.check,
+        )
         if len(self._refused) >= REFUSALS_MAX:
             self.connections[next(iter(self._refused))].drop()
         self._refused[guest.number] = None

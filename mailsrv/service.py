@@ -297,6 +297,12 @@ class Service:
         server, read = self._server, self._metrics.read
         read("mailsrv_connections", "Connections that are open.", lambda: len(server.connections))
         read(
+            "mailsrv_connections_accepted_total",
+            "Connections, since the server began.",
+            lambda: server.accepted,
+            kind="counter",
+        )
+        read(
             "mailsrv_log_lost_lines_total",
             "Lines that could not be written to the log.",
             lambda: self._log.lost,

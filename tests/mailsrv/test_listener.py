@@ -207,3 +207,12 @@ def test_an_ipv6_address_is_shown_as_it_is() -> None:
         pytest.skip("this machine has no IPv6 loopback")
     with harness() as run:
         assert run.server.listen(sock).address[0] == "::1"
+
+
+def test_who_waits_when_the_door_closes_comes_in_first() -> None:
+    door = Door(Accepted(), Accepted())
+    door.listener.close()
+    assert len(door.entered) == 2
+    assert not door.listener.open
+    door.listener.close()
+    assert len(door.entered) == 2
