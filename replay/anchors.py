@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from replay.conversation import Act, Conversation, Reply
 from replay.duration import DURATION_NS_MAX, format_ns
+from replay.recognise import behind_proxy_header
 from replay.script import After, AfterReply, Anchor
 
 SETTLING_SHIFT_NS = 20_000_000
@@ -188,11 +189,14 @@ def why_another_sender(conversation: Conversation, again: Conversation) -> str:
 
 
 def _first_words(conversation: Conversation) -> tuple[str, list[str]]:
-    """The first line that a sender says, if it is a command, and its verbs up to MAIL."""
+    """The first line that a sender says, if it is a command, and its verbs up to MAIL.
+
+    A PROXY header does not count.
+    """
     octets = b""
     for act in conversation.acts:
         octets += act.octets[: OCTETS_COMPARED_MAX - len(octets)]
-    lines = octets.split(b"\n", COMMANDS_COMPARED_MAX)[:COMMANDS_COMPARED_MAX]
+    lines = behind_proxy_header(octets).split(b"\n", COMMANDS_COMPARED_MAX)[:COMMANDS_COMPARED_MAX]
     commands: list[re.Match[bytes]] = []
     for line in lines:
         if (command := _COMMAND.fullmatch(line)) is None:

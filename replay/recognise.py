@@ -29,7 +29,24 @@ _FOREIGN_SERVERS = (
     (re.compile(rb"20[01] "), "NNTP"),
 )
 
+_PROXY_LINE = re.compile(rb"PROXY [^\n]{0,100}\n")
+_PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
+_PROXY_FIXED_OCTETS = 16
+
 _SOCKS_CLIENT = re.compile(rb"\x05[\x01-\x09][\x00-\x09\x80-\xfe]")  # RFC 1928 section 3
+
+
+def behind_proxy_header(said: bytes) -> bytes:
+    """What a sender said behind the header of the PROXY protocol, if it began with one.
+
+    The header names ports, so it is another one in every recording of the same sender.
+    """
+    if line := _PROXY_LINE.match(said):
+        return said[line.end() :]
+    if said.startswith(_PROXY_SIGNATURE) and len(said) >= _PROXY_FIXED_OCTETS:
+        length = int.from_bytes(said[_PROXY_FIXED_OCTETS - 2 : _PROXY_FIXED_OCTETS])
+        return said[_PROXY_FIXED_OCTETS + length :]
+    return said
 
 
 def _heads(flow: Flow) -> tuple[bytes, bytes]:

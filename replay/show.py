@@ -15,6 +15,7 @@ from replay.anchors import Anchored, Evidence, anchor_acts
 from replay.conversation import Capture, Conversation
 from replay.octets import to_text
 from replay.oddity import Oddity, told
+from replay.recognise import behind_proxy_header
 from replay.report import long_duration, printable
 
 ODDITIES_SHOWN_MAX = 40
@@ -179,7 +180,8 @@ def _show_oddities(where: str, oddities: list[Oddity], console: Console) -> None
 
 
 def _sent(conversation: Conversation) -> bytes:
-    return b"".join(act.octets for act in conversation.acts)
+    """All that its sender said, without a header of the PROXY protocol."""
+    return behind_proxy_header(b"".join(act.octets for act in conversation.acts))
 
 
 def _who(conversation: Conversation) -> str:

@@ -116,6 +116,36 @@ def test_a_second_recording_of_somebody_else_is_refused(
     assert str(refused.value) == told + why
 
 
+V1_HEADER = b"PROXY TCP4 192.0.2.1 192.0.2.2 %d 25\r\n"
+V2_HEADER = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x7f\x00\x00\x09\x7f\x00\x00\x05"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (V1_HEADER % 40_000, V1_HEADER % 40_001),
+        (V2_HEADER + b"\x9c\x40\x00\x19", V2_HEADER + b"\x9c\n\x00\x19"),
+    ],
+    ids=["version 1", "version 2"],
+)
+def test_a_proxy_header_with_another_port_makes_no_other_sender(
+    tmp_path: Path, one: bytes, other: bytes
+) -> None:
+    paths = []
+    for name, header, name_said in (
+        ("first", one, b"me"),
+        ("again", other, b"me"),
+        ("second", other, b"you"),
+    ):
+        wire = greeted()
+        wire.client_says(header + b"EHLO " + name_said + b"\r\n", 12)
+        paths.append(wire.write(tmp_path / f"{name}.pcap"))
+    first, again, second = paths
+    assert import_capture(first, delayed=again).connections
+    with pytest.raises(CaptureError, match="the first line is 'EHLO you' instead of 'EHLO me'"):
+        import_capture(first, delayed=second)
+
+
 @pytest.mark.parametrize(
     "said",
     [
