@@ -22,8 +22,7 @@ from recipe import HERE, Recipe, RecipeError, load, names
 
 HOLD_S = 0.2
 DEFAULT_SERVER = (
-    f"{sys.executable} -m mailsrv serve --config {HERE / 'mailsrv.toml'}"
-    " --listen {listen} --delivery discard"
+    f"{sys.executable} -m mailsrv serve --config {{config}} --listen {{listen}} --delivery discard"
 )
 
 
@@ -93,7 +92,8 @@ def main() -> int:
         "--server",
         default=DEFAULT_SERVER,
         metavar="COMMAND",
-        help="server under test, {listen} is its HOST:PORT (default: mailsrv)",
+        help="server under test, {listen} is its HOST:PORT, {config} the file of its settings"
+        " (default: mailsrv)",
     )
     parser.add_argument("--server-name", default=_default_server_name(), metavar="TEXT")
     parser.add_argument("--output", type=Path, default=HERE.parent, metavar="DIR")

@@ -85,7 +85,7 @@ def split(message: bytes) -> tuple[list[str], bytes]:
 
 
 def arrived_as_sent(stored: bytes, sent: bytes, changes: Iterable[str]) -> str:
-    """"" if so, else what differs."""
+    """Nothing if so, else what differs."""
     got, body = split(stored)
     gave, sent_body = split(sent)
     if body != sent_body:
@@ -137,7 +137,7 @@ def check_trace(
         raise Wrong(f"the client is not {client}: {entry['client']}, {received}")
     if not tls.startswith(wanted["tls"]) or bool(tls) != bool(wanted["tls"]):
         raise Wrong(f"TLS is {tls!r}")
-    if tls and f"ESMTPS ({tls})" not in received and f"UTF8SMTPS ({tls})" not in received:
+    if tls and f"SMTPS ({tls})" not in received and f" SMTP ({tls})" not in received:  # behind HELO
         raise Wrong(f"Received does not tell the TLS version: {received}")
 
 

@@ -14,7 +14,9 @@ where ``mx.example.test`` (port 25) is the server under test and the machine its
     mtu      = 65536                         of the loopback interface; 1500 looks like a wire
     server_address = "127.0.0.2"             where mx.example.test is
     send     = "..."                         shell commands; daemons may stay in the background
+    tls      = false                         whether the server has replay's certificate for tests
     [files]                                  absolute path = content
+    [server]                                 settings of the server, and of the transcript
     [delivered]                              what must have come of it; see ``deliver``
 """
 
@@ -51,7 +53,9 @@ class Recipe:
     sessions: int = 1
     mtu: int = 65536
     server_address: str = "127.0.0.2"
+    tls: bool = False
     files: Mapping[str, str] = field(default_factory=dict)
+    server: Mapping[str, Any] = field(default_factory=dict)
     delivered: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -9,6 +9,7 @@ capture is whole: nothing dropped, every connection there from SYN to FIN or RST
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
 import signal
@@ -29,6 +30,8 @@ NAMESPACES = (
     *("--kill-child", "--mount-proc"),
 )
 
+CERTIFICATE = HERE.parents[1] / "replay/for-tests-only.crt.pem"
+KEY = CERTIFICATE.with_name("for-tests-only.key.pem")
 SERVER_PORT = 25
 UPSTREAM_PORT = 2525
 """Where the server is while the relay stands in its place."""
@@ -63,6 +66,16 @@ def listening(port: int) -> bool:
     """Is there a listener?  Read from the kernel: a connection to see would be recorded."""
     tables = (Path(f"/proc/net/{name}").read_text(encoding="ascii") for name in ("tcp", "tcp6"))
     return any(re.search(rf":{port:04X} [0-9A-F:]+ 0A ", table) for table in tables)
+
+
+def _settings(recipe: Recipe) -> str:
+    """The server's configuration: mailsrv.toml's, and what the recipe adds."""
+    further = dict(recipe.server)
+    if recipe.tls:
+        further |= {"tls_certificate": str(CERTIFICATE), "tls_key": str(KEY)}
+    # The plain values of JSON are those of TOML.
+    lines = [f"{key} = {json.dumps(value)}" for key, value in further.items()]
+    return "\n".join([(HERE / "mailsrv.toml").read_text(encoding="utf-8"), *lines, ""])
 
 
 class Take:
@@ -107,7 +120,10 @@ class Take:
     def _serve(self, server: str, hold_s: float, running: ExitStack) -> None:
         port = UPSTREAM_PORT if hold_s else SERVER_PORT
         upstream = f"{self.recipe.listen}:{port}"
-        self._start("server", shlex.split(server.format(listen=upstream)), running)
+        config = self.scratch / "mailsrv.toml"
+        config.write_text(_settings(self.recipe), encoding="utf-8")
+        command = shlex.split(server.format(listen=upstream, config=config))
+        self._start("server", command, running)
         wait_for("the server listened", lambda: listening(port), START_POLLS_MAX)
         if hold_s:
             relay = [sys.executable, str(HERE / "relay.py"), "--hold-s", str(hold_s)]

@@ -7,13 +7,18 @@ what it tells before it is committed.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import tomllib
 from pathlib import Path
 
+from recipe import RecipeError, load
+
 from replay.filing import FilingError, evidence, file_capture
 from replay.importer import Imported, import_capture
 from replay.oddity import CaptureError
+
+FAULTS = (CaptureError, FilingError, RecipeError, OSError, KeyError, tomllib.TOMLDecodeError)
 
 
 def transcribe(note_path: Path) -> str:
@@ -22,6 +27,11 @@ def transcribe(note_path: Path) -> str:
     capture = note_path.with_suffix(".pcap")
     delayed = note_path.with_suffix(".delayed.pcap")
     imported, why = _imported(capture, delayed)
+    recipe = load(Path(note["recipe"]).stem)
+    scenario = dataclasses.replace(
+        imported.scenario, server=dict(recipe.server), world={"tls": True} if recipe.tls else {}
+    )
+    imported = dataclasses.replace(imported, scenario=scenario)
     file_capture(
         imported,
         note_path.with_suffix(""),
@@ -46,7 +56,14 @@ def main(paths: list[str]) -> int:
     for path in map(Path, paths):
         try:
             print(f"{path}: {transcribe(path)}")
-        except (CaptureError, FilingError, OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        except (
+            CaptureError,
+            FilingError,
+            RecipeError,
+            OSError,
+            KeyError,
+            tomllib.TOMLDecodeError,
+        ) as error:
             print(f"{path}: {error}", file=sys.stderr)
             failed = True
     return 1 if failed else 0

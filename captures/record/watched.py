@@ -30,17 +30,17 @@ def watch(file: Path) -> None:
         numbers[id(self)] = next(following)
         greet(self)
 
-    def noted(self: Session, line: bytes, more: bool) -> None:
+    def noted(self: Session, line: bytes, followed: bool) -> None:
         command = line.decode("utf-8", "backslashreplace")
         note = {
             "session": numbers[id(self)],
             "client": self.client,
             "tls": self.tls,
             "command": command,
-            "more": more,
+            "more": followed,
         }
         notes.write(json.dumps(note) + "\n")
-        carry_out(self, line, more)
+        carry_out(self, line, followed)
 
     Session.greet = noted_greet  # type: ignore[method-assign]
     Session._carry_out = noted  # type: ignore[method-assign]
