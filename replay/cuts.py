@@ -28,7 +28,9 @@ from replay.harness import Leaked, ServerFault, Stalled
 from replay.notation import TranscriptError
 from replay.observed import ObservedConnection
 from replay.octets import to_text
+from replay.runs import InputError
 from replay.script import After, AfterReply, Connection, Departure, Scenario, Step
+from replay.virtual import Play
 from replay.world import Message, WorldError
 
 NEUTRAL: dict[str, object] = {
@@ -48,15 +50,8 @@ PIECES_MAX = 32 * 1024
 _SHOWN_OCTETS = 40
 """On each side of a cut that made a difference."""
 
-Play = Callable[[Scenario], virtual.VirtualRun]
-"""Plays a scenario; ``virtual.play`` is the one that there is."""
-
 _Chop = Callable[[int, bytes], Iterable[bytes]]
 """Cuts the octets of one stretch, whose number comes first."""
-
-
-class CutsError(Exception):
-    """A transcript that cannot be used; the message names it and says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +140,15 @@ def _sweep_connection(scenario: Scenario, number: int, cuts_max: int, play: Play
 
 
 def sweep_file(path: Path, *, cuts_max: int = CUTS_MAX, play: Play = virtual.play) -> Sweep:
-    """``sweep`` of a transcript file.  Raises CutsError."""
+    """``sweep`` of a transcript file.  Raises InputError."""
     try:
         return sweep(transcript.load(path), cuts_max=cuts_max, play=play)
     except TranscriptError as error:
-        raise CutsError(str(error)) from None
+        raise InputError(str(error)) from None
     except WorldError as error:
-        raise CutsError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {error}") from None
     except OSError as error:
-        raise CutsError(f"{path}: {error.strerror}") from None
+        raise InputError(f"{path}: {error.strerror}") from None
 
 
 def summary(path: Path, found: Sweep) -> dict[str, Any]:

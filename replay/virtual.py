@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from replay import script
@@ -25,6 +26,10 @@ class VirtualRun:
     trace_hash: str
     log: tuple[str, ...]
     messages: tuple[Message, ...]
+
+
+Play = Callable[[Scenario], VirtualRun]
+"""Plays a scenario; ``play`` is the one that there is, and tests have their own."""
 
 
 def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:

@@ -42,9 +42,10 @@ REPLAY_LAYERS = {
         "flow half recognise reassembly conversation anchors importer filing summary"
     ),
     "a run and what it showed": (
-        "worldtable nameserver world tlsclient link wire observed timetable harness compare update"
+        "worldtable nameserver world target tlsclient link reallink wire observed timetable pacing"
+        " harness compare update"
     ),
-    "drivers": "virtual runs cuts sender virtual_sender load_plan load_tally load_session load",
+    "drivers": "virtual realtime runs cuts edges sender virtual_sender load_plan load_tally load_session load",
     "shown to people": "report load_report show",
     "surfaces": "pytest_plugin commands cli __main__",
 }

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from replay.commands.common import AS_EXPECTED, DIFFERS, WRONG_USE, Commands, explain, refuse, write
-
-if TYPE_CHECKING:
-    from replay.cuts import Play
+from replay.commands.sweeps import run_cuts, run_edges
 
 _DESCRIPTION = """\
 Play .smtp transcripts against the real mailsrv, on real sockets, in virtual
@@ -29,6 +24,9 @@ of the transcript and in which packet of the capture.
       play each with its octets cut otherwise: all at once, one by one, and in
       two at every place; what mailsrv says, how it ends and which messages it
       accepts must not depend on it
+  replay run --timer-edges captures/mta/stall.smtp
+      let each departure come one tick before the deadline that then holds, at
+      it, and one tick after: mailsrv must give up at that tick and no other
 """
 
 _EPILOG = """\
@@ -67,6 +65,11 @@ def add(commands: Commands) -> None:
         "--cuts",
         action="store_true",
         help="cut what the senders say in every other way: the same must come of it",
+    )
+    what.add_argument(
+        "--timer-edges",
+        action="store_true",
+        help="let the senders approach each of the server's deadlines to a tick",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="results for machines; - prints")
     parser.set_defaults(command=_run)
@@ -108,6 +111,8 @@ def _run(options: argparse.Namespace) -> int:
         )
     if options.cuts:
         return run_cuts(paths, options.json)
+    if options.timer_edges:
+        return run_edges(paths, options.json)
     playing = runs.run_all(paths, SystemClock(), updating=options.update)
     errors = report.console(stderr=True)
     plain = not errors.is_terminal or errors.color_system is None
@@ -130,25 +135,3 @@ def _run(options: argparse.Namespace) -> int:
     if unreadable:
         return WRONG_USE
     return AS_EXPECTED if all(result.good for result in results) else DIFFERS
-
-
-def run_cuts(paths: Sequence[Path], json_file: Path | None, play: Play | None = None) -> int:
-    """``replay run --cuts``; ``play`` stands in for the virtual driver."""
-    from replay import cuts, virtual
-
-    status = AS_EXPECTED
-    results = []
-    for path in paths:
-        try:
-            found = cuts.sweep_file(path, play=play or virtual.play)
-        except cuts.CutsError as error:
-            status = refuse(str(error))
-            continue
-        results.append(cuts.summary(path, found))
-        if not found.good:
-            status = max(status, DIFFERS)
-        if json_file != Path("-"):
-            print(f"{path}: " + "\n".join(cuts.told(found)), flush=True)
-    if json_file and not write(json_file, json.dumps({"scenarios": results}, indent=2)):
-        return WRONG_USE
-    return status

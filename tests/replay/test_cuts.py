@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from replay import cli, cuts, transcript, virtual
-from replay.commands.run import run_cuts
+from replay.commands.sweeps import run_cuts
 from replay.harness import Leaked
 from replay.script import After, Connection, Departure, Scenario, Send
 from replay.virtual import VirtualRun
@@ -37,7 +37,7 @@ def sweep(
     steps: str,
     header: str = HEADER,
     cuts_max: int = cuts.CUTS_MAX,
-    play: cuts.Play = virtual.play,
+    play: virtual.Play = virtual.play,
 ) -> cuts.Sweep:
     return cuts.sweep(transcript.parse(header + steps, "x.smtp"), cuts_max=cuts_max, play=play)
 
@@ -57,7 +57,7 @@ def test_fewer_places_are_taken_at_even_distances_and_the_result_says_so() -> No
     ]
 
 
-def hears(broken: Callable[[bytes], bytes]) -> cuts.Play:
+def hears(broken: Callable[[bytes], bytes]) -> virtual.Play:
     """A run in which each segment reaches the server as ``broken`` makes it."""
 
     def play(scenario: Scenario) -> VirtualRun:
