@@ -21,6 +21,7 @@ from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay import load, transcript
 from replay.load_plan import plans_of
 from replay.load_tally import Outcome
+from replay.target import Target, resolve
 
 CONCURRENCY = 20
 DURATION_NS = 5 * NS_PER_S
@@ -56,7 +57,7 @@ reply+0  C: QUIT\r\n
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[load.Target]:
+def server(folder: Path) -> Iterator[Target]:
     """A mailsrv that throws mail away, on any free port; stopped in the end."""
     command = [sys.executable, "-m", "mailsrv", "serve", "--listen", "127.0.0.1:0"]
     with (
@@ -73,7 +74,7 @@ def server(folder: Path) -> Iterator[load.Target]:
             assert process.stdout is not None
             said = process.stdout.readline()
             assert "listening on" in said, (folder / "log").read_text()
-            yield load.resolve(said.split()[-1])
+            yield resolve(said.split()[-1])
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=60)

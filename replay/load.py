@@ -19,6 +19,7 @@ from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.load_plan import LoadError, Plan, idle_plan
 from replay.load_session import Session
 from replay.load_tally import Idle, Outcome, Tally
+from replay.target import Target, bind_client
 
 OPENING_AT_ONCE_MAX = 100
 """Idle connections in the opening at one time: fewer than most servers' backlog."""
@@ -34,18 +35,6 @@ SESSIONS_MAX = 10**12
 CLIENT_ADDRESSES = 1000
 """Each gives as many ports as the kernel has ephemeral ones (28,000), some in TIME_WAIT."""
 _ADDRESSES_IN_A_NET = 250
-_IP_BIND_ADDRESS_NO_PORT = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)  # linux/in.h
-
-SocketAddress = tuple[str | int | bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A server: ``name`` as it was typed, and what it resolved to."""
-
-    name: str
-    family: socket.AddressFamily
-    address: SocketAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +57,6 @@ class Progress:
     sessions: int
     failed: int
     held: int
-
-
-def resolve(text: str) -> Target:
-    """``HOST:PORT`` with a name, an IPv4 address or an IPv6 address in brackets.
-
-    Raises LoadError.
-    """
-    host, colon, port = text.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    good_port = port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65535
-    if not colon or not bare or not good_port or (":" in bare and bare == host):
-        raise LoadError(f"{text}: a target is HOST:PORT, such as 127.0.0.1:2525 or [::1]:2525")
-    try:
-        found = socket.getaddrinfo(bare, int(port), type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a host name"
-        raise LoadError(f"cannot find {text}: {reason}") from None
-    family, _, _, _, address = found[0]
-    return Target(text, family, tuple(address))
 
 
 def play(
@@ -126,7 +96,7 @@ def _raise_descriptor_limit(connections: int) -> None:
 
 def _client_addresses(target: Target) -> Iterator[str]:
     """Where clients bind: ports of one address run out, and 127/8 has many; else anywhere."""
-    if target.family != socket.AF_INET or not str(target.address[0]).startswith("127."):
+    if not target.on_loopback:
         return itertools.repeat("")
     return itertools.cycle(
         f"127.0.{1 + number // _ADDRESSES_IN_A_NET}.{1 + number % _ADDRESSES_IN_A_NET}"
@@ -224,8 +194,7 @@ class _Run:
         address = next(self._addresses)
         if address:
             try:
-                sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-                sock.bind((address, 0))
+                bind_client(sock, address)
             except OSError:  # a kernel on which only 127.0.0.1 is the machine's own
                 self._addresses = itertools.repeat("")
         return sock

@@ -10,7 +10,16 @@ are nanoseconds since the run began, and ``speed`` shortens every wait of the se
 
 from __future__ import annotations
 
-from replay.script import REPLIES, After, AfterReply, At, Connection, Departure, Expectation
+from replay.script import (
+    REPLIES,
+    After,
+    AfterReply,
+    At,
+    Connection,
+    Departure,
+    Expectation,
+    Scenario,
+)
 
 
 class Timetable:
@@ -92,3 +101,48 @@ def _plan(connection: Connection) -> list[tuple[Departure, int]]:
         elif isinstance(step, Expectation) and isinstance(step.outcome, REPLIES):
             replies += 1
     return plan
+
+
+def server_delays_ns(connection: Connection) -> list[tuple[int, int | None]]:
+    """How long the server is expected to take, for each expectation in order.
+
+    That is the number (from 0) of the last departure above it whose instant is expected, and the
+    time from there, or None where any will do.  So slowness does not add up: what comes 300 s
+    after a departure is looked for 300 s after it really left.
+    """
+    delays: list[tuple[int, int | None]] = []
+    departures = known = 0
+    known_ns = previous_ns = reply_ns = 0
+    certain = reply_certain = True
+    for step in connection.steps:
+        if isinstance(step, Expectation):
+            at_ns = step.at_ns
+            delays.append((known, None if at_ns is None else at_ns - known_ns))
+            if isinstance(step.outcome, REPLIES):
+                reply_ns, reply_certain = at_ns or 0, at_ns is not None
+            continue
+        match step.anchor:
+            case At(ns):
+                due_ns, certain = ns, True
+            case After(ns):
+                due_ns = previous_ns + ns
+            case AfterReply(ns):
+                due_ns, certain = reply_ns + ns, reply_certain
+        previous_ns = max(due_ns, previous_ns)
+        if certain:
+            known, known_ns = departures, previous_ns
+        departures += 1
+    return delays
+
+
+def server_delay_max_ns(scenario: Scenario) -> int:
+    """The longest that the server is expected to take for anything."""
+    return max(
+        (
+            delay_ns
+            for connection in scenario.connections
+            for _, delay_ns in server_delays_ns(connection)
+            if delay_ns is not None
+        ),
+        default=0,
+    )

@@ -1,8 +1,8 @@
 """A sender's side of TLS, without a socket: octets in and out, and how the handshake went.
 
 It is the standard library's engine, so what the server's own channel does is judged by another.
-The sender trusts whatever certificate it is shown; the server under test shows the one here, made
-for tests alone: its key is public.
+The sender trusts whatever certificate it is shown, unless it is told what to verify; the server
+under test shows the one here, made for tests alone: its key is public.
 """
 
 from __future__ import annotations
@@ -26,17 +26,35 @@ _ALERT = re.compile(rb"\x15\x03[\x00-\x04]\x00\x02..", re.DOTALL)
 _RECORD = re.compile(rb"[\x14-\x17]\x03")
 
 
+Verify = tuple[ssl.SSLContext, str]
+"""What a certificate must be good for: a context that verifies, and the server's name."""
+
+
+def verify_by(authorities: Path, name: str) -> Verify:
+    """Trust a server called ``name`` whose certificate ``authorities`` (a PEM file) vouch for.
+
+    Raises OSError, ssl.SSLError among them, for a file that cannot be used.
+    """
+    return ssl.create_default_context(cafile=str(authorities)), name
+
+
 class TlsClient:
-    """One client's TLS.
+    """One client's TLS; ``verify`` is for a sender that does not trust just anybody.
 
     ``write`` puts raw octets on the wire; ``told`` is called once, with ``DONE`` or ``REFUSED``.
     After a handshake that was refused, or without any, octets pass as they are, so that a server
     which goes on in plaintext is caught at it.
     """
 
-    def __init__(self, write: Callable[[bytes], None], told: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        told: Callable[[str], None],
+        verify: Verify | None = None,
+    ) -> None:
         self._write = write
         self._told = told
+        self._verify = verify
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
@@ -46,7 +64,8 @@ class TlsClient:
 
     def begin(self) -> None:
         """Say hello."""
-        self._tls = _context().wrap_bio(self._incoming, self._outgoing)
+        context, name = self._verify or (_context(), None)
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
         self._shake()
 
     def send(self, octets: bytes) -> None:

@@ -72,6 +72,7 @@ def _load(options: argparse.Namespace) -> int:
     from mailsrv.units import seconds_to_ns
     from replay import load, load_report, report, runs
     from replay.load_plan import LoadError, read_plans
+    from replay.target import TargetError, resolve
 
     amounts = load.Options(
         concurrency=options.concurrency,
@@ -83,9 +84,9 @@ def _load(options: argparse.Namespace) -> int:
     live = load_report.LiveLine(sys.stderr) if load_report.is_live(sys.stderr) else None
     try:
         plans, skipped = read_plans(runs.find(options.paths))
-        target = load.resolve(options.target)
+        target = resolve(options.target)
         outcome = load.play(plans, target, amounts, SystemClock(), live)
-    except (runs.InputError, LoadError) as error:
+    except (runs.InputError, LoadError, TargetError) as error:
         print(f"replay: {error}", file=sys.stderr)
         return WRONG_USE
     finally:

@@ -42,6 +42,7 @@ from replay.load_tally import (
     Tally,
 )
 from replay.script import Send
+from replay.target import resolve
 
 LIMIT_NS = 100 * NS_PER_MS
 GENEROUS_NS = 10 * NS_PER_S
@@ -98,7 +99,7 @@ def run(
     plans, skipped = planned(steps)
     assert not skipped
     options = Options(concurrency, idle, duration_ns, timeout_ns, sessions)
-    return load.play(plans, load.resolve(f"127.0.0.1:{port}"), options, SystemClock(), progress)
+    return load.play(plans, resolve(f"127.0.0.1:{port}"), options, SystemClock(), progress)
 
 
 # -- servers to be loaded -------------------------------------------------------------------------

@@ -1,0 +1,129 @@
+"""A server somewhere: what is typed for it, where it is, and whom it takes a sender for.
+
+A capture's sender had an address of its own network, which this machine has not.  A server on
+loopback sees one of 127/8 in its place, always the same; and any server that trusts us with the
+PROXY protocol (HAProxy, doc/proxy-protocol.txt) is told the captured address itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import socket
+import struct
+from dataclasses import dataclass
+
+SocketAddress = tuple[str | int | bytes, ...]
+
+PROXY_VERSIONS = (1, 2)
+_V2_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
+_V2_VERSION_AND_COMMAND = 0x21  # version 2, PROXY
+_V2_STREAM_4, _V2_STREAM_6 = 0x11, 0x21
+_LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
+_IP_BIND_ADDRESS_NO_PORT = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)  # linux/in.h
+
+
+class TargetError(Exception):
+    """A server that cannot be found or reached; the message says in a sentence why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server: ``name`` as it was typed, and what it resolved to."""
+
+    name: str
+    family: socket.AddressFamily
+    address: SocketAddress
+
+    @property
+    def on_loopback(self) -> bool:
+        """True where every address of 127/8 may speak to it."""
+        return self.family == socket.AF_INET and str(self.address[0]).startswith("127.")
+
+    @property
+    def host(self) -> str:
+        """The name or address as it was typed, without brackets and port."""
+        return self.name.rpartition(":")[0].removeprefix("[").removesuffix("]")
+
+
+def resolve(text: str) -> Target:
+    """``HOST:PORT`` with a name, an IPv4 address or an IPv6 address in brackets.
+
+    Raises TargetError.
+    """
+    host, colon, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    good_port = port.isascii() and port.isdigit() and 0 < int(port[:6]) <= 65535
+    if not colon or not bare or not good_port or (":" in bare and bare == host):
+        raise TargetError(f"{text}: a target is HOST:PORT, such as 127.0.0.1:2525 or [::1]:2525")
+    try:
+        found = socket.getaddrinfo(bare, int(port), type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise TargetError(f"cannot find {text}: {reason}") from None
+    family, _, _, _, address = found[0]
+    return Target(text, family, tuple(address))
+
+
+def bind_client(sock: socket.socket, address: str) -> None:
+    """Let ``sock`` connect from ``address``, with a port that the kernel chooses then.
+
+    Raises OSError where the machine has no such address.
+    """
+    sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.bind((address, 0))
+
+
+def loopback_address(client: str) -> str:
+    """The address of 127/8 that stands for a captured one: always the same.
+
+    192.0.2.10 becomes 127.X.2.10, where X comes from 192.0; of IPv6, the network of 64 bits
+    gives X and Y of 127.X.Y.Z.  So neighbours stay neighbours (a /24, a /64), which greylists
+    and limits look at.  Two addresses may become one, once in 254 times at most.
+    """
+    address = ipaddress.ip_address(client)
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
+    if address in _LOOPBACK:
+        return str(address)
+    octets = address.packed
+    if len(octets) == 4:
+        return f"127.{_digest(octets[:2])[0]}.{octets[2]}.{octets[3]}"
+    network, host = _digest(octets[:8]), _digest(octets[8:])
+    return f"127.{network[0]}.{network[1]}.{host[0]}"
+
+
+def _digest(octets: bytes) -> list[int]:
+    """Two numbers from 1 to 254: neither a network's address nor a broadcast's."""
+    return [1 + octet % 254 for octet in hashlib.sha256(octets).digest()[:2]]
+
+
+def proxy_header(version: int, client: str, source_port: int, server: SocketAddress) -> bytes:
+    """The PROXY header that says ``client``; ``server`` is where we connected to.
+
+    Both addresses are of one family in it (sections 2.1 and 2.2), so an IPv4 one stands as
+    IPv4-mapped beside an IPv6 one.
+    """
+    source, destination = ipaddress.ip_address(client), ipaddress.ip_address(_bare(server))
+    if source.version != destination.version:
+        source, destination = _as_ipv6(source), _as_ipv6(destination)
+    port = int(server[1])
+    if version == 1:
+        line = f"PROXY TCP{source.version} {source} {destination} {source_port} {port}\r\n"
+        return line.encode("ascii")
+    family = _V2_STREAM_4 if source.version == 4 else _V2_STREAM_6
+    body = source.packed + destination.packed + struct.pack("!HH", source_port, port)
+    head = struct.pack("!BBH", _V2_VERSION_AND_COMMAND, family, len(body))
+    return _V2_SIGNATURE + head + body
+
+
+def _bare(server: SocketAddress) -> str:
+    return str(server[0]).partition("%")[0]
+
+
+def _as_ipv6(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv6Address:
+    if isinstance(address, ipaddress.IPv6Address):
+        return address
+    return ipaddress.IPv6Address(b"\0" * 10 + b"\xff\xff" + address.packed)
