@@ -19,6 +19,7 @@ from replay.pcapfile import read_records
 from replay.reassembly import reassemble
 from replay.recognise import client_side, why_not_smtp
 from replay.records import Record
+from replay.source import name_of
 
 MAX_LINE_OCTETS = 1 << 16
 """The longest line of a reply; what goes on longer is not taken for one."""
@@ -119,7 +120,7 @@ def read_capture(path: str | Path) -> Capture:
     oddities: list[Oddity] = []
     counter = _Counter()
     flows = reassemble(decode(counter.count(read_records(path, oddities)), oddities), oddities)
-    capture = Capture(Path(path).name, counter.packets, [], [], oddities)
+    capture = Capture(Path(name_of(path)).name, counter.packets, [], [], oddities)
     for flow in flows:
         side = client_side(flow)
         reason = why_not_smtp(flow, side)

@@ -1,19 +1,21 @@
 """From a captured frame to a TCP segment.
 
 Ethernet carrying IPv4 without options carrying TCP is nearly everything there is, and is taken
-apart with one ``struct`` call.  All else (tags, tunnels, IPv6, options) goes through dpkt.  Link
-layers other than Ethernet are first rewritten as Ethernet, so that there is one way from there.
-What is not a whole TCP segment is counted, and told as an ``Oddity`` at the end.
+apart with one ``struct`` call.  Link layers other than Ethernet are first rewritten as Ethernet, so
+that there is one way from there.  Tags, options, extension headers, fragments and tunnels take the
+slower way of ``_Unusual``.  What is not a whole TCP segment is counted, and told as an ``Oddity``
+at the end.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterable, Iterator
+from typing import NamedTuple
 
-import dpkt
-
+from replay.fragments import Fragments
+from replay.framing import AS_ETHERNET, IPV4, IPV6, untagged
+from replay.linktypes import linktype_name
 from replay.oddity import CaptureError, Oddity
 from replay.records import Record
 
@@ -39,62 +41,6 @@ class Segment(NamedTuple):
     window: int
     payload: bytes
     missing_octets: int
-
-
-_NO_MACS = bytes(12)
-_ETHERNET_IPV4 = _NO_MACS + b"\x08\x00"
-_ETHERNET_IPV6 = _NO_MACS + b"\x86\xdd"
-
-
-def _from_ip(frame: bytes) -> bytes:
-    ethernet = _ETHERNET_IPV6 if frame[:1] and frame[0] >> 4 == 6 else _ETHERNET_IPV4
-    return ethernet + frame
-
-
-def _from_loopback(frame: bytes) -> bytes:
-    # The address family is in the capturing host's byte order (NULL) or the network's (LOOP), and
-    # IPv6's number differs by system; the version in the IP header tells as much.
-    return _from_ip(frame[4:])
-
-
-def _from_sll(frame: bytes) -> bytes:
-    return _NO_MACS + frame[14:]
-
-
-def _from_sll2(frame: bytes) -> bytes:
-    return _NO_MACS + frame[:2] + frame[20:]
-
-
-_AS_ETHERNET: dict[int, Callable[[bytes], bytes]] = {
-    0: _from_loopback,  # NULL
-    12: _from_ip,  # RAW as some systems number it in files
-    14: _from_ip,  # RAW on OpenBSD
-    101: _from_ip,  # RAW
-    108: _from_loopback,  # LOOP
-    113: _from_sll,  # LINUX_SLL
-    228: _from_ip,  # IPV4
-    229: _from_ip,  # IPV6
-    276: _from_sll2,  # LINUX_SLL2
-}
-
-_LINKTYPE_NAMES = {
-    6: "IEEE 802.5 token ring",
-    9: "PPP",
-    50: "PPP over HDLC",
-    51: "PPPoE",
-    105: "IEEE 802.11",
-    119: "Prism and IEEE 802.11",
-    127: "radiotap and IEEE 802.11",
-    147: "USER0",
-    187: "Bluetooth HCI",
-    189: "USB",
-    192: "PPI",
-    195: "IEEE 802.15.4",
-    220: "USB",
-    239: "NFLOG",
-    249: "USBPcap",
-    253: "netlink",
-}
 
 
 class _Skipped:
@@ -131,22 +77,38 @@ class _Skipped:
 _FAST = struct.Struct("!12xHBxHxxHxB2x4s4sHHIIBBH").unpack_from
 _FAST_OCTETS = 14 + 20 + 20
 
+_TCP = struct.Struct("!HHIIBBH").unpack_from
+_TCP_OCTETS = 20
+_PROTOCOL_TCP = 6
+_IPV4_WITHIN_IP, _IPV6_WITHIN_IP, _GRE = 4, 41, 47
+_TUNNELS = frozenset((_IPV4_WITHIN_IP, _IPV6_WITHIN_IP, _GRE))
+_TUNNELS_MAX = 4
+"""Tunnels within one another."""
+_FRAGMENT_HEADER = 44
+_AUTHENTICATION_HEADER = 51
+_OPTION_HEADERS = frozenset((0, 43, 60, 135, 139, 140))  # hop-by-hop, routing, destination, ...
+_HEADERS_MAX = 16
+"""Extension headers of one packet."""
+
+_NOT_TCP = "not TCP over IP"
+_CUT_OFF = "damaged or cut off within its headers"
+
 
 def decode(records: Iterable[Record], oddities: list[Oddity]) -> Iterator[Segment]:
     """Yield the TCP segments of ``records``; what else there was goes to ``oddities`` at the end.
 
     Raises CaptureError if all there was is a link type that is not decoded.
     """
-    skipped = _Skipped()
+    unusual = _Unusual()
     found = False
     new = tuple.__new__
     for record in records:
         number, ts_ns, linktype, captured, original, frame = record
         if linktype != 1:
-            translate = _AS_ETHERNET.get(linktype)
+            translate = AS_ETHERNET.get(linktype)
             if translate is None:
-                name = _LINKTYPE_NAMES.get(linktype, f"number {linktype}")
-                skipped.add("link-type", f"link type {name} is not decoded", number)
+                what = f"link type {linktype_name(linktype)} is not decoded"
+                unusual.skip("link-type", what, number)
                 continue
             frame = translate(frame)
             original += len(frame) - captured
@@ -159,7 +121,7 @@ def decode(records: Iterable[Record], oddities: list[Oddity]) -> Iterator[Segmen
             if (
                 ethertype == 0x0800
                 and version == 0x45
-                and protocol == 6
+                and protocol == _PROTOCOL_TCP
                 and not fragment & 0x3FFF
                 and offset >= 0x50
             ):
@@ -176,67 +138,162 @@ def decode(records: Iterable[Record], oddities: list[Oddity]) -> Iterator[Segmen
                         ),
                     )  # fmt: skip
                     continue
-        segment = _decode_with_dpkt(number, ts_ns, frame, original, skipped)
+        segment = unusual.decode(number, ts_ns, frame, original - captured)
         if segment is not None:
             found = True
             yield segment
-    reason = skipped.only_reason()
+    reason = unusual.only_reason()
     if reason and not found:
         raise CaptureError(f"no packet can be read: {reason}")
-    oddities.extend(skipped.oddities())
+    oddities.extend(unusual.oddities())
 
 
-def _decode_with_dpkt(
-    number: int, ts_ns: int, frame: bytes, original: int, skipped: _Skipped
-) -> Segment | None:
-    """Take one frame apart the slow way; None if it is no whole TCP segment."""
-    ip: Any = None
-    try:
-        layer: Any = dpkt.ethernet.Ethernet(frame)
-        while isinstance(layer, dpkt.Packet) and not isinstance(layer, dpkt.tcp.TCP):
-            if isinstance(layer, (dpkt.ip.IP, dpkt.ip6.IP6)):
-                ip = layer
-                if _is_fragment(ip):
-                    skipped.add("fragment", "an IP fragment", number)
-                    return None
-            layer = layer.data
-    # dpkt raises its own errors, but on hostile octets also IndexError, struct.error and others.
-    except Exception:
-        skipped.add("malformed", "damaged or cut off within its headers", number)
+class _NoSegment(Exception):
+    """A frame is to be left out: a kind of oddity, and why."""
+
+    def __init__(self, kind: str, what: str) -> None:
+        self.kind = kind
+        self.what = what
+
+
+class _Unusual:
+    """Takes apart what is not the ordinary case, one frame at a time."""
+
+    __slots__ = ("_cut_octets", "_fragments", "_number", "_skipped", "_ts_ns", "_tunnels")
+
+    def __init__(self) -> None:
+        self._skipped = _Skipped()
+        self._fragments = Fragments()
+        self._number = self._ts_ns = self._cut_octets = self._tunnels = 0
+
+    def skip(self, kind: str, what: str, number: int) -> None:
+        """Leave a packet out."""
+        self._skipped.add(kind, what, number)
+
+    def only_reason(self) -> str | None:
+        """Why everything was left out, if it was the link type."""
+        return self._skipped.only_reason()
+
+    def oddities(self) -> Iterator[Oddity]:
+        yield from self._skipped.oddities()
+        yield from self._fragments.finish()
+
+    def decode(self, number: int, ts_ns: int, frame: bytes, cut_octets: int) -> Segment | None:
+        """The segment in an Ethernet frame of which ``cut_octets`` are not in the file."""
+        self._number, self._ts_ns, self._cut_octets = number, ts_ns, cut_octets
+        self._tunnels = 0
+        frame = untagged(frame)
+        try:
+            if frame[12:14] == IPV4:
+                return self._ipv4(frame[14:])
+            if frame[12:14] == IPV6:
+                return self._ipv6(frame[14:])
+            if len(frame) >= 14:
+                raise _NoSegment("not-tcp", _NOT_TCP)
+        except _NoSegment as why:
+            self._skipped.add(why.kind, why.what, number)
+            return None
+        except (struct.error, IndexError):
+            pass
+        self._skipped.add("malformed", _CUT_OFF, number)
         return None
-    if isinstance(layer, dpkt.tcp.TCP) and ip is not None:
-        return _segment(number, ts_ns, ip, layer, original - len(frame), skipped)
-    if ip is not None and getattr(ip, "p", None) == dpkt.ip.IP_PROTO_TCP:
-        skipped.add("malformed", "damaged or cut off within its headers", number)
-    else:
-        skipped.add("not-tcp", "not TCP over IP", number)
-    return None
 
+    def _ipv4(self, ip: bytes) -> Segment | None:
+        """RFC 791 section 3.1."""
+        version, octets, name, fragment, protocol, src, dst = struct.unpack_from(
+            "!BxHHHxB2x4s4s", ip
+        )
+        head = (version & 15) * 4
+        if version >> 4 != 4 or head < 20:
+            raise _NoSegment("malformed", _CUT_OFF)
+        # Segmentation offload leaves the length 0 on the way out.
+        octets = octets or len(ip) + self._cut_octets
+        content = ip[head:octets]
+        missing = max(octets - max(len(ip), head), 0)
+        if octets < head:
+            raise _NoSegment("malformed", "its lengths contradict each other")
+        if fragment & 0x3FFF:
+            key = src, dst, name, protocol
+            more = bool(fragment & 0x2000)
+            whole = self._fragment(key, (fragment & 0x1FFF) * 8, content, missing, more, protocol)
+            if whole is None:
+                return None
+            _, content = whole
+            missing = 0
+        return self._content(protocol, src, dst, content, missing)
 
-def _is_fragment(ip: Any) -> bool:
-    if isinstance(ip, dpkt.ip.IP):
-        return bool(ip.mf or ip.offset)
-    header = ip.extension_hdrs.get(dpkt.ip.IP_PROTO_FRAGMENT)
-    return header is not None and bool(header.frag_off or header.m_flag)
+    def _ipv6(self, ip: bytes) -> Segment | None:
+        """RFC 8200 sections 3 and 4."""
+        version, octets, following, src, dst = struct.unpack_from("!B3xHBx16s16s", ip)
+        if version >> 4 != 6:
+            raise _NoSegment("malformed", _CUT_OFF)
+        octets = octets + 40 if octets else len(ip) + self._cut_octets
+        missing = max(octets - max(len(ip), 40), 0)
+        content = ip[40:octets]
+        for _ in range(_HEADERS_MAX):
+            if following in _OPTION_HEADERS:
+                following, head = content[0], (content[1] + 1) * 8
+            elif following == _AUTHENTICATION_HEADER:
+                following, head = content[0], (content[1] + 2) * 4
+            elif following == _FRAGMENT_HEADER:
+                following, offset, name = struct.unpack_from("!BxHI", content)
+                head = 8
+                if offset & 0xFFF9:
+                    key, start, more = (src, dst, name), offset & 0xFFF8, bool(offset & 1)
+                    whole = self._fragment(key, start, content[8:], missing, more, following)
+                    if whole is None:
+                        return None
+                    (following, content), head, missing = whole, 0, 0
+            else:
+                return self._content(following, src, dst, content, missing)
+            if head > len(content):
+                raise _NoSegment("malformed", _CUT_OFF)
+            content = content[head:]
+        raise _NoSegment("malformed", f"more than {_HEADERS_MAX} extension headers")
 
+    def _fragment(
+        self, key: Hashable, start: int, octets: bytes, missing: int, more: bool, head: int
+    ) -> tuple[int, bytes] | None:
+        """The whole datagram, if this is the fragment that it waited for."""
+        if missing:
+            raise _NoSegment("fragment", "an IP fragment whose end is cut off")
+        return self._fragments.add(key, start, octets, more, head, self._number, self._ts_ns)
 
-def _segment(
-    number: int, ts_ns: int, ip: Any, tcp: Any, cut_octets: int, skipped: _Skipped
-) -> Segment | None:
-    payload = bytes(tcp.data)
-    header_octets = tcp.off * 4
-    if isinstance(ip, dpkt.ip.IP):
-        header_octets += ip.hl * 4
-        total = ip.len
-    else:
-        header_octets += 40 + sum(header.length for header in ip.all_extension_headers)
-        total = ip.plen + 40 if ip.plen else 0
-    # Segmentation offload leaves the length 0 on the way out.
-    missing = total - header_octets - len(payload) if total else cut_octets
-    if total and total < header_octets:
-        skipped.add("malformed", "its lengths contradict each other", number)
-        return None
-    return Segment(
-        number, ts_ns, ip.src, tcp.sport, ip.dst, tcp.dport, tcp.seq, tcp.ack, tcp.flags,
-        tcp.win, payload, max(missing, 0),
-    )  # fmt: skip
+    def _content(
+        self, protocol: int, src: bytes, dst: bytes, content: bytes, missing: int
+    ) -> Segment | None:
+        """What is in an IP packet, of whose end ``missing`` octets are not in the file."""
+        if protocol != _PROTOCOL_TCP:
+            if protocol in _TUNNELS:
+                return self._tunnelled(protocol, content, missing)
+            raise _NoSegment("not-tcp", _NOT_TCP)
+        sport, dport, seq, ack, offset, flags, window = _TCP(content)
+        head = (offset >> 4) * 4
+        if head < _TCP_OCTETS:
+            raise _NoSegment("malformed", _CUT_OFF)
+        if head > len(content):
+            missing -= head - len(content)
+            if missing < 0:
+                raise _NoSegment("malformed", "its lengths contradict each other")
+        return Segment(
+            self._number, self._ts_ns, src, sport, dst, dport, seq, ack, flags, window,
+            content[head:], missing,
+        )  # fmt: skip
+
+    def _tunnelled(self, protocol: int, content: bytes, missing: int) -> Segment | None:
+        """IP within IP (RFC 2003, RFC 4213), or within GRE (RFC 2784, RFC 2890)."""
+        self._tunnels += 1
+        if self._tunnels > _TUNNELS_MAX:
+            raise _NoSegment("malformed", f"more than {_TUNNELS_MAX} tunnels in one another")
+        self._cut_octets = missing
+        kind = {_IPV4_WITHIN_IP: IPV4, _IPV6_WITHIN_IP: IPV6}.get(protocol)
+        if kind is None:
+            (flags,) = struct.unpack_from("!H", content)
+            kind = content[2:4]
+            options = sum(bool(flags & flag) for flag in (0x8000, 0x2000, 0x1000))
+            content = content[4 + 4 * options :]
+        if kind == IPV4:
+            return self._ipv4(content)
+        if kind == IPV6:
+            return self._ipv6(content)
+        raise _NoSegment("not-tcp", _NOT_TCP)

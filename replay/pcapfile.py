@@ -15,6 +15,7 @@ from pathlib import Path
 from replay.oddity import CaptureError, Oddity
 from replay.pcapng import pcapng_records
 from replay.records import MAX_RECORD_OCTETS, Record, Stream, end_of_records
+from replay.source import Watch, name_of, opened
 
 __all__ = ["CaptureError", "Oddity", "Record", "read_records"]
 
@@ -32,25 +33,42 @@ _PCAP_MAGICS = {
     )
 }
 
-_LINKTYPE_MASK = 0x03FFFFFF  # the bits above tell the length of a frame check sequence
+_LINKTYPE_MASK = 0xFFFF  # the bits above tell the length of a frame check sequence, or are reserved
+
+_OTHER_FORMATS = (
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd: unpack it first"),
+    (b"\xfd7zX", "compressed with xz: unpack it first"),
+    (b"BZh", "compressed with bzip2: unpack it first"),
+    (b"PK\x03\x04", "a zip archive: unpack it first"),
+    (b"snoo", "a snoop capture: convert it with editcap first"),
+    (b"GMBU", "a Network Monitor capture: convert it with editcap first"),
+    (b"RTSS", "a Network Monitor capture: convert it with editcap first"),
+    (b"\x1f\x8b", "packed twice: unpack it first"),
+)
 
 
-def read_records(path: str | Path, oddities: list[Oddity]) -> Iterator[Record]:
+def read_records(
+    path: str | Path, oddities: list[Oddity], watch: Watch | None = None
+) -> Iterator[Record]:
     """Yield the records of the capture at ``path``, adding what is odd to ``oddities``.
 
+    "-" is standard input; what is packed with gzip is unpacked as it is read.  ``watch`` is told
+    how far the file has been read.
     Raises CaptureError if the file cannot be read or holds no usable record header.
     """
-    name = str(path)
+    name = name_of(path)
     try:
-        with open(path, "rb") as file:
-            magic = file.read(4)
-            stream = Stream(file, name, magic)
+        with opened(path, oddities, watch) as file:
+            stream = Stream(file, name, b"")
+            stream.has(len(_SECTION_HEADER))
+            magic = stream.buffer[: len(_SECTION_HEADER)]
             if magic == _SECTION_HEADER:
                 yield from pcapng_records(stream, oddities)
             elif magic in _PCAP_MAGICS:
                 yield from _pcap_records(stream, oddities, *_PCAP_MAGICS[magic])
             else:
-                raise CaptureError(f"{name}: {_why_not_a_capture(magic)}")
+                packing = oddities[-1].sentence if oddities and not magic else ""
+                raise CaptureError(f"{name}: {packing or _why_not_a_capture(magic)}")
     except OSError as error:
         raise CaptureError(f"{name}: cannot be read: {error.strerror or error}") from error
 
@@ -58,10 +76,9 @@ def read_records(path: str | Path, oddities: list[Oddity]) -> Iterator[Record]:
 def _why_not_a_capture(magic: bytes) -> str:
     if not magic:
         return "an empty file"
-    if magic.startswith(b"\x1f\x8b"):
-        return "compressed with gzip: unpack it first"
-    if magic == b"\x28\xb5\x2f\xfd":
-        return "compressed with zstd: unpack it first"
+    for beginning, what in _OTHER_FORMATS:
+        if magic.startswith(beginning):
+            return what
     return f"not a capture: starts with {magic.hex(' ')}, which is neither pcap nor pcapng"
 
 

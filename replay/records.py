@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from replay.oddity import CaptureError, Oddity
+from replay.source import Readable
 
 MAX_RECORD_OCTETS = 16 << 20
 """No link has frames like that; a record or block that claims more is damage, not data."""
@@ -33,7 +34,7 @@ class Stream:
 
     __slots__ = ("_file", "_offset", "buffer", "name", "position")
 
-    def __init__(self, file: BinaryIO, name: str, first: bytes) -> None:
+    def __init__(self, file: Readable, name: str, first: bytes) -> None:
         self._file = file
         self._offset = 0
         self.name = name

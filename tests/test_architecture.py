@@ -35,7 +35,7 @@ MAILSRV_LAYERS = {
 REPLAY_LAYERS = {
     "values": "__init__ duration octets oddity replies script notation",
     "containers and text": (
-        "records pcapfile pcapng pcapwrite packet packetwrite"
+        "source records pcapfile pcapng linktypes framing fragments pcapwrite packet packetwrite"
         " header wellformed transcript_read transcript_write transcript_rewrite transcript"
     ),
     "from packets to scripts": (

@@ -103,10 +103,18 @@ def test_truncation_shows_where_a_writer_forgot_the_original_length() -> None:
     assert got.missing_octets == 1
 
 
-# -- what dpkt decodes ----------------------------------------------------------------------------
+# -- what is unusual ------------------------------------------------------------------------------
 
 IP4, IP6 = ipv4(HERE, THERE, SEGMENT), ipv6(HERE6, THERE6, SEGMENT)
 TAG = struct.pack("!H", 5)
+
+
+def nested(deep: int) -> bytes:
+    """IPv4 in as many IPv4 packets."""
+    return ipv4(HERE, THERE, nested(deep - 1) if deep else SEGMENT, protocol=4 if deep else 6)
+
+
+PPPOE = struct.pack("!BBHH", 0x11, 0, 7, 2 + len(IP4))
 
 
 @pytest.mark.parametrize(
@@ -116,6 +124,19 @@ TAG = struct.pack("!H", 5)
         (1, ethernet(TAG + b"\x81\x00" + TAG + b"\x08\x00" + IP4, 0x88A8)),
         (1, ethernet(ipv4(HERE, THERE, SEGMENT, options=b"\x01" * 8))),
         (1, ethernet(ipv4("10.0.0.1", "10.0.0.2", IP4, protocol=4))),
+        (1, ethernet(ipv6(HERE6, THERE6, IP4, following=4), 0x86DD)),
+        (1, ethernet(ipv4("10.0.0.1", "10.0.0.2", b"\0\0\x08\0" + IP4, protocol=47))),
+        (1, ethernet(ipv4("10.0.0.1", "10.0.0.2", b"\x30\0\x08\0" + bytes(8) + IP4, protocol=47))),
+        (1, ethernet(b"\0\0\x50\xff" + b"\0\0\x61\xff" + IP4, 0x8847)),
+        (1, ethernet(TAG + b"\x88\x48" + b"\0\0\x61\xff" + IP4, 0x8100)),
+        (1, ethernet(PPPOE + b"\0\x21" + IP4, 0x8864)),
+        (1, ethernet(b"\xaa\xaa\x03\0\0\0\x08\0" + IP4, 200)),
+        (9, b"\0\x21" + IP4),
+        (9, b"\x21" + IP4),
+        (50, b"\xff\x03\0\x21" + IP4),
+        (51, PPPOE + b"\0\x21" + IP4),
+        (104, b"\x0f\0\x08\0" + IP4),
+        (219, b"\0\0\x61\xff" + IP4),
         (113, struct.pack("!HHH8sH", 0, 1, 6, b"\x02" * 8, 0x0800) + IP4),
         (276, struct.pack("!HHIHBB8s", 0x0800, 0, 1, 1, 0, 6, b"\x02" * 8) + IP4),
         (0, struct.pack("<I", 2) + IP4),
@@ -138,11 +159,28 @@ def test_ipv4_is_found_below_every_link_layer(linktype: int, frame: bytes) -> No
         (1, ethernet(TAG + b"\x86\xdd" + IP6, 0x8100)),
         (113, struct.pack("!HHH8sH", 0, 1, 6, b"\x02" * 8, 0x86DD) + IP6),
         *[(0, struct.pack("<I", family) + IP6) for family in (10, 24, 28, 30)],
+        (1, ethernet(PPPOE + b"\0\x57" + IP6, 0x8864)),
+        (1, ethernet(ipv4("10.0.0.1", "10.0.0.2", IP6, protocol=41))),
+        (9, b"\xff\x03\0\x57" + IP6),
+        (219, b"\0\0\x61\xff" + IP6),
         (101, IP6),
         (229, IP6),
         (1, ethernet(ipv6(HERE6, THERE6, b"\x06\0" + bytes(6) + SEGMENT, following=0), 0x86DD)),
         (1, ethernet(ipv6(HERE6, THERE6, b"\x06\0" + bytes(6) + SEGMENT, following=60), 0x86DD)),
         (1, ethernet(ipv6(HERE6, THERE6, b"\x06\0" + bytes(6) + SEGMENT, following=44), 0x86DD)),
+        (1, ethernet(ipv6(HERE6, THERE6, b"\x06\x01" + bytes(10) + SEGMENT, following=51), 0x86DD)),
+        (
+            1,
+            ethernet(
+                ipv6(
+                    HERE6,
+                    THERE6,
+                    b"\x3c\0" + bytes(6) + b"\x06\0" + bytes(6) + SEGMENT,
+                    following=0,
+                ),
+                0x86DD,
+            ),
+        ),
     ],
 )
 def test_ipv6_is_found_behind_extension_headers_and_every_link_layer(
@@ -156,6 +194,23 @@ def test_a_cut_ipv6_payload_says_how_much_is_missing() -> None:
     cut = frame[:-4]
     (got,) = decode([Record(1, 0, 1, len(cut), len(frame), cut)], [])
     assert (got.payload, got.missing_octets) == (b"QU", 4)
+
+
+def test_dpkt_says_the_same_of_extension_headers_options_and_tags() -> None:
+    header = b"\x06\0" + bytes(6)
+    for frame in (
+        ethernet(ipv4(HERE, THERE, SEGMENT, options=b"\x01" * 8)),
+        ethernet(TAG + b"\x81\x00" + TAG + b"\x08\x00" + IP4, 0x88A8),
+        ethernet(ipv6(HERE6, THERE6, header + SEGMENT, following=60), 0x86DD),
+    ):
+        layer = dpkt.ethernet.Ethernet(frame)
+        while not isinstance(layer, dpkt.tcp.TCP):
+            layer = layer.data
+        got = only(frame)
+        assert (got.sport, got.dport, got.seq, got.ack) == (
+            *(layer.sport, layer.dport, layer.seq, layer.ack),
+        )
+        assert (got.flags, got.window, got.payload) == (layer.flags, layer.win, layer.data)
 
 
 # -- what is left out -----------------------------------------------------------------------------
@@ -174,6 +229,11 @@ def test_a_cut_ipv6_payload_says_how_much_is_missing() -> None:
         ),
         (ethernet(ipv4(HERE, THERE, bytes(40), protocol=17)), "not-tcp"),
         (ethernet(bytes(28), 0x0806), "not-tcp"),
+        (ethernet(ipv6(HERE6, THERE6, SEGMENT, following=59), 0x86DD), "not-tcp"),
+        (ethernet(ipv6(HERE6, THERE6, b"\0\0" + bytes(6), following=0) * 40, 0x86DD), "malformed"),
+        (ethernet(TAG + (b"\x81\0" + TAG) * 20 + b"\x08\0" + IP4, 0x8100), "not-tcp"),
+        (ethernet(PPPOE + b"\xc0\x21" + IP4, 0x8864), "not-tcp"),
+        (ethernet(nested(9)), "malformed"),
         (b"", "malformed"),
         (ethernet(ipv4(HERE, THERE, SEGMENT))[:40], "malformed"),
         (ethernet(ipv4(HERE, THERE, b"\0" * 40)), "malformed"),
@@ -195,7 +255,7 @@ def test_what_is_left_out_is_counted_with_its_first_packet() -> None:
 
 
 def test_a_link_type_that_is_not_decoded_is_declined_by_name() -> None:
-    with pytest.raises(CaptureError, match=r"radiotap and IEEE 802\.11 is not decoded"):
+    with pytest.raises(CaptureError, match=r"type IEEE802_11_RADIOTAP \(127\) is not dec"):
         decoded(b"x" * 80, linktype=127)
     with pytest.raises(CaptureError, match="number 9999 is not decoded"):
         decoded(b"x" * 80, linktype=9999)

@@ -1,0 +1,142 @@
+"""Where the octets of a capture come from: a file or standard input, packed with gzip or not.
+
+A packed file is unpacked as it is read, never as a whole.  One that unpacks to absurdly much is
+given up: no real capture is packed so tightly, and reading it would have no end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from io import FileIO
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol, cast
+
+from replay.oddity import Oddity
+
+STANDARD_INPUT = "-"
+"""As a path: what is piped in."""
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+RATIO_MAX = 200
+"""Octets unpacked for one packed one; captures are packed to a third, empty ones to a hundredth."""
+
+RATIO_FROM_OCTETS = 64 << 20
+"""So much may be unpacked whatever the ratio."""
+
+_MAGIC_OCTETS = 4
+
+
+class Progress(NamedTuple):
+    """How far the file has been read, as it lies on disk; ``total_octets`` is 0 if unknown."""
+
+    read_octets: int
+    total_octets: int
+
+
+Watch = Callable[[Progress], None]
+"""Told of every piece that is read."""
+
+
+class Readable(Protocol):
+    """What ``records.Stream`` reads from; ``read`` gives fewer octets where more are not there
+    yet, and none at the end."""
+
+    def read(self, octets: int, /) -> bytes: ...
+
+
+class _Counted:
+    """The file as it lies on disk, or a pipe: gives what is there, and tells how far it is."""
+
+    __slots__ = ("_file", "_first", "_read_octets", "_total_octets", "_watch")
+
+    def __init__(self, file: FileIO, watch: Watch | None) -> None:
+        self._file = file
+        self._watch = watch
+        self._first = b""
+        self._read_octets = 0
+        with contextlib.suppress(OSError, ValueError):
+            self._total_octets = os.fstat(file.fileno()).st_size
+            return
+        self._total_octets = 0
+
+    def read(self, octets: int) -> bytes:
+        if self._first:
+            piece, self._first = self._first[:octets], self._first[octets:]
+            return piece
+        piece = self._file.read(octets)
+        self._read_octets += len(piece)
+        if self._watch is not None:
+            self._watch(Progress(self._read_octets, self._total_octets))
+        return piece
+
+    def peek(self, octets: int) -> bytes:
+        """The first octets, which are read again afterwards."""
+        pieces = b""
+        while len(pieces) < octets and (piece := self.read(octets - len(pieces))):
+            pieces += piece
+        self._first = pieces
+        return pieces
+
+    @property
+    def read_octets(self) -> int:
+        return self._read_octets
+
+
+class _Unpacked:
+    """What a gzip file holds.  Where it breaks off or is damaged it ends, and that is told."""
+
+    __slots__ = ("_file", "_oddities", "_packed", "_unpacked_octets")
+
+    def __init__(self, packed: _Counted, oddities: list[Oddity]) -> None:
+        self._packed = packed
+        self._file = gzip.GzipFile(fileobj=cast(BinaryIO, packed))
+        self._oddities = oddities
+        self._unpacked_octets = 0
+
+    def read(self, octets: int) -> bytes:
+        try:
+            piece = self._file.read1(octets)
+        except EOFError:
+            return self._end("truncated-file", "the gzip file breaks off")
+        except (zlib.error, gzip.BadGzipFile) as error:
+            return self._end("damaged-file", f"the gzip file is damaged ({error})")
+        self._unpacked_octets += len(piece)
+        most = max(self._packed.read_octets * RATIO_MAX, RATIO_FROM_OCTETS)
+        if self._unpacked_octets > most:
+            much = f"more than {RATIO_MAX} times its size, which no capture does"
+            return self._end("damaged-file", f"the gzip file unpacks to {much}")
+        return piece
+
+    def _end(self, kind: str, what: str) -> bytes:
+        sentence = f"{what}; only what comes before is used"
+        if not any(sentence == oddity.sentence for oddity in self._oddities):
+            self._oddities.append(Oddity(0, kind, sentence))
+        return b""
+
+
+@contextlib.contextmanager
+def opened(
+    path: str | Path, oddities: list[Oddity], watch: Watch | None = None
+) -> Iterator[Readable]:
+    """Open the capture at ``path``, "-" being standard input, and unpack it where it is packed.
+
+    Raises OSError.  What is odd about the packing goes to ``oddities``.
+    """
+    with contextlib.ExitStack() as stack:
+        piped = str(path) == STANDARD_INPUT
+        where = sys.stdin.fileno() if piped else path
+        file = stack.enter_context(open(where, "rb", buffering=0, closefd=not piped))
+        counted = _Counted(file, watch)
+        packed = counted.peek(_MAGIC_OCTETS).startswith(GZIP_MAGIC)
+        yield _Unpacked(counted, oddities) if packed else counted
+
+
+def name_of(path: str | Path) -> str:
+    """How to call the capture at ``path`` in a sentence."""
+    return "standard input" if str(path) == STANDARD_INPUT else str(path)
