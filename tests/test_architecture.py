@@ -36,7 +36,7 @@ REPLAY_LAYERS = {
     "values": "__init__ duration octets oddity replies script notation",
     "containers and text": (
         "source records pcapfile pcapng linktypes framing fragments pcapwrite packet packetwrite"
-        " header wellformed transcript_read transcript_write transcript_rewrite transcript"
+        " masks header wellformed transcript_read transcript_write transcript_rewrite transcript"
     ),
     "from packets to scripts": (
         "flow half recognise reassembly conversation anchors importer filing summary"
@@ -45,7 +45,7 @@ REPLAY_LAYERS = {
         "worldtable nameserver world target tlsclient link reallink wire observed timetable pacing"
         " harness compare update"
     ),
-    "drivers": "virtual realtime runs cuts edges sender virtual_sender load_plan load_tally load_session load",
+    "drivers": "virtual realtime runs cuts edges shrink sender virtual_sender load_plan load_tally load_session load",
     "shown to people": "report load_report show",
     "surfaces": "pytest_plugin commands cli __main__",
 }
