@@ -21,8 +21,8 @@ CLIENT, SERVER = 0, 1
 LINKTYPE_RAW = 101
 """Frames that are IP packets, without a link layer's header."""
 
-SEGMENT_MAX_OCTETS = 65_000
-"""What one packet carries: IPv4 counts its 65,535 octets with the headers.  More is split."""
+SEGMENT_MAX_OCTETS = 65_495
+"""What one packet carries: IPv4 counts 65,535 octets with the headers.  More is split."""
 
 PSH = 0x08
 _WINDOW = 65_535

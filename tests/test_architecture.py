@@ -36,16 +36,20 @@ REPLAY_LAYERS = {
     "values": "__init__ duration octets oddity replies script notation",
     "containers and text": (
         "source records pcapfile pcapng linktypes framing fragments pcapwrite packet packetwrite"
+        " recording"
         " masks header wellformed transcript_read transcript_write transcript_rewrite transcript"
     ),
     "from packets to scripts": (
-        "flow half recognise reassembly conversation anchors importer filing summary"
+        "flow half recognise reassembly conversation capture anchors importer filing summary"
     ),
     "a run and what it showed": (
         "worldtable nameserver world target tlsclient link reallink wire observed timetable pacing"
         " harness compare update"
     ),
-    "drivers": "virtual realtime runs cuts edges shrink sender virtual_sender load_plan load_tally load_session load",
+    "drivers": (
+        "virtual realtime runs cuts edges shrink sender virtual_sender load_plan load_tally"
+        " load_session load passage record shelf serving"
+    ),
     "shown to people": "report load_report show",
     "surfaces": "pytest_plugin commands cli __main__",
 }
@@ -63,7 +67,7 @@ TYPES_SEEN_FROM_BELOW = frozenset({"clock"})
 
 REPLAY_HARNESS = frozenset(
     {"virtual", "harness", "link", "wire", "pytest_plugin", "cli", "commands"}
-    | {"world", "worldtable", "nameserver"}
+    | {"world", "worldtable", "nameserver", "passage", "record", "serving", "shelf"}
 )
 """The modules of replay that may import any of mailsrv."""
 
