@@ -7,19 +7,12 @@ who waited for whom; ``replay.anchors`` does.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from replay.flow import End, Endpoint, Event, Flow, Gap, Piece
 from replay.oddity import Oddity
-from replay.packet import decode
-from replay.pcapfile import read_records
-from replay.reassembly import reassemble
-from replay.recognise import client_side, why_not_smtp
-from replay.records import Record
-from replay.source import name_of
+from replay.recognise import begins_with_tls
 
 MAX_LINE_OCTETS = 1 << 16
 """The longest line of a reply; what goes on longer is not taken for one."""
@@ -96,53 +89,6 @@ class Conversation:
         return bool(self.replies) and b" ESMTP mailsrv" in self.replies[0].octets
 
 
-class LeftOut(NamedTuple):
-    """A flow that is no SMTP conversation, and why."""
-
-    flow: Flow
-    reason: str
-
-
-@dataclass(slots=True)
-class Capture:
-    """All that a capture file says."""
-
-    name: str
-    packets: int
-    conversations: list[Conversation]
-    left_out: list[LeftOut]
-    oddities: list[Oddity]
-    """What concerns no single connection."""
-
-
-def read_capture(path: str | Path) -> Capture:
-    """Read a capture file down to its SMTP conversations.  Raises CaptureError."""
-    oddities: list[Oddity] = []
-    counter = _Counter()
-    flows = reassemble(decode(counter.count(read_records(path, oddities)), oddities), oddities)
-    capture = Capture(Path(name_of(path)).name, counter.packets, [], [], oddities)
-    for flow in flows:
-        side = client_side(flow)
-        reason = why_not_smtp(flow, side)
-        if reason:
-            capture.left_out.append(LeftOut(flow, reason))
-        else:
-            capture.conversations.append(conversation(flow, side))
-    return capture
-
-
-class _Counter:
-    __slots__ = ("packets",)
-
-    def __init__(self) -> None:
-        self.packets = 0
-
-    def count(self, records: Iterator[Record]) -> Iterator[Record]:
-        for record in records:
-            self.packets = record.number
-            yield record
-
-
 def conversation(flow: Flow, side: int) -> Conversation:
     """Follow ``flow``, whose client is ``side``, as an SMTP conversation."""
     return _Follower(flow, side).follow()
@@ -173,6 +119,7 @@ class _Follower:
             result.blind_from = 0
             sentence = "the capture holds the sender's direction alone: no reply is known"
             self._odd(self._flow.first_packet, "one-sided", sentence)
+        self._encrypted = begins_with_tls(self._flow, self._side)
         for order, event in enumerate(self._flow.events):
             if self._is_encrypted(event):
                 self._cut_at_tls(order, event)

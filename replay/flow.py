@@ -7,6 +7,7 @@ they became true: octets that arrive ahead of a hole count from when the hole wa
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from replay.oddity import Oddity
@@ -82,8 +83,9 @@ class Flow:
     """One TCP connection, or as much of it as was captured."""
 
     __slots__ = (
-        "_events", "accepted", "acknowledged", "ends", "first_ns", "first_packet", "happened",
-        "last_ns", "last_packet", "number", "oddities", "opener", "packets", "untold",
+        "_events", "accepted", "acknowledged", "client", "ends", "first_ns", "first_packet",
+        "forgotten", "given_out", "happened", "last_ns", "last_packet", "leaving", "number",
+        "oddities", "opener", "packets", "untold",
     )  # fmt: skip
 
     number: int
@@ -100,6 +102,14 @@ class Flow:
     oddities: list[Oddity]
     packets: list[int]
     """How many segments each side sent."""
+    forgotten: str
+    """Why nobody wanted the octets, where they were forgotten to keep memory bounded."""
+    client: int | None
+    """The client's side, where that was told before the octets were forgotten."""
+    leaving: bool
+    """For the reassembler: the flow has ended, and will be given out."""
+    given_out: bool
+    """For the reassembler: the flow was given out."""
     acknowledged: list[int]
     """How many octets of the other side each side had acknowledged in the end.  A reset's own
     acknowledgement does not count: some systems acknowledge what they refuse."""
@@ -108,7 +118,9 @@ class Flow:
         self.number = number
         self.ends = ends
         self.opener = None
-        self.accepted = False
+        self.accepted = self.leaving = self.given_out = False
+        self.forgotten = ""
+        self.client = None
         self.first_ns = self.last_ns = ts_ns
         self.first_packet = self.last_packet = packet
         self._events: list[Event] | None = None
@@ -127,6 +139,33 @@ class Flow:
                 for event in self.happened
             ]
         return self._events
+
+    def kept_octets(self, octets_each: int) -> int:
+        """The memory that its events take, if one takes ``octets_each`` beside its octets."""
+        octets = (len(self.happened) + len(self.oddities)) * octets_each
+        return octets + sum(len(said) for _, said in self.said())
+
+    def said(self) -> Iterator[tuple[int, bytes]]:
+        """Side and octets of each piece so far, in order."""
+        for event in self.happened:
+            if not isinstance(event, Gap | End):
+                side, _, _, _, octets, _ = event
+                yield side, octets
+
+    def forget(self, reason: str) -> None:
+        """Forget the octets: no one wants them, for this reason."""
+        self.forgotten = reason
+        octets = [0, 0]
+        for side, said in self.said():
+            octets[side] += len(said)
+        sentence = (
+            f"octets are not kept from the first packet on, {octets[0]} and {octets[1]} of them "
+            f"up to packet {self.last_packet}: {reason}"
+        )
+        del self.oddities[:]
+        self.oddities.append(Oddity(self.last_packet, "not-kept", sentence))
+        self.happened = []
+        self._events = None
 
     def odd(self, packet: int, kind: str, sentence: str) -> None:
         """Note an oddity, or only count it when there are too many."""

@@ -24,6 +24,10 @@ MAX_JUMP_OCTETS = 64 << 20
 """A sequence or acknowledgement number further off than this is not of this connection."""
 
 SEQUENCE_MASK = 0xFFFFFFFF
+
+FORGOTTEN = -1
+"""As the number expected next, which none equals: the flow is no longer followed."""
+
 _HALF = 0x80000000
 
 

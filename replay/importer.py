@@ -19,7 +19,8 @@ from pathlib import Path
 
 from replay import script
 from replay.anchors import Anchored, Evidence, anchor_acts, settle, why_another_sender
-from replay.conversation import Act, Capture, Conversation, read_capture
+from replay.capture import Capture, read_capture
+from replay.conversation import Act, Conversation
 from replay.duration import DURATION_NS_MAX, format_ns
 from replay.notation import CONNECTIONS_MAX
 from replay.oddity import CaptureError, Oddity

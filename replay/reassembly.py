@@ -7,35 +7,100 @@ filled, or until the other side acknowledges it, which proves that the capture m
 
 Times of a flow never run backwards: packets count in file order, and a time before the one already
 reached is raised to it and told as an oddity.
+
+Memory stays bounded however long the capture is: a flow is given out some time after it has ended,
+or when there are too many of them; and octets of flows that nobody wants (``Judge``) are forgotten
+when those of all open flows become too many.  Captures of ordinary size come to none of this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from operator import attrgetter
 
 from replay.flow import End, Endpoint, Flow
-from replay.half import MAX_JUMP_OCTETS, SEQUENCE_MASK, Half
+from replay.half import FORGOTTEN, MAX_JUMP_OCTETS, SEQUENCE_MASK, Half
 from replay.oddity import Oddity
 from replay.packet import ACK, FIN, RST, SYN, Segment
 
-MAX_FLOWS = 65_536
-"""Flows followed in one capture."""
+MAX_OPEN_FLOWS = 65_536
+"""Flows followed at one time.  Above, the quarter that has been idle for longest is given up."""
+
+MAX_OPEN_OCTETS = 256 << 20
+"""What open flows may keep.  Above, the largest are followed no further."""
+
+JUDGED_FROM_OCTETS = 48 << 20
+"""When open flows keep so much (more), those that nobody wants are looked for."""
+
+PIECE_OCTETS = 320
+"""What a piece takes beside its octets: objects, and places in lists."""
+
+LINGER_NS = 60 * 1_000_000_000
+"""How long after its end a flow may still get packets that belong to it."""
+
+BATCH_SEGMENTS = 4096
+"""How often the bounds are looked after."""
+
+Judge = Callable[[Flow], str]
+"""Says of an open flow why nobody will want it; empty as long as somebody may."""
+
+_number = attrgetter("flow.number")
+_last_ns = attrgetter("flow.last_ns")
+_side = attrgetter("side")
+
+
+def _wanted(flow: Flow) -> str:
+    return ""
 
 
 class Reassembler:
-    """Sorts segments into flows; ``feed`` them in file order, then ``finish``."""
+    """Sorts segments into flows: ``walk`` through them in file order."""
 
-    __slots__ = ("_flows", "_halves", "_oddities", "_overflowed")
+    __slots__ = (
+        "_given_up", "_halves", "_judge", "_judged_at", "_kept_octets", "_leaving", "_now_ns",
+        "_number", "_oddities", "_open", "_over",
+    )  # fmt: skip
 
-    def __init__(self, oddities: list[Oddity]) -> None:
+    def __init__(self, oddities: list[Oddity], judge: Judge = _wanted) -> None:
         self._halves: dict[tuple[bytes, int, bytes, int], Half] = {}
-        self._flows: list[tuple[Flow, Half, Half]] = []
+        self._open: dict[int, Half] = {}  # by number of the flow: its first half
+        self._leaving: deque[tuple[int, Half]] = deque()  # have ended then, may get packets
+        self._over: list[Flow] = []
+        self._number = 0
+        self._now_ns = 0
+        self._kept_octets = 0
+        self._judge = judge
+        self._judged_at = JUDGED_FROM_OCTETS
+        self._given_up: list[int] = []  # count of flows, packet of the first
         self._oddities = oddities
-        self._overflowed = False
 
-    def feed(self, segments: Iterable[Segment]) -> None:
-        """Take in segments.  The loop holds the ordinary case; ``_feed_unusual`` the rest."""
+    def walk(self, segments: Iterable[Segment]) -> Iterator[Flow]:
+        """Take in segments, and give out each flow when it is over; at the latest in the end."""
+        segments = iter(segments)
+        while self._feed(islice(segments, BATCH_SEGMENTS)):
+            self._keep_bounds()
+            if self._over:
+                yield from self._over
+                self._over.clear()
+        for half in sorted(self._open.values(), key=_number):
+            self._finish(half)
+        yield from self._over
+        self._over.clear()
+        if self._given_up:
+            count, packet = self._given_up
+            sentence = (
+                f"{count} connections, idle for longest, were followed no further: more than "
+                f"{MAX_OPEN_FLOWS} were open at a time, packet {packet} first"
+            )
+            self._oddities.append(Oddity(packet, "too-many-flows", sentence))
+
+    def _feed(self, segments: Iterable[Segment]) -> bool:
+        """Take in segments; False if there are none.  The loop holds the ordinary case;
+        ``_feed_unusual`` the rest."""
         halves = self._halves
+        number = ts_ns = kept_octets = 0
         for segment in segments:
             number, ts_ns, src, sport, dst, dport, seq, ack, flags, _, payload, missing = segment
             half = halves.get((src, sport, dst, dport))
@@ -50,7 +115,10 @@ class Reassembler:
                 or half.peer.fin is not None
                 or ts_ns < half.flow.last_ns
             ):
-                self._feed_unusual(half, segment)
+                if half is not None and half.expected == FORGOTTEN:
+                    self._feed_forgotten(half, segment)
+                else:
+                    self._feed_unusual(half, segment)
                 continue
             flow = half.flow
             flow.last_ns = ts_ns
@@ -61,31 +129,22 @@ class Reassembler:
                 half.acknowledge(ack, number)
             if payload:
                 start = half.next
+                octets = len(payload)
                 piece = (side, ts_ns, number, start, payload, half.acknowledged)
                 half.pieces.append(piece)
                 half.happened.append(piece)
-                half.next = start + len(payload)
-                half.expected = (seq + len(payload)) & SEQUENCE_MASK
-
-    def finish(self) -> list[Flow]:
-        """All flows, by the place of their first packet."""
-        for flow, *halves in self._flows:
-            for half in halves:
-                half.finish()
-                taken = half.acknowledged if half.taken is None else half.taken
-                flow.acknowledged[half.side] = taken
-            if flow.untold:
-                sentence = f"{flow.untold} more oddities of this connection are not told"
-                flow.oddities.append(Oddity(flow.last_packet, "untold", sentence))
-        return [flow for flow, *_ in self._flows]
+                half.next = start + octets
+                half.expected = (seq + octets) & SEQUENCE_MASK
+                kept_octets += octets + PIECE_OCTETS
+        self._kept_octets += kept_octets
+        self._now_ns = ts_ns
+        return number > 0
 
     # -- what is not the ordinary case --------------------------------------------------------
 
     def _feed_unusual(self, half: Half | None, segment: Segment) -> None:
         if half is None or self._is_another_connection(half, segment):
-            half = self._open(segment)
-            if half is None:
-                return
+            half = self._begin(segment)
         flow, peer = half.flow, half.peer
         number, flags, seq = segment.number, segment.flags, segment.seq
         ts_ns = segment.ts_ns
@@ -116,10 +175,35 @@ class Reassembler:
                 half.fin = End(half.side, ts_ns, number, half.acknowledged, False)
                 half.fin_offset = max(end, half.next)
             half.accept(start, segment.payload, segment.missing_octets, ts_ns, number)
+            self._kept_octets += len(segment.payload) + PIECE_OCTETS
         half.give_up_acknowledged_holes(ts_ns, number)
         if flags & RST and not half.reset:
             half.reset = True
             flow.happened.append(End(half.side, ts_ns, number, half.acknowledged, True))
+        if flags & (FIN | RST) or half.fin is not None:
+            self._see_off(half)
+
+    def _feed_forgotten(self, half: Half, segment: Segment) -> None:
+        """A segment of a flow that is no longer followed: it is counted."""
+        flow, flags = half.flow, segment.flags
+        if flags & SYN and (segment.seq + 1) & SEQUENCE_MASK != half.base:
+            self._feed_unusual(None, segment)
+            return
+        flow.last_ns = max(segment.ts_ns, flow.last_ns)
+        flow.last_packet = segment.number
+        flow.packets[half.side] += 1
+        if flags & (FIN | RST):
+            half.reset = half.reset or bool(flags & RST)
+            half.ended = True
+            self._see_off(half)
+
+    def _see_off(self, half: Half) -> None:
+        """Let the flow go some time after it has ended."""
+        peer = half.peer
+        over = half.reset or peer.reset or (half.ended and peer.ended)
+        if over and not half.flow.leaving:
+            half.flow.leaving = True
+            self._leaving.append((half.flow.last_ns, half))
 
     def _is_another_connection(self, half: Half, segment: Segment) -> bool:
         """Whether the ports were reused: a new initial sequence number, or one out of reach."""
@@ -140,25 +224,19 @@ class Reassembler:
             self._oddities.append(Oddity(segment.number, "stream-jump", sentence))
         return far
 
-    def _open(self, segment: Segment) -> Half | None:
-        """Begin a flow with its first segment; None if there are too many."""
-        if len(self._flows) >= MAX_FLOWS:
-            if not self._overflowed:
-                self._overflowed = True
-                sentence = (
-                    f"from packet {segment.number} on new connections are left out: there are "
-                    f"more than {MAX_FLOWS}"
-                )
-                self._oddities.append(Oddity(segment.number, "too-many-flows", sentence))
-            return None
+    def _begin(self, segment: Segment) -> Half:
+        """Begin a flow with its first segment."""
         near = Endpoint(segment.src, segment.sport)
         far = Endpoint(segment.dst, segment.dport)
-        flow = Flow(len(self._flows) + 1, (near, far), segment.ts_ns, segment.number)
+        if (before := self._halves.get(near + far)) is not None:
+            self._finish(before)
+        self._number += 1
+        flow = Flow(self._number, (near, far), segment.ts_ns, segment.number)
         half, peer = Half(flow, 0), Half(flow, 1)
         half.peer, peer.peer = peer, half
         self._halves[near + far] = half
         self._halves[far + near] = peer
-        self._flows.append((flow, half, peer))
+        self._open[flow.number] = half
         return half
 
     def _synchronize(self, half: Half, segment: Segment, first: int) -> None:
@@ -174,9 +252,106 @@ class Reassembler:
         else:
             half.flow.opener = half.side
 
+    # -- bounds -------------------------------------------------------------------------------
+
+    def _keep_bounds(self) -> None:
+        until_ns = self._now_ns - LINGER_NS
+        while self._leaving and self._leaving[0][0] < until_ns:
+            _, half = self._leaving.popleft()
+            if half.flow.last_ns < until_ns:
+                self._finish(half)
+            else:
+                self._leaving.append((half.flow.last_ns, half))
+        if len(self._open) > MAX_OPEN_FLOWS:
+            self._give_up_idle()
+        if self._kept_octets > self._judged_at:
+            self._forget_unwanted()
+
+    def _finish(self, half: Half) -> None:
+        """Give a flow out, once."""
+        flow, peer = half.flow, half.peer
+        if self._open.pop(flow.number, None) is None:
+            return
+        near, far = flow.ends if half.side == 0 else reversed(flow.ends)
+        for key, one in ((near + far, half), (far + near, peer)):
+            if self._halves.get(key) is one:
+                del self._halves[key]
+        if half.expected != FORGOTTEN:
+            self._kept_octets -= _weight(half)
+            self._close(half)
+        if not flow.given_out:
+            self._give_out(flow)
+
+    def _close(self, half: Half) -> None:
+        """No more octets of this flow will be taken in."""
+        flow = half.flow
+        for one in sorted((half, half.peer), key=_side):
+            one.finish()
+            flow.acknowledged[one.side] = one.acknowledged if one.taken is None else one.taken
+
+    def _give_out(self, flow: Flow) -> None:
+        if flow.untold:
+            sentence = f"{flow.untold} more oddities of this connection are not told"
+            flow.oddities.append(Oddity(flow.last_packet, "untold", sentence))
+        flow.given_out = True
+        self._over.append(flow)
+
+    def _give_up_idle(self) -> None:
+        idlest = sorted(self._open.values(), key=_last_ns)[: MAX_OPEN_FLOWS // 4]
+        self._given_up = self._given_up or [0, idlest[0].flow.first_packet]
+        self._given_up[0] += len(idlest)
+        for half in idlest:
+            self._finish(half)
+
+    def _forget_unwanted(self) -> None:
+        """Forget the octets of flows that nobody wants; follow the largest no further if what is
+        left is still too much."""
+        followed = [half for half in self._open.values() if half.expected != FORGOTTEN]
+        kept: list[tuple[int, int, Half]] = []
+        for half in followed:
+            flow = half.flow
+            octets = _weight(half)
+            if reason := self._judge(flow):
+                self._close(half)
+                flow.forget(reason)
+                _let_go(half)
+            else:
+                kept.append((octets, flow.number, half))
+        total = sum(octets for octets, _, _ in kept)
+        for octets, _, half in sorted(kept, reverse=True):
+            if total <= MAX_OPEN_OCTETS:
+                break
+            flow = half.flow
+            self._close(half)
+            sentence = (
+                f"after packet {flow.last_packet} the connection is followed no further: open ones "
+                f"hold more than {MAX_OPEN_OCTETS >> 20} MiB"
+            )
+            flow.oddities.append(Oddity(flow.last_packet, "not-kept", sentence))
+            _let_go(half)
+            self._give_out(flow)
+            total -= octets
+        self._kept_octets = total
+        self._judged_at = total + JUDGED_FROM_OCTETS
+
+
+def _weight(half: Half) -> int:
+    """The memory that a flow takes."""
+    waiting = half.pending + half.peer.pending
+    octets = sum(len(chunk.octets or b"") + PIECE_OCTETS for chunk in waiting)
+    return octets + half.flow.kept_octets(PIECE_OCTETS)
+
+
+def _let_go(half: Half) -> None:
+    """Take in no more of a flow's octets, and forget what served for that."""
+    for one in (half, half.peer):
+        one.expected = FORGOTTEN
+        one.pieces, one.happened = [], []
+        one.pending.clear()
+        one.fin = None
+
 
 def reassemble(segments: Iterable[Segment], oddities: list[Oddity]) -> list[Flow]:
-    """Sort ``segments`` into flows.  What concerns no single flow goes to ``oddities``."""
-    reassembler = Reassembler(oddities)
-    reassembler.feed(segments)
-    return reassembler.finish()
+    """Sort ``segments`` into flows, by the place of their first packet.  What concerns no single
+    flow goes to ``oddities``."""
+    return sorted(Reassembler(oddities).walk(segments), key=attrgetter("number"))

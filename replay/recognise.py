@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import re
 
-from replay.flow import Flow, Piece
+from replay.flow import Flow
 
 HEAD_OCTETS = 4096
 """How much of each direction is looked at."""
 
-SMTP_PORTS = frozenset((25, 465, 587, 1025, 2525))
+LONG_OCTETS = 64 * 1024
+"""A flow in which nothing has been SMTP for so long will not become it."""
+
+PLAIN_PORTS = frozenset((25, 587, 1025, 2525))
+SMTP_PORTS = PLAIN_PORTS | {465}
 
 _GREETING = re.compile(rb"(?:220|421|4\d\d|5\d\d)(?:[ -]|\r?\n)")
+_GREETING_INSIDE = re.compile(rb"220[ -][^\r\n]{0,500}SMTP")
 _REPLY = re.compile(rb"[2-5]\d\d(?:[ -]|\r?\n)")
 _COMMAND = re.compile(
     rb"(?im)^(?:(?:EHLO|HELO|LHLO)(?:[ \t\r]|$)|MAIL[ \t]+FROM[ \t]*:|RCPT[ \t]+TO[ \t]*:)"
 )
 _FTP_COMMAND = re.compile(rb"(?i)(?:USER|PASS|FEAT|SYST|AUTH +(?:TLS|SSL))\b")
 
+_TLS_FIRST = "TLS is spoken from its first octet on, so nothing can be read"
+_TLS_SERVER = re.compile(rb"\x16\x03|\x15\x03")
+
 # What else servers and clients begin with.  A foreign client does not make a foreign
 # conversation: it may have called on the wrong server, and that server's 5xx is worth testing.
 _FOREIGN_SERVERS = (
     (re.compile(rb"HTTP/"), "HTTP"),
-    (re.compile(rb"\x16\x03|\x15\x03"), "TLS from its first octet, so nothing can be read"),
+    (_TLS_SERVER, "TLS"),
     (re.compile(rb"SSH-"), "SSH"),
     (re.compile(rb"\+OK"), "POP3"),
     (re.compile(rb"\* (?:OK|PREAUTH|BYE)"), "IMAP"),
@@ -33,7 +41,11 @@ _PROXY_LINE = re.compile(rb"PROXY [^\n]{0,100}\n")
 _PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 _PROXY_FIXED_OCTETS = 16
 
-_SOCKS_CLIENT = re.compile(rb"\x05[\x01-\x09][\x00-\x09\x80-\xfe]")  # RFC 1928 section 3
+_SOCKS5_CLIENT = re.compile(rb"\x05[\x01-\x09][\x00-\x09\x80-\xfe]")  # RFC 1928 section 3
+_SOCKS4_CLIENT = re.compile(rb"\x04[\x01\x02]")
+_SOCKS4_SERVER = re.compile(rb"\x00[\x5a-\x5d]")
+_HTTP_CONNECT = re.compile(rb"CONNECT [^ \r\n]{1,255} HTTP/")  # RFC 9110 section 9.3.6
+_TLS_CLIENT = re.compile(rb"\x16\x03[\x00-\x04]..\x01", re.DOTALL)  # RFC 8446 sections 4 and 5.1
 
 
 def behind_proxy_header(said: bytes) -> bytes:
@@ -52,18 +64,38 @@ def behind_proxy_header(said: bytes) -> bytes:
 def _heads(flow: Flow) -> tuple[bytes, bytes]:
     """The first octets of each side."""
     heads = [b"", b""]
-    for event in flow.events:
-        if isinstance(event, Piece) and len(heads[event.side]) < HEAD_OCTETS:
-            heads[event.side] += event.octets[:HEAD_OCTETS]
+    for side, octets in flow.said():
+        if len(heads[side]) < HEAD_OCTETS:
+            heads[side] += octets[:HEAD_OCTETS]
             if min(map(len, heads)) >= HEAD_OCTETS:
                 break
     return heads[0], heads[1]
+
+
+def why_forget(flow: Flow) -> str:
+    """Why ``flow``, which still goes on, will be no SMTP conversation; empty where it may be.
+
+    Told early, so that its octets need not be kept: by what its server begins with, or when it has
+    gone on for long.  Which side is the client is then kept in the flow.
+    """
+    side = client_side(flow)
+    heads = _heads(flow)
+    if not any(pattern.match(heads[1 - side]) for pattern, _ in _FOREIGN_SERVERS):
+        said_octets = sum(len(octets) for _, octets in flow.said())
+        if min(map(len, heads)) < HEAD_OCTETS and said_octets < LONG_OCTETS:
+            return ""
+    reason = why_not_smtp(flow, side)
+    if reason:
+        flow.client = side
+    return reason
 
 
 def client_side(flow: Flow) -> int:
     """The side that connected; without a handshake, told by what is said or by the ports."""
     if flow.opener is not None:
         return flow.opener
+    if flow.client is not None:
+        return flow.client
     heads = _heads(flow)
     for side in (0, 1):
         if _COMMAND.search(heads[side]) or _REPLY.match(heads[1 - side]):
@@ -76,11 +108,15 @@ def client_side(flow: Flow) -> int:
 
 def why_not_smtp(flow: Flow, side: int) -> str:
     """Why ``flow``, whose client is ``side``, is no SMTP conversation; empty if it is one."""
+    if flow.forgotten:
+        return flow.forgotten
     heads = _heads(flow)
     client, server = heads[side], heads[1 - side]
     is_smtp_port = flow.ends[1 - side].port in SMTP_PORTS
-    if _SOCKS_CLIENT.match(client) and server.startswith(b"\x05"):
-        return "a SOCKS proxy is asked first"
+    if reason := _asked_first(client, server):
+        return reason
+    if begins_with_tls(flow, side):
+        return "" if is_smtp_port else _TLS_FIRST
     for pattern, name in _FOREIGN_SERVERS:
         if pattern.match(server):
             return f"the server speaks {name}"
@@ -97,3 +133,30 @@ def why_not_smtp(flow: Flow, side: int) -> str:
     was_refused = flow.opener is not None and not flow.accepted and flow.packets[1 - side]
     unanswered = not client and not flow.accepted
     return "the connection was never accepted" if was_refused or unanswered else ""
+
+
+def begins_with_tls(flow: Flow, side: int) -> bool:
+    """Whether ``flow``, whose client is ``side``, is TLS from its first octet.
+
+    A server that greets, or that may have and was not asked to, speaks no TLS whatever it is told.
+    """
+    heads = _heads(flow)
+    client, server = heads[side], heads[1 - side]
+    if server:
+        return bool(_TLS_SERVER.match(server))
+    return flow.ends[1 - side].port not in PLAIN_PORTS and bool(_TLS_CLIENT.match(client))
+
+
+def _asked_first(client: bytes, server: bytes) -> str:
+    """Which proxy is asked for a connection, if one is: what follows within may be SMTP, but is
+    not that of who opened this one."""
+    if _HTTP_CONNECT.match(client) and server.startswith(b"HTTP/"):
+        proxy = "an HTTP proxy is asked to connect first"
+    elif (_SOCKS5_CLIENT.match(client) and server.startswith(b"\x05")) or (
+        _SOCKS4_CLIENT.match(client) and _SOCKS4_SERVER.match(server)
+    ):
+        proxy = "a SOCKS proxy is asked first"
+    else:
+        return ""
+    inside = _GREETING_INSIDE.search(server) or _COMMAND.search(client)
+    return f"{proxy}; the SMTP within is not followed" if inside else proxy

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.anchors import Anchored, Evidence, anchor_acts
-from replay.conversation import Capture, Conversation
+from replay.capture import Capture
+from replay.conversation import Conversation
 from replay.octets import to_text
 from replay.oddity import Oddity, told
 from replay.recognise import behind_proxy_header

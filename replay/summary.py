@@ -11,7 +11,8 @@ from base64 import b64encode
 from typing import Any
 
 from replay.anchors import anchor_acts
-from replay.conversation import Capture, Conversation
+from replay.capture import Capture
+from replay.conversation import Conversation
 from replay.flow import End, Flow, Gap, Piece
 from replay.oddity import Oddity
 from replay.recognise import client_side

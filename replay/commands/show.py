@@ -47,7 +47,7 @@ def add(commands: Commands) -> None:
 
 def _show(options: argparse.Namespace) -> int:
     from replay import report, show
-    from replay.conversation import read_capture
+    from replay.capture import read_capture
     from replay.oddity import CaptureError
     from replay.summary import summary
 

@@ -14,7 +14,7 @@ import pytest
 from capture_builder import Wire, ethernet
 from running import CAPTURES, TO_POSTFIX, replay
 
-from replay.conversation import read_capture
+from replay.capture import read_capture
 from replay.recognise import client_side
 
 RECORDED = sorted(CAPTURES.glob("*/*.pcap"))

@@ -11,7 +11,8 @@ from capture_builder import ACK, BEGIN_NS, FIN, NS_PER_MS, RST, SYN, Wire, ether
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replay.conversation import Capture, Conversation, read_capture
+from replay.capture import Capture, read_capture
+from replay.conversation import Conversation
 from replay.oddity import CaptureError
 from replay.pcapfile import read_records
 
@@ -210,6 +211,23 @@ def test_a_refused_starttls_changes_nothing(path: Path) -> None:
     assert conversation.cut_short == ""
 
 
+def test_tls_from_the_start_on_a_port_of_smtp_is_a_session_without_a_word(path: Path) -> None:
+    wire = Wire(ports=(40_000, 465)).handshake()
+    wire.client_says(TLS_HELLO, 1)
+    wire.server_says(b"\x16\x03\x03\x00\x7a", 2)
+    conversation = one(path, wire)
+    assert (acts(conversation), replies(conversation)) == ([], [])
+    assert conversation.cut_short == "encrypted"
+    assert "from packet 4 on the conversation is encrypted" in conversation.oddities[0].sentence
+
+
+def test_a_server_that_greets_who_says_hello_in_tls_speaks_smtp(path: Path) -> None:
+    wire = Wire().handshake()
+    wire.client_says(TLS_HELLO, 1)
+    wire.server_says(b"220 mx\r\n", 2)
+    assert [octets for *_, octets in acts(one(path, wire))] == [TLS_HELLO]
+
+
 def test_the_sender_is_followed_up_to_the_octets_that_are_missing(path: Path) -> None:
     wire = greeted()
     wire.client_says(b"EHLO me\r\n", 2)
@@ -300,7 +318,22 @@ def test_the_senders_direction_alone_is_used_and_told(path: Path) -> None:
     [
         (80, b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n", "HTTP"),
         (80, b"POST / HTTP/1.1\r\n\r\nEHLO me\r\n", b"HTTP/1.1 400 No\r\n", "HTTP"),
-        (465, TLS_HELLO, b"\x16\x03\x03\x00\x7a", "TLS from its first octet"),
+        (443, TLS_HELLO, b"\x16\x03\x03\x00\x7a", "TLS is spoken from its first octet on"),
+        (443, TLS_HELLO, b"", "TLS is spoken from its first octet on"),
+        (8080, b"CONNECT mx:25 HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", "an HTTP proxy is"),
+        (
+            8080,
+            b"CONNECT mx:25 HTTP/1.1\r\n\r\nEHLO me\r\n",
+            b"HTTP/1.1 200 OK\r\n\r\n220 mx ESMTP\r\n",
+            "asked to connect first; the SMTP within is not followed",
+        ),
+        (1080, b"\x04\x01\0\x19abcd\0", b"\0\x5a\0\0abcd", "a SOCKS proxy is asked first"),
+        (
+            1080,
+            b"\x05\x01\x00\x05\x01\0\x01abcd\0\x19EHLO me\r\n",
+            b"\x05\0\x05\0\0\x01abcd\0\x19220 mx ESMTP\r\n",
+            "SOCKS proxy is asked first; the SMTP within is not followed",
+        ),
         (21, b"", b"220 ftp.example.test\r\n", "FTP"),
         (2121, b"USER me\r\n", b"220 ready\r\n", "FTP"),
         (110, b"USER me\r\n", b"+OK\r\n", "POP3"),

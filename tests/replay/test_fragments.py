@@ -63,7 +63,7 @@ def test_fragments_in_any_order_overlapping_and_repeated_make_the_packet(
     for start, end in itertools.pairwise(places):
         frames.append(fragment(start, end))
         if start and rng.random() < 0.3:  # once more, from earlier on
-            earlier = rng.randrange(start // 8) * 8
+            earlier = rng.randint(1, start // 8) * 8
             frames.append(fragment(earlier, end))
     rng.shuffle(frames)
     segments, oddities = decoded(frames, [number / 1000 for number in range(len(frames))])

@@ -12,7 +12,7 @@ from capture_builder import ACK, FIN, NS_PER_MS, RST, Wire
 
 from replay import runs, transcript
 from replay.anchors import Evidence
-from replay.conversation import read_capture
+from replay.capture import read_capture
 from replay.duration import DURATION_NS_MAX
 from replay.importer import Imported, import_capture
 from replay.oddity import CaptureError

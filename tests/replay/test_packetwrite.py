@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.conversation import read_capture
+from replay.capture import read_capture
 from replay.flow import End, Piece
 from replay.oddity import Oddity
 from replay.packet import decode
