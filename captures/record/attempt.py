@@ -13,13 +13,22 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import stage
 from recipe import DELIVERIES, HERE, load
-from take import SERVER_PORT, START_POLLS_MAX, Take, TakeError, listening, wait_for
+from take import (
+    SERVER_PORT,
+    START_POLLS_MAX,
+    Take,
+    TakeError,
+    assignments,
+    listening,
+    wait_for,
+)
 
 TLS_PORT = 465
 PROXY = "127.0.0.3"
@@ -45,10 +54,10 @@ CERTIFICATE = "/etc/ssl/record.pem"
 class Attempt(Take):
     """One sender delivering to a ``mailsrv`` of its own; what is seen goes to ``output``."""
 
-    def deliver(self) -> None:
-        """Let the sender send; raises TakeError."""
+    def deliver(self, further: Sequence[str]) -> None:
+        """Let the sender send, the server having ``further`` settings, too; raises TakeError."""
         result, wanted = self.output, int(self.recipe.delivered["messages"])
-        self._furnish_server()
+        self._furnish_server(further)
         with ExitStack() as running:
             try:
                 command = [sys.executable, str(HERE / "watched.py"), str(result / "commands")]
@@ -70,11 +79,12 @@ class Attempt(Take):
             except (TakeError, subprocess.TimeoutExpired) as error:
                 raise TakeError(f"{error}\n{self._logs()}") from None
 
-    def _furnish_server(self) -> None:
+    def _furnish_server(self, further: Sequence[str]) -> None:
         result = self.output
         text = CONFIG.format(
             host=stage.SERVER_HOST, address=self.recipe.listen, proxy=PROXY, result=result
         )
+        text += assignments(self.recipe.server) + "\n".join(further)
         (result / "mailsrv.toml").write_text(text, encoding="utf-8")
         target = self.root / CERTIFICATE.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -93,12 +103,13 @@ def main() -> int:
     parser.add_argument("output", type=Path)
     parser.add_argument("--scratch", type=Path, required=True)
     parser.add_argument("--layer", type=Path, action="append", required=True)
+    parser.add_argument("--set", action="append", default=[])
     wanted = parser.parse_args()
     socket.sethostname(stage.SERVER_HOST)
     attempt = Attempt(load(wanted.recipe, DELIVERIES), wanted.output, wanted.scratch)
     try:
         attempt.prepare(wanted.layer)
-        attempt.deliver()
+        attempt.deliver(wanted.set)
     except (TakeError, stage.StageError) as error:
         print(error, file=sys.stderr)
         return 1

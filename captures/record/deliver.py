@@ -133,7 +133,8 @@ def check_trace(
     if entry is None:
         raise Wrong(f"the log knows nothing of {received}")
     client, tls = wanted.get("client", "127.0.0.1"), entry.get("tls", "")
-    if entry["client"] != client or f"([{client}])" not in received:
+    literal = f"([IPv6:{client}])" if ":" in client else f"([{client}])"
+    if entry["client"] != client or literal not in received:
         raise Wrong(f"the client is not {client}: {entry['client']}, {received}")
     if not tls.startswith(wanted["tls"]) or bool(tls) != bool(wanted["tls"]):
         raise Wrong(f"TLS is {tls!r}")
@@ -146,8 +147,11 @@ def _remark(event: dict[str, Any]) -> str:
     return f"{event['event']}: {detail}"
 
 
-def attempt(recipe: Recipe, cache: Path) -> Outcome:
-    """Let one sender deliver.  Raises Wrong, TakeError, StageError."""
+def attempt(recipe: Recipe, cache: Path, settings: Iterable[str]) -> Outcome:
+    """Let one sender deliver, under further ``settings`` of the server.
+
+    Raises Wrong, TakeError, StageError.
+    """
     layers = stage.stage(recipe, cache)
     with (
         tempfile.TemporaryDirectory(prefix="attempt-") as scratch,
@@ -157,6 +161,7 @@ def attempt(recipe: Recipe, cache: Path) -> Outcome:
         command = [*take.NAMESPACES, sys.executable, str(HERE / "attempt.py"), recipe.name, result]
         command += ["--scratch", scratch]
         command += [word for layer in layers for word in ("--layer", str(layer))]
+        command += [word for setting in settings for word in ("--set", setting)]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode:
             raise take.TakeError(done.stderr.strip())
@@ -178,6 +183,13 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="deliveries (default: all)")
     parser.add_argument("--list", action="store_true", help="say which there are")
     parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="LINE",
+        help="a line of the server's configuration, such as 'greet_wait_s = 2'",
+    )
+    parser.add_argument(
         "--cache", type=Path, default=Path("/var/cache/captures-record"), metavar="DIR"
     )
     wanted = parser.parse_args()
@@ -192,7 +204,7 @@ def main() -> int:
     print("| delivery | sender | TLS | used | noticed | verdict |\n|---|---|---|---|---|---|")
     for name in chosen:
         try:
-            got = attempt(load(name, DELIVERIES), wanted.cache)
+            got = attempt(load(name, DELIVERIES), wanted.cache, wanted.set)
         except (RecipeError, Wrong, stage.StageError, take.TakeError, KeyError) as error:
             failed += 1
             print(f"| {name} | | | | | failed |", flush=True)

@@ -17,9 +17,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import evidence
 import stage
@@ -73,9 +74,12 @@ def _settings(recipe: Recipe) -> str:
     further = dict(recipe.server)
     if recipe.tls:
         further |= {"tls_certificate": str(CERTIFICATE), "tls_key": str(KEY)}
-    # The plain values of JSON are those of TOML.
-    lines = [f"{key} = {json.dumps(value)}" for key, value in further.items()]
-    return "\n".join([(HERE / "mailsrv.toml").read_text(encoding="utf-8"), *lines, ""])
+    return (HERE / "mailsrv.toml").read_text(encoding="utf-8") + assignments(further)
+
+
+def assignments(settings: Mapping[str, Any]) -> str:
+    """``settings`` as TOML, a line each; plain values look there as they do in JSON."""
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
 
 
 class Take:

@@ -2,6 +2,7 @@
 # A conversation as somebody types it into openssl s_client: each line waits a little for an answer.
 say() { sleep 0.3; printf "$1\r\n"; }
 length=$(($(sed 's/$/\r/' /opt/record/plain.eml | wc -c)))
+sleep 2  # a greeting may be long in coming
 say 'EHLO client.example'
 say 'MAIL FROM:<ann@client.example> BODY=8BITMIME RET=HDRS'
 say 'RCPT TO:<bob@example.test> NOTIFY=NEVER'
