@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import NamedTuple
 
-from replay import script
+from replay import masks, script
 from replay.duration import format_ns
 from replay.observed import ObservedConnection
 from replay.octets import to_text
 from replay.replies import Reply
-from replay.script import Abandon, Connection, Departure, ExactReply, Expectation, ReplyCode
+from replay.script import (
+    Abandon,
+    Connection,
+    Departure,
+    ExactReply,
+    Expectation,
+    MaskedReply,
+    ReplyCode,
+    Scenario,
+)
+from replay.timetable import server_delays_ns
 
 SHOWN_MAX_CHARACTERS = 4_000
 """Of one reply; the longest that mailsrv itself gives has a tenth of that."""
+
+
+class Tolerance(NamedTuple):
+    """How far from its time an event may come, in real time: ``ns``, or so many hundredths of
+    the time that the server was expected to take, whichever is more."""
+
+    ns: int
+    percent: float = 0
+
+    def of(self, delay_ns: int) -> int:
+        """What is allowed after an expected delay."""
+        return max(self.ns, round(delay_ns * self.percent / 100))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +70,81 @@ class Difference:
         )
 
 
+def compare_all(
+    scenario: Scenario,
+    observed: Iterable[ObservedConnection],
+    *,
+    tolerance: Tolerance | None = None,
+    codes_only: bool = False,
+) -> tuple[Difference, ...]:
+    """All differences of a run, connection by connection; names in masks hold for all of them."""
+    bindings: masks.Bindings = {}
+    return tuple(
+        difference
+        for connection, seen in zip(scenario.connections, observed, strict=True)
+        for difference in compare(
+            connection, seen, tolerance=tolerance, bindings=bindings, codes_only=codes_only
+        )
+    )
+
+
 def compare(
-    connection: Connection, observed: ObservedConnection, *, tolerance_ns: int = 0
+    connection: Connection,
+    observed: ObservedConnection,
+    *,
+    tolerance: Tolerance | None = None,
+    bindings: masks.Bindings | None = None,
+    codes_only: bool = False,
 ) -> list[Difference]:
     """All differences of one connection, in the order of the script.
 
-    An expected instant may be missed by ``tolerance_ns``.
+    Without ``tolerance``, in virtual time, expected instants are exact.  With it they count from
+    the departure that they hang on, as it really left, so that neither a server's slowness nor a
+    quicker pace adds up.  ``bindings`` are what names in masks stand for, before and after.
     """
-    return _Comparison(connection.name, observed, tolerance_ns).run(connection)
+    said = _Saying({} if bindings is None else bindings, codes_only)
+    return _Comparison(connection, observed, tolerance, said).run(connection)
+
+
+class _Due(NamedTuple):
+    """When something should have come in this run, and how far from it is allowed."""
+
+    at_ns: int
+    allowed_ns: int
+
+
+def _due(
+    connection: Connection, observed: ObservedConnection, tolerance: Tolerance | None
+) -> Iterator[_Due | None]:
+    """For each expectation; None for any time."""
+    expectations = connection.expectations()
+    if tolerance is None:
+        for one in expectations:
+            yield None if one.at_ns is None else _Due(one.at_ns, 0)
+        return
+    for departure, delay_ns in server_delays_ns(connection):
+        departed_ns = observed.departed_ns[departure]
+        if delay_ns is None or departed_ns is None:
+            yield None
+        else:
+            yield _Due(departed_ns + delay_ns, tolerance.of(delay_ns))
 
 
 class _Comparison:
-    def __init__(self, name: str, observed: ObservedConnection, tolerance_ns: int) -> None:
-        self._name = name
+    def __init__(
+        self,
+        connection: Connection,
+        observed: ObservedConnection,
+        tolerance: Tolerance | None,
+        said: _Saying,
+    ) -> None:
+        self._name = connection.name
         self._observed = observed
-        self._tolerance_ns = tolerance_ns
+        self._said = said
+        dues = _due(connection, observed, tolerance)
+        self._dues = {
+            id(one): due for one, due in zip(connection.expectations(), dues, strict=True)
+        }
         self._differences: list[Difference] = []
 
     def run(self, connection: Connection) -> list[Difference]:
@@ -90,8 +174,12 @@ class _Comparison:
         return self._differences
 
     def _reply(self, number: int, expected: Expectation | None, reply: Reply | None) -> None:
-        if expected is not None and reply is not None and self._holds(expected, reply):
-            return
+        faults: list[str] = []
+        if expected is not None and reply is not None:
+            faults += filter(None, (self._said.otherwise(expected.outcome, reply),))
+            faults += filter(None, (self._lateness(expected, reply.at_ns),))
+            if not faults:
+                return
         name = f"reply {number}"
         observed = None if reply is None else _show(reply.octets)
         at_ns = None if reply is None else reply.at_ns
@@ -102,16 +190,8 @@ class _Comparison:
         if reply is None:
             self._tell(f"{name}: missing", wanted, None, expected=expected)
             return
-        faults = [_other_words(expected.outcome, reply)]
-        if self._is_late(expected.at_ns, reply.at_ns):
-            faults.append(self._lateness(expected.at_ns, reply.at_ns))
-        what = f"{name}: {', '.join(filter(None, faults))}"
+        what = f"{name}: {', '.join(faults)}"
         self._tell(what, wanted, observed, expected=expected, observed_at_ns=at_ns)
-
-    def _holds(self, expected: Expectation, reply: Reply) -> bool:
-        return not (
-            _other_words(expected.outcome, reply) or self._is_late(expected.at_ns, reply.at_ns)
-        )
 
     def _handshake(self, expected: Expectation | None) -> None:
         observed, at_ns = self._observed, None
@@ -123,8 +203,8 @@ class _Comparison:
             what = "the TLS handshake differs" if wanted and shown else "the TLS handshake"
             what += ": missing" if not shown else "" if wanted else ": not expected"
             self._tell(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
-        elif expected is not None and self._is_late(expected.at_ns, observed.handshake_at_ns):
-            what = f"the TLS handshake: {self._lateness(expected.at_ns, observed.handshake_at_ns)}"
+        elif expected is not None and (late := self._lateness(expected, observed.handshake_at_ns)):
+            what = f"the TLS handshake: {late}"
             self._tell(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
 
     def _end(self, expected: Expectation | None, free: bool) -> None:
@@ -139,16 +219,18 @@ class _Comparison:
         if wanted != shown:
             what = "the server's end differs" if shown else "the server did not end the connection"
             self._tell(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
-        elif self._is_late(expected.at_ns, observed.end_at_ns):
-            what = f"the server's end: {self._lateness(expected.at_ns, observed.end_at_ns)}"
+        elif late := self._lateness(expected, observed.end_at_ns):
+            what = f"the server's end: {late}"
             self._tell(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
 
-    def _is_late(self, expected_ns: int | None, observed_ns: int) -> bool:
-        return expected_ns is not None and abs(observed_ns - expected_ns) > self._tolerance_ns
-
-    def _lateness(self, expected_ns: int | None, observed_ns: int) -> str:
-        gap_ns = observed_ns - (expected_ns or 0)
-        return f"{format_ns(abs(gap_ns))} too {'late' if gap_ns > 0 else 'early'}"
+    def _lateness(self, expected: Expectation, observed_ns: int) -> str:
+        """By how much something missed its time; empty if it did not."""
+        due = self._dues[id(expected)]
+        gap_ns = 0 if due is None else observed_ns - due.at_ns
+        if due is None or abs(gap_ns) <= due.allowed_ns:
+            return ""
+        allowed = f" ({format_ns(due.allowed_ns)} allowed)" if due.allowed_ns else ""
+        return f"{format_ns(abs(gap_ns))} too {'late' if gap_ns > 0 else 'early'}{allowed}"
 
     def _tell(
         self,
@@ -161,13 +243,14 @@ class _Comparison:
         observed_at_ns: int | None = None,
     ) -> None:
         place = expected or near
+        due = self._dues[id(expected)] if expected else None
         self._differences.append(
             Difference(
                 self._name,
                 what,
                 wanted,
                 shown,
-                expected.at_ns if expected else None,
+                due.at_ns if due else None,
                 observed_at_ns,
                 place.line if place else 0,
                 place.packet if place else 0,
@@ -200,6 +283,8 @@ def _outcome(outcome: script.Outcome) -> str:
         case ReplyCode(code, recorded):
             said = f", recorded as {_show(recorded)}" if recorded else ""
             return f"a reply {code}{said}"
+        case MaskedReply(pieces):
+            return _cut(masks.shown(pieces))
         case script.ServerCloses():
             return "S eof"
         case script.ServerResets():
@@ -210,21 +295,36 @@ def _outcome(outcome: script.Outcome) -> str:
             return "S tls-refused"
 
 
-def _other_words(outcome: script.Outcome, reply: Reply) -> str:
-    """What is not as expected about the reply's octets; empty if nothing is."""
-    match outcome:
-        case ExactReply(octets) if octets != reply.octets:
-            wanted = Reply(0, octets).code
-            same = "text differs"
-        case ReplyCode(code) if code != reply.code:
-            wanted, same = code, ""
-        case _:
-            return ""
-    return same if reply.code == wanted else f"code {reply.code} instead of {wanted}"
+class _Saying:
+    """Tells what a reply says otherwise than expected."""
+
+    def __init__(self, bindings: masks.Bindings, codes_only: bool) -> None:
+        self._bindings = bindings
+        self._codes_only = codes_only
+
+    def otherwise(self, outcome: script.Outcome, reply: Reply) -> str:
+        """In a few words; empty if it is as expected."""
+        match outcome:
+            case ReplyCode(code):
+                wanted, why = code, ""
+            case ExactReply(octets):
+                wanted, why = Reply(0, octets).code, self._text(octets == reply.octets)
+            case MaskedReply():
+                why = masks.mismatch(outcome, reply.octets, self._bindings)
+                wanted, why = outcome.code or reply.code, self._text(not why, why)
+            case _:
+                return ""
+        return why if reply.code == wanted else f"code {reply.code} instead of {wanted}"
+
+    def _text(self, same: bool, why: str = "text differs") -> str:
+        return "" if same or self._codes_only else why
 
 
 def _show(octets: bytes) -> str:
-    text = to_text(octets)
+    return _cut(to_text(octets))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= SHOWN_MAX_CHARACTERS else text[: SHOWN_MAX_CHARACTERS - 1] + "…"
 
 

@@ -26,6 +26,7 @@ from replay.script import (
     ExactReply,
     Expectation,
     HalfClose,
+    MaskedReply,
     Open,
     ReplyCode,
     Reset,
@@ -193,8 +194,8 @@ class _Builder:
         self.codes.append(_code(step.outcome))
 
 
-def _code(outcome: ExactReply | ReplyCode) -> int:
-    if isinstance(outcome, ReplyCode):
+def _code(outcome: ExactReply | ReplyCode | MaskedReply) -> int:
+    if isinstance(outcome, ReplyCode | MaskedReply):
         return outcome.code
     digits = outcome.octets[:3]
     return int(digits) if len(digits) == 3 and digits.isdigit() else 0
@@ -211,7 +212,7 @@ def _refuse_timers(connection: Connection) -> None:
             may_close = may_close or isinstance(step.action, HalfClose)
         elif step.at_ns is not None:
             outcome = step.outcome
-            if isinstance(outcome, ExactReply | ReplyCode):
+            if isinstance(outcome, REPLIES):
                 by_itself = _code(outcome) == _SHUTTING_DOWN
                 may_close = may_close or _code(outcome) == _CLOSING
             else:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from mailsrv.clock import Clock
 from replay import transcript, update, virtual
-from replay.compare import Difference, compare
+from replay.compare import Difference, compare_all
 from replay.harness import Leaked, ServerFault, Stalled
 from replay.notation import TranscriptError
 from replay.observed import ObservedConnection
@@ -155,11 +155,7 @@ def run_scenario(scenario: Scenario, path: Path) -> Result:
         played = virtual.play(scenario)
     except (Leaked, ServerFault, Stalled) as error:
         return dataclasses.replace(begun, complaint=str(error))
-    differences = tuple(
-        difference
-        for connection, observed in zip(scenario.connections, played.connections, strict=True)
-        for difference in compare(connection, observed)
-    )
+    differences = compare_all(scenario, played.connections)
     return dataclasses.replace(
         begun,
         verdict=DIFFERS if differences else AS_EXPECTED,

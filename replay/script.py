@@ -142,6 +142,40 @@ class ReplyCode:
 
 
 @dataclass(frozen=True, slots=True)
+class Mask:
+    """Stands for octets of a reply that may vary; ``replay.masks`` knows what fits.
+
+    Without ``pattern`` it is anything.  What has a ``name`` is the same octets wherever that
+    name stands in the scenario.
+    """
+
+    name: str = ""
+    pattern: str = ""
+
+    def __str__(self) -> str:
+        if not self.pattern:
+            return f"<{self.name or '*'}>"
+        return f"<{self.name}:{self.pattern}>"
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedReply:
+    """One whole reply, to the octet but for its masks.
+
+    There is at least one mask among ``pieces``; octets are never empty, nor beside octets.
+    """
+
+    pieces: tuple[bytes | Mask, ...]
+
+    @property
+    def code(self) -> int:
+        """0 where the code is masked."""
+        first = self.pieces[0]
+        digits = first[:3] if isinstance(first, bytes) else b""
+        return int(digits) if len(digits) == 3 and digits.isdigit() else 0
+
+
+@dataclass(frozen=True, slots=True)
 class ServerCloses:
     """The server ends its direction (FIN)."""
 
@@ -161,8 +195,8 @@ class TlsRefused:
     """The handshake fails: by the server's alert, by its going on without TLS, or by its end."""
 
 
-Outcome = ExactReply | ReplyCode | ServerCloses | ServerResets | TlsDone | TlsRefused
-REPLIES = (ExactReply, ReplyCode)
+Outcome = ExactReply | ReplyCode | MaskedReply | ServerCloses | ServerResets | TlsDone | TlsRefused
+REPLIES = (ExactReply, ReplyCode, MaskedReply)
 ENDS = (ServerCloses, ServerResets)
 HANDSHAKES = (TlsDone, TlsRefused)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from replay import duration, notation
+from replay import duration, masks, notation
 from replay.header import Header, header_end, parse_header
 from replay.notation import TranscriptError
 from replay.octets import OctetsError, to_octets
@@ -23,6 +23,8 @@ from replay.script import (
     Departure,
     ExactReply,
     Expectation,
+    Mask,
+    MaskedReply,
     Open,
     Outcome,
     ReplyCode,
@@ -34,6 +36,7 @@ from replay.wellformed import faults
 _LINE = re.compile(r"(?P<time>\S*)[ \t]+(?:(?P<name>[^\s|:]+)\|[ \t]+)?(?P<item>\S.*)")
 _PACKET = r"(?:\[(?P<packet>[0-9]{1,20})\])?"
 _OCTETS = re.compile(rf"(?P<actor>[CS]){_PACKET}(?:\*(?P<times>[0-9]{{1,20}}))?: (?P<text>.*)")
+_MASKED = re.compile(rf"S~{_PACKET}: (?P<text>.*)")
 _CODE = re.compile(
     rf"S\?{_PACKET}(?P<code> +[0-9]{{3}})?(?: +was:(?:\*(?P<times>[0-9]{{1,20}}))? (?P<text>.*))?"
 )
@@ -43,12 +46,18 @@ _COMMENT = re.compile(r"(?:^|(?<=[ \t]))#")
 
 _ITEMS = ", ".join(
     (
-        "C: octets, S: octets, S? code",
+        "C: octets, S: octets, S~: octets with masks, S? code",
         *(f"S {verb}" for verb in notation.SERVER_VERBS),
         "open from ADDRESS",
         *notation.PLAIN_VERBS,
     )
 )
+_CONTINUED_BY = {
+    "C": "C: octets",
+    "S": "S: octets",
+    "S~": "S~: octets",
+    "S?": "S? was: octets",
+}
 _TIMES = "@T (since the scenario began), +T (after the departure above), reply+T or *"
 
 
@@ -80,9 +89,10 @@ class _Item:
     """A line's item: whole as it is, or octets that the following lines may go on with."""
 
     kind: str
-    """"C", "S" or "S?" for octets, else a verb: what a continuation must repeat."""
+    """"C", "S", "S~" or "S?" for octets, else a verb: what a continuation must repeat."""
     packet: int = 0
     pieces: list[bytes] = field(default_factory=list)
+    masked: list[bytes | Mask] = field(default_factory=list)
     action: Action | Outcome | None = None
     code: int | None = None
 
@@ -109,6 +119,8 @@ class _OpenStep:
             content = Send(octets)
         elif item.kind == "S":
             content = ExactReply(octets)
+        elif item.kind == "S~":
+            content = MaskedReply(masks.joined(item.masked))
         elif item.code is not None:
             content = ReplyCode(item.code, octets)
         step: Step
@@ -218,15 +230,15 @@ class _Reader:
             )
         item = step.item
         more, _ = self._item(text, column)
-        if more.kind != item.kind or not more.pieces or more.packet or more.code is not None:
+        octets = more.pieces or more.masked
+        if more.kind != item.kind or not octets or more.packet or more.code is not None:
             raise self._fault(
                 column,
                 f"a line without a time goes on with the {item.kind} above it, which takes "
-                + {"C": "C: octets", "S": "S: octets", "S?": "S? was: octets"}.get(
-                    item.kind, "no more lines"
-                ),
+                + _CONTINUED_BY.get(item.kind, "no more lines"),
             )
         item.pieces += more.pieces
+        item.masked += more.masked
         step.lines.append(self._at)
 
     def _finish_step(self) -> None:
@@ -263,6 +275,8 @@ class _Reader:
         match = _OCTETS.fullmatch(text)
         if match is not None:
             return _Item(match["actor"], self._packet(match, column), self._run(match, column)), ""
+        if match := _MASKED.fullmatch(text):
+            return self._masked(match, column), ""
         match = _CODE.fullmatch(text)
         if match is not None and match["text"] is not None:
             return self._code(match, column), ""
@@ -288,6 +302,17 @@ class _Reader:
         pieces = [] if match["text"] is None else self._run(match, column)
         return _Item("S?", self._packet(match, column), pieces, code=code)
 
+    def _masked(self, match: re.Match[str], column: int) -> _Item:
+        start = column + match.start("text")
+        try:
+            pieces = masks.from_text(match["text"])
+        except OctetsError as error:
+            raise self._fault(start + error.offset, str(error)) from None
+        if not pieces:
+            raise self._fault(start, "octets are missing here")
+        self._count(len(match["text"]), start)
+        return _Item("S~", self._packet(match, column), masked=list(pieces))
+
     def _packet(self, match: re.Match[str], column: int) -> int:
         if match["packet"] is None:
             return 0
@@ -310,12 +335,16 @@ class _Reader:
             raise self._fault(start + error.offset, str(error)) from None
         if not octets:
             raise self._fault(start, "octets are missing here")
-        self._octets += times * len(octets)
+        self._count(times * len(octets), start)
+        return [octets * times]
+
+    def _count(self, octets: int, column: int) -> None:
+        """So many more octets stand in the text."""
+        self._octets += octets
         if self._octets > notation.OCTETS_MAX:
             raise self._fault(
-                start, f"more than {notation.OCTETS_MAX} octets in all; that is the most allowed"
+                column, f"more than {notation.OCTETS_MAX} octets in all; that is the most allowed"
             )
-        return [octets * times]
 
     # -- the whole --------------------------------------------------------------------------------
 

@@ -6,7 +6,15 @@ import dataclasses
 from collections.abc import Iterator
 from difflib import SequenceMatcher
 
-from replay.script import Departure, ExactReply, Expectation, ReplyCode, Scenario, Step
+from replay.script import (
+    Departure,
+    ExactReply,
+    Expectation,
+    MaskedReply,
+    ReplyCode,
+    Scenario,
+    Step,
+)
 from replay.transcript_read import Document, Placed
 from replay.transcript_write import check_scenario, step_lines
 
@@ -80,7 +88,8 @@ def _may_trail(step: Expectation) -> bool:
     """Whether a comment may stand behind it: octets run to the end of their line."""
     outcome = step.outcome
     return not (
-        isinstance(outcome, ExactReply) or (isinstance(outcome, ReplyCode) and outcome.recorded)
+        isinstance(outcome, ExactReply | MaskedReply)
+        or (isinstance(outcome, ReplyCode) and outcome.recorded)
     )
 
 

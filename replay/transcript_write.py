@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from replay import duration, notation
+from replay import duration, masks, notation
 from replay.header import Header, format_header
 from replay.octets import to_pieces, to_text
 from replay.script import (
@@ -13,6 +13,7 @@ from replay.script import (
     At,
     Departure,
     ExactReply,
+    MaskedReply,
     Open,
     ReplyCode,
     Scenario,
@@ -113,6 +114,9 @@ def _items(step: Step) -> list[str]:
     outcome = step.outcome
     if isinstance(outcome, ExactReply):
         return _octet_items(f"S{packet}", "S", outcome.octets)
+    if isinstance(outcome, MaskedReply):
+        first, *more = masks.to_lines(outcome.pieces)
+        return [f"S~{packet}: {first}", *(f"S~: {line}" for line in more)]
     if isinstance(outcome, ReplyCode):
         first = f"S?{packet} {outcome.code}"
         if not outcome.recorded:
@@ -134,4 +138,6 @@ def _octets_of(step: Step) -> int:
     content = step.action if isinstance(step, Departure) else step.outcome
     if isinstance(content, Send | ExactReply):
         return len(content.octets)
+    if isinstance(content, MaskedReply):
+        return len(masks.shown(content.pieces))
     return len(content.recorded) if isinstance(content, ReplyCode) else 0

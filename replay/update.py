@@ -15,7 +15,7 @@ import dataclasses
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from replay import script
+from replay import masks, script
 from replay.observed import ObservedConnection
 from replay.replies import Reply
 from replay.script import (
@@ -23,6 +23,7 @@ from replay.script import (
     Departure,
     ExactReply,
     Expectation,
+    MaskedReply,
     Outcome,
     ReplyCode,
     Scenario,
@@ -52,16 +53,18 @@ def update(
     """
     creating, fixing = CREATE in kinds, FIX in kinds
     fixed, created = [], []
+    names_fixing: masks.Bindings = {}
+    names_creating: masks.Bindings = {}
     fixes = creations = 0
     for connection, seen in zip(scenario.connections, observed, strict=True):
         is_exact = _is_exact(connection)
         if fixing:
-            fix = _Pass(seen, fixing=True, exactly=creating, adding=is_exact)
+            fix = _Pass(seen, names_fixing, fixing=True, exactly=creating, adding=is_exact)
             connection = fix.connection(connection)
             fixes += fix.changes
         fixed.append(connection)
         if creating:
-            create = _Pass(seen, fixing=False, exactly=True, adding=not is_exact)
+            create = _Pass(seen, names_creating, fixing=False, exactly=True, adding=not is_exact)
             connection = create.connection(connection)
             creations += create.changes
         created.append(connection)
@@ -85,13 +88,20 @@ class _Pass:
     """Goes through one connection, to fix or to create.
 
     ``exactly``: what is fixed says octets and instant from then on, though it was open in one of
-    them.  ``adding``: what nobody expected is put in.
+    them.  ``adding``: what nobody expected is put in.  ``names`` are what masks have met.
     """
 
     def __init__(
-        self, observed: ObservedConnection, *, fixing: bool, exactly: bool, adding: bool
+        self,
+        observed: ObservedConnection,
+        names: masks.Bindings,
+        *,
+        fixing: bool,
+        exactly: bool,
+        adding: bool,
     ) -> None:
         self._observed = observed
+        self._names = names
         self._fixing = fixing
         self._exactly = exactly
         self._adding = adding
@@ -146,7 +156,8 @@ class _Pass:
 
     def _judge(self, step: Expectation, seen: Expectation | None) -> Iterator[Expectation]:
         """What becomes of ``step`` where ``seen`` came, None for nothing."""
-        holds = seen is not None and _holds(step, seen)
+        fits = seen is not None and _says(step.outcome, seen.outcome, self._names)
+        holds = fits and seen is not None and step.at_ns in (None, seen.at_ns)
         if seen is None or holds is self._fixing:  # what holds is not fixed, what fails not created
             if seen is None and self._fixing:
                 self.changes += 1
@@ -154,6 +165,8 @@ class _Pass:
                 yield step
             return
         new = dataclasses.replace(seen, packet=step.packet)
+        if fits and isinstance(step.outcome, MaskedReply):
+            new = dataclasses.replace(new, outcome=step.outcome)  # a mask that fits stays
         if not self._exactly:
             new = _as_open(step, new)
         self.changes += new != step
@@ -166,11 +179,9 @@ def _kind(expectation: Expectation) -> str:
     return "handshake" if isinstance(expectation.outcome, script.HANDSHAKES) else "end"
 
 
-def _holds(step: Expectation, seen: Expectation) -> bool:
-    return step.at_ns in (None, seen.at_ns) and _says(step.outcome, seen.outcome)
-
-
-def _says(outcome: Outcome, seen: Outcome) -> bool:
+def _says(outcome: Outcome, seen: Outcome, bindings: masks.Bindings) -> bool:
+    if isinstance(outcome, MaskedReply) and isinstance(seen, ExactReply):
+        return not masks.mismatch(outcome, seen.octets, bindings)
     if isinstance(outcome, ReplyCode) and isinstance(seen, ExactReply):
         return outcome.code == _code(seen)
     return outcome == seen

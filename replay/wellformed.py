@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
+from replay import masks
 from replay.duration import DURATION_NS_MAX
 from replay.script import (
     ENDINGS,
@@ -22,6 +23,7 @@ from replay.script import (
     ExactReply,
     Expectation,
     HalfClose,
+    MaskedReply,
     Open,
     ReplyCode,
     Send,
@@ -106,9 +108,12 @@ def _expectation_fault(step: Expectation, latest_ns: int, opened: bool) -> str:
     outcome = step.outcome
     if isinstance(outcome, ReplyCode) and not 100 <= outcome.code <= 999:
         return "a reply code has three digits, as in 250"
-    if isinstance(outcome, ExactReply):
-        if not outcome.octets:
+    if isinstance(outcome, MaskedReply) and (message := masks.fault(outcome)):
+        return message
+    if isinstance(outcome, ExactReply | MaskedReply):
+        octets = masks.example(outcome)
+        if not octets:
             return "a reply has at least one octet"
-        if _REPLY_ENDS.search(outcome.octets):
+        if _REPLY_ENDS.search(octets):
             return "this is more than one reply; each has a time column of its own"
     return ""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from replay import transcript
-from replay.compare import Difference, compare
+from replay.compare import Difference, Tolerance, compare, compare_all
 from replay.observed import ObservedConnection
 from replay.replies import Reply
 from replay.script import Connection
@@ -37,7 +39,7 @@ def observed(*replies: Reply, end: str = "eof", end_ms: int = 2) -> ObservedConn
 AS_WRITTEN = (Reply(0, GREETING), Reply(MS, OK))
 
 
-def differences(seen: ObservedConnection, text: str = SCRIPT, **options: int) -> list[Difference]:
+def differences(seen: ObservedConnection, text: str = SCRIPT, **options: Any) -> list[Difference]:
     return compare(connection(text), seen, **options)
 
 
@@ -81,10 +83,94 @@ def test_a_nanosecond_makes_a_difference(at_ns: int, what: str) -> None:
     assert (difference.expected_at_ns, difference.observed_at_ns) == (MS, at_ns)
 
 
-def test_a_tolerance_is_just_as_wide_as_it_says() -> None:
-    seen = observed(AS_WRITTEN[0], Reply(MS + 10, OK))
-    assert differences(seen, tolerance_ns=10) == []
-    assert differences(seen, tolerance_ns=9) != []
+# -- in real time ---------------------------------------------------------------------------------
+
+
+def really(*reply_us: int, departed_us: tuple[int | None, ...]) -> ObservedConnection:
+    """The replies as written, at other times, after departures at other times."""
+    texts = (GREETING, OK)
+    seen = observed(*(Reply(us * 1000, text) for us, text in zip(reply_us, texts, strict=True)))
+    seen.departed_ns = [None if us is None else us * 1000 for us in departed_us]
+    seen.end_at_ns = (departed_us[-1] or 0) * 1000
+    return seen
+
+
+def test_with_a_tolerance_instants_count_from_the_departure_they_hang_on() -> None:
+    slow = really(5000, 9010, departed_us=(5000, 9000, 10_000))
+    assert differences(slow, tolerance=Tolerance(10_000)) == []
+    (late,) = differences(slow, tolerance=Tolerance(9_999))
+    assert late.what == "reply 2: 0.01ms too late (9999ns allowed)"
+    assert (late.expected_at_ns, late.observed_at_ns) == (9_000_000, 9_010_000)
+
+
+def test_a_tolerance_in_percent_is_of_the_time_the_server_was_expected_to_take() -> None:
+    text = SCRIPT.replace("@1ms      S[6]", "@101ms    S[6]").replace("@2ms", "@200ms")
+    text = text.replace("+1ms      until", "@200ms    until")
+    seen = really(0, 111_000, departed_us=(0, 1000, 200_000))
+    assert differences(seen, text, tolerance=Tolerance(MS, 10)) == []
+    (late,) = differences(seen, text, tolerance=Tolerance(MS, 9))
+    assert late.what == "reply 2: 10ms too late (9ms allowed)"
+
+
+def test_what_hangs_on_a_reply_at_any_time_is_timed_from_the_last_departure_that_is_known() -> None:
+    text = SCRIPT.replace("@0        S[4]", "*         S[4]")
+    seen = really(50, 60, departed_us=(0, 55, 2000))
+    (late,) = differences(seen, text, tolerance=Tolerance(100_000))
+    assert late.what == "reply 2: 0.94ms too early (0.1ms allowed)"
+
+
+def test_what_hangs_on_a_departure_that_never_was_is_not_timed() -> None:
+    seen = really(0, 1, departed_us=(None, None, None))
+    assert differences(seen, tolerance=Tolerance(1)) == []
+
+
+# -- codes, and masks -----------------------------------------------------------------------------
+
+
+def test_codes_alone_can_be_compared() -> None:
+    assert differences(observed(AS_WRITTEN[0], Reply(MS, b"250 Okay\r\n")), codes_only=True) == []
+    (other,) = differences(observed(AS_WRITTEN[0], Reply(MS, b"251 Ok\r\n")), codes_only=True)
+    assert other.what == "reply 2: code 251 instead of 250"
+
+
+MASKED = SCRIPT.replace("S[4]: 220 mx", "S~[4]: 220 <host>").replace(
+    "S[6]: 250 Ok", r"S~[6]: 250 <host> says <:[A-Z][a-z]+>"
+)
+
+
+def test_a_masked_reply_is_met_by_what_fits() -> None:
+    assert differences(observed(AS_WRITTEN[0], Reply(MS, b"250 mx says Yes\r\n")), MASKED) == []
+
+
+def test_a_masked_reply_that_does_not_fit_is_told_with_the_mask() -> None:
+    difference = only(observed(AS_WRITTEN[0], Reply(MS, b"250 mx says no\r\n")), MASKED)
+    assert str(difference).splitlines() == [
+        "reply 2: <:[A-Z][a-z]+> does not fit 'no' (line 7, packet 6)",
+        r"  expected @1ms 250 <host> says <:[A-Z][a-z]+>\r\n",
+        r"  observed @1ms 250 mx says no\r\n",
+    ]
+
+
+def test_a_name_that_is_something_else_later_is_told_with_what_it_was() -> None:
+    difference = only(observed(AS_WRITTEN[0], Reply(MS, b"250 my says Yes\r\n")), MASKED)
+    assert difference.what == "reply 2: <host> was 'mx' before"
+
+
+def test_a_masked_reply_with_another_code_is_told_so() -> None:
+    difference = only(observed(AS_WRITTEN[0], Reply(MS, b"450 mx says Yes\r\n")), MASKED)
+    assert difference.what == "reply 2: code 450 instead of 250"
+
+
+def test_a_name_holds_for_all_connections_of_a_scenario() -> None:
+    lines = "@0 {0}| open from 192.0.2.1\n* {0}| S~: 220 <host>\\r\\n\n+0 {0}| abandon\n"
+    text = '+++\nstory = "s"\n+++\n' + lines.format("a") + lines.format("b")
+    scenario = transcript.parse(text, "x.smtp")
+    seen = [
+        ObservedConnection(name, replies=[Reply(0, b"220 %b\r\n" % host)])
+        for name, host in (("a", b"mx1"), ("b", b"mx2"))
+    ]
+    (difference,) = compare_all(scenario, seen)
+    assert (difference.connection, difference.what) == ("b", "reply 1: <host> was 'mx1' before")
 
 
 def test_a_missing_and_an_unexpected_reply_are_told_with_their_numbers() -> None:
