@@ -44,13 +44,13 @@ REPLAY_LAYERS = {
     ),
     "a run and what it showed": (
         "worldtable nameserver world target tlsclient link reallink wire observed timetable pacing"
-        " harness compare update"
+        " harness compare update dialogue diff"
     ),
     "drivers": (
         "virtual realtime runs cuts edges shrink sender virtual_sender load_plan load_tally"
-        " load_session load passage record shelf serving"
+        " load_session load passage record shelf serving policydiff targetdiff"
     ),
-    "shown to people": "report load_report show",
+    "shown to people": "report load_report diff_report show",
     "surfaces": "pytest_plugin commands cli __main__",
 }
 
@@ -66,7 +66,7 @@ TYPES_SEEN_FROM_BELOW = frozenset({"clock"})
 """Modules whose Protocol a lower layer may name in annotations, under TYPE_CHECKING only."""
 
 REPLAY_HARNESS = frozenset(
-    {"virtual", "harness", "link", "wire", "pytest_plugin", "cli", "commands"}
+    {"virtual", "harness", "link", "wire", "pytest_plugin", "cli", "commands", "policydiff"}
     | {"world", "worldtable", "nameserver", "passage", "record", "serving", "shelf"}
 )
 """The modules of replay that may import any of mailsrv."""
