@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from replay.commands import diff, import_capture, load, record, run, show, shrink
+from replay.commands import diff, export, import_capture, load, record, run, show, shrink
 from replay.commands.common import INTERRUPTED, READER_GONE, WRONG_USE, refuse
 
 _EPILOG = """\
@@ -70,6 +70,6 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (show, import_capture, record, run, shrink, diff, load):
+    for command in (show, import_capture, export, record, run, shrink, diff, load):
         command.add(commands)
     return parser

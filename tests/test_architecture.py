@@ -35,7 +35,8 @@ MAILSRV_LAYERS = {
 REPLAY_LAYERS = {
     "values": "__init__ duration octets oddity replies script notation",
     "containers and text": (
-        "source records pcapfile pcapng linktypes framing fragments pcapwrite packet packetwrite"
+        "source records pcapfile pcapng linktypes framing fragments pcapwrite pcapngwrite"
+        " packet packetwrite"
         " recording"
         " masks header wellformed transcript_read transcript_write transcript_rewrite transcript"
     ),
@@ -45,6 +46,7 @@ REPLAY_LAYERS = {
     "a run and what it showed": (
         "worldtable nameserver world target tlsclient link reallink wire observed timetable pacing"
         " harness compare update dialogue diff"
+        " moments export"
     ),
     "drivers": (
         "virtual realtime runs cuts edges shrink sender virtual_sender load_plan load_tally"
