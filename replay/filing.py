@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from replay import transcript
@@ -27,10 +28,12 @@ def file_capture(
     story: str | None = None,
     source: str | None = None,
     force: bool = False,
+    check: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
     """Write ``STEM.smtp`` and, beside it, the captures it was made of; give what was written.
 
-    ``story`` and ``source`` take the place of the imported ones.
+    ``story`` and ``source`` take the place of the imported ones.  ``check`` is given the text of
+    the transcript before anything is written, and may raise.
     Raises FilingError; existing files are kept unless ``force``.
     """
     stem = stem.with_suffix("") if stem.suffix == ".smtp" else stem
@@ -59,6 +62,7 @@ def file_capture(
         text = transcript.write(scenario, imported.remarks)
     except ValueError as error:
         raise FilingError(f"{target}: {error}") from None
+    check(text)
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         for original, copy in copies:

@@ -94,7 +94,7 @@ def import_capture(
     used, holds no such session, or is no second capture of the same senders.
     """
     capture = read_capture(path)
-    conversations = _chosen(capture, session)
+    conversations = chosen(capture, session)
     seconds = _second_take(capture, conversations, delayed, session) if delayed else []
     start_ns = min(conversation.opened_ns for conversation in conversations)
     connections = []
@@ -122,7 +122,8 @@ def import_capture(
     return imported
 
 
-def _chosen(capture: Capture, session: int | None) -> list[Conversation]:
+def chosen(capture: Capture, session: int | None) -> list[Conversation]:
+    """The conversations that make the scenario: all, or the one.  Raises CaptureError."""
     found = capture.conversations
     if not found:
         reasons = [f"{left.flow.ends[1]}: {left.reason}" for left in capture.left_out]
@@ -155,7 +156,7 @@ def _second_take(
 ) -> list[Conversation]:
     """The same senders in their second capture.  Raises CaptureError."""
     second = read_capture(delayed)
-    seconds = _chosen(second, session if len(second.conversations) > 1 else None)
+    seconds = chosen(second, session if len(second.conversations) > 1 else None)
     if len(seconds) != len(conversations):
         raise CaptureError(
             f"{second.name}: has {len(seconds)} SMTP conversations where {capture.name} has "

@@ -101,6 +101,14 @@ class PacketFlow:
             return []
         return [self._packet(side, ACK)]
 
+    def repeat(self, side: int) -> list[bytes]:
+        """An acknowledgement of ``side`` that says nothing new: it is still there."""
+        return [self._packet(side, ACK)]
+
+    def leave_out(self, side: int, octets: int) -> None:
+        """Let ``side`` have sent octets that the capture does not hold."""
+        self._sent[side] += octets
+
     def finish(self, side: int, seen: int | None = None) -> list[bytes]:
         """The FIN of ``side``."""
         self._see(side, seen)

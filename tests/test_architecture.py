@@ -42,6 +42,7 @@ REPLAY_LAYERS = {
     ),
     "from packets to scripts": (
         "flow half recognise reassembly conversation capture anchors importer filing summary"
+        " vocabulary lookalike lookalike_ip cleantext cleanmail cleansmtp leftover sanitize"
     ),
     "a run and what it showed": (
         "worldtable nameserver world target tlsclient link reallink wire observed timetable pacing"
@@ -49,10 +50,13 @@ REPLAY_LAYERS = {
         " moments export"
     ),
     "drivers": (
-        "virtual realtime runs cuts edges shrink sender virtual_sender load_plan load_tally"
+        "virtual realtime runs targetrun cuts edges shrink sender virtual_sender load_plan load_tally"
         " load_session load passage record shelf serving policydiff targetdiff"
     ),
-    "shown to people": "report load_report diff_report show",
+    "shown to people": (
+        "report target_report load_report diff_report show"
+        " markup pairing timescale ladder_label svg_ladder html_capture html_report"
+    ),
     "surfaces": "pytest_plugin commands cli __main__",
 }
 
