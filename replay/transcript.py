@@ -26,6 +26,7 @@ __all__ = [
     "load",
     "parse",
     "read_text",
+    "remarks",
     "rewrite",
     "write",
 ]
@@ -82,3 +83,19 @@ def read_text(path: Path) -> str:
 def load(path: Path) -> Scenario:
     """``parse`` of a file.  Raises TranscriptError, and OSError as it comes."""
     return parse(read_text(path), str(path))
+
+
+def remarks(text: str, path: str) -> dict[int, str]:
+    """The comments that stand right above a step on lines of their own, by the step's line (from
+    1).  Raises TranscriptError."""
+    document = read(text, path)
+    found: dict[int, str] = {}
+    for steps in document.connections.values():
+        for placed in steps:
+            above = placed.lines[0] - 1
+            while document.lines[above].startswith("#"):
+                above -= 1
+            lines = document.lines[above + 1 : placed.lines[0]]
+            if lines:
+                found[placed.step.line] = "\n".join(line.lstrip("#").strip() for line in lines)
+    return found

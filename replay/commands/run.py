@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from replay.commands.common import AS_EXPECTED, DIFFERS, WRONG_USE, Commands, explain, refuse, write
 from replay.commands.sweeps import run_cuts, run_edges
+
+if TYPE_CHECKING:
+    from replay.runs import Result
 
 _DESCRIPTION = """\
 Play .smtp transcripts against the real mailsrv, on real sockets, in virtual
@@ -20,6 +25,8 @@ of the transcript and in which packet of the capture.
       make what mailsrv does now the expectation, to the octet and nanosecond;
       each change is shown: read the fixes before you commit them
   replay run captures/ --json results.json    for machines
+  replay run captures/ --html report.html
+      one page for people: what differs, drawn, expected beside observed
   replay run --cuts captures/mta/stall.smtp
       play each with its octets cut otherwise: all at once, one by one, and in
       two at every place; what mailsrv says, how it ends and which messages it
@@ -72,6 +79,7 @@ def add(commands: Commands) -> None:
         help="let the senders approach each of the server's deadlines to a tick",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="results for machines; - prints")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="a page for people; - prints")
     parser.set_defaults(command=_run)
 
 
@@ -109,11 +117,14 @@ def _run(options: argparse.Namespace) -> int:
             "--update is refused where CI is set: nobody reads there what it changes; "
             "update at your desk, read the fixes, and commit them"
         )
+    if options.html and (options.cuts or options.timer_edges):
+        return refuse("--html shows runs of transcripts as they are written; leave it out here")
     if options.cuts:
         return run_cuts(paths, options.json)
     if options.timer_edges:
         return run_edges(paths, options.json)
-    playing = runs.run_all(paths, SystemClock(), updating=options.update)
+    keep = options.html is not None
+    playing = runs.run_all(paths, SystemClock(), updating=options.update, keep=keep)
     errors = report.console(stderr=True)
     plain = not errors.is_terminal or errors.color_system is None
     results: list[runs.Result] = []
@@ -125,8 +136,10 @@ def _run(options: argparse.Namespace) -> int:
         interrupted = True  # what has been changed by then must still be told
     if options.json and not write(options.json, report.as_json(results)):
         return WRONG_USE
+    if options.html and not _write_page(options.html, results):
+        return WRONG_USE
     unreadable = [result for result in results if result.verdict == runs.UNREADABLE]
-    if options.json != Path("-") and len(results) > len(unreadable):
+    if Path("-") not in (options.json, options.html) and len(results) > len(unreadable):
         report.show(results, report.console())
     for result in unreadable:
         refuse(result.complaint)
@@ -135,3 +148,9 @@ def _run(options: argparse.Namespace) -> int:
     if unreadable:
         return WRONG_USE
     return AS_EXPECTED if all(result.good for result in results) else DIFFERS
+
+
+def _write_page(path: Path, results: Sequence[Result]) -> bool:
+    from replay.html_report import page
+
+    return write(path, page(results))
