@@ -84,8 +84,8 @@ class Flow:
 
     __slots__ = (
         "_events", "accepted", "acknowledged", "client", "ends", "first_ns", "first_packet",
-        "forgotten", "given_out", "happened", "last_ns", "last_packet", "leaving", "number",
-        "oddities", "opener", "packets", "untold",
+        "forgotten", "given_out", "happened", "judged_events", "last_ns", "last_packet", "leaving",
+        "number", "oddities", "opener", "packets", "untold",
     )  # fmt: skip
 
     number: int
@@ -108,6 +108,8 @@ class Flow:
     """The client's side, where that was told before the octets were forgotten."""
     leaving: bool
     """For the reassembler: the flow has ended, and will be given out."""
+    judged_events: int
+    """For the reassembler: so many events had happened when somebody might want them."""
     given_out: bool
     """For the reassembler: the flow was given out."""
     acknowledged: list[int]
@@ -119,6 +121,7 @@ class Flow:
         self.ends = ends
         self.opener = None
         self.accepted = self.leaving = self.given_out = False
+        self.judged_events = 0
         self.forgotten = ""
         self.client = None
         self.first_ns = self.last_ns = ts_ns
@@ -143,7 +146,9 @@ class Flow:
     def kept_octets(self, octets_each: int) -> int:
         """The memory that its events take, if one takes ``octets_each`` beside its octets."""
         octets = (len(self.happened) + len(self.oddities)) * octets_each
-        return octets + sum(len(said) for _, said in self.said())
+        # Plain tuples are pieces.  It is asked of all open flows at a time, so it has to be quick.
+        pieces: list[RawPiece] = [one for one in self.happened if type(one) is tuple]  # type: ignore[misc]
+        return octets + sum([len(piece[4]) for piece in pieces])
 
     def said(self) -> Iterator[tuple[int, bytes]]:
         """Side and octets of each piece so far, in order."""

@@ -37,7 +37,7 @@ JUDGED_FROM_OCTETS = 48 << 20
 PIECE_OCTETS = 320
 """What a piece takes beside its octets: objects, and places in lists."""
 
-LINGER_NS = 60 * 1_000_000_000
+LINGER_NS = 30 * 1_000_000_000
 """How long after its end a flow may still get packets that belong to it."""
 
 BATCH_SEGMENTS = 4096
@@ -256,9 +256,11 @@ class Reassembler:
 
     def _keep_bounds(self) -> None:
         until_ns = self._now_ns - LINGER_NS
-        while self._leaving and self._leaving[0][0] < until_ns:
-            _, half = self._leaving.popleft()
-            if half.flow.last_ns < until_ns:
+        while self._leaving and (
+            self._leaving[0][0] < until_ns or len(self._open) > MAX_OPEN_FLOWS
+        ):
+            ended_ns, half = self._leaving.popleft()
+            if ended_ns >= until_ns or half.flow.last_ns < until_ns:
                 self._finish(half)
             else:
                 self._leaving.append((half.flow.last_ns, half))
@@ -269,9 +271,10 @@ class Reassembler:
 
     def _finish(self, half: Half) -> None:
         """Give a flow out, once."""
-        flow, peer = half.flow, half.peer
+        flow = half.flow
         if self._open.pop(flow.number, None) is None:
             return
+        peer = half.peer
         near, far = flow.ends if half.side == 0 else reversed(flow.ends)
         for key, one in ((near + far, half), (far + near, peer)):
             if self._halves.get(key) is one:
@@ -281,6 +284,7 @@ class Reassembler:
             self._close(half)
         if not flow.given_out:
             self._give_out(flow)
+        del half.peer, peer.peer  # what refers to each other stays for longer
 
     def _close(self, half: Half) -> None:
         """No more octets of this flow will be taken in."""
@@ -306,17 +310,18 @@ class Reassembler:
     def _forget_unwanted(self) -> None:
         """Forget the octets of flows that nobody wants; follow the largest no further if what is
         left is still too much."""
-        followed = [half for half in self._open.values() if half.expected != FORGOTTEN]
         kept: list[tuple[int, int, Half]] = []
-        for half in followed:
+        for half in self._open.values():
+            if half.expected == FORGOTTEN:
+                continue
             flow = half.flow
-            octets = _weight(half)
-            if reason := self._judge(flow):
+            if len(flow.happened) != flow.judged_events and (reason := self._judge(flow)):
                 self._close(half)
                 flow.forget(reason)
                 _let_go(half)
             else:
-                kept.append((octets, flow.number, half))
+                flow.judged_events = len(flow.happened)
+                kept.append((_weight(half), flow.number, half))
         total = sum(octets for octets, _, _ in kept)
         for octets, _, half in sorted(kept, reverse=True):
             if total <= MAX_OPEN_OCTETS:

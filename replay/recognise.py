@@ -79,11 +79,12 @@ def why_forget(flow: Flow) -> str:
     gone on for long.  Which side is the client is then kept in the flow.
     """
     side = client_side(flow)
-    heads = _heads(flow)
-    if not any(pattern.match(heads[1 - side]) for pattern, _ in _FOREIGN_SERVERS):
-        said_octets = sum(len(octets) for _, octets in flow.said())
-        if min(map(len, heads)) < HEAD_OCTETS and said_octets < LONG_OCTETS:
-            return ""
+    first = next((octets for one, octets in flow.said() if one != side), b"")
+    if _GREETING.match(first):
+        return ""
+    foreign = any(pattern.match(first) for pattern, _ in _FOREIGN_SERVERS)
+    if not foreign and flow.kept_octets(0) < LONG_OCTETS:
+        return ""
     reason = why_not_smtp(flow, side)
     if reason:
         flow.client = side

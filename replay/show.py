@@ -60,6 +60,8 @@ def show_sessions(capture: Capture, console: Console) -> None:
         console.print(Text(sentence), soft_wrap=True)
     if len(capture.left_out) > ODDITIES_SHOWN_MAX:
         console.print(f"  … and {len(capture.left_out) - ODDITIES_SHOWN_MAX} more left out")
+    for reason, count in capture.more_left_out.most_common():
+        console.print(Text(f"  left out besides, {count}: {reason}"), soft_wrap=True)
 
 
 def _table(found: list[Conversation], console: Console, *, with_servers: bool) -> Table:

@@ -16,7 +16,7 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol, cast
 
-from replay.oddity import Oddity
+from replay.oddity import CaptureError, Oddity
 
 STANDARD_INPUT = "-"
 """As a path: what is piped in."""
@@ -126,10 +126,13 @@ def opened(
 ) -> Iterator[Readable]:
     """Open the capture at ``path``, "-" being standard input, and unpack it where it is packed.
 
-    Raises OSError.  What is odd about the packing goes to ``oddities``.
+    What is odd about the packing goes to ``oddities``.  Raises OSError, and CaptureError where
+    nothing is piped in.
     """
     with contextlib.ExitStack() as stack:
         piped = str(path) == STANDARD_INPUT
+        if piped and sys.stdin.isatty():
+            raise CaptureError("standard input: is a terminal; pipe a capture into it")
         where = sys.stdin.fileno() if piped else path
         file = stack.enter_context(open(where, "rb", buffering=0, closefd=not piped))
         counted = _Counted(file, watch)

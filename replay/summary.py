@@ -35,6 +35,7 @@ def summary(capture: Capture) -> dict[str, Any]:
         "packets": capture.packets,
         "sessions": len(capture.conversations),
         "oddities": _oddities(capture.oddities),
+        "more_left_out": dict(capture.more_left_out),
         "connections": [connection for _, connection in connections],
     }
 

@@ -17,13 +17,14 @@ from replay.commands.common import (
 )
 
 _DESCRIPTION = """\
-Show what is in a capture (pcap or pcapng): its SMTP sessions, and all that is
-odd about them, by packet. With --session, draw one as a ladder: who said what,
-when, in which packet; silences are drawn, and what was sent before a reply
-could have been seen is marked as proven early.
+Show what is in a capture (pcap or pcapng, packed with gzip or not): its SMTP
+sessions, and all that is odd about them, by packet. With --session, draw one as
+a ladder: who said what, when, in which packet; silences are drawn, and what was
+sent before a reply could have been seen is marked as proven early.
 
   replay show stall.pcap                  the sessions
   replay show stall.pcap --session 2      the ladder of the second
+  tcpdump -w - port 25 | replay show -    until Ctrl-C
   replay show stall.pcap --json all.json  all octets, segments, times, oddities
 """
 
@@ -39,7 +40,7 @@ def add(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("show", help="show what is in a capture")
     explain(parser, _DESCRIPTION, _EPILOG)
-    parser.add_argument("file", type=Path, metavar="FILE", help="a capture: pcap or pcapng")
+    parser.add_argument("file", type=Path, metavar="FILE", help="a capture; - reads from a pipe")
     parser.add_argument("--session", type=at_least(1), metavar="N", help="draw this one, from 1")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all of it; - prints it alone")
     parser.set_defaults(command=_show)
@@ -49,10 +50,12 @@ def _show(options: argparse.Namespace) -> int:
     from replay import report, show
     from replay.capture import read_capture
     from replay.oddity import CaptureError
+    from replay.progress import watching
     from replay.summary import summary
 
     try:
-        capture = read_capture(options.file)
+        with watching(options.file) as watch:
+            capture = read_capture(options.file, watch)
     except CaptureError as error:
         return refuse(str(error))
     found = len(capture.conversations)
