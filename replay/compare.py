@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import NamedTuple
@@ -76,14 +76,24 @@ def compare_all(
     *,
     tolerance: Tolerance | None = None,
     codes_only: bool = False,
+    line_masks: Sequence[MaskedReply] = (),
 ) -> tuple[Difference, ...]:
-    """All differences of a run, connection by connection; names in masks hold for all of them."""
+    """All differences of a run, connection by connection; names in masks hold for all of them.
+
+    ``line_masks`` say which lines of an exact reply need not be the same: those that one of them
+    fits, as expected and as observed.
+    """
     bindings: masks.Bindings = {}
     return tuple(
         difference
         for connection, seen in zip(scenario.connections, observed, strict=True)
         for difference in compare(
-            connection, seen, tolerance=tolerance, bindings=bindings, codes_only=codes_only
+            connection,
+            seen,
+            tolerance=tolerance,
+            bindings=bindings,
+            codes_only=codes_only,
+            line_masks=line_masks,
         )
     )
 
@@ -95,6 +105,7 @@ def compare(
     tolerance: Tolerance | None = None,
     bindings: masks.Bindings | None = None,
     codes_only: bool = False,
+    line_masks: Sequence[MaskedReply] = (),
 ) -> list[Difference]:
     """All differences of one connection, in the order of the script.
 
@@ -102,7 +113,7 @@ def compare(
     the departure that they hang on, as it really left, so that neither a server's slowness nor a
     quicker pace adds up.  ``bindings`` are what names in masks stand for, before and after.
     """
-    said = _Saying({} if bindings is None else bindings, codes_only)
+    said = _Saying({} if bindings is None else bindings, codes_only, line_masks)
     return _Comparison(connection, observed, tolerance, said).run(connection)
 
 
@@ -298,8 +309,11 @@ def _outcome(outcome: script.Outcome) -> str:
 class _Saying:
     """Tells what a reply says otherwise than expected."""
 
-    def __init__(self, bindings: masks.Bindings, codes_only: bool) -> None:
+    def __init__(
+        self, bindings: masks.Bindings, codes_only: bool, line_masks: Sequence[MaskedReply]
+    ) -> None:
         self._bindings = bindings
+        self._line_masks = line_masks
         self._codes_only = codes_only
 
     def otherwise(self, outcome: script.Outcome, reply: Reply) -> str:
@@ -308,7 +322,11 @@ class _Saying:
             case ReplyCode(code):
                 wanted, why = code, ""
             case ExactReply(octets):
-                wanted, why = Reply(0, octets).code, self._text(octets == reply.octets)
+                same = octets == reply.octets or (
+                    bool(self._line_masks)
+                    and masks.same_but_for(self._line_masks, octets, reply.octets)
+                )
+                wanted, why = Reply(0, octets).code, self._text(same)
             case MaskedReply():
                 why = masks.mismatch(outcome, reply.octets, self._bindings)
                 wanted, why = outcome.code or reply.code, self._text(not why, why)

@@ -117,15 +117,8 @@ def read_plans(paths: Iterable[Path]) -> tuple[list[Plan], list[str]]:
 
 def plans_of(scenario: Scenario, name: str) -> tuple[list[Plan], list[str]]:
     """The plans of a file's connections, each a session of its own, and why others make none."""
-    if scenario.world:
-        return [], [
-            f"{name}: its world is faked ([world] in its header); no real server lives in it"
-        ]
-    if settings := sorted(set(scenario.server) - _SETTINGS_WITHOUT_EFFECT):
-        return [], [
-            f"{name}: it needs settings of its own ([server] in its header: "
-            f"{', '.join(settings)}); the target has others"
-        ]
+    if reason := needs_of_its_own(scenario):
+        return [], [f"{name}: {reason}"]
     plans: list[Plan] = []
     skipped: list[str] = []
     for connection in scenario.connections:
@@ -138,9 +131,25 @@ def plans_of(scenario: Scenario, name: str) -> tuple[list[Plan], list[str]]:
     return plans, skipped
 
 
+def needs_of_its_own(scenario: Scenario, *, with_tls: bool = False) -> str:
+    """Why the server has to be another than any that is there; empty if it has not.
+
+    ``with_tls``: a server that offers STARTTLS can be found.
+    """
+    world = {key: value for key, value in scenario.world.items() if not with_tls or key != "tls"}
+    if world or scenario.world.get("tls") == "implicit":
+        return "its world is faked ([world] in its header); no real server lives in it"
+    if settings := sorted(set(scenario.server) - _SETTINGS_WITHOUT_EFFECT):
+        return (
+            f"it needs settings of its own ([server] in its header: {', '.join(settings)}); "
+            "the target has others"
+        )
+    return ""
+
+
 def plan_of(connection: Connection, name: str) -> Plan:
     """Raises UnsuitableError."""
-    _refuse_timers(connection)
+    refuse_timers(connection)
     builder = _Builder()
     for step in connection.steps:
         if isinstance(step, Expectation):
@@ -201,7 +210,7 @@ def _code(outcome: ExactReply | ReplyCode | MaskedReply) -> int:
     return int(digits) if len(digits) == 3 and digits.isdigit() else 0
 
 
-def _refuse_timers(connection: Connection) -> None:
+def refuse_timers(connection: Connection) -> None:
     """Raise UnsuitableError where what the server does hangs on a long timer, not on a command."""
     opened_ns = departed_ns = seen_ns = 0
     may_close = False

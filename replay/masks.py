@@ -15,12 +15,16 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 
+from replay.notation import TranscriptError
 from replay.octets import OctetsError, to_octets, to_text
 from replay.script import ExactReply, Mask, MaskedReply
 
 PATTERN_CHARACTERS_MAX = 200
+LINES_MAX = 1000
+"""Of a file of masks."""
 MASKS_MAX = 100
 """In one reply."""
 REPLY_OCTETS_MAX = 64 * 1024
@@ -143,6 +147,27 @@ def _mask(inside: str) -> Mask:
     return mask
 
 
+def read_lines(text: str, path: str) -> list[MaskedReply]:
+    """A file of masked reply lines, without line ends; empty lines and # comments are nothing.
+
+    Raises TranscriptError.
+    """
+    found: list[MaskedReply] = []
+    for number, line in enumerate(text.splitlines()[: LINES_MAX + 1], 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            masked = MaskedReply(from_text(line))
+        except OctetsError as error:
+            raise TranscriptError(path, number, error.offset + 1, str(error)) from None
+        if message := fault(masked).replace("S~", "a line of masks").replace("S:", "nothing"):
+            raise TranscriptError(path, number, 1, message)
+        found.append(masked)
+    if len(found) > LINES_MAX:
+        raise TranscriptError(path, LINES_MAX, 1, f"more than {LINES_MAX} lines")
+    return found
+
+
 # -- rules ----------------------------------------------------------------------------------------
 
 
@@ -234,6 +259,15 @@ def mismatch(masked: MaskedReply, octets: bytes, bindings: Bindings) -> str:
         return "text differs"
     bindings.update(fresh)
     return ""
+
+
+def same_but_for(lines: Sequence[MaskedReply], expected: bytes, observed: bytes) -> bool:
+    """Whether two replies are the same, but for lines of which one mask fits both."""
+    wanted, seen = (one.replace(b"\r\n", b"\n").split(b"\n") for one in (expected, observed))
+    return len(wanted) == len(seen) and all(
+        a == b or any(not (mismatch(one, a, {}) or mismatch(one, b, {})) for one in lines)
+        for a, b in zip(wanted, seen, strict=True)
+    )
 
 
 def _end(mask: Mask, behind: bytes | Mask, octets: bytes, at: int) -> int | None:

@@ -25,7 +25,7 @@ DIFFERENCES_SHOWN_MAX = 20
 STORY_BESIDE_COLUMNS, ALL_COLUMNS = 140, 72
 """From these widths on the story stands beside the numbers, and all numbers are shown."""
 
-_STYLES = {
+STYLES = {
     AS_EXPECTED: "green",
     UPDATED: "yellow",
     DIFFERS: "red",
@@ -58,13 +58,13 @@ def show(results: Sequence[Result], console: Console) -> None:
     """The table, the differences, the sum."""
     _show_table(results, console)
     for result in results:
-        _show_trouble(result, console)
+        show_trouble(result, console)
     console.print(_sum(results), style="bold", soft_wrap=True)
 
 
 def as_json(results: Sequence[Result]) -> str:
     """For machines; durations of the real world stand under keys that begin with real_."""
-    return json.dumps({"scenarios": [_scenario(one) for one in results]}, indent=2)
+    return json.dumps({"scenarios": [scenario_json(one) for one in results]}, indent=2)
 
 
 def long_duration(ns: int) -> str:
@@ -80,6 +80,11 @@ def long_duration(ns: int) -> str:
 def printable(text: str) -> str:
     """``text`` without what would move the cursor."""
     return "".join(one if one.isprintable() else "?" for one in text)
+
+
+def capture_name(result: Result) -> str:
+    """How a table names a transcript."""
+    return printable("/".join(result.path.with_suffix("").parts[-2:]))
 
 
 def _show_table(results: Sequence[Result], console: Console) -> None:
@@ -106,24 +111,23 @@ def _table(results: Sequence[Result], *, numbers: bool, stories: bool) -> Table:
             table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for result in results:
-        name = printable("/".join(result.path.with_suffix("").parts[-2:]))
-        row = [Text(name, no_wrap=True, overflow="ellipsis")]
+        row = [Text(capture_name(result), no_wrap=True, overflow="ellipsis")]
         if stories:
             row.append(Text(result.story, no_wrap=True, overflow="ellipsis"))
         if numbers:
             row.append(Text(str(result.sessions)))
             row += [Text(long_duration(ns)) for ns in (result.virtual_ns, result.real_ns)]
-        row.append(Text(result.verdict, style=_STYLES[result.verdict]))
+        row.append(Text(result.verdict, style=STYLES[result.verdict]))
         table.add_row(*row)
     return table
 
 
-def _show_trouble(result: Result, console: Console) -> None:
+def show_trouble(result: Result, console: Console) -> None:
     """What there is to tell of a transcript, except that it cannot be read: that is an error."""
     if result.verdict == UNREADABLE or (result.verdict == AS_EXPECTED and not result.complaint):
         return
     console.print(
-        Text(f"\n{printable(str(result.path))}: {result.verdict}", style=_STYLES[result.verdict])
+        Text(f"\n{printable(str(result.path))}: {result.verdict}", style=STYLES[result.verdict])
     )
     if result.complaint:
         console.print(Text(_indented(result.complaint)), soft_wrap=True)
@@ -162,7 +166,8 @@ def _changed(results: Sequence[Result]) -> str:
     return f"{told}){': read each fix before you commit it' if counts['fixed'] else ''}"
 
 
-def _scenario(result: Result) -> dict[str, Any]:
+def scenario_json(result: Result) -> dict[str, Any]:
+    """One transcript's part of the JSON."""
     return {
         "path": str(result.path),
         "story": result.story,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from replay.commands import run_target
 from replay.commands.common import AS_EXPECTED, DIFFERS, WRONG_USE, Commands, explain, refuse, write
 from replay.commands.sweeps import run_cuts, run_edges
 
@@ -64,7 +65,8 @@ is so far.
 def add(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("run", help="play transcripts against mailsrv in virtual time")
-    explain(parser, _DESCRIPTION, _EPILOG)
+    explain(parser, _DESCRIPTION + run_target.DESCRIPTION, run_target.EPILOG + "\n" + _EPILOG)
+    parser.usage = "%(prog)s [OPTION]... PATH..."
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=".smtp file or folder")
     what = parser.add_mutually_exclusive_group()
     add_update(what)
@@ -80,6 +82,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="results for machines; - prints")
     parser.add_argument("--html", type=Path, metavar="FILE", help="a page for people; - prints")
+    run_target.add_target(parser)
     parser.set_defaults(command=_run)
 
 
@@ -108,6 +111,8 @@ def _run(options: argparse.Namespace) -> int:
     from mailsrv.clock import SystemClock
     from replay import report, runs
 
+    if complaint := run_target.misused(options):
+        return refuse(complaint)
     try:
         paths = runs.find(options.paths)
     except runs.InputError as error:
@@ -119,6 +124,8 @@ def _run(options: argparse.Namespace) -> int:
         )
     if options.html and (options.cuts or options.timer_edges):
         return refuse("--html shows runs of transcripts as they are written; leave it out here")
+    if options.target:
+        return run_target.run_target(options, paths)
     if options.cuts:
         return run_cuts(paths, options.json)
     if options.timer_edges:
