@@ -224,9 +224,8 @@ class Link:
             return True
         if self.client_gone:
             return True  # its queue cannot be asked any more
-        waiting = _queued(self.connection.sock, termios.FIONREAD) + _queued(
-            self._sock, _SIOCOUTQNSD
-        )
+        waiting = _queued(self.connection.sock, termios.FIONREAD)
+        waiting += _unsent_octets(self._sock, self.client_fin)
         return self.server_received + waiting == self.client_sent
 
     def _downward_balanced(self) -> bool:
@@ -237,7 +236,7 @@ class Link:
             return self.client_received >= self.server_sent and not self._end_is_due()
         waiting = _queued(self._sock, termios.FIONREAD)
         if self.connection is not None and not self.server_gone:
-            waiting += _queued(self.connection.sock, _SIOCOUTQNSD)
+            waiting += _unsent_octets(self.connection.sock, self.server_fin)
             return self.client_received + waiting == self.server_sent
         return self.client_received + waiting <= self.server_sent
 
@@ -249,6 +248,12 @@ class Link:
 
 def _unheard(outcome: str) -> None:
     """Nobody wants to know."""
+
+
+def _unsent_octets(sock: socket.socket, fin: bool) -> int:
+    """What the kernel has not sent yet.  A FIN behind it has a sequence number, and is counted."""
+    queued = _queued(sock, _SIOCOUTQNSD)
+    return queued - 1 if fin and queued else queued
 
 
 def _queued(sock: socket.socket, what: int) -> int:

@@ -67,6 +67,13 @@ def test_a_large_departure_arrives_whole_and_in_order(octets: int) -> None:
     assert messages_of(body + "reply+0 close\n") == [content]
 
 
+def test_a_fin_behind_octets_that_a_pausing_server_does_not_read_is_no_octet() -> None:
+    """The kernel counts it among those that it has not sent yet."""
+    body = HELLO + "+0 C*400000: no such\\r\\n\n+0 half-close\n* S? 500\n+0 until-closed\n"
+    run = play(body, "[server]\nerrors_soft = 1\nerrors_hard = 5\n")
+    assert codes(run) == [220, 250, *[500] * 5, 421]
+
+
 def test_eight_bit_content_arrives_as_it_left() -> None:
     content = bytes(octet for octet in range(256) if octet not in b"\r\n") + b"\r\n"
     body = into_data() + f"reply+0 C: {to_text(content)}.\\r\\n\n* S? 250\nreply+0 close\n"
