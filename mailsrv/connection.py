@@ -89,7 +89,7 @@ class Connection:
         self._alarm = Alarm(premises.patience, premises.loop, self)
         self._wire = Wire(sock, premises.loop.poll, self, premises.tap)
         if premises.tap is not None:
-            premises.tap.opened(self)
+            premises.tap.opened(self, sock)
 
     # -- the shell's side -------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class Server:
 
     Everything that touches the world beyond the listening sockets comes in: ``clock``, ``poll``,
     ``random``, the edges, the journal.  ``peer_name`` maps a socket's peer to the client's
-    address; ``tap`` watches raw octets pass.
+    address; ``tap`` watches octets pass.
     """
 
     def __init__(

@@ -40,6 +40,7 @@ from mailsrv.supplies import Steps, Supplies, certificate_of, import_what_is_nee
 from mailsrv.systemd import ActivationError, Environment, Notifier, listening_sockets
 from mailsrv.units import NS_PER_MS
 from mailsrv.values import ConfigError
+from mailsrv.wire import Tap
 
 KEPT_KEYS = ("user", "group", "greylist_database")
 """What a reload cannot change."""
@@ -56,10 +57,13 @@ class Orders:
     file: Path | None
 
 
-def serve(orders: Orders, clock: Clock, environment: Environment) -> int:
-    """Serve until a signal ends it; gives the exit status.  Raises ConfigError."""
+def serve(orders: Orders, clock: Clock, environment: Environment, tap: Tap | None = None) -> int:
+    """Serve until a signal ends it; gives the exit status.  ``tap`` watches the connections.
+
+    Raises ConfigError.
+    """
     config = orders.read()
-    service = Service(orders, clock, environment)
+    service = Service(orders, clock, environment, tap)
     service.start(config)
     service.run()
     return 0
@@ -124,8 +128,11 @@ class Log:
 class Service:
     """One process's server; ``start``, then ``run``."""
 
-    def __init__(self, orders: Orders, clock: Clock, environment: Environment) -> None:
+    def __init__(
+        self, orders: Orders, clock: Clock, environment: Environment, tap: Tap | None = None
+    ) -> None:
         self._orders = orders
+        self._tap = tap
         self._clock = clock
         self._environment = environment
         self._metrics = Metrics()
@@ -159,6 +166,7 @@ class Service:
             poll=SelectorPoll(self._clock),
             random=random.Random(),  # seeded by the system; an id need not be secret
             journal=self._journal,
+            tap=self._tap,
         )
         self._supplies.attach(self._server.loop)
         self._config = config

@@ -36,19 +36,28 @@ class Owner(Protocol):
 
 
 class Tap(Protocol):
-    """Somebody who watches raw octets pass: a recorder, a test's book-keeping.
+    """Somebody who watches octets pass: a recorder, a test's book-keeping.
 
-    ``connection`` is the wire's owner.
+    ``connection`` is the wire's owner.  What passes under TLS is told as it is on the wire; a tap
+    that is for ``plaintext`` is told what it means instead, and nothing of the handshake.
     """
 
-    def opened(self, connection: Owner) -> None:
-        """A connection was accepted."""
+    plaintext: bool
+
+    def opened(self, connection: Owner, sock: socket.socket) -> None:
+        """A connection was accepted at ``sock``."""
 
     def received(self, connection: Owner, octets: bytes) -> None:
         """These octets were read from the socket; none is the client's FIN."""
 
     def sent(self, connection: Owner, octets: bytes) -> None:
         """These octets were written to the socket; none is our FIN."""
+
+    def secured(self, connection: Owner, tls: str) -> None:
+        """A TLS handshake is complete; ``tls`` is its version and cipher.  For plaintext only."""
+
+    def lost(self, connection: Owner, how: str) -> None:
+        """The connection broke; it is closed next."""
 
     def closed(self, connection: Owner) -> None:
         """The socket is closed."""
@@ -66,6 +75,7 @@ class Wire:
         "_recv",
         "_send",
         "_tap",
+        "_told",
         "events",
         "sock",
         "unsent_octets",
@@ -76,6 +86,7 @@ class Wire:
         self._poll = poll
         self._owner: Owner | None = owner
         self._tap = tap
+        self._told = tap  # of octets; what is under TLS, the channel tells
         self._recv: Callable[[int], bytes] = sock.recv
         self._send: Callable[[bytes], int] = sock.send
         self._channel: TlsChannel | None = None
@@ -97,8 +108,8 @@ class Wire:
             return None
         if self._channel is not None:
             self.unsent_octets = self._channel.unsent_octets
-        elif self._tap is not None and chunk is not None and self._owner is not None:
-            self._tap.received(self._owner, chunk)
+        if self._told is not None and chunk is not None and self._owner is not None:
+            self._told.received(self._owner, chunk)
         return chunk
 
     # -- writing ----------------------------------------------------------------------------------
@@ -119,8 +130,8 @@ class Wire:
                 output.clear()
                 self._lose(error)
                 return False
-            if self._tap is not None and written and self._channel is None:
-                self._tap.sent(self._owner_now, flight[:written])
+            if self._told is not None and written:
+                self._told.sent(self._owner_now, flight[:written])
             if written != len(flight):
                 self._kept = flight[written:] + b"".join(flights)
                 self.unsent_octets = len(self._kept)
@@ -167,6 +178,10 @@ class Wire:
         from mailsrv.channel import TlsChannel  # with OpenSSL, which a plain server can spare
 
         tap, owner = self._tap, self._owner_now
+        if tap is not None and tap.plaintext:
+            secured, tap = partial(self._secured, tap, secured), None
+        else:
+            self._told = None
         self._channel = TlsChannel(
             self.sock,
             context,
@@ -176,6 +191,10 @@ class Wire:
             secured=secured,
         )
         self._recv, self._send = self._channel.recv, self._channel.send
+
+    def _secured(self, tap: Tap, secured: Callable[[str], None], tls: str) -> None:
+        tap.secured(self._owner_now, tls)
+        secured(tls)
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -214,7 +233,10 @@ class Wire:
 
     def _lose(self, error: OSError) -> None:
         if self._owner is not None:
-            self._owner.lost(error.strerror or str(error) or "lost")
+            how = error.strerror or str(error) or "lost"
+            if self._tap is not None:
+                self._tap.lost(self._owner, how)
+            self._owner.lost(how)
 
 
 def _unheard(octets: bytes) -> None:

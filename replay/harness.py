@@ -305,7 +305,9 @@ class Harness:
         self._arriving, client = self._by_port.pop(address)
         return client
 
-    def opened(self, connection: Owner) -> None:
+    plaintext = False
+
+    def opened(self, connection: Owner, sock: socket.socket) -> None:
         assert isinstance(connection, Connection)
         link = self._arriving  # the socket itself may have been reset, and know its peer no more
         link.connection = connection
@@ -323,6 +325,12 @@ class Harness:
         if not octets:
             link.server_fin = True
         self._unsettled.add(link)
+
+    def secured(self, connection: Owner, tls: str) -> None:
+        """Nothing: octets are counted as they are on the wire."""
+
+    def lost(self, connection: Owner, how: str) -> None:
+        """Nothing: it is closed next."""
 
     def closed(self, connection: Owner) -> None:
         link = self._links.pop(connection.number)

@@ -365,6 +365,9 @@ class Passage:
         side.close(reset=True)
 
     def _write(self, side: Side, item: bytes) -> int:
+        # Whoever acts on what it is told now shall find what led there on the disk.
+        self.route.client_tape.file.flush()
+        self.route.upstream_tape.file.flush()
         self._last_ns = self.route.clock.monotonic_ns()
         if not item:
             side.sock.shutdown(socket.SHUT_WR)

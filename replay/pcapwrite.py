@@ -36,13 +36,18 @@ class PcapFile:
 
     Records are gathered and written whole, by one system call a ``flush``.  Of what a full disk
     takes only in part, nothing stays.  ``octets`` counts what was accepted, and never gets over
-    ``octets_max``.  The constructor raises OSError: the file must not be there yet.
+    ``octets_max``.  Without ``stays_open`` it holds no descriptor between two flushes.  The
+    constructor raises OSError: the file must not be there yet.
     """
 
-    __slots__ = ("_buffer", "_descriptor", "_waiting_octets", "failure", "octets", "octets_max",
-                 "path", "written_octets")  # fmt: skip
+    __slots__ = (
+        *("_buffer", "_closed", "_descriptor", "_stays_open", "_waiting_octets"),
+        *("failure", "octets", "octets_max", "path", "written_octets"),
+    )
 
-    def __init__(self, path: Path, linktype: int, octets_max: int) -> None:
+    def __init__(
+        self, path: Path, linktype: int, octets_max: int, *, stays_open: bool = True
+    ) -> None:
         self.path = path
         self.octets_max = octets_max
         self.octets = self.written_octets = 0
@@ -50,10 +55,17 @@ class PcapFile:
         """Why nothing more is written; empty while all is well."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(path, flags, 0o600)  # mail is nobody else's business
+        self._stays_open = stays_open
+        self._closed = False
         self._buffer: list[bytes] = []
         self._waiting_octets = 0
         self._add(file_header(linktype))
         self.flush()
+
+    def rename(self, path: Path) -> None:
+        """Call the file something else from now on.  Raises OSError."""
+        os.rename(self.path, path)
+        self.path = path
 
     def write(self, ts_ns: int, *frames: bytes) -> bool:
         """Append frames seen at ``ts_ns``, all or none; False if they have no room any more.
@@ -63,7 +75,7 @@ class PcapFile:
         records = b"".join([record(ts_ns, frame) for frame in frames])
         if not self.failure and self.octets + len(records) > self.octets_max:
             self.failure = "its bound is reached"
-        if self.failure:
+        if self.failure or self._closed:
             return False
         self._add(records)
         if self._waiting_octets > BUFFER_OCTETS:
@@ -77,12 +89,15 @@ class PcapFile:
 
     def flush(self) -> None:
         """Write what waits."""
-        if not self._buffer or self._descriptor < 0:
+        if not self._buffer:
             return
         octets = b"".join(self._buffer)
         self._buffer.clear()
         self._waiting_octets = 0
         try:
+            if self._descriptor < 0:
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._descriptor = os.open(self.path, flags)
             written = os.write(self._descriptor, octets)
             if written < len(octets):  # the disk is full; the next attempt would say so
                 written += os.write(self._descriptor, octets[written:])
@@ -90,15 +105,22 @@ class PcapFile:
                 raise OSError(None, "only a part of it could be written")
         except OSError as error:
             self.failure = error.strerror or str(error)
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, self.written_octets)
+            if self._descriptor >= 0:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._descriptor, self.written_octets)
             self.octets = self.written_octets
         else:
             self.written_octets += len(octets)
+        if not self._stays_open:
+            self._release()
 
     def close(self) -> None:
         """Write what waits, and close; harmless when closed."""
         self.flush()
+        self._closed = True
+        self._release()
+
+    def _release(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             with contextlib.suppress(OSError):

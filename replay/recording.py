@@ -28,10 +28,12 @@ class Tape:
     the monotonic one.  Raises OSError; the file must not be there yet.
     """
 
-    def __init__(self, path: Path, clock: Clock, octets_max: int) -> None:
+    def __init__(
+        self, path: Path, clock: Clock, octets_max: int, *, stays_open: bool = True
+    ) -> None:
         self._clock = clock
         self._epoch_ns = clock.realtime_ns() - clock.monotonic_ns()
-        self.file = PcapFile(path, LINKTYPE_RAW, octets_max)
+        self.file = PcapFile(path, LINKTYPE_RAW, octets_max, stays_open=stays_open)
         self.packets = 0
         self.missing = 0
         """Packets that found no room."""

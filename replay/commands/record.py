@@ -136,7 +136,8 @@ def _record(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from mailsrv.clock import SystemClock
-    from replay.serving import Keeping, ServeError, serve
+    from replay.serving import ServeError, serve
+    from replay.shelf import Keeping
 
     keeping = Keeping(
         options.output,

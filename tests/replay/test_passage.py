@@ -16,7 +16,7 @@ from recorded import Stage, events, flows, reset, stage, take
 
 from mailsrv.units import NS_PER_MS
 from replay.anchors import Evidence
-from replay.conversation import read_capture
+from replay.capture import read_capture
 from replay.importer import import_capture
 from replay.passage import CHUNK_OCTETS, IDLE_MAX_NS, WAITING_MAX_OCTETS
 

@@ -32,14 +32,20 @@ JOIN_S = 10
 class StopsAfterOne:
     """Watches a server and stops it when its first connection is closed."""
 
+    plaintext = False
+
     def __init__(self) -> None:
         self.server: Server | None = None
 
-    def opened(self, connection: Connection) -> None: ...
+    def opened(self, connection: Connection, sock: socket.socket) -> None: ...
 
     def received(self, connection: Connection, octets: bytes) -> None: ...
 
     def sent(self, connection: Connection, octets: bytes) -> None: ...
+
+    def secured(self, connection: Connection, tls: str) -> None: ...
+
+    def lost(self, connection: Connection, how: str) -> None: ...
 
     def closed(self, connection: Connection) -> None:
         assert self.server is not None
