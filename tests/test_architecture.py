@@ -35,7 +35,7 @@ MAILSRV_LAYERS = {
 REPLAY_LAYERS = {
     "values": "__init__ duration octets oddity replies script notation",
     "containers and text": (
-        "source records pcapfile pcapng linktypes framing fragments pcapwrite pcapngwrite"
+        "unused source records pcapfile pcapng linktypes framing fragments pcapwrite pcapngwrite"
         " packet packetwrite"
         " recording"
         " masks header wellformed transcript_read transcript_write transcript_rewrite transcript"
@@ -50,8 +50,8 @@ REPLAY_LAYERS = {
         " moments export"
     ),
     "drivers": (
-        "virtual realtime runs targetrun cuts edges shrink sender virtual_sender load_plan load_tally"
-        " load_session load passage record shelf serving policydiff targetdiff"
+        "virtual realtime runs targetrun cuts edges shrink sender virtual_sender load_plan"
+        " load_tally load_session load passage record shelf serving policydiff targetdiff"
     ),
     "shown to people": (
         "report progress target_report load_report diff_report show"
