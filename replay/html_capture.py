@@ -16,6 +16,8 @@ from replay.runs import AS_EXPECTED, DIFFERS, UPDATED, Result
 from replay.script import Connection
 from replay.svg_ladder import RUNGS_MAX, Drawing, draw, excerpt, whole
 
+CONNECTIONS_MAX = 50
+"""Of one transcript, with ladders: those that differ are preferred."""
 LONG_LADDER_RUNGS = 24
 """A longer ladder that differs is folded, below an excerpt around the first difference."""
 DIFFERENCES_SHOWN_MAX = 50
@@ -61,14 +63,19 @@ def _ladders(result: Result, name: str, remarks: Mapping[int, str] | None) -> li
     scenario = result.scenario
     if remarks is None or scenario is None:
         return []
-    played = list(zip(scenario.connections, result.observed, strict=False))
+    played = list(enumerate(zip(scenario.connections, result.observed, strict=False), 1))
+    differing = {one.connection for one in result.differences}
+    chosen = sorted(played, key=lambda one: one[1][0].name not in differing)[:CONNECTIONS_MAX]
     ladders: list[Html] = []
-    for number, (connection, observed) in enumerate(played, 1):
+    for number, (connection, observed) in sorted(chosen, key=lambda one: one[0]):
         own = [one for one in result.differences if one.connection == connection.name]
         place = f"{name}-{number}"
         ladders.append(
             _connection(connection, observed, own, remarks, place, alone=len(played) == 1)
         )
+    if left := len(played) - len(chosen):
+        words = f"… and {left:,} more connections, whose ladders are left out."
+        ladders.append(tag("p", text(words)))
     return ladders
 
 
@@ -82,11 +89,9 @@ def verdict_badge(result: Result) -> Html:
     )
 
 
-def connection_names(result: Result) -> Sequence[str]:
-    """The names of a result's connections that have ladders."""
-    if result.scenario is None:
-        return ()
-    return [one.name for one in result.scenario.connections[: len(result.observed)]]
+def ladders_in(result: Result) -> int:
+    """How many of a result's connections an article gives ladders to."""
+    return min(len(result.observed), CONNECTIONS_MAX)
 
 
 # -- what there is to read before the ladders -----------------------------------------------------

@@ -12,20 +12,35 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
+from typing import NamedTuple
 
 from replay import transcript
-from replay.html_capture import article, connection_names, verdict_badge
+from replay.html_capture import article, ladders_in, verdict_badge
 from replay.markup import NOTHING, Html, joined, tag, text
 from replay.report import long_duration, printable
 from replay.runs import AS_EXPECTED, BROKEN, DIFFERS, UNREADABLE, UPDATED, Result
 
-LADDERS_MAX = 120
-"""Transcripts whose ladders are in the page: those that differ come first, and what is left goes
-to those as expected.  A transcript is some 25 kB of page."""
-ROWS_MAX = 5_000
-"""Of the table, and parts of the page; further transcripts are only counted."""
+
+class Bounds(NamedTuple):
+    """How much a page may hold.
+
+    ``rows`` are those of the table, and parts of the page; further transcripts are only counted.
+    ``ladders`` are sessions drawn, some 13 kB of page each; ``drawn_characters`` the size of the
+    transcripts with ladders, of which the last may exceed it.  Transcripts not as expected come
+    first, and what is left goes to the others.
+    """
+
+    rows: int = 5_000
+    ladders: int = 800
+    drawn_characters: int = 16_000_000
+
+
+BOUNDS = Bounds()
+"""Twice what the captures on file need; a browser takes about a second for such a page."""
+
 LINKS_MAX = 12
 """To the connections of one transcript, in the table."""
 
@@ -43,29 +58,37 @@ def remarks_on_file(result: Result) -> Mapping[int, str]:
         return {}
 
 
+def without_what_is_not_drawn(
+    results: Iterable[Result], bounds: Bounds = BOUNDS
+) -> Iterator[Result]:
+    """``results``, as they come, less what no page has room to draw: a run of many transcripts
+    need not keep all their content."""
+    room = {True: bounds.ladders, False: bounds.ladders}
+    for one in results:
+        is_good = one.verdict == AS_EXPECTED
+        room[is_good] -= max(ladders_in(one), 1)
+        yield one if room[is_good] >= 0 else replace(one, scenario=None, observed=())
+
+
 def page(
-    results: Sequence[Result], *, title: str = "Replay report", remarks: Remarks = remarks_on_file
+    results: Sequence[Result],
+    *,
+    title: str = "Replay report",
+    remarks: Remarks = remarks_on_file,
+    bounds: Bounds = BOUNDS,
 ) -> str:
     """The whole page.  ``results`` want to have kept what was played and observed
     (``runs.run_all(..., keep=True)``): where that is missing there is no ladder."""
     ordered = sorted(results, key=lambda one: _ORDER.get(one.verdict, 0))
-    shown = ordered[:ROWS_MAX]
-    with_ladders = {id(one) for one in shown[:LADDERS_MAX]}
+    shown = ordered[: bounds.rows]
     names = {id(one): f"c{number}" for number, one in enumerate(shown, 1)}
-
-    def part(one: Result) -> Html:
-        wanted = remarks(one) if id(one) in with_ladders else None
-        return article(one, names[id(one)], wanted)
-
+    sections, undrawn = _articles(shown, names, remarks, bounds)
     headings = ("Not as expected", "Updated", "As expected")
-    sections: list[list[Html]] = [[], [], []]
-    for one in shown:
-        sections[_ORDER.get(one.verdict, 0)].append(part(one))
     main = tag(
         "main",
         _summary(results, title),
         _captures(shown, names, len(results)),
-        _bound_told(shown),
+        _bound_told(undrawn),
         *(_section(heading, parts) for heading, parts in zip(headings, sections, strict=True)),
     )
     script = _resource("report.js")
@@ -215,10 +238,11 @@ def _row(one: Result, name: str) -> Html:
 def _session_links(one: Result, name: str) -> Html:
     """The number of sessions; where one of several differs, links to those that do."""
     differing = {difference.connection for difference in one.differences}
+    connections = one.scenario.connections if one.scenario and one.observed else ()
     links = [
-        tag("a", text(connection), href=f"#{name}-{number}")
-        for number, connection in enumerate(connection_names(one), 1)
-        if connection in differing and one.sessions > 1
+        tag("a", text(connection.name), href=f"#{name}-{number}")
+        for number, connection in enumerate(connections, 1)
+        if connection.name in differing and one.sessions > 1
     ]
     if not links:
         return text(str(one.sessions))
@@ -228,13 +252,30 @@ def _session_links(one: Result, name: str) -> Html:
 # -- the transcripts ------------------------------------------------------------------------------
 
 
+def _articles(
+    shown: Sequence[Result], names: Mapping[int, str], remarks: Remarks, bounds: Bounds
+) -> tuple[list[list[Html]], int]:
+    """The transcripts' parts by section, and how many there was no room to draw."""
+    sections: list[list[Html]] = [[], [], []]
+    ladders, characters, undrawn = bounds.ladders, bounds.drawn_characters, 0
+    for one in shown:
+        is_drawn = ladders_in(one) <= ladders and characters > 0
+        undrawn += not is_drawn
+        part = article(one, names[id(one)], remarks(one) if is_drawn else None)
+        if is_drawn:
+            ladders -= ladders_in(one)
+            characters -= len(part)
+        sections[_ORDER.get(one.verdict, 0)].append(part)
+    return sections, undrawn
+
+
 def _section(heading: str, parts: Sequence[Html]) -> Html:
     return tag("section", tag("h2", text(heading)), *parts) if parts else NOTHING
 
 
-def _bound_told(shown: Sequence[Result]) -> Html:
-    if len(shown) <= LADDERS_MAX:
+def _bound_told(undrawn: int) -> Html:
+    if not undrawn:
         return NOTHING
-    words = f"Ladders of {LADDERS_MAX} transcripts are in this page, those not as expected first. "
-    words += f"The other {len(shown) - LADDERS_MAX:,} are told without: run one alone to see its."
+    words = f"{undrawn:,} transcripts are told without their ladders, for which there was no room "
+    words += "(those that differ come first): run one alone to see it drawn."
     return tag("p", text(words), class_="bound")

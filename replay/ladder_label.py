@@ -42,17 +42,19 @@ def labels(pair: Pair) -> tuple[list[Label], list[Label]]:
         return _plain(expected), _plain(observed)
     if expected is None or observed is None:
         return _lone(expected), _lone(observed)
-    late = _lateness(expected, observed)
-    if expected.words or observed.words:
-        # The code alone counts, or there are no octets: the words differ, or only the time does.
-        same = expected.words == observed.words or expected.words[:CODE_OCTETS] == _code(observed)
-        sides = [_plain(one) if same else _marked(one) for one in (expected, observed)]
+    if pair.says_the_same:
+        sides = [_plain(expected), _plain(observed)]
+    elif expected.words or observed.words:
+        sides = [_marked(one, is_code=_is_code(expected)) for one in (expected, observed)]
     else:
         place = common_length(expected.octets, observed.octets)
         sides = [_window(one.octets, place) for one in (expected, observed)]
-    if late:
-        sides[0].append(Label(f"@{format_ns(expected.at_ns or 0)}"))
-        sides[1].append(Label(f"@{format_ns(observed.at_ns or 0)}, {late}", 0, 999))
+    if pair.is_late:
+        due_ns, came_ns = expected.at_ns or 0, observed.at_ns or 0
+        late = f"{format_ns(abs(came_ns - due_ns))} too {'late' if came_ns > due_ns else 'early'}"
+        came = f"@{format_ns(came_ns)}, {late}"
+        sides[0].append(Label(f"@{format_ns(due_ns)}"))
+        sides[1].append(Label(came, 0, len(came)))
     return sides[0], sides[1]
 
 
@@ -75,7 +77,7 @@ def _plain(side: Side | None) -> list[Label]:
     if not side.octets:
         return [Label(side.words)]
     line = first_line(side.octets)
-    if side.words.endswith(ANY_TEXT):
+    if _is_code(side):
         line = f"{side.words}; was {line}"
     elif side.words:
         line = f"{side.words}: {line}"
@@ -90,19 +92,14 @@ def _lone(side: Side | None) -> list[Label]:
     return [line._replace(mark_to=len(line.text))]
 
 
-def _marked(side: Side) -> list[Label]:
-    """A side whose code, or whose words, are not those of the other side."""
+def _marked(side: Side, *, is_code: bool) -> list[Label]:
+    """A side whose words are not those of the other side, or whose code is not."""
     (line,) = _plain(side)
-    return [line._replace(mark_to=CODE_OCTETS if _code(side) else len(line.text))]
+    return [line._replace(mark_to=CODE_OCTETS if is_code else len(line.text))]
 
 
-def _code(side: Side) -> str:
-    code = (
-        side.words[:CODE_OCTETS]
-        if side.words
-        else side.octets[:CODE_OCTETS].decode("ascii", "replace")
-    )
-    return code if code.isdigit() else ""
+def _is_code(expected: Side) -> bool:
+    return expected.words.endswith(ANY_TEXT)
 
 
 def _window(octets: bytes, place: int) -> list[Label]:
@@ -148,10 +145,3 @@ def common_length(one: str | bytes, other: str | bytes) -> int:
     """How far two texts are the same from their beginning."""
     pairs = zip(one[:COMPARED_MAX], other[:COMPARED_MAX], strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-
-
-def _lateness(expected: Side, observed: Side) -> str:
-    if expected.at_ns is None or observed.at_ns is None or expected.at_ns == observed.at_ns:
-        return ""
-    gap_ns = observed.at_ns - expected.at_ns
-    return f"{format_ns(abs(gap_ns))} too {'late' if gap_ns > 0 else 'early'}"

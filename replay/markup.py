@@ -26,7 +26,9 @@ _VOID = frozenset(
 def text(plain: str) -> Html:
     """``plain`` as character data: escaped, and without what would move the cursor or the
     direction of writing; line feeds stay."""
-    return Html(escape("\n".join(printable(line) for line in plain.split("\n"))))
+    if not plain.isprintable():
+        plain = "\n".join(printable(line) for line in plain.split("\n"))
+    return Html(escape(plain))
 
 
 def tag(name: str, /, *content: Html, **attributes: str | int | float | None) -> Html:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from replay import script
+from replay import masks, script
 from replay.anchors import Evidence
 from replay.compare import Difference
 from replay.duration import format_ns
@@ -35,7 +36,9 @@ class Pair:
     ``at_ns`` is where the pair stands in time: when it was observed, else when it was expected.
     ``when`` is the time column of the transcript.  ``evidence`` says how sure a departure's anchor
     is, "" for one that comes from no capture; ``remark`` is the transcript's own comment above.
-    ``on_wire`` is False for a step that moves nothing, as waiting does.
+    ``on_wire`` is False for a step that moves nothing, as waiting does.  What ``differs`` may do so
+    by its instant (``is_late``, too early included), by it alone (``says_the_same``), or not at
+    all by it.
     """
 
     by_server: bool
@@ -46,10 +49,14 @@ class Pair:
     line: int = 0
     packet: int = 0
     differs: bool = False
+    is_late: bool = False
+    says_the_same: bool = False
     on_wire: bool = True
     evidence: str = ""
     remark: str = field(default="", repr=False)
 
+
+_LATENESS = re.compile(r"[0-9.]+[a-z]+ too (?:late|early)")
 
 _ACTS = {
     script.StartTls: "begins a TLS handshake",
@@ -88,14 +95,13 @@ def pair_up(
     ``differences`` are those of the connection; ``remarks`` the comments above steps, by the line
     of the step.
     """
-    lines = {one.line for one in differences if one.line}
+    by_line = {one.line: one for one in differences if one.line}
     surprises = {one.observed_at_ns for one in differences if one.expected is None}
     pairs: list[Pair] = []
     latest_ns = 0
     for one in _Pairing(connection, observed, surprises).all():
-        remark = remarks.get(one.line, "")
-        differs = one.differs or one.line in lines
-        pairs.append(_placed(one, latest_ns, differs=differs, remark=remark))
+        judged = _judged(one, by_line.get(one.line))
+        pairs.append(_placed(judged, latest_ns, remarks.get(one.line, "")))
         latest_ns = max(latest_ns, pairs[-1].at_ns)
     return sorted(pairs, key=lambda one: one.at_ns)
 
@@ -105,7 +111,24 @@ def first_difference(pairs: Sequence[Pair]) -> int | None:
     return next((number for number, one in enumerate(pairs) if one.differs), None)
 
 
-def _placed(one: Pair, latest_ns: int, *, differs: bool, remark: str) -> Pair:
+def _judged(one: Pair, difference: Difference | None) -> Pair:
+    """A pair with what is to be told of it.
+
+    When something was due depends on the kind of run, so that is taken from the difference.
+    """
+    if difference is None:
+        return one
+    _, _, faults = difference.what.rpartition(": ")
+    late = [fault for fault in faults.split(", ") if _LATENESS.match(fault)]
+    expected = one.expected
+    if expected is not None and one.observed is not None:
+        due_ns = difference.expected_at_ns if late else one.observed.at_ns
+        expected = replace(expected, at_ns=due_ns)
+    same = bool(late) and late == faults.split(", ")
+    return replace(one, expected=expected, differs=True, is_late=bool(late), says_the_same=same)
+
+
+def _placed(one: Pair, latest_ns: int, remark: str) -> Pair:
     at_ns = latest_ns
     for side in (one.expected, one.observed):
         if side is not None and side.at_ns is not None:
@@ -114,7 +137,7 @@ def _placed(one: Pair, latest_ns: int, *, differs: bool, remark: str) -> Pair:
     for kind in Evidence:
         if not one.by_server and remark.startswith(kind.value):
             evidence = kind.value
-    return replace(one, at_ns=at_ns, differs=differs, remark=remark, evidence=evidence)
+    return replace(one, at_ns=at_ns, remark=remark, evidence=evidence)
 
 
 class _Pairing:
@@ -201,6 +224,8 @@ def _wanted(step: Expectation) -> Side:
             return Side(step.at_ns, recorded, f"{code}, {ANY_TEXT}")
         case script.ExactReply(octets):
             return Side(step.at_ns, octets)
+        case script.MaskedReply(pieces):
+            return Side(step.at_ns, words=masks.shown(pieces))
         case outcome:
             return Side(step.at_ns, words=_OUTCOMES.get(type(outcome), type(outcome).__name__))
 

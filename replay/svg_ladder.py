@@ -130,9 +130,9 @@ def _instants(rungs: Sequence[Pair | int], first: Pair | None) -> list[int]:
 
 def _due_ns(first: Pair | None) -> int | None:
     """When the first difference was due, if it came at another time."""
-    if first is None or first.expected is None or first.observed is None:
+    if first is None or first.expected is None or not first.is_late:
         return None
-    return first.expected.at_ns if first.expected.at_ns != first.observed.at_ns else None
+    return first.expected.at_ns
 
 
 def _heads() -> Html:

@@ -278,19 +278,47 @@ def test_a_name_that_is_no_text_can_be_told(good: Path) -> None:
 
 def test_ladders_are_bounded_and_what_is_without_is_said(good: Path, wrong: Path) -> None:
     as_expected, differs = played(good, wrong)
-    many = [as_expected] * (html_report.LADDERS_MAX + 5) + [differs]
-    root = parsed(page([replace(one) for one in many]))
-    assert len(ladders(root)) == html_report.LADDERS_MAX
+    many = [replace(as_expected) for _ in range(8)] + [differs]
+    root = parsed(html_report.page(many, bounds=html_report.Bounds(ladders=3)))
+    assert len(ladders(root)) == 3
     assert len(of_class(root, "first")) == 1
-    assert f"The other {6} are told without" in told(root)
+    assert "6 transcripts are told without their ladders" in told(root)
+
+
+def test_of_many_connections_those_that_differ_are_drawn(tmp_path: Path) -> None:
+    many = "".join(
+        SEVERAL.replace("a|", f"a{n}|").replace("b|", f"b{n}|")
+        for n in range(html_capture.CONNECTIONS_MAX // 2 + 5)
+    )
+    root = parsed(page(played(write(tmp_path / "many.smtp", many))))
+    assert len(ladders(root)) == html_capture.CONNECTIONS_MAX
+    assert len(of_class(root, "first")) == html_capture.CONNECTIONS_MAX // 2 + 5
+    assert "and 10 more connections" in told(root)
+
+
+def test_what_cannot_be_drawn_need_not_be_kept(good: Path, wrong: Path) -> None:
+    as_expected, differs = played(good, wrong)
+    many = [as_expected] * 8 + [differs]
+    bounds = html_report.Bounds(ladders=5)
+    kept = list(html_report.without_what_is_not_drawn(many, bounds))
+    assert [one.verdict for one in kept] == [one.verdict for one in many]
+    bare = [number for number, one in enumerate(kept) if one.scenario is None]
+    assert bare == [5, 6, 7]
+
+
+def test_the_size_of_what_is_drawn_is_bounded(good: Path, wrong: Path) -> None:
+    many = [replace(one) for one in played(good, wrong) * 5]
+    bounds = html_report.Bounds(drawn_characters=20_000)
+    text = html_report.page(many, bounds=bounds)
+    assert 1 < len(ladders(parsed(text))) < 10
 
 
 def test_rows_are_bounded_and_the_rest_is_counted(good: Path) -> None:
     (result,) = played(good)
-    bare = replace(result, scenario=None, observed=())
-    root = parsed(page([replace(bare) for _ in range(html_report.ROWS_MAX + 7)]))
+    many = [replace(result) for _ in range(10)]
+    root = parsed(html_report.page(many, bounds=html_report.Bounds(rows=3)))
     rows = [row for table in of_class(root, "captures") for row in table.iter("a")]
-    assert len(rows) == html_report.ROWS_MAX
+    assert len(rows) == 3
     assert "… and 7 more" in told(root)
 
 

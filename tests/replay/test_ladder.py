@@ -95,6 +95,24 @@ def test_the_first_difference_is_the_earliest_in_time() -> None:
     assert pairs[first_difference(pairs) or 0].line == 8
 
 
+def test_a_pair_knows_whether_its_words_differ_or_its_instant() -> None:
+    late = HELLO.replace("@1ms       S: 250", "@0.5ms     S: 250")
+    both = late.replace("250 mx", "550 mx")
+    judged = [
+        [(pair.is_late, pair.says_the_same) for pair in pairs_of(text + BYE) if pair.differs]
+        for text in (late, both, HELLO.replace("250 mx", "550 mx"))
+    ]
+    assert judged == [[(True, True)], [(True, False)], [(False, False)]]
+
+
+def test_a_reply_with_masks_stands_as_it_is_written() -> None:
+    masked = HELLO.replace("S: 250 mx.example.test", "S~: 251 <*>")
+    (pair,) = [pair for pair in pairs_of(masked + BYE) if pair.differs]
+    (expected,), (observed,) = labels(pair)
+    assert (expected.text, expected.mark_to) == (r"251 <*>\r\n", len(r"251 <*>\r\n"))
+    assert observed.text == r"250 mx.example.test\r\n"
+
+
 # -- labels ---------------------------------------------------------------------------------------
 
 
@@ -135,7 +153,7 @@ def test_a_code_alone_is_compared_by_its_code() -> None:
 
 def test_what_is_late_says_by_how_much() -> None:
     ok = b"250 Ok\r\n"
-    pair = Pair(True, Side(10**9, ok), Side(3 * 10**9, ok), differs=True)
+    pair = Pair(True, Side(10**9, ok), Side(3 * 10**9, ok), is_late=True, differs=True)
     assert [line.text for line in labels(pair)[1]] == [r"250 Ok\r\n", "@3s, 2s too late"]
 
 
@@ -184,7 +202,8 @@ def test_the_first_difference_is_one_marked_rung_with_both_sides() -> None:
 
 
 def test_where_a_late_reply_was_due_is_drawn_at_its_own_height() -> None:
-    late = Pair(True, Side(10, b"250 a\r\n"), Side(10**9, b"250 a\r\n"), 10**9, differs=True)
+    sides = Side(10, b"250 a\r\n"), Side(10**9, b"250 a\r\n")
+    late = Pair(True, *sides, at_ns=10**9, differs=True, is_late=True)
     ladder = drawn([rung(0), rung(10), late], late)
     (due,) = [one for one in ladder.iter("use") if one.get("href") == "#due"]
     (marked,) = of_class(ladder, "first")
