@@ -4,11 +4,15 @@ This module is loaded into every run of everybody who has the package, so it imp
 pytest and the standard library; the rest comes when it is needed.
 
 Fixtures: ``mail_server``, ``fake_clock``, ``smtp_replay``.  Marker: ``smtp_replay``, on every
-transcript.
+transcript.  Options: ``--smtp-replay-update``, ``--smtp-replay-unused``.
+
+A golden is written while its own test runs and at no other time, whole or not at all, so that
+workers side by side do not disturb each other.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,31 +27,81 @@ if TYPE_CHECKING:
     from replay.virtual_sender import VirtualServer
 
 SUFFIX = ".smtp"
-FENCE = b"+++"
-FIRST_LINE_MAX_OCTETS = 1024
 ITEM_NAME = "transcript"
 LOG_LINES_SHOWN_MAX = 100
+CREATE, FIX = "create", "fix"
+UPDATES = {"": (CREATE, FIX), "=create": (CREATE,), "=fix": (FIX,)}
+UPDATES |= {"=create,fix": (CREATE, FIX), "=fix,create": (CREATE, FIX)}
+"""What may stand behind --smtp-replay-update; behind a space would stand a path."""
 _SERVERS: pytest.StashKey[list[VirtualServer]] = pytest.StashKey()
+_UNUSED: pytest.StashKey[list[str]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("smtp_replay", "transcripts of SMTP senders")
+    for kinds, meaning in UPDATES.items():
+        group.addoption(
+            f"--smtp-replay-update{kinds}",
+            action="store_const",
+            const=",".join(meaning),
+            default="",
+            dest="smtp_replay_update",
+            help="write what was observed into transcripts that differ or leave something open; "
+            "their tests fail once, for review (also =create, =fix: one of the two alone)"
+            if not kinds
+            else argparse.SUPPRESS,
+        )
+    group.addoption(
+        "--smtp-replay-unused",
+        action="store_true",
+        default=False,
+        help="fail if beside the transcripts there are files that no test uses",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"smtp_replay: a {SUFFIX} transcript, run in virtual time")
+    if config.getoption("smtp_replay_update", ""):
+        from replay.runs import under_ci
+
+        if under_ci():
+            raise pytest.UsageError(
+                "--smtp-replay-update is refused where CI is set: nobody reads there what it "
+                "changes"
+            )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    config = session.config
+    if not config.getoption("smtp_replay_unused", False) or hasattr(config, "workerinput"):
+        return  # a worker's session is a part of one that asks by itself
+    from replay.unused import find_unused
+
+    places = [Path(one.partition("::")[0]) for one in config.args]
+    config.stash[_UNUSED] = found = [
+        _shown(path, config) + f": {why}" for path, why in find_unused(places)
+    ]
+    if found and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if found := config.stash.get(_UNUSED, []):
+        terminalreporter.section("unused beside transcripts")
+        for line in found:
+            terminalreporter.line(line.encode("ascii", "backslashreplace").decode())
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    if file_path.suffix != SUFFIX or not _is_transcript(file_path):
+    if file_path.suffix != SUFFIX:
+        return None
+    from replay.unused import begins_as_transcript
+
+    if not begins_as_transcript(file_path):
         return None
     collector: pytest.Collector = TranscriptFile.from_parent(parent, path=file_path)
     return collector
-
-
-def _is_transcript(path: Path) -> bool:
-    """Whether the first line is a transcript's: other programs have .smtp files too."""
-    try:
-        with path.open("rb") as file:
-            return file.readline(FIRST_LINE_MAX_OCTETS).rstrip() == FENCE
-    except OSError:
-        return False
 
 
 class TranscriptFile(pytest.File):
@@ -83,12 +137,13 @@ def _run(path: Path, item: pytest.Item) -> Result:
     from replay import runs
 
     shown = _shown(path, item.config)
+    kinds = item.config.getoption("smtp_replay_update", "")
     try:
-        result = runs.run_file(path, SystemClock())
+        result = runs.run_file(path, SystemClock(), updating=kinds.split(",") if kinds else ())
     except runs.InputError as error:
         complaint = str(error).replace(str(path), shown)
     else:
-        if result.good:
+        if result.good and not result.changes:
             return result
         if result.log:
             item.add_report_section("call", "server log", _log_shown(result.log))
@@ -112,12 +167,22 @@ def _complaint(result: Result, shown: str) -> str:
 
     pytest's summary has room for the first line.
     """
-    lines = [f"{shown}: {result.complaint}"] if result.complaint else []
+    lines = [_updated(result, shown)] if result.changes else []
+    lines += [f"{shown}: {result.complaint}"] if result.complaint else []
     for one in result.differences:
         place = f"{shown}:{one.line}" if one.line else shown
         name = f"connection {one.connection}, " if result.sessions > 1 else ""
         lines.append(f"{place}: {name}{dataclasses.replace(one, line=0)}")
     return "\n".join([*lines, f"{shown}: {result.story}"])
+
+
+def _updated(result: Result, shown: str) -> str:
+    """What an update wrote.  Its test fails, so that no run that writes passes for a check."""
+    counts = ", ".join(f"{one.expectations} {one.kind}" for one in result.changes)
+    lines = [f"{shown}: updated ({counts}): read the change, then run again"]
+    for change in result.changes:
+        lines += [f"{change.kind}:", *change.diff]
+    return "\n".join(lines)
 
 
 # -- fixtures -------------------------------------------------------------------------------------

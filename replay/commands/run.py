@@ -55,11 +55,22 @@ at even distances. Of several connections one at a time is cut. Left out, with
 a word: a sender that stops reading; one that acts at the very instant at which
 another does.
 
+--unused looks into every folder that holds a transcript, and tells what
+belongs to none: captures (NAME.pcap, NAME.delayed.pcap) and notes (NAME.toml)
+without NAME.smtp, what a killed update left, and .smtp files that pytest does
+not collect, because their first line is not +++. Exit status 1 if there are
+any.
+
 Exit status: 0 all as expected (or is now, by an update), 1 something differs
 (also after an update that was not allowed to fix it), 2 wrong use, CI refused,
 or a transcript that cannot be read, 130 after Ctrl-C, which shows what there
 is so far.
 """
+
+_UPDATE_HELP = (
+    "write what was observed into the transcripts, and tell each change for review; "
+    "--update=create fills in only what is open, --update=fix only puts right what does not hold"
+)
 
 
 def add(commands: Commands) -> None:
@@ -70,6 +81,11 @@ def add(commands: Commands) -> None:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=".smtp file or folder")
     what = parser.add_mutually_exclusive_group()
     add_update(what)
+    what.add_argument(
+        "--unused",
+        action="store_true",
+        help="play nothing, and list the files that no test uses",
+    )
     what.add_argument(
         "--cuts",
         action="store_true",
@@ -89,9 +105,9 @@ def add(commands: Commands) -> None:
 def add_update(group: argparse._ActionsContainer) -> None:
     """``--update``, with kinds only behind "=": what follows a space is a path."""
     for name, kinds, meaning in (
-        ("", ("create", "fix"), "both of these; each change is told for review"),
-        ("=create", ("create",), "write what was observed where the transcript leaves it open"),
-        ("=fix", ("fix",), "put right what the transcript says and does not hold"),
+        ("", ("create", "fix"), _UPDATE_HELP),
+        ("=create", ("create",), argparse.SUPPRESS),
+        ("=fix", ("fix",), argparse.SUPPRESS),
         ("=create,fix", ("create", "fix"), argparse.SUPPRESS),
         ("=fix,create", ("create", "fix"), argparse.SUPPRESS),
     ):
@@ -103,6 +119,16 @@ def add_update(group: argparse._ActionsContainer) -> None:
             dest="update",
             help=meaning,
         )
+
+
+def _list_unused(paths: Sequence[Path]) -> int:
+    from replay.report import printable
+    from replay.unused import find_unused
+
+    unused = find_unused(paths)
+    for one in unused:
+        print(printable(str(one)))
+    return DIFFERS if unused else AS_EXPECTED
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -117,6 +143,8 @@ def _run(options: argparse.Namespace) -> int:
         paths = runs.find(options.paths)
     except runs.InputError as error:
         return refuse(str(error))
+    if options.unused:
+        return _list_unused(options.paths)
     if options.update and runs.under_ci():
         return refuse(
             "--update is refused where CI is set: nobody reads there what it changes; "

@@ -42,7 +42,8 @@ TERMINAL = ("CI", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "TERM")
 
 
 @contextmanager
-def _terminal(variables: Mapping[str, str]) -> Iterator[None]:
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """A terminal that is like ``variables`` say, and nobody's CI unless they say so."""
     before = dict(os.environ)
     for name in TERMINAL:
         os.environ.pop(name, None)
@@ -57,7 +58,7 @@ def _terminal(variables: Mapping[str, str]) -> Iterator[None]:
 def replay(*arguments: str | Path, **terminal: str) -> Ran:
     """Run ``replay ARGUMENTS`` in this process; ``terminal`` are variables of its environment."""
     out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), _terminal(terminal):
+    with redirect_stdout(out), redirect_stderr(err), environment(terminal):
         try:
             status = main([str(one) for one in arguments])
         except SystemExit as left:  # argparse leaves so

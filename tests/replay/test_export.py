@@ -228,3 +228,10 @@ def test_wireshark_shows_the_differences(tmp_path: Path) -> None:
     )
     assert len(shown) == 1
     assert shown[0].startswith("reply 2: text differs")
+
+
+def test_help_gives_an_example_and_the_exit_status() -> None:
+    out = replay("export", "--help").out
+    assert "\n  replay export " in out
+    assert "\nExit status: 0 " in out
+    assert all(len(line) < 80 for line in out.splitlines())
