@@ -107,6 +107,7 @@ class _Follower:
         self._reply_octets = 0
         self._sender_tail = b""
         self._starttls = self._encrypted = False
+        self._line_told = False
         self._bad_lines = 0
         self._bare_line_feeds = 0
 
@@ -180,6 +181,7 @@ class _Follower:
 
     def _client(self, order: int, event: Piece | End) -> None:
         if isinstance(event, Piece):
+            self._tell_spoken_into_line(event)
             self._act("send", order, event, event.octets)
             self._sender_tail = (self._sender_tail + event.octets)[-64:]
             if _STARTTLS.search(event.octets) or _STARTTLS.search(self._sender_tail):
@@ -190,6 +192,16 @@ class _Follower:
                 self._act("reset", order, event)
         else:
             self._act(self._how_it_finished(order, event), order, event)
+
+    def _tell_spoken_into_line(self, event: Piece) -> None:
+        if not self._line or self._line_told or event.acknowledged < self._result.server_octets:
+            return
+        self._line_told = True
+        sentence = (
+            f"packet {event.packet} answers to the server's {self._line[:60]!r}, a line without an "
+            f"end; what the server says next is taken as its rest"
+        )
+        self._odd(event.packet, "unterminated-reply", sentence)
 
     def _act(self, kind: str, order: int, event: Piece | End, octets: bytes = b"") -> None:
         act = Act(kind, event.ts_ns, event.packet, octets, event.acknowledged, order)

@@ -116,6 +116,16 @@ def test_a_reply_that_ends_in_a_bare_line_feed_is_a_reply_and_told(path: Path) -
     assert kinds(conversation) == ["bare-lf-reply"]
 
 
+def test_an_answer_to_a_line_without_an_end_is_told(path: Path) -> None:
+    wire = Wire().handshake()
+    wire.server_says(b"220 mx", 1)
+    wire.client_says(b"EHLO me\r\n", 2)
+    wire.server_says(b"250 ok\r\n", 3)
+    conversation = one(path, wire)
+    assert [octets for *_, octets in replies(conversation)] == [b"220 mx250 ok\r\n"]
+    assert [(odd.packet, odd.kind) for odd in conversation.oddities] == [(5, "unterminated-reply")]
+
+
 def test_a_line_without_end_is_given_up(path: Path) -> None:
     wire = Wire().handshake()
     for n in range(70):
