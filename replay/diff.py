@@ -9,18 +9,18 @@ another class (first digit) parts two conversations; other words or another inst
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from itertools import zip_longest
 from typing import NamedTuple
 
-from replay.dialogue import UNASKED, Delivery, Dialogue, Exchange, dialogue
+from replay.dialogue import UNASKED, Accepted, Delivery, Dialogue, Exchange, dialogue
 from replay.observed import ObservedConnection
 from replay.octets import to_text
 from replay.replies import Reply
-from replay.script import Abandon, Close, Connection, HalfClose, Reset, Scenario, Send
+from replay.script import Abandon, Action, Close, Connection, HalfClose, Reset, Scenario, Send
 
 SHOWN_MAX_CHARACTERS = 1_000
 """Of one reply."""
@@ -126,7 +126,11 @@ def compare_runs(
         for connection, a, b in zip(scenario.connections, *runs, strict=True)
     ]
     several = len(pairs) > 1
-    delivered = {one.delivery for pair in pairs for one in pair.b.accepted}
+    delivered: dict[Delivery, int] = {}
+    for pair in pairs:
+        for delivery, exchange in pair.b.accepted:
+            latest_ns = delivered.get(delivery, 0)
+            delivered[delivery] = max(latest_ns, exchange.reply.at_ns)
     return [
         replace(
             pair.parting(partial(why, number), delivered),
@@ -149,7 +153,9 @@ class _Pair:
         self.b: Dialogue = dialogue(connection, b)
         self._tolerance_ns = tolerance
 
-    def parting(self, why: Callable[[Reply | None], str], delivered: set[Delivery]) -> Parting:
+    def parting(
+        self, why: Callable[[Reply | None], str], delivered: Mapping[Delivery, int]
+    ) -> Parting:
         lost, unproven = self._lost(delivered)
         found = self._of_class() or self._of_end() or self._of_time() or self._of_text()
         parting = found or Parting("", "", Verdict.SAME)
@@ -173,23 +179,27 @@ class _Pair:
 
     # -- messages ---------------------------------------------------------------------------------
 
-    def _lost_here(self) -> list[tuple[Delivery, int]]:
-        """What A accepted on this connection and B did not, with the transaction."""
+    def _lost_here(self) -> list[Accepted]:
+        """What A accepted on this connection and B did not."""
         left = [one.delivery for one in self.b.accepted]
         lost = []
-        for delivery, exchange in self.a.accepted:
-            if delivery in left:
-                left.remove(delivery)
+        for one in self.a.accepted:
+            if one.delivery in left:
+                left.remove(one.delivery)
             else:
-                lost.append((delivery, exchange.transaction))
+                lost.append(one)
         return lost
 
-    def _lost(self, delivered: set[Delivery]) -> tuple[int, int]:
-        """How much is lost, proven and unproven; what another connection of B's delivered is
+    def _lost(self, delivered: Mapping[Delivery, int]) -> tuple[int, int]:
+        """How much is lost, proven and unproven; what came again to B, and was accepted, is
         not."""
         proven_to = self._proven_to()
-        lost = [place for delivery, place in self._lost_here() if delivery not in delivered]
-        proven = sum(place <= proven_to for place in lost)
+        lost = [
+            exchange.transaction
+            for delivery, exchange in self._lost_here()
+            if delivered.get(delivery, 0) <= exchange.reply.at_ns
+        ]
+        proven = sum(transaction <= proven_to for transaction in lost)
         return proven, len(lost) - proven
 
     def _proven_to(self) -> float:
@@ -228,7 +238,7 @@ class _Pair:
 
     def _class_verdict(self, a: Exchange | None, b: Exchange | None) -> Verdict:
         if b is None:
-            ended = self._observed_b.end and not self._left_by_itself()
+            ended = self._end_of(self._observed_b).text
             return Verdict.CUT_OFF if ended else Verdict.UNANSWERED
         if b.reply.code == CLOSING:
             return Verdict.CUT_OFF
@@ -245,32 +255,32 @@ class _Pair:
         }
         return Verdict.ONLY_B if gained else Verdict.ONLY_A_REFUSES
 
-    def _left_by_itself(self) -> bool:
-        """Whether the sender had ended the connection, or its half, before the server did in B."""
-        b = self._observed_b
+    def _left(self, observed: ObservedConnection, *acts: type[Action]) -> bool:
+        """Whether the sender did one of ``acts`` before the server ended the connection, or as
+        it did: who was first is chance then."""
+        latest_ns = observed.end_at_ns + self._tolerance_ns
         return any(
-            isinstance(one.action, Close | HalfClose | Reset | Abandon)
-            and departed_ns is not None
-            and departed_ns <= b.end_at_ns
-            for one, departed_ns in zip(self.connection.departures(), b.departed_ns, strict=True)
+            isinstance(one.action, acts) and departed_ns is not None and departed_ns <= latest_ns
+            for one, departed_ns in zip(
+                self.connection.departures(), observed.departed_ns, strict=True
+            )
         )
+
+    def _end_of(self, observed: ObservedConnection) -> Side:
+        """The server's end, where the sender has not left by then."""
+        return NOTHING if self._left(observed, Close, Reset, Abandon) else _end_of(observed)
 
     def _of_end(self) -> Parting | None:
         """The same replies, and another end of the connection, or of a TLS handshake."""
-        a, b = self._observed_a, self._observed_b
-        if a.handshake != b.handshake:
-            sides = _handshake_of(a), _handshake_of(b)
-        elif a.end != b.end:
-            sides = _end_of(a), _end_of(b)
-        else:
-            return None
+        a, b = _handshake_of(self._observed_a), _handshake_of(self._observed_b)
+        if a.text == b.text:
+            a, b = self._end_of(self._observed_a), self._end_of(self._observed_b)
+            if a.text == b.text:
+                return None
         verdict = Verdict.OTHER_END
-        if b.end and not a.end and not self._left_by_itself():
+        if self._observed_b.end and not a.text and not self._left(self._observed_b, HalfClose):
             verdict = Verdict.CUT_OFF
-        at_ns = sides[1].at_ns if sides[1].at_ns is not None else sides[0].at_ns
-        gap_ns = (sides[1].at_ns or 0) - (sides[0].at_ns or 0) if all(sides) else 0
-        parting = Parting("", "", verdict, a=sides[0], b=sides[1], gap_ns=gap_ns)
-        return self._how_far(parting, at_ns or 0)
+        return self._how_far(Parting("", "", verdict, a=a, b=b), b.at_ns or a.at_ns or 0)
 
     def _of_time(self) -> Parting | None:
         """The same codes, at other instants: told is the first that is, and the greatest gap."""
@@ -291,12 +301,12 @@ class _Pair:
 
     def _of_end_time(self) -> Parting | None:
         """The same replies at the same instants, and an end at another one."""
-        a, b = _end_of(self._observed_a), _end_of(self._observed_b)
+        a, b = self._end_of(self._observed_a), self._end_of(self._observed_b)
         gap_ns = (b.at_ns or 0) - (a.at_ns or 0)
         if abs(gap_ns) <= self._tolerance_ns:
             return None
         verdict = Verdict.CUT_OFF_LATER if gap_ns > 0 else Verdict.CUT_OFF_SOONER
-        if self._left_by_itself():
+        if self._left(self._observed_b, HalfClose):
             verdict = Verdict.SLOWER if gap_ns > 0 else Verdict.FASTER
         parting = Parting("", "", verdict, a=a, b=b, gap_ns=gap_ns)
         return self._how_far(parting, b.at_ns or 0)
@@ -312,8 +322,8 @@ class _Pair:
         self, verdict: Verdict, number: int, a: Exchange | None, b: Exchange | None
     ) -> Parting:
         asked = a or b
-        side_a = _side_of(a) if a else _end_of(self._observed_a)
-        side_b = _side_of(b) if b else _end_of(self._observed_b)
+        side_a = _side_of(a) if a else self._end_of(self._observed_a)
+        side_b = _side_of(b) if b else self._end_of(self._observed_b)
         at_ns = side_a.at_ns if side_b.at_ns is None else side_b.at_ns
         gap_ns = b.reply.at_ns - a.reply.at_ns if a and b else 0
         parting = Parting(

@@ -95,6 +95,12 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--speed", type=_speed, default=1, metavar="X", help="of the senders at real servers"
     )
+    parser.add_argument(
+        "--patience", type=seconds, default=30, metavar="S", help="with a real server (default: 30)"
+    )
+    parser.add_argument(
+        "--max-wait", type=seconds, metavar="S", help="the longest that a sender waits by itself"
+    )
     parser.add_argument("--all", action="store_true", help="show every parting and every sender")
     parser.add_argument("--json", type=Path, metavar="FILE", help="results for machines; - prints")
     parser.set_defaults(command=_diff)
@@ -157,8 +163,8 @@ def _misuse(options: argparse.Namespace) -> str:
         return "diff takes --policy once or twice: A and B, or B alone"
     if options.target and options.keep_own:
         return "--keep-own is about --policy: a real server has its own settings"
-    if options.policy and options.speed != 1:
-        return "--speed is about --target: virtual time takes none"
+    if options.policy and (options.speed != 1 or options.max_wait is not None):
+        return "--speed and --max-wait are about --target: virtual time takes no time"
     return ""
 
 
@@ -250,7 +256,11 @@ def _servers(options: argparse.Namespace) -> tuple[Differ, str, str, list[str]]:
     from replay.target import resolve
 
     first, second = (resolve(text) for text in options.target)
-    playing = realtime.Options(speed=options.speed)
+    playing = realtime.Options(
+        speed=options.speed,
+        wait_max_ns=None if options.max_wait is None else seconds_to_ns(options.max_wait),
+        patience_ns=seconds_to_ns(options.patience),
+    )
     clock = SystemClock()
     tolerance_s = TOLERANCE_S_DEFAULT if options.tolerance is None else options.tolerance
 
