@@ -121,7 +121,7 @@ def decode(records: Iterable[Record], oddities: list[Oddity]) -> Iterator[Segmen
             if (
                 ethertype == 0x0800
                 and version == 0x45
-                and protocol == _PROTOCOL_TCP
+                and protocol == 6  # TCP; a name costs time here
                 and not fragment & 0x3FFF
                 and offset >= 0x50
             ):

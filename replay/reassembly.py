@@ -31,7 +31,7 @@ MAX_OPEN_FLOWS = 65_536
 MAX_OPEN_OCTETS = 256 << 20
 """What open flows may keep.  Above, the largest are followed no further."""
 
-JUDGED_FROM_OCTETS = 48 << 20
+JUDGED_FROM_OCTETS = 64 << 20
 """When open flows keep so much (more), those that nobody wants are looked for."""
 
 PIECE_OCTETS = 320
@@ -59,7 +59,7 @@ class Reassembler:
     """Sorts segments into flows: ``walk`` through them in file order."""
 
     __slots__ = (
-        "_given_up", "_halves", "_judge", "_judged_at", "_kept_octets", "_leaving", "_now_ns",
+        "_ending", "_given_up", "_halves", "_judge", "_judged_at", "_kept_octets", "_leaving", "_now_ns",
         "_number", "_oddities", "_open", "_over",
     )  # fmt: skip
 
@@ -71,6 +71,7 @@ class Reassembler:
         self._number = 0
         self._now_ns = 0
         self._kept_octets = 0
+        self._ending = False
         self._judge = judge
         self._judged_at = JUDGED_FROM_OCTETS
         self._given_up: list[int] = []  # count of flows, packet of the first
@@ -84,6 +85,7 @@ class Reassembler:
             if self._over:
                 yield from self._over
                 self._over.clear()
+        self._ending = True
         for half in sorted(self._open.values(), key=_number):
             self._finish(half)
         yield from self._over
@@ -280,7 +282,8 @@ class Reassembler:
             if self._halves.get(key) is one:
                 del self._halves[key]
         if half.expected != FORGOTTEN:
-            self._kept_octets -= _weight(half)
+            if not self._ending:
+                self._kept_octets -= _weight(half)
             self._close(half)
         if not flow.given_out:
             self._give_out(flow)
