@@ -288,12 +288,12 @@ def _steps(rungs: Sequence[Pair | int]) -> Html:
 
 
 def _step(pair: Pair, left: int) -> tuple[Html, int]:
-    said = pair.expected or pair.observed
     same = _is_same(pair)
     expected, used = _said(pair.expected, left)
     observed, more = (text("the same"), 0) if same else _said(pair.observed, left - used)
-    when = [tag("span", text(f"@{format_ns(pair.at_ns)}"))]
-    if pair.when and said is not None:
+    at = f"@{format_ns(pair.at_ns)}"
+    when = [tag("span", text(at))]
+    if pair.when not in ("", at):
         when.append(tag("small", text(pair.when)))
     where = [f"line {pair.line}"] if pair.line else []
     where += [f"packet {pair.packet}"] if pair.packet else []

@@ -78,7 +78,7 @@ def _plain(side: Side | None) -> list[Label]:
         return [Label(side.words)]
     line = first_line(side.octets)
     if _is_code(side):
-        line = f"{side.words}; was {line}"
+        line = f"{side.words[:CODE_OCTETS]} was: {line}"
     elif side.words:
         line = f"{side.words}: {line}"
     return [Label(line)]

@@ -155,11 +155,18 @@ class _Pairing:
         self._handshake = _handshake_of(observed)
 
     def all(self) -> Iterator[Pair]:
+        expected = sum(
+            isinstance(one.outcome, script.REPLIES) for one in self._connection.expectations()
+        )
         for step in self._connection.steps:
             if isinstance(step, Departure):
                 yield self._departure(step)
-            else:
-                yield self._expectation(step)
+                continue
+            if isinstance(step.outcome, script.ENDS) and not expected:
+                yield from self._replies_not_expected()  # they were said before the end
+            expected -= isinstance(step.outcome, script.REPLIES)
+            yield self._expectation(step)
+        yield from self._replies_not_expected()
         yield from self._not_expected()
 
     def _departure(self, step: Departure) -> Pair:
@@ -202,9 +209,11 @@ class _Pairing:
             packet=step.packet,
         )
 
-    def _not_expected(self) -> Iterator[Pair]:
+    def _replies_not_expected(self) -> Iterator[Pair]:
         for reply in self._replies:
             yield self._surprise(Side(reply.at_ns, reply.octets))
+
+    def _not_expected(self) -> Iterator[Pair]:
         if self._handshake is not None:
             yield self._surprise(self._handshake)
         if self._observed.rest:

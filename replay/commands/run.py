@@ -160,6 +160,10 @@ def _run(options: argparse.Namespace) -> int:
         return run_edges(paths, options.json)
     keep = options.html is not None
     playing = runs.run_all(paths, SystemClock(), updating=options.update, keep=keep)
+    if keep:
+        from replay.html_report import without_what_is_not_drawn
+
+        playing = without_what_is_not_drawn(playing)
     errors = report.console(stderr=True)
     plain = not errors.is_terminal or errors.color_system is None
     results: list[runs.Result] = []

@@ -9,7 +9,9 @@ import pytest
 
 from replay import runs, transcript
 from replay.ladder_label import LINE_OCTETS_MAX, Label, first_line, labels
+from replay.observed import ObservedConnection
 from replay.pairing import Pair, Side, first_difference, pair_up
+from replay.replies import Reply
 from replay.svg_ladder import RUNGS_MAX, clock, draw, excerpt, whole
 
 HELLO = r"""+++
@@ -59,6 +61,14 @@ def test_every_step_stands_beside_what_came_of_it() -> None:
     assert first_difference(pairs) is None
 
 
+def test_what_came_later_than_what_stands_below_it_is_drawn_below_it() -> None:
+    text = '+++\nstory = "A test."\n+++\n@0 open from 192.0.2.10\n* S? 220\n@1s C: NOOP\\r\\n\n'
+    connection = transcript.parse(text + "@3s abandon\n", "x.smtp").connections[0]
+    replies = [Reply(2 * 10**9, b"220 late\r\n")]
+    observed = ObservedConnection("1", [0, 10**9, 3 * 10**9], replies)
+    assert [pair.line for pair in pair_up(connection, observed, [], {})] == [4, 6, 5, 7]
+
+
 def test_evidence_comes_from_the_transcripts_own_comments() -> None:
     pairs = pairs_of(HELLO + BYE)
     assert [pair.evidence for pair in pairs[:5]] == ["", "", "proven early", "", "presumed"]
@@ -81,6 +91,21 @@ def test_a_reply_that_nobody_expects_differs_and_has_no_other_side() -> None:
     (surprise,) = [pair for pair in pairs if pair.expected is None]
     assert surprise.differs
     assert labels(surprise)[0] == [Label("nothing", 0, 7)]
+
+
+def test_what_was_said_before_the_end_stands_before_it() -> None:
+    text = HELLO + BYE.replace(
+        "reply+1ms  C[7]: QUIT\\r\\n\n@2ms       S: 221 2.0.0 Bye\\r\\n\n", ""
+    )
+    pairs = pairs_of(
+        text.replace("HELO me", "QUIT").replace("250 mx.example.test", "221 2.0.0 Bye")
+    )
+    assert [pair.line for pair in pairs][-2:] == [9, 10]
+    unexpected = pairs_of(text.replace("HELO me\\r\\n", "HELO me\\r\\nQUIT\\r\\n"))
+    assert [(pair.line, pair.expected is None) for pair in unexpected][-2:] == [
+        (0, True),
+        (10, False),
+    ]
 
 
 def test_a_script_that_could_not_go_on_differs_at_its_end() -> None:
@@ -147,7 +172,7 @@ def test_a_code_alone_is_compared_by_its_code() -> None:
     recorded = Side(None, b"250 2.0.0 Ok\r\n", "250, any text")
     pair = Pair(True, recorded, Side(5, b"550 No\r\n"), differs=True)
     (expected,), (observed,) = labels(pair)
-    assert expected == Label(r"250, any text; was 250 2.0.0 Ok\r\n", 0, 3)
+    assert expected == Label(r"250 was: 250 2.0.0 Ok\r\n", 0, 3)
     assert observed == Label(r"550 No\r\n", 0, 3)
 
 
