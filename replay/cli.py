@@ -15,6 +15,7 @@ from replay.commands.common import INTERRUPTED, READER_GONE, WRONG_USE, refuse
 _EPILOG = """\
 From a tcpdump of a sender to a test:
 
+  replay record --upstream HOST:25 --listen ...           make a capture, without root
   replay show FILE.pcap                                   what is in it
   replay import FILE.pcap -o captures/FAMILY/NAME         make a transcript of it
   replay run captures/FAMILY/NAME.smtp                    where does mailsrv differ?

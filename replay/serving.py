@@ -16,6 +16,7 @@ from pathlib import Path
 from mailsrv import config
 from mailsrv.clock import Clock
 from mailsrv.config import Config
+from mailsrv.privileges import PrivilegeError, identity
 from mailsrv.service import Orders
 from mailsrv.service import serve as serve_mail
 from mailsrv.values import ConfigError
@@ -196,8 +197,9 @@ def serve(file: Path, keeping: Keeping, clock: Clock, say: Callable[[str], None]
     """
     orders = Orders(partial(_read, file), file)
     try:
-        config.check(orders.read())
+        configured = orders.read()
         recorder = Recorder(Shelf(keeping), clock, say)
+        _hand_over(keeping.folder, configured)
     except ConfigError as error:
         raise ServeError("; ".join(error.complaints)) from None
     except OSError as error:
@@ -212,6 +214,16 @@ def serve(file: Path, keeping: Keeping, clock: Clock, say: Callable[[str], None]
         raise ServeError("; ".join(error.complaints)) from None
     finally:
         recorder.close()
+
+
+def _hand_over(folder: Path, configured: Config) -> None:
+    """A server that gives up root must still be able to write there.  Raises OSError."""
+    try:
+        whom = identity(configured.user, configured.group)
+    except PrivilegeError as error:
+        raise ConfigError(str(error)) from None
+    if whom is not None and os.geteuid() == 0:
+        os.chown(folder, whom.uid, whom.gid, follow_symlinks=False)
 
 
 def _read(file: Path) -> Config:
