@@ -155,7 +155,7 @@ def run_target(options: argparse.Namespace, paths: Sequence[Path]) -> int:
     run, results, interrupted = played
     if options.json and not write(options.json, target_report.as_json(run, results)):
         return WRONG_USE
-    if options.html and not _write_page(options.html, results):
+    if options.html and not _write_page(options, results):
         return WRONG_USE
     unreadable = [result for result in results if result.verdict == runs.UNREADABLE]
     readable = [result for result in results if result.verdict != runs.UNREADABLE]
@@ -172,10 +172,10 @@ def run_target(options: argparse.Namespace, paths: Sequence[Path]) -> int:
     return AS_EXPECTED if all(result.good for result in results) else DIFFERS
 
 
-def _write_page(path: Path, results: Sequence[Result]) -> bool:
+def _write_page(options: argparse.Namespace, results: Sequence[Result]) -> bool:
     from replay.html_report import page
 
-    return write(path, page(results))
+    return write(options.html, page(results, title=f"Replay against {options.target}"))
 
 
 class _FileError(Exception):
