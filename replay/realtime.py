@@ -62,8 +62,8 @@ class RealRun:
     """What a run gave.
 
     Instants of ``connections`` are real nanoseconds since the run began.  ``lateness_ns`` has,
-    for each departure in the order in which they left, by how much it missed the instant at which
-    it was due (or became known to be).  ``unreachable`` says why there was no connection at all.
+    for each departure in the order in which they left, by how much it missed the instant for which
+    it was scheduled.  ``unreachable`` says why there was no connection at all.
     """
 
     connections: tuple[ObservedConnection, ...]
@@ -131,7 +131,7 @@ class _Run:
     def play(self) -> None:
         """Until every player is done, or nothing comes any more."""
         for player in self._players:
-            player.schedule(0)
+            player.schedule()
         while self._playing:
             until_ns = self._began_ns + self._quiet_until_ns()
             for key, events in pacing.wait(self._selector, self._clock, until_ns):
@@ -220,8 +220,7 @@ class Player:
         self._replies = sum(
             isinstance(one.outcome, script.REPLIES) for one in connection.expectations()
         )
-        self._known_ns = -1
-        """Since when the next departure's instant is known, in script time; -1: it is not."""
+        self._scheduled = False
         self._ending: script.Action | None = None
         self._given_up = False
         self._heard_octets = 0
@@ -250,13 +249,13 @@ class Player:
         """Where the next departure stands."""
         return 0 if self._timetable.next is None else self._timetable.next.line
 
-    def schedule(self, now_ns: int) -> None:
+    def schedule(self) -> None:
         """Put the next departure on the agenda, if it is known when it goes."""
-        if self._given_up or self._known_ns >= 0 or self._timetable.over:
+        if self._given_up or self._scheduled or self._timetable.over:
             return
         due_ns = self._timetable.due_ns()
         if due_ns is not None:
-            self._known_ns = now_ns + self._run.skipped_ns
+            self._scheduled = True
             self._run.at(due_ns, self)
         elif self.observed.end:  # the reply that is waited for will never come
             self._give_up(self._timetable.waits_for)
@@ -281,11 +280,11 @@ class Player:
 
     def depart(self, now_ns: int) -> int | None:
         """Let what is due leave; gives by how much it was late, None if it did not leave."""
-        script_ns = now_ns + self._run.skipped_ns
-        due_ns = max(self._timetable.due_ns() or 0, self._known_ns)
-        self._known_ns = -1
-        if self._given_up:
+        due_ns = self._timetable.due_ns()
+        self._scheduled = False
+        if self._given_up or due_ns is None:
             return None
+        late_ns = now_ns + self._run.skipped_ns - due_ns
         self.observed.departed_ns[self._timetable.gone] = now_ns
         action = self._timetable.depart().action
         if isinstance(action, script.Open):
@@ -296,8 +295,8 @@ class Player:
             self._ending = action
         if isinstance(action, script.UntilClosed) and self.observed.end:
             self.release()
-        self.schedule(now_ns)
-        return script_ns - due_ns
+        self.schedule()
+        return late_ns
 
     def _open(self, client: str) -> None:
         target, options = self._run.target, self._run.options
@@ -348,7 +347,7 @@ class Player:
         if came and len(self.observed.replies) - came < self._replies:
             self._run.came(now_ns)
         self._timetable.replies_came(came, now_ns + self._run.skipped_ns)
-        self.schedule(now_ns)
+        self.schedule()
         if self._heard_octets > HEARD_OCTETS_MAX:
             self._give_up(f"an end of what the server says, for {HEARD_OCTETS_MAX} octets")
 
@@ -364,7 +363,7 @@ class Player:
         if self._timetable.over:
             self.release()
         else:
-            self.schedule(now_ns)
+            self.schedule()
 
     def failed(self, why: str) -> None:
         self.failure = why

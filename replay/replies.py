@@ -35,10 +35,11 @@ class Reply(NamedTuple):
 class ReplyReader:
     """Takes what arrives, in pieces of any size, and gives the replies that are whole."""
 
-    __slots__ = ("_begun", "_rest")
+    __slots__ = ("_begun", "_begun_octets", "_rest")
 
     def __init__(self) -> None:
-        self._begun = b""
+        self._begun: list[bytes] = []
+        self._begun_octets = 0
         self._rest = b""
 
     def feed(self, octets: bytes, at_ns: int) -> list[Reply]:
@@ -47,18 +48,18 @@ class ReplyReader:
         self._rest = lines.pop()
         replies = []
         for line in lines:
-            whole = self._begun + line + b"\n"
-            if _FURTHER_LINE.match(line) and len(whole) < REPLY_MAX_OCTETS:
-                self._begun = whole
-            else:
-                self._begun = b""
-                replies.append(Reply(at_ns, whole))
+            self._begun += (line, b"\n")
+            self._begun_octets += len(line) + 1
+            if not (_FURTHER_LINE.match(line) and self._begun_octets < REPLY_MAX_OCTETS):
+                replies.append(Reply(at_ns, b"".join(self._begun)))
+                self._begun.clear()
+                self._begun_octets = 0
         return replies
 
     @property
     def rest(self) -> bytes:
         """What has come of a reply that is not whole."""
-        return self._begun + self._rest
+        return b"".join(self._begun) + self._rest
 
 
 def _is_reply(octets: bytes) -> bool:

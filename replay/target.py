@@ -77,9 +77,9 @@ def bind_client(sock: socket.socket, address: str) -> None:
 def loopback_address(client: str) -> str:
     """The address of 127/8 that stands for a captured one: always the same.
 
-    192.0.2.10 becomes 127.X.2.10, where X comes from 192.0; of IPv6, the network of 64 bits
-    gives X and Y of 127.X.Y.Z.  So neighbours stay neighbours (a /24, a /64), which greylists
-    and limits look at.  Two addresses may become one, once in 254 times at most.
+    192.0.2.10 becomes 127.X.2.10, where X comes from 192.0; 2001:db8::10 becomes 127.X.Y.16,
+    where X and Y come from the network of 64 bits.  So neighbours stay neighbours (a /24, a /64),
+    which greylists and limits look at.  Two addresses may become one, but rarely.
     """
     address = ipaddress.ip_address(client)
     if isinstance(address, ipaddress.IPv6Address):
@@ -89,8 +89,8 @@ def loopback_address(client: str) -> str:
     octets = address.packed
     if len(octets) == 4:
         return f"127.{_digest(octets[:2])[0]}.{octets[2]}.{octets[3]}"
-    network, host = _digest(octets[:8]), _digest(octets[8:])
-    return f"127.{network[0]}.{network[1]}.{host[0]}"
+    x, y = _digest(octets[:8])
+    return f"127.{x}.{y}.{1 + (int.from_bytes(octets[8:]) - 1) % 254}"
 
 
 def _digest(octets: bytes) -> list[int]:
