@@ -20,8 +20,9 @@ CONNECTIONS_MAX = 50
 """Of one transcript, with ladders: those that differ are preferred."""
 LONG_LADDER_RUNGS = 24
 """A longer ladder that differs is folded, below an excerpt around the first difference."""
+DIFFERENCES_OPEN_MAX = 3
 DIFFERENCES_SHOWN_MAX = 50
-"""Of one transcript."""
+"""Of one transcript: those told above its ladders, and those told at all."""
 FOLD_FROM_CHARACTERS = 240
 """Octets of one step that are longer than this are folded."""
 STEP_CHARACTERS_MAX = 8_000
@@ -102,7 +103,8 @@ def _facts(result: Result) -> Html:
     if result.scenario and result.scenario.source:
         facts.append(("source", result.scenario.source))
     facts.append(("sessions", str(result.sessions)))
-    facts.append(("virtual time", long_duration(result.virtual_ns)))
+    if result.virtual_ns:
+        facts.append(("virtual time", long_duration(result.virtual_ns)))
     facts.append(("real time", long_duration(result.real_ns)))
     if result.trace_hash:
         facts.append(("trace", result.trace_hash[:16]))
@@ -116,9 +118,14 @@ def _differences(result: Result) -> Html:
         return NOTHING
     several = result.sessions > 1
     parts = [_difference(one, several=several) for one in found[:DIFFERENCES_SHOWN_MAX]]
-    more = len(found) - DIFFERENCES_SHOWN_MAX
-    rest = tag("p", text(f"… and {more} more differences.")) if more > 0 else NOTHING
-    return joined([tag("ol", *parts, class_="differences"), rest])
+    first, rest = parts[:DIFFERENCES_OPEN_MAX], parts[DIFFERENCES_OPEN_MAX:]
+    shown = tag("ol", *first, class_="differences")
+    if not rest:
+        return shown
+    more = tag("ol", *rest, class_="differences", start=DIFFERENCES_OPEN_MAX + 1)
+    unshown = len(found) - DIFFERENCES_SHOWN_MAX
+    words = tag("p", text(f"… and {unshown:,} more.")) if unshown > 0 else NOTHING
+    return joined([shown, _folded(f"{len(found) - len(first):,} more differences", more, words)])
 
 
 def _difference(one: Difference, *, several: bool) -> Html:

@@ -159,7 +159,8 @@ def _summary(results: Sequence[Result], title: str) -> Html:
     ]
     tiles = [(name, count, kind if count != "0" else "none") for name, count, kind in tiles]
     tiles.append(("sessions", f"{sum(one.sessions for one in results):,}", "none"))
-    tiles.append(("virtual time", long_duration(sum(one.virtual_ns for one in results)), "none"))
+    if virtual_ns := sum(one.virtual_ns for one in results):
+        tiles.append(("virtual time", long_duration(virtual_ns), "none"))
     tiles.append(("real time", long_duration(sum(one.real_ns for one in results)), "none"))
     shown = (
         tag("div", tag("dt", text(name)), tag("dd", text(count)), class_=kind)

@@ -37,6 +37,8 @@ TIME_END = 11.4
 COLUMNS = ((14.6, 55.6), (58.4, 99.4))
 """Where sender and server stand in the expected and the observed column, in hundredths of the
 width."""
+BETWEEN = 57
+"""Between expected and observed."""
 LABEL_INSET = 1.2
 
 EVIDENCE_CLASSES = {
@@ -154,6 +156,7 @@ class _Ladder:
         self._due_ns = _due_ns(first)
         self._name = name
         self._parts: list[Html] = []
+        self._times: list[Html] = []  # over everything, the ground of what differs included
         self._y = HEAD_PX
         self._at_ns: int | None = None
         self._instant_y = HEAD_PX
@@ -170,7 +173,7 @@ class _Ladder:
         if self._due_ns is not None:
             self._mark_due(self._due_ns)
         self._end_instant()
-        return joined(self._parts), self._y + FOOT_PX
+        return joined([*self._parts, *self._times]), self._y + FOOT_PX
 
     # -- time -------------------------------------------------------------------------------------
 
@@ -185,7 +188,7 @@ class _Ladder:
         label = tag(
             "text", text(clock(at_ns)), class_="time", x=f"{TIME_END}%", y=self._y + TEXT_RISE_PX
         )
-        self._parts.append(label)
+        self._times.append(label)
 
     def _end_instant(self) -> None:
         if self._at_ns is not None:
@@ -213,7 +216,7 @@ class _Ladder:
 
     def _band(self, class_: str, top: int, bottom: int, words: str) -> None:
         band = tag("rect", x=0, y=top, width="100%", height=bottom - top)
-        label = tag("text", text(words), x="57%", y=(top + bottom) // 2 + 4)
+        label = tag("text", text(words), x=f"{BETWEEN}%", y=(top + bottom) // 2 + 4)
         self._parts.append(tag("g", band, label, class_=class_))
 
     def _mark_due(self, at_ns: int) -> None:
@@ -238,7 +241,7 @@ class _Ladder:
         if pair.differs:
             height = self._y - top
             parts.append(tag("rect", class_="ground", x=0, y=top, width="100%", height=height))
-            sign = tag("text", text("≠"), class_="sign", x="0.4%", y=top + TEXT_RISE_PX)
+            sign = tag("text", text("≠"), class_="sign", x=f"{BETWEEN}%", y=top + TEXT_RISE_PX + 2)
             parts.append(sign)
         sides = (pair.expected, expected), (pair.observed, observed)
         for (side, shown), (sender, server) in zip(sides, COLUMNS, strict=True):

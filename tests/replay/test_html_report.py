@@ -313,6 +313,16 @@ def test_the_size_of_what_is_drawn_is_bounded(good: Path, wrong: Path) -> None:
     assert 1 < len(ladders(parsed(text))) < 10
 
 
+def test_of_many_differences_the_first_stay_above_the_ladder(wrong: Path) -> None:
+    (result,) = played(wrong)
+    (one,) = result.differences
+    shown = html_capture.DIFFERENCES_SHOWN_MAX
+    root = parsed(page([replace(result, differences=(one,) * (shown + 9))]))
+    first, rest = (len(list(part.iter("li"))) for part in of_class(root, "differences"))
+    assert (first, first + rest) == (html_capture.DIFFERENCES_OPEN_MAX, shown)
+    assert "… and 9 more." in told(root)
+
+
 def test_rows_are_bounded_and_the_rest_is_counted(good: Path) -> None:
     (result,) = played(good)
     many = [replace(result) for _ in range(10)]

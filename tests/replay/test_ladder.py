@@ -226,6 +226,13 @@ def test_the_first_difference_is_one_marked_rung_with_both_sides() -> None:
     assert len(of_class(ladder, "differs")) == 2
 
 
+def test_the_ground_of_what_differs_covers_no_time() -> None:
+    first = rung(5, differs=True)
+    order = [one.get("class", "").split()[:1] for one in drawn([rung(0), first], first).iter()]
+    assert order.count(["time"]) == 2
+    assert order.index(["time"]) > order.index(["ground"])
+
+
 def test_where_a_late_reply_was_due_is_drawn_at_its_own_height() -> None:
     sides = Side(10, b"250 a\r\n"), Side(10**9, b"250 a\r\n")
     late = Pair(True, *sides, at_ns=10**9, differs=True, is_late=True)
