@@ -21,6 +21,7 @@ MAX_REPLY_OCTETS = 1 << 20
 """The longest reply with all its lines."""
 
 _REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])[^\n]*)?\r?\n")  # RFC 5321 section 4.2
+_REPLY_BEGINS = re.compile(rb"[2-5][0-9][0-9](?:[ -]|\r?\n)")
 _STARTTLS = re.compile(rb"(?im)^STARTTLS[ \t]*\r?$")
 _TLS_RECORDS = (b"\x16\x03", b"\x15\x03", b"\x14\x03", b"\x17\x03")  # RFC 8446 section 5.1
 
@@ -38,7 +39,7 @@ class Reply(NamedTuple):
 
 
 class Act(NamedTuple):
-    """Something the sender did: ``kind`` is send, half-close, close or reset.
+    """Something the sender did: ``kind`` is send, starttls, half-close, close or reset.
 
     ``acknowledged`` is how many of the server's octets it had acknowledged then; a FIN counts as
     one more.
@@ -73,6 +74,8 @@ class Conversation:
     server_end: ServerEnd | None = None
     cut_short: str = ""
     """Why nothing is followed any further; empty if all is followed to the end."""
+    tls: str = ""
+    """"starttls" or "implicit" where TLS begins, whether it can be followed or not."""
     blind_from: int | None = None
     """From this order on the server's replies are not known (lost, or never captured)."""
     server_octets: int = 0
@@ -108,6 +111,7 @@ class _Follower:
         self._sender_tail = b""
         self._starttls = self._encrypted = False
         self._line_told = False
+        self._upgraded: Reply | None = None  # to STARTTLS, until the sender says something
         self._bad_lines = 0
         self._bare_line_feeds = 0
 
@@ -120,7 +124,8 @@ class _Follower:
             result.blind_from = 0
             sentence = "the capture holds the sender's direction alone: no reply is known"
             self._odd(self._flow.first_packet, "one-sided", sentence)
-        self._encrypted = begins_with_tls(self._flow, self._side)
+        if begins_with_tls(self._flow, self._side):
+            self._encrypted, result.tls = True, "implicit"
         for order, event in enumerate(self._flow.events):
             if self._is_encrypted(event):
                 self._cut_at_tls(order, event)
@@ -153,9 +158,11 @@ class _Follower:
     # -- where it can be followed no further ------------------------------------------------------
 
     def _is_encrypted(self, event: Event) -> bool:
-        return (
-            self._encrypted and isinstance(event, Piece) and event.octets.startswith(_TLS_RECORDS)
-        )
+        if not isinstance(event, Piece):
+            return False
+        blindly = self._starttls and self._result.blind_from is not None
+        begins = event.octets.startswith(_TLS_RECORDS) or event.octets == _TLS_RECORDS[0][:1]
+        return begins and (self._encrypted or blindly)
 
     def _cut_at_tls(self, order: int, event: Event) -> None:
         octets = [0, 0]
@@ -163,6 +170,7 @@ class _Follower:
             if isinstance(later, Piece):
                 octets[later.side] += len(later.octets)
         self._result.cut_short = "encrypted"
+        self._result.tls = self._result.tls or "starttls"
         sentence = (
             f"from packet {event.packet} on the conversation is encrypted: {octets[self._side]} "
             f"octets of the sender and {octets[1 - self._side]} of the server are left out"
@@ -181,6 +189,8 @@ class _Follower:
 
     def _client(self, order: int, event: Piece | End) -> None:
         if isinstance(event, Piece):
+            if self._upgraded is not None:
+                self._upgrade(order, event, self._upgraded)
             self._tell_spoken_into_line(event)
             self._act("send", order, event, event.octets)
             self._sender_tail = (self._sender_tail + event.octets)[-64:]
@@ -192,6 +202,25 @@ class _Follower:
                 self._act("reset", order, event)
         else:
             self._act(self._how_it_finished(order, event), order, event)
+
+    def _upgrade(self, order: int, event: Piece, reply: Reply) -> None:
+        """The sender goes on in the clear after STARTTLS was accepted.  If the server understands
+        it, the two were under TLS, and recorded where it had been taken off."""
+        self._upgraded = None
+        events = self._flow.events[order:]
+        said = (one for one in events if isinstance(one, Piece) and one.side != self._side)
+        answer = next(said, None)
+        if answer is None or not _REPLY_BEGINS.match(answer.octets):
+            return
+        act = Act("starttls", reply.ts_ns, event.packet, b"", reply.end, reply.order)
+        self._result.acts.append(act)
+        self._result.tls = "starttls"
+        self._encrypted = self._starttls = False
+        sentence = (
+            f"from packet {event.packet} on the capture holds in the clear what was sent under "
+            f"TLS; the handshake is not in it, nor when it was"
+        )
+        self._odd(event.packet, "decrypted", sentence)
 
     def _tell_spoken_into_line(self, event: Piece) -> None:
         if not self._line or self._line_told or event.acknowledged < self._result.server_octets:
@@ -280,8 +309,9 @@ class _Follower:
         self._lines, self._reply_octets = [], 0
         code = int(match[1])
         self._result.replies.append(Reply(piece.ts_ns, piece.packet, octets, code, end, order))
-        if code == 220 and self._starttls:
+        if code == 220 and self._starttls and not self._encrypted:
             self._encrypted = True
+            self._upgraded = self._result.replies[-1]
 
     def _tell_unterminated(self) -> None:
         rest = b"".join(self._lines) + self._line

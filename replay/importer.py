@@ -115,6 +115,7 @@ def import_capture(
         scripts,
         _source(capture, conversations, session),
         _settings(conversations),
+        _world(conversations),
     )
     imported = Imported(scenario, connections, capture.oddities)
     for connection in connections:
@@ -178,6 +179,14 @@ def _settings(conversations: list[Conversation]) -> dict[str, object]:
     if len(names) != 1 or names == {HOSTNAME_DEFAULT}:
         return {}
     return {"hostname": names.pop()}
+
+
+def _world(conversations: list[Conversation]) -> dict[str, object]:
+    """What the world under test needs to take a recorded STARTTLS: a certificate."""
+    kinds = {one.tls for one in conversations}
+    if kinds == {"implicit"}:
+        return {"tls": "implicit"}
+    return {"tls": True} if "starttls" in kinds else {}
 
 
 def _story(conversations: list[Conversation], scripts: tuple[script.Connection, ...]) -> str:
@@ -254,6 +263,8 @@ class _Writer:
             else:
                 self._evidence[len(self._steps)] = one
                 self._depart(one.anchor, _action(act), act.packet)
+                if act.kind == "starttls":
+                    self._steps.append(Expectation(script.TlsDone()))
                 half_closed = half_closed or act.kind == "half-close"
                 if act.kind in ("close", "reset"):
                     # The server did say the rest, though nobody listened any more; a faster one
@@ -341,6 +352,8 @@ def _action(act: Act) -> script.Action:
     match act.kind:
         case "send":
             return script.Send(act.octets)
+        case "starttls":
+            return script.StartTls()
         case "half-close":
             return script.HalfClose()
         case "close":

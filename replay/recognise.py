@@ -24,7 +24,7 @@ _COMMAND = re.compile(
 _FTP_COMMAND = re.compile(rb"(?i)(?:USER|PASS|FEAT|SYST|AUTH +(?:TLS|SSL))\b")
 
 _TLS_FIRST = "TLS is spoken from its first octet on, so nothing can be read"
-_TLS_SERVER = re.compile(rb"\x16\x03|\x15\x03")
+_TLS_SERVER = re.compile(rb"[\x14-\x17]\x03[\x00-\x04]")
 
 # What else servers and clients begin with.  A foreign client does not make a foreign
 # conversation: it may have called on the wrong server, and that server's 5xx is worth testing.

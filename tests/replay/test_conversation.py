@@ -209,6 +209,44 @@ def test_after_an_accepted_starttls_the_conversation_is_followed_no_further(path
     assert "11 octets of the sender and 25 of the server" in conversation.oddities[0].sentence
 
 
+def test_what_a_tap_behind_tls_recorded_in_the_clear_is_followed(path: Path) -> None:
+    wire = greeted()
+    wire.client_says(b"STARTTLS\r\n", 2)
+    wire.server_says(b"220 go ahead\r\n", 3)
+    wire.client_says(b"EHLO me\r\n", 40)
+    wire.server_says(b"250 mx\r\n", 41)
+    wire.client_says(b"QUIT\r\n", 42)
+    conversation = one(path, wire)
+    assert [act[0] for act in acts(conversation)] == ["send", "starttls", "send", "send"]
+    assert [code for _, _, code, _ in replies(conversation)] == [220, 220, 250]
+    assert (conversation.tls, conversation.cut_short) == ("starttls", "")
+    assert [(odd.packet, odd.kind) for odd in conversation.oddities] == [(7, "decrypted")]
+
+
+def test_a_command_instead_of_a_handshake_is_no_tls_where_nobody_understands_it(
+    path: Path,
+) -> None:
+    wire = greeted()
+    wire.client_says(b"STARTTLS\r\n", 2)
+    wire.server_says(b"220 go ahead\r\n", 3)
+    wire.client_says(b"EHLO me\r\n", 4)
+    wire.server_says(b"\x15\x03\x01\0\x02\x02\x46", 5)
+    conversation = one(path, wire)
+    assert [act[0] for act in acts(conversation)] == ["send", "send"]
+    assert conversation.cut_short == "encrypted"
+
+
+def test_where_the_server_was_not_captured_a_handshake_tells_that_tls_begins(path: Path) -> None:
+    wire = Wire()
+    wire.packet(0, flags=SYN, seq=-1)
+    wire.client_says(b"EHLO me\r\n", 1)
+    wire.client_says(b"STARTTLS\r\n", 2)
+    wire.client_says(TLS_HELLO, 3)
+    conversation = one(path, wire)
+    assert [octets for *_, octets in acts(conversation)] == [b"EHLO me\r\n", b"STARTTLS\r\n"]
+    assert (conversation.tls, conversation.cut_short) == ("starttls", "encrypted")
+
+
 def test_a_refused_starttls_changes_nothing(path: Path) -> None:
     wire = greeted()
     wire.client_says(b"STARTTLS\r\n", 2)
