@@ -186,10 +186,14 @@ class RealLink:
         """The socket is ready for ``events``."""
         if not self.connected:
             number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if number:
+            if number and number not in _RESETS:
                 self._fail(number)
                 return
             self.connected = True
+            if number:  # it was there, and is gone again: a refusal has another number
+                self._unsent.clear()
+                self._end("reset")
+                return
         if events & EVENT_READ and self._reading and not self._ended:
             self._take_in()
         self._flush()

@@ -248,9 +248,9 @@ def test_several_connections_are_played_at_once() -> None:
 @0     slow|  open from 192.0.2.10
 @1ms   fast|  open from 192.0.2.11
 @1ms   fast|  S? 220
-+5ms   fast|  reset
+reply+5ms fast|  reset
 *      slow|  S? 220
-@10ms  slow|  C: QUIT\\r\\n
+reply+20ms slow|  C: QUIT\\r\\n
 *      slow|  S? 221
 *      slow|  S eof
 +0     slow|  until-closed
