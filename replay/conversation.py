@@ -75,7 +75,7 @@ class Conversation:
     cut_short: str = ""
     """Why nothing is followed any further; empty if all is followed to the end."""
     tls: str = ""
-    """"starttls" or "implicit" where TLS begins, whether it can be followed or not."""
+    """"starttls" where the server accepted it, "implicit" where TLS begins the connection."""
     blind_from: int | None = None
     """From this order on the server's replies are not known (lost, or never captured)."""
     server_octets: int = 0
@@ -214,7 +214,6 @@ class _Follower:
             return
         act = Act("starttls", reply.ts_ns, event.packet, b"", reply.end, reply.order)
         self._result.acts.append(act)
-        self._result.tls = "starttls"
         self._encrypted = self._starttls = False
         sentence = (
             f"from packet {event.packet} on the capture holds in the clear what was sent under "
@@ -311,6 +310,7 @@ class _Follower:
         self._result.replies.append(Reply(piece.ts_ns, piece.packet, octets, code, end, order))
         if code == 220 and self._starttls and not self._encrypted:
             self._encrypted = True
+            self._result.tls = "starttls"
             self._upgraded = self._result.replies[-1]
 
     def _tell_unterminated(self) -> None:

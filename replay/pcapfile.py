@@ -15,11 +15,9 @@ from pathlib import Path
 from replay.oddity import CaptureError, Oddity
 from replay.pcapng import pcapng_records
 from replay.records import MAX_RECORD_OCTETS, Record, Stream, end_of_records
-from replay.source import Watch, name_of, opened
+from replay.source import PCAPNG_MAGIC, Watch, name_of, opened
 
 __all__ = ["CaptureError", "Oddity", "Record", "read_records"]
-
-_SECTION_HEADER = b"\x0a\x0d\x0d\x0a"  # the same in both byte orders, as the draft intends
 
 # magic -> (struct byte order, nanoseconds per unit of the fraction, octets of a record header).
 # 0xa1b2cd34 is Alexey Kuznetsov's "modified" format: eight more octets in each record header.
@@ -60,9 +58,9 @@ def read_records(
     try:
         with opened(path, oddities, watch) as file:
             stream = Stream(file, name, b"")
-            stream.has(len(_SECTION_HEADER))
-            magic = stream.buffer[: len(_SECTION_HEADER)]
-            if magic == _SECTION_HEADER:
+            stream.has(len(PCAPNG_MAGIC))
+            magic = stream.buffer[: len(PCAPNG_MAGIC)]
+            if magic == PCAPNG_MAGIC:
                 yield from pcapng_records(stream, oddities)
             elif magic in _PCAP_MAGICS:
                 yield from _pcap_records(stream, oddities, *_PCAP_MAGICS[magic])

@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from replay.oddity import CaptureError, Oddity
-from replay.source import Readable
+from replay.source import READ_OCTETS, Readable
 
 MAX_RECORD_OCTETS = 16 << 20
 """No link has frames like that; a record or block that claims more is damage, not data."""
-
-READ_OCTETS = 1 << 18
-"""How much of the file is asked for at a time."""
 
 
 class Record(NamedTuple):

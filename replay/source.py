@@ -10,6 +10,7 @@ import contextlib
 import gzip
 import os
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from io import FileIO
@@ -22,12 +23,19 @@ STANDARD_INPUT = "-"
 """As a path: what is piped in."""
 
 GZIP_MAGIC = b"\x1f\x8b"
+PCAPNG_MAGIC = b"\x0a\x0d\x0d\x0a"  # the same in both byte orders, as the draft intends
 
 RATIO_MAX = 200
 """Octets unpacked for one packed one; captures are packed to a third, empty ones to a hundredth."""
 
 RATIO_FROM_OCTETS = 64 << 20
 """So much may be unpacked whatever the ratio."""
+
+SPOOL_MAX_OCTETS = 1 << 30
+"""The largest copy made of a capture that is packed or piped in."""
+
+READ_OCTETS = 1 << 18
+"""How much is asked for at a time."""
 
 _MAGIC_OCTETS = 4
 
@@ -143,3 +151,41 @@ def opened(
 def name_of(path: str | Path) -> str:
     """How to call the capture at ``path`` in a sentence."""
     return "standard input" if str(path) == STANDARD_INPUT else str(path)
+
+
+@contextlib.contextmanager
+def plain_file(path: Path, oddities: list[Oddity]) -> Iterator[Path]:
+    """The capture at ``path`` as a file that is not packed: itself, or a copy for as long as this
+    lasts, which has its name without ``.gz``.
+
+    Raises CaptureError if it cannot be read or is larger than ``SPOOL_MAX_OCTETS``.
+    """
+    with contextlib.ExitStack() as stack:
+        plain = path
+        try:
+            file = stack.enter_context(opened(path, oddities))
+            if str(path) == STANDARD_INPUT or isinstance(file, _Unpacked):
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                plain = _copied(file, path, folder)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise CaptureError(f"{name_of(path)}: cannot be read: {why}") from error
+        yield plain
+
+
+def _copied(file: Readable, path: Path, folder: Path) -> Path:
+    """A copy in ``folder``.  Raises CaptureError if it becomes too large."""
+    piece = file.read(READ_OCTETS)
+    name = path.stem if path.suffix == ".gz" else path.name
+    if "." not in name:
+        kind = ".pcapng" if piece.startswith(PCAPNG_MAGIC) else ".pcap"
+        name = ("standard-input" if name == STANDARD_INPUT else name) + kind
+    copy = folder / name
+    with copy.open("wb") as plain:
+        while piece:
+            plain.write(piece)
+            if plain.tell() > SPOOL_MAX_OCTETS:
+                much = f"{SPOOL_MAX_OCTETS >> 20} MiB unpacked"
+                raise CaptureError(f"{name_of(path)}: more than {much}: cut it first")
+            piece = file.read(READ_OCTETS)
+    return copy

@@ -42,6 +42,7 @@ code, or to the octet where it was mailsrv, queue ids aside; at any time.
 
 _EPILOG = """\
 What cannot be used of the capture is told, packet by packet; the rest is used.
+Of a capture that is packed with gzip the unpacked one is put on file.
 
 Exit status: 0 written, 1 something would have remained of what --sanitize
 replaces, so nothing is written, 2 wrong use, an unreadable capture, no SMTP in it, or
@@ -53,7 +54,9 @@ def add(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("import", help="make a transcript of a capture")
     explain(parser, _DESCRIPTION, _EPILOG)
-    parser.add_argument("file", type=Path, metavar="FILE.pcap", help="the capture (or pcapng)")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE.pcap", help="the capture; - reads from a pipe"
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -102,15 +105,24 @@ def add(commands: Commands) -> None:
 
 
 def _import(options: argparse.Namespace) -> int:
+    from contextlib import ExitStack
+
     from replay.filing import FilingError
-    from replay.oddity import CaptureError
+    from replay.oddity import CaptureError, Oddity, told
+    from replay.source import plain_file
 
     if not options.sanitize and (options.key is not None or options.replaced):
         return refuse("--key and --replaced go with --sanitize")
+    packing: list[Oddity] = []
     try:
-        if options.sanitize:
-            return _import_sanitized(options)
-        _file(options, options.file, options.delayed)
+        with plain_file(options.file, packing) as options.file, ExitStack() as stack:
+            if options.delayed:
+                options.delayed = stack.enter_context(plain_file(options.delayed, packing))
+            for oddity in packing:
+                print(f"odd: {told(oddity)}")
+            if options.sanitize:
+                return _import_sanitized(options)
+            _file(options, options.file, options.delayed)
     except (CaptureError, FilingError) as error:
         return refuse(str(error))
     return AS_EXPECTED

@@ -113,3 +113,37 @@ def test_standard_input_is_shown(tmp_path: Path, pack: Callable[[bytes], bytes])
 
 def test_an_empty_standard_input_is_refused_by_name() -> None:
     assert show() == (2, "", "replay: standard input: an empty file\n")
+
+
+def imported(*arguments: str | Path, piped: bytes = b"") -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "replay", "import", *map(str, arguments)]
+    ran = subprocess.run(command, input=piped, capture_output=True, check=False)
+    return ran.returncode, ran.stdout.decode(), ran.stderr.decode()
+
+
+def test_a_packed_capture_is_put_on_file_unpacked(tmp_path: Path) -> None:
+    octets = session().write(tmp_path / "a.pcap").read_bytes()
+    packed = tmp_path / "stall.pcap.gz"
+    packed.write_bytes(gzip.compress(octets))
+    status, out, err = imported(packed, "-o", tmp_path / "filed" / "stall")
+    assert (status, err) == (0, ""), out
+    assert (tmp_path / "filed" / "stall.pcap").read_bytes() == octets
+    transcript = (tmp_path / "filed" / "stall.smtp").read_text(encoding="utf-8")
+    assert 'source = "stall.pcap: ' in transcript
+
+
+def test_standard_input_is_put_on_file(tmp_path: Path) -> None:
+    octets = session().write(tmp_path / "a.pcap").read_bytes()
+    status, out, err = imported("-", "-o", tmp_path / "stall", piped=octets)
+    assert (status, err) == (0, ""), out
+    assert (tmp_path / "stall.pcap").read_bytes() == octets
+    assert (tmp_path / "stall.smtp").exists()
+
+
+def test_what_is_packed_and_breaks_off_is_told_when_it_is_put_on_file(tmp_path: Path) -> None:
+    packed = tmp_path / "stall.pcap.gz"
+    octets = session().write(tmp_path / "a.pcap").read_bytes()
+    packed.write_bytes(gzip.compress(octets)[:-8])
+    status, out, _ = imported(packed, "-o", tmp_path / "stall")
+    assert status == 0
+    assert "odd: the gzip file breaks off" in out
