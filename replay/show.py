@@ -18,6 +18,7 @@ from replay.octets import to_text
 from replay.oddity import Oddity, told
 from replay.recognise import behind_proxy_header
 from replay.report import long_duration, printable
+from replay.verbs import outline
 
 ODDITIES_SHOWN_MAX = 40
 SESSIONS_SHOWN_MAX = 10_000
@@ -72,6 +73,8 @@ def _table(found: list[Conversation], console: Console, *, with_servers: bool) -
     if with_servers:
         table.add_column("server", no_wrap=wide, overflow="fold")
     table.add_column("says it is", min_width=len("says it is"), overflow="fold")
+    if wide:
+        table.add_column("commands", min_width=len("commands"), overflow="fold")
     for name in ("mails", "replies", "duration", "odd"):
         table.add_column(name, justify="right", no_wrap=True)
     for number, one in enumerate(found[:SESSIONS_SHOWN_MAX], 1):
@@ -79,7 +82,8 @@ def _table(found: list[Conversation], console: Console, *, with_servers: bool) -
         lasted = long_duration(one.flow.last_ns - one.opened_ns)
         ends = [str(one.client), str(one.server)] if with_servers else [str(one.client)]
         odd = str(len(one.oddities)) if one.oddities else ""
-        texts = [str(number), *ends, _who(one), *map(str, numbers), lasted, odd]
+        said = [_who(one), outline(one)] if wide else [_who(one)]
+        texts = [str(number), *ends, *said, *map(str, numbers), lasted, odd]
         table.add_row(*map(Text, texts))
     return table
 

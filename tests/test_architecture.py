@@ -54,7 +54,7 @@ REPLAY_LAYERS = {
         " load_tally load_session load passage record shelf serving policydiff targetdiff"
     ),
     "shown to people": (
-        "report progress target_report load_report diff_report show"
+        "report progress target_report load_report diff_report verbs show"
         " markup pairing timescale ladder_label svg_ladder html_capture html_report"
     ),
     "surfaces": "pytest_plugin commands cli __main__",

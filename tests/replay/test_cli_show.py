@@ -37,12 +37,13 @@ def rungs(*arguments: str | Path) -> list[str]:
 def test_a_line_a_session_says_who_it_is_and_what_came_of_it() -> None:
     header, session, _, total = shown(TO_POSTFIX).splitlines()
     assert re.split("  +", header.strip()) == [
-        *("session", "sender", "says it is", "mails", "replies", "duration", "odd")
+        *("session", "sender", "says it is", "commands", "mails", "replies", "duration", "odd")
     ]
     assert re.split("  +", session.strip()) == [
         "1",
         "127.0.0.1:36286",
         "client.example, swaks v20201014.0 jetmore.org/john/code/swaks/",
+        "EHLO MAIL RCPT×2 DATA QUIT",
         *("1", "8", "27.8 ms"),
     ]
     assert total == "swaks-to-postfix.pcap: 23 packets, 1 SMTP session with 127.0.0.2:25"
