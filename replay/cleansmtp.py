@@ -49,6 +49,8 @@ _PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n"
 _PROXY_V1_MAX_OCTETS = 107
 
 _PARAMETER = re.compile(r"(?<=[ \t])([A-Za-z0-9-]{1,40})=(\S*)")
+_CODE_POINT = re.compile(r"(\\x\{(?:10|[1-9A-F])?[0-9A-F]{1,4}\})")
+_LETTERS_BY_DIGITS = {2: 0xE0, 3: 0x430, 4: 0x4E00, 5: 0x20000, 6: 0x10FF00}
 _NUMBERS_STAY = terms("size by mt-priority holdfor holduntil port srcport destport")
 _XTEXT = terms("orcpt envid auth")
 _REPLY = re.compile(
@@ -57,6 +59,7 @@ _REPLY = re.compile(
 _KEYWORD = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?=[ =\r\n]|$)")
 
 _IN_COMMANDS = Manner(PARAMETERS | FOREIGN_COMMANDS | FIELD_WORDS)
+_IN_XTEXT = Manner(frozenset(["rfc822", "utf-8"]), escape="+")
 _IN_REPLIES = Manner(
     REPLY_WORDS | COMMANDS | EHLO_KEYWORDS | CALENDAR | PARAMETERS, short_numbers=True, dates=True
 )
@@ -252,10 +255,21 @@ class SmtpCleaner:
             self.kept_numbers.update(re.findall(r"[0-9]+", value))
             return f"{name}={_keep_numbers(self._cleaner, value)}"
         if folded in _XTEXT:
-            new = self._cleaner.clean(value, Manner(frozenset(["rfc822", "utf-8"]), escape="+"))
+            new = "".join(
+                self._code_point(part) if place % 2 else self._cleaner.clean(part, _IN_XTEXT)
+                for place, part in enumerate(_CODE_POINT.split(value))
+            )
         else:
             new = self._cleaner.clean(value, _IN_COMMANDS)
         return f"{self._cleaner.clean(name, _IN_COMMANDS)}={new}"
+
+    def _code_point(self, text: str) -> str:
+        r"""``\x{FC}``: a character in an address type that xtext is too narrow for (RFC 6533)."""
+        digits = text[3:-1]
+        if int(digits, 16) < 0x80 and not chr(int(digits, 16)).isalnum():
+            return text
+        first = _LETTERS_BY_DIGITS[len(digits)]
+        return f"\\x{{{first + self._looks.stream('code point', digits, 1)[0] % 16:X}}}"
 
     def _proxy(self, octets: bytes) -> bytes:
         """A PROXY header of version 2: its addresses; what comes behind them is overwritten."""

@@ -28,6 +28,8 @@ EXACT_MIN_CHARACTERS = 8
 TOKENS_MAX = 500_000
 """Words of one capture; with more it is not sanitised."""
 FINDINGS_MAX = 50
+UNDECODED_VIEWS = 3
+"""Of those that ``views`` gives, the first so many are not decoded from base64."""
 
 _MAILBOX = re.compile(
     r"[^\s<>()\[\]:;,@\"\\\x00-\x1f\x7f]{1,64}@([\w-]{1,63}(?:\.[\w-]{1,63}){0,20})"
@@ -35,7 +37,8 @@ _MAILBOX = re.compile(
 _HOST = re.compile(r"(?<![\w.-])(?:[A-Za-z0-9_][\w-]{0,62}\.){1,20}[A-Za-z]{2,63}(?![\w-])")
 _IP = re.compile(
     r"(?<![\w.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![\w]|\.[0-9])"
-    r"|(?<![\w:.])(?:[0-9A-Fa-f]{1,4}:{1,2}){2,7}[0-9A-Fa-f]{1,4}(?![\w:])"
+    r"|(?:(?<=[Pp][Vv]6:)|(?<![\w:.]))(?=[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:)"
+    r"[0-9A-Fa-f:]{3,39}(?![\w:])"
 )
 _GREETING = re.compile(r"(?im)^(?:EHLO|HELO|LHLO)[ \t]+([^\s\[\]]{1,255})")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{8,}={0,2}")
@@ -81,7 +84,7 @@ class Originals:
         for number, view in enumerate(views(octets)):
             least = WORD_MIN_CHARACTERS if number == 0 else DECODED_WORD_MIN_CHARACTERS
             self.words.update(word for word in words(view) if _counts(word, least))
-            if number < 3:
+            if _is_text(number, view):
                 self._names(view)
             if len(self.words) > TOKENS_MAX:
                 raise TooMuch(f"it has more than {TOKENS_MAX} different words")
@@ -104,7 +107,9 @@ class Originals:
                 nobodys = is_nobodys(found[0])
             except ValueError:
                 continue
-            if not nobodys:
+            if nobodys:
+                self._nobodys.update(words(found[0]))
+            else:
                 self.exact.add(lowered(found[0]))
 
     def allow(self, kept: Set[str]) -> None:
@@ -131,8 +136,8 @@ class Originals:
         """Whole addresses and host names only: for what holds words of others too."""
         found: list[Finding] = []
         for number, view in enumerate(views(octets)):
-            if number > 2:
-                break
+            if not _is_text(number, view):
+                continue
             folded = lowered(view)
             candidates = {lowered(one[0]) for one in _MAILBOX.finditer(view)}
             candidates |= {lowered(one[0]) for one in _HOST.finditer(view)}
@@ -154,6 +159,11 @@ class Originals:
         return [
             Finding("address of a packet", one.hex(), where) for one in self.packed if one in octets
         ]
+
+
+def _is_text(number: int, view: str) -> bool:
+    """Whether names are looked for in a view: what base64 stands for is mostly noise."""
+    return number < UNDECODED_VIEWS or view.replace("\0", " ").isprintable()
 
 
 def _counts(word: str, least: int = NAME_MIN_CHARACTERS) -> bool:

@@ -86,7 +86,7 @@ class Lookalikes:
             candidate = attempt
             if (
                 candidate != value
-                and candidate not in self._avoid
+                and not self.avoids(words(candidate))
                 and (scope, candidate) not in self._taken
             ):
                 break

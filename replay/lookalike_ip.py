@@ -9,7 +9,6 @@ documentation (RFC 5737, RFC 3849).  Addresses of one /24, or one /64, stay toge
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
 
 from replay.lookalike import PROBES_MAX, Lookalikes
 
@@ -59,12 +58,11 @@ def _like_v4(looks: Lookalikes, text: str) -> str:
     prefixes = (_v4_prefix(looks, prefix, again) for again in range(PROBES_MAX))
     new_prefix = looks.one("network", prefix, prefixes, "network")
 
-    def attempts() -> Iterator[str]:
-        for again in range(PROBES_MAX):
-            octet = looks.stream("host", text, 2, again)
-            yield f"{new_prefix}.{_octet(len(last), octet[0])}"
-
-    return looks.one("IP address", text, attempts(), "address")
+    attempts = (
+        f"{new_prefix}.{_octet(len(last), looks.stream('host', text, 1, again)[0])}"
+        for again in range(PROBES_MAX)
+    )
+    return looks.one("IP address", text, attempts, "address")
 
 
 def _v4_prefix(looks: Lookalikes, prefix: str, again: int) -> str:
@@ -93,20 +91,13 @@ def _octet(digits: int, random: int) -> int:
 def _like_v6(looks: Lookalikes, text: str, address: ipaddress.IPv6Address) -> str:
     groups = [int(group, 16) for group in address.exploded.split(":")]
     network = ":".join(f"{group:x}" for group in groups[:4])
-
-    def attempts() -> Iterator[str]:
-        for again in range(PROBES_MAX):
-            stream = looks.stream("network", network, 8, 0) + looks.stream(
-                "host", address.exploded, 8, again
-            )
-            new = [
-                _group(place, group, stream[2 * place : 2 * place + 2], groups[0])
-                for place, group in enumerate(groups)
-            ]
-            yield ":".join(f"{group:x}" for group in new)
-
-    value = ":".join(f"{group:x}" for group in groups)
-    given = looks.one("IP address", value, attempts(), "address")
+    networks = (_v6_groups(looks, groups, network, 0, again) for again in range(PROBES_MAX))
+    new_network = looks.one("network", network, networks, "network")
+    attempts = (
+        f"{new_network}:{_v6_groups(looks, groups, address.exploded, 4, again)}"
+        for again in range(PROBES_MAX)
+    )
+    given = looks.one("IP address", ":".join(f"{group:x}" for group in groups), attempts, "address")
     values = [int(group, 16) for group in given.split(":")]
     before, double, after = text.partition("::")
     left = [one for one in before.split(":") if one]
@@ -118,18 +109,30 @@ def _like_v6(looks: Lookalikes, text: str, address: ipaddress.IPv6Address) -> st
     return new_text.upper() if text.upper() == text else new_text
 
 
+def _v6_groups(looks: Lookalikes, groups: list[int], key: str, first: int, again: int) -> str:
+    """Four new groups, from place ``first`` on, for what ``key`` names."""
+    stream = looks.stream("groups", key, 8, again)
+    return ":".join(
+        f"{_group(first + at, groups[first + at], stream[2 * at : 2 * at + 2], groups[0]):x}"
+        for at in range(4)
+    )
+
+
 def _group(place: int, group: int, random: bytes, first: int) -> int:
     """Another group that takes no more digits, and no fewer but where the range demands it."""
-    is_public = 0x2000 <= first < 0x4000
+    number = int.from_bytes(random, "big")
+    is_local = first >> 9 == 0xFC00 >> 9 or first == 0xFE80
     if place == 0:
-        if is_public:
+        if is_local:
+            return group if first >> 8 == 0xFE else (group & 0xFF00) + number % 256
+        if first >= 0x1000:
             return 0x3FFF
-        # Of fe80::/10 and fc00::/7 the range; whatever else there is is left recognisable.
-        return group
+        if first >= 0x100:
+            return 0x100 + number % 256  # 0100::/8 and 0000::/8 are the IETF's own
     if group == 0:
         return 0
     digits = len(f"{group:x}")
-    if place == 1 and is_public:
+    if place == 1 and first >= 0x1000 and not is_local:
         digits = min(digits, 3)
     least, most = 1 << 4 * (digits - 1), (1 << 4 * digits) - 1
-    return least + int.from_bytes(random, "big") % (most - least + 1)
+    return least + number % (most - least + 1)

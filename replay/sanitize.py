@@ -6,8 +6,9 @@
 
 What was said is cleaned (``cleansmtp``), then new packets are made for it: at the same times, with
 the same boundaries, the same acknowledgements, ports and ends.  Nothing of the old file is copied.
-Not carried over: connections that are no SMTP, what is encrypted, what comes behind octets of the
-sender's that are missing, retransmissions, and acknowledgements that came alone.
+Not carried over: connections that are no SMTP, what is encrypted (a mark tells where), what comes
+behind octets of the sender's that are missing, retransmissions, and acknowledgements that came
+alone.
 
 In the end everything of the original is looked for in what was made of it (``leftover``); what is
 found raises LeftOver, and there is no result.
@@ -35,6 +36,10 @@ from replay.pcapwrite import PcapWriter
 
 SEQUENCE_STEP = 0x0B00_0001
 """Between the first sequence numbers of connections: the same ports may come again."""
+
+CLIENT_TLS, SERVER_TLS = b"\x16\x03\x01\x00\x01\x01", b"\x16\x03\x01\x00\x01\x02"
+"""TLS records (RFC 8446 section 5.1) that hold no more than the kind of a message: a mark where
+the sender's and the server's ciphertext began."""
 
 _REPLY = re.compile(rb"[2-5][0-9][0-9][ -]")
 
@@ -103,12 +108,22 @@ class _Followed:
         self.side = 0 if self.flow.ends[0] == conversation.client else 1
         self.events = _followed(conversation, self.side)
         self.said = [_runs(self.events, side) for side in (0, 1)]
+        self.marks = self._where_tls_began() if conversation.cut_short == "encrypted" else []
         self.cleaned: list[bytes] = [b"", b""]
 
     @property
     def dropped(self) -> int:
         """Octets that are not carried over."""
         return sum(len(self.flow.octets(side)) - sum(map(len, self.said[side])) for side in (0, 1))
+
+    def _where_tls_began(self) -> list[Piece]:
+        """The first octets under TLS of each side, with a mark in their place."""
+        marks: dict[int, Piece] = {}
+        for event in self.flow.events[len(self.events) :]:
+            if isinstance(event, Piece) and event.side not in marks:
+                octets = CLIENT_TLS if event.side == self.side else SERVER_TLS
+                marks[event.side] = event._replace(octets=octets)
+        return list(marks.values())
 
     def clean(self, cleaner: SmtpCleaner) -> None:
         """Clean what both sides said."""
@@ -151,6 +166,10 @@ class _Followed:
             side = 0 if event.side == client else 1  # as the wire counts
             for packet in self._packets_of(wire, side, event, places):
                 yield event.ts_ns, packet
+        for mark in self.marks:
+            side = 0 if mark.side == client else 1
+            for packet in wire.data(side, mark.octets, mark.acknowledged):
+                yield mark.ts_ns, packet
         yield from self._last(wire, server_heard=server_heard)
 
     def _packets_of(
@@ -173,7 +192,8 @@ class _Followed:
     def _last(self, wire: PacketFlow, *, server_heard: bool) -> Iterator[tuple[int, bytes]]:
         """What was acknowledged in the end, and that the connection lasted so long."""
         whole = len(self.events) == len(self.flow.events)
-        last_ns = self.events[-1].ts_ns if self.events else self.flow.first_ns
+        kept = [*self.events, *self.marks]
+        last_ns = kept[-1].ts_ns if kept else self.flow.first_ns
         until_ns = self.flow.last_ns if whole else last_ns
         for side in (0, 1):
             flow_side = self.side if side == 0 else 1 - self.side

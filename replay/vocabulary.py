@@ -103,6 +103,8 @@ REPLY_WORDS = terms(
     utf valid verb verification verified verify version via violation virus vrfy wait waited
     want was way we welcome well went were what when where which while who whom whose will
     windows with within without work write wrong wrote xtext yet you your yours zero zimbra
+    allows answer answered codes discarded encoded enhanced every goes included into labels looked
+    make max once outside peer place replies saying speaks discard lowered rejects tempfailed
     """
 )
 """What servers say, and what the programs are called that say it."""
@@ -194,8 +196,8 @@ CHARACTER_SETS = terms(
 )
 """Names of character sets."""
 
-HOSTS = terms("localdomain localhost localhost.localdomain")
-"""What every machine calls itself."""
+HOSTS = terms("fe80 ffff 3fff localdomain localhost localhost.localdomain")
+"""What every machine calls itself, and how addresses begin that are nobody's."""
 
 PROMPTS = terms("ntlmssp ugfzc3dvcmq6 username vxnlcm5hbwu6")
 """What AUTH asks for, in base64 too, and how NTLM begins."""
