@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from replay import report
-from replay.duration import format_ns
 from replay.load_tally import PERCENTILES
 from replay.runs import Result
 from replay.targetrun import TargetRun
@@ -35,7 +34,7 @@ def show(run: TargetRun, results: Sequence[Result], console: Console) -> None:
         busy = "this machine was too busy to keep time: see how late departures were"
         console.print(Text(busy, style="yellow"), soft_wrap=True)
     capped = [
-        f"{path}, line {one.line}: waited {format_ns(one.skipped_ns)} less than the transcript"
+        f"{path}, line {one.line}: waited {report.long_duration(one.skipped_ns)} less than it says"
         for path, one in run.pacing.capped
     ]
     _list("cut short", capped, console)
@@ -98,7 +97,8 @@ def _pacing(run: TargetRun) -> list[str]:
         )
     if run.pacing.unverified:
         lines.append(
-            f"{run.pacing.unverified} connections spoke TLS, and no certificate was verified (--ca)"
+            f"{run.pacing.unverified} TLS handshakes, with whoever answered: "
+            "no certificate was verified (--ca does)"
         )
     return lines
 

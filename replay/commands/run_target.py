@@ -121,7 +121,7 @@ def play(
     options: argparse.Namespace, paths: Sequence[Path]
 ) -> tuple[TargetRun, list[Result], bool] | str:
     """The run, its results, and whether it was interrupted; or why there is none."""
-    from rich.progress import track
+    from rich.progress import Progress
 
     from mailsrv.clock import SystemClock
     from replay import report
@@ -135,11 +135,14 @@ def play(
     try:
         target = resolve(options.target)
         run = TargetRun(target, _how(options, target.host), SystemClock())
-        watched = track(paths, "playing", console=errors, transient=True, disable=plain)
-        try:
-            results.extend(run.run_all(watched))
-        except KeyboardInterrupt:
-            return run, results, True
+        # Drawn between files only: a thread that draws beside them would hold departures up.
+        progress = Progress(console=errors, transient=True, disable=plain, auto_refresh=False)
+        with progress:
+            watched = progress.track(paths, description="playing")
+            try:
+                results.extend(run.run_all(watched))
+            except KeyboardInterrupt:
+                return run, results, True
     except (TargetError, TranscriptError, _FileError) as error:
         return str(error)
     return run, results, False
