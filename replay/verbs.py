@@ -42,11 +42,11 @@ def verbs(sent: bytes, contents: int) -> list[str]:
 
 
 def outline(conversation: Conversation) -> str:
-    """ "EHLO MAIL RCPT×3 DATA QUIT": equal commands in a row are counted."""
+    """ "EHLO MAIL RCPT*3 DATA QUIT": equal commands in a row are counted."""
     sent = b"".join(act.octets for act in conversation.acts)
     contents = sum(reply.code == 354 for reply in conversation.replies)
     groups = [(verb, sum(1 for _ in same)) for verb, same in groupby(verbs(sent, contents))]
-    words = [verb if count == 1 else f"{verb}×{count}" for verb, count in groups]
+    words = [verb if count == 1 else f"{verb}*{count}" for verb, count in groups]
     left_out = len(words) - OUTLINE_MAX
     if left_out > 0:
         half = OUTLINE_MAX // 2

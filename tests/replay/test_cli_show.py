@@ -43,7 +43,7 @@ def test_a_line_a_session_says_who_it_is_and_what_came_of_it() -> None:
         "1",
         "127.0.0.1:36286",
         "client.example, swaks v20201014.0 jetmore.org/john/code/swaks/",
-        "EHLO MAIL RCPT×2 DATA QUIT",
+        "EHLO MAIL RCPT*2 DATA QUIT",
         *("1", "8", "27.8 ms"),
     ]
     assert total == "swaks-to-postfix.pcap: 23 packets, 1 SMTP session with 127.0.0.2:25"
