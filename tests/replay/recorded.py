@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,19 @@ PASSES_MAX = 10_000
 ALL = 1 << 20
 
 
+class Witness(FakeClock):
+    """A clock that tells who wants to know whenever it is read: something may happen, or be
+    looked at, in the middle of a turn."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__(start)
+        self.read: Callable[[], None] = lambda: None
+
+    def monotonic_ns(self) -> int:
+        self.read()
+        return super().monotonic_ns()
+
+
 class Stage:
     """Senders, the proxy, and the server behind it.  ``said`` is what the proxy tells people."""
 
@@ -44,7 +58,7 @@ class Stage:
         family: socket.AddressFamily = socket.AF_INET,
         **limits: Any,
     ) -> None:
-        self.clock = FakeClock(BEGIN_S)
+        self.clock = Witness(BEGIN_S)
         self.poll = VirtualPoll()
         self.faults: list[Exception] = []
         self.loop = Loop(self.clock, self.poll, lambda handler, fault: self.faults.append(fault))

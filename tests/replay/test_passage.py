@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import subprocess
@@ -160,6 +161,7 @@ def test_who_closes_without_reading_is_not_taken_for_a_half_close(on: Stage) -> 
     server.sendall(b"221 Bye\r\n")
     on.settle()
     assert (take(server), take(server)) == (b"QUIT\r\n", b"")
+    assert server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), "the server is told at once"
     server.close()
     on.wait(10_000)
     assert events(captures(on)[0])[-2:] == [(SERVER, b"221 Bye\r\n"), (CLIENT, "RST")]
@@ -307,6 +309,41 @@ def test_a_command_that_came_before_a_reply_went_out_did_not_wait_for_it(on: Sta
     imported = import_capture(captures(on)[0])
     found = [one.evidence for one in imported.connections[0].evidence.values()]
     assert found == [Evidence.PRESUMED, Evidence.OWN_CLOCK, Evidence.PRESUMED]
+
+
+def test_what_comes_in_the_middle_of_a_turn_is_still_read_before_the_reply_goes_out(
+    on: Stage,
+) -> None:
+    sender, server = on.connect()
+    server.sendall(GREETING)
+
+    def speak() -> None:
+        if on.tapes[0].packets and on.proxy.passages[1].upstream.octets == 0:
+            return
+        on.clock.read = lambda: None
+        sender.sendall(b"HELO me\r\n")
+
+    on.clock.read = speak  # the first reading after the greeting was read, not yet passed on
+    on.settle()
+    end_both(on, sender, server)
+    assert events(captures(on)[0])[:2] == [(CLIENT, b"HELO me\r\n"), (SERVER, GREETING)]
+
+
+def test_what_an_end_has_been_told_is_in_the_file_with_all_that_led_to_it(on: Stage) -> None:
+    sender, server = on.connect()
+    sender.sendall(b"HELO me\r\n")
+    seen = []
+
+    def look() -> None:
+        with contextlib.suppress(BlockingIOError):
+            told = server.recv(100, socket.MSG_PEEK)
+            seen.append(told in on.tapes[0].file.path.read_bytes())
+
+    on.clock.read = look
+    on.settle()
+    on.clock.read = lambda: None
+    assert seen
+    assert all(seen)
 
 
 def test_what_an_end_does_not_read_it_has_not_acknowledged(on: Stage) -> None:

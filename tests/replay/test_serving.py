@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from recorded import reset, take
+from recorded import flows, reset, take
 
 from mailsrv.clock import FakeClock
 from mailsrv.journal import Journal
@@ -21,7 +21,9 @@ from mailsrv.unwired import NoResolver
 from replay.capture import read_capture
 from replay.conversation import Conversation
 from replay.harness import VirtualPoll
-from replay.serving import Recorder
+from replay.packetwrite import CLIENT
+from replay.recording import Tape, Track
+from replay.serving import Recorder, Session
 from replay.shelf import Keeping, Shelf
 from replay.tlsclient import CERTIFICATE, KEY, TlsClient
 from replay.world import FakeCourier
@@ -89,7 +91,7 @@ class Scene:
     def conversation(self, number: int = 1) -> Conversation:
         (path,) = self.folder.glob(f"*-{number:06d}*.pcap")
         (conversation,) = read_capture(path).conversations
-        assert conversation.oddities == []
+        assert {oddity.kind for oddity in conversation.oddities} <= {"decrypted"}
         return conversation
 
 
@@ -213,6 +215,7 @@ def test_what_is_said_under_tls_stands_there_as_plaintext_and_the_name_says_so(
     assert scene.names == ["01.plaintext.pcap"], "marked before the first secret is written"
     replies = [secure.say(octets)[:3] for octets in MESSAGE]
     assert replies == [b"250", b"250"]
+    secure.say(b"NOOP\r\n")  # too late: the server has said its last word
     sender.close()
     scene.settle()
     conversation = scene.conversation()
@@ -247,6 +250,50 @@ def test_a_failed_handshake_is_a_bad_end_without_a_word_of_it(scene: Scene) -> N
     scene.settle()
     assert scene.names == ["01.bad.pcap"]
     assert octets_of(scene.conversation()) == [b"EHLO me\r\nSTARTTLS\r\n"]
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Session, socket.socket, Path]]:
+    """A session being recorded, the server's socket of it, and the capture."""
+    door = bind("127.0.0.1", 0)
+    with door, socket.socket() as sender:
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sender.connect(door.getsockname())
+        sock, _ = door.accept()
+        with sock:
+            sock.setblocking(False)
+            path = tmp_path / "x.pcap"
+            tape = Tape(path, FakeClock(BEGIN_S), 1_000_000)
+            track = Track(tape, sender.getsockname(), door.getsockname(), CLIENT, 1)
+            track.opened()
+            yield Session(tape, track, sock), sock, path
+            tape.file.close()
+
+
+def test_under_tls_it_is_known_only_that_the_last_octet_is_missing(
+    pair: tuple[Session, socket.socket, Path],
+) -> None:
+    session, sock, path = pair
+    session.secured()
+    session.said(b"250 ok\r\n")
+    with pytest.raises(BlockingIOError):
+        while True:
+            sock.send(bytes(65_536))
+    session.heard(b"NOOP\r\n")
+    session.tape.file.flush()
+    (flow,), _ = flows(path.with_name("x.plaintext.pcap"))
+    assert [event.acknowledged for event in flow.events] == [0, len(b"250 ok\r\n") - 1]
+
+
+def test_a_reply_in_two_writes_is_not_taken_for_a_refusal(
+    pair: tuple[Session, socket.socket, Path],
+) -> None:
+    session, _, _ = pair
+    session.said(b"250 2.0.0 it had ")
+    session.said(b"450 octets\r\n")
+    assert not session.is_bad
+    session.said(b"450 4.2.0 later\r\n")
+    assert session.is_bad
 
 
 def test_mail_goes_on_where_the_folder_has_gone_and_it_is_said_once(scene: Scene) -> None:

@@ -110,6 +110,14 @@ def test_what_an_earlier_run_left_counts_and_foreign_files_are_left_alone(tmp_pa
     assert len(names) == 4
 
 
+def test_a_smaller_bound_than_before_makes_room_at_once(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "d")
+    for _ in range(3):
+        shop.record()
+    assert Shop(tmp_path / "d", room=250).shelf.octets == 200
+    assert shop.numbers == ["00002", "00003"]
+
+
 def test_a_plaintext_capture_is_marked_once_and_goes_on(shop: Shop) -> None:
     tape = shop.begin()
     mark_plaintext(tape)
