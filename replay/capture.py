@@ -71,7 +71,7 @@ def read_capture(path: str | Path, watch: Watch | None = None) -> Capture:
     oddities = capture.oddities
     records = _counted(read_records(path, oddities, watch), capture)
     reassembler = Reassembler(oddities, why_forget)
-    shelf = _Shelf(capture)
+    shelf = Shelf(capture)
     for flow in reassembler.walk(decode(records, oddities)):
         capture.flows += 1
         shelf.put(flow)
@@ -85,7 +85,7 @@ def _counted(records: Iterator[Record], capture: Capture) -> Iterator[Record]:
         yield record
 
 
-class _Shelf:
+class Shelf:
     """Puts flows where they belong, as long as there is room."""
 
     __slots__ = ("_capture", "_foreign_octets", "_session_octets")
