@@ -163,7 +163,7 @@ class Recorder:
     def _written(self, tape: Tape) -> None:
         """What happened can be read from now on, whatever becomes of us."""
         tape.file.flush()
-        if not self._shelf.make_room():
+        if not self._shelf.grown(tape):
             tape.file.failure = tape.file.failure or "there is no room beside other sessions"
         if tape.file.failure:
             self._complain(f"{tape.file.path.name} is incomplete: {tape.file.failure}")

@@ -48,18 +48,14 @@ class Shelf:
         self._keeping = keeping
         self._good: dict[Path, int] = {}
         self._bad: dict[Path, int] = {}
-        self._open: set[Tape] = set()
-        self._closed_octets = 0
+        self._open: dict[Tape, int] = {}
+        self.octets = 0
+        """What all of it takes."""
         keeping.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for entry in sorted(keeping.folder.iterdir()):
             if (found := _NAME.fullmatch(entry.name)) and entry.is_file():
                 self._put(entry, entry.stat().st_size, is_bad=bool(found[1]))
         self._tidy()
-
-    @property
-    def octets(self) -> int:
-        """What all of it takes."""
-        return self._closed_octets + sum(tape.file.octets for tape in self._open)
 
     @property
     def session_octets_max(self) -> int:
@@ -76,11 +72,17 @@ class Shelf:
 
     def add(self, tape: Tape) -> None:
         """A capture is begun."""
-        self._open.add(tape)
-        self.make_room()
+        self._open[tape] = 0
 
-    def make_room(self) -> bool:
-        """Remove the oldest until all has room; False where nothing is left to remove."""
+    def grown(self, tape: Tape) -> bool:
+        """A capture has grown: remove the oldest until all has room again; False where nothing
+        is left to remove."""
+        octets = tape.file.octets
+        self.octets += octets - self._open[tape]
+        self._open[tape] = octets
+        return self._make_room()
+
+    def _make_room(self) -> bool:
         while self.octets > self._keeping.octets_max:
             shelves = [shelf for shelf in (self._good, self._bad) if shelf]
             if not shelves:
@@ -90,7 +92,7 @@ class Shelf:
 
     def close(self, tape: Tape, *, is_bad: bool) -> None:
         """A capture is complete."""
-        self._open.discard(tape)
+        self.octets -= self._open.pop(tape, 0)
         file = tape.file
         file.close()
         if is_bad:
@@ -102,19 +104,19 @@ class Shelf:
 
     def _put(self, path: Path, octets: int, *, is_bad: bool) -> None:
         (self._bad if is_bad else self._good)[path] = octets
-        self._closed_octets += octets
+        self.octets += octets
 
     def _tidy(self) -> None:
         for shelf, most in ((self._good, self._keeping.keep), (self._bad, self._keeping.keep_bad)):
             while len(shelf) > most:
                 self._remove(shelf)
-        self.make_room()
+        self._make_room()
 
     def _remove(self, shelf: dict[Path, int]) -> None:
         """Remove the oldest of a shelf.  One that cannot be removed is forgotten: better a little
         too much on the disk than all new sessions lost for it."""
         oldest = next(iter(shelf))
-        self._closed_octets -= shelf.pop(oldest)
+        self.octets -= shelf.pop(oldest)
         with contextlib.suppress(OSError):
             os.unlink(oldest)
 

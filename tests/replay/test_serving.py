@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
+import smtplib
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +33,8 @@ from replay.shelf import Keeping, Shelf
 from replay.tlsclient import CERTIFICATE, KEY, TlsClient
 from replay.world import FakeCourier
 
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 60
 BEGIN_S = 1_700_000_000
 MESSAGE = (
     b"EHLO me\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.test>\r\nDATA\r\n",
@@ -330,3 +337,28 @@ def test_a_large_message_takes_no_more_than_its_share_of_the_room(tmp_path: Path
     ]
     scene.server.stop()
     scene.poll.close()
+
+
+def test_the_program_serves_records_and_ends_in_order(tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text('listen = ["127.0.0.1:0"]\ndelivery = "discard"\n')
+    process = subprocess.Popen(
+        [sys.executable, "-m", "replay", "record", "--serve", tmp_path / "m.toml", "-o", "d"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        port = int(process.stdout.readline().rpartition(":")[2])
+        with smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE_S) as client:
+            client.sendmail("a@example.org", ["b@example.test"], b"Subject: x\r\n\r\nhello\r\n")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        process.kill()
+        process.communicate(timeout=PATIENCE_S)
+    (path,) = (tmp_path / "d").iterdir()
+    (conversation,) = read_capture(path).conversations
+    assert conversation.replies[-1].code == 221

@@ -88,7 +88,7 @@ def test_what_is_being_recorded_counts_and_is_not_removed(tmp_path: Path) -> Non
     for _ in range(3):
         shop.record(250)
     tape.put([bytes(210)])
-    tape.file.flush()
+    assert shop.shelf.grown(tape)
     assert shop.shelf.octets == 1000
     shop.record(100)
     assert shop.numbers == ["00001", "00003", "00004", "00005"]
