@@ -160,7 +160,9 @@ def read_lines(text: str, path: str) -> list[MaskedReply]:
             masked = MaskedReply(from_text(line))
         except OctetsError as error:
             raise TranscriptError(path, number, error.offset + 1, str(error)) from None
-        if message := fault(masked).replace("S~", "a line of masks").replace("S:", "nothing"):
+        if not any(isinstance(piece, Mask) for piece in masked.pieces):
+            raise TranscriptError(path, number, 1, "a line without a mask excuses nothing")
+        if message := fault(masked):
             raise TranscriptError(path, number, 1, message)
         found.append(masked)
     if len(found) > LINES_MAX:

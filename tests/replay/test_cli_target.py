@@ -193,3 +193,11 @@ def test_a_mistake_in_a_file_of_masks_has_line_and_column(tmp_path: Path) -> Non
     ran = replay("run", write(tmp_path / "x.smtp"), "--target", "127.0.0.1:25", "--masks", masks)
     assert ran.status == 2
     assert f"{masks}:3:9: a pattern takes" in ran.err
+
+
+def test_a_line_without_a_mask_in_a_file_of_masks_is_refused(tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    masks.write_text("220 <*>\n221 2.0.0 Bye\n")
+    ran = replay("run", write(tmp_path / "x.smtp"), "--target", "127.0.0.1:25", "--masks", masks)
+    assert ran.status == 2
+    assert f"{masks}:2:1: a line without a mask excuses nothing" in ran.err
