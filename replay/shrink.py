@@ -265,10 +265,12 @@ class _Shrinking:
                         break
 
     def _drop_settings(self) -> None:
-        for table in ("server", "world"):
-            for path in _paths(getattr(self._best, table)):
-                changed = _without(getattr(self._best, table), path)
-                self._try(dataclasses.replace(self._best, **{table: changed}))
+        for path in _paths(self._best.server):
+            server = _without(self._best.server, path)
+            self._try(dataclasses.replace(self._best, server=server))
+        for path in _paths(self._best.world):
+            world = _without(self._best.world, path)
+            self._try(dataclasses.replace(self._best, world=world))
 
 
 # -- pieces of a scenario -------------------------------------------------------------------------

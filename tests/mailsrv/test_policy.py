@@ -145,7 +145,11 @@ def test_the_whole_server_asks_at_mail_and_at_rcpt() -> None:
         "reputation": {"192.0.2.66": {"score": 10, "delay_s": 1}},
     }
     with harness(
-        world, sender_domain_check="reject", reputation_threshold=5, greylist=True, greylist_delay_s=100
+        world,
+        sender_domain_check="reject",
+        reputation_threshold=5,
+        greylist=True,
+        greylist_delay_s=100,
     ) as run:
         good, bad = Caller(run), Caller(run, "192.0.2.66")
         for caller in (good, bad):
