@@ -45,8 +45,8 @@ What cannot be used of the capture is told, packet by packet; the rest is used.
 Of a capture that is packed with gzip the unpacked one is put on file.
 
 Exit status: 0 written, 1 something would have remained of what --sanitize
-replaces, so nothing is written, 2 wrong use, an unreadable capture, no SMTP in it, or
-files in the way.
+replaces, so nothing is written, 2 wrong use, an unreadable capture, no SMTP in
+it, or files in the way.
 """
 
 

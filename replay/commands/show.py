@@ -18,9 +18,9 @@ from replay.commands.common import (
 
 _DESCRIPTION = """\
 Show what is in a capture (pcap or pcapng, packed with gzip or not): its SMTP
-sessions, and all that is odd about them, by packet. With --session, draw one as
-a ladder: who said what, when, in which packet; silences are drawn, and what was
-sent before a reply could have been seen is marked as proven early.
+sessions, and all that is odd about them, by packet. With --session, draw one
+as a ladder: who said what, when, in which packet; silences are drawn, and what
+was sent before a reply could have been seen is marked as proven early.
 
   replay show stall.pcap                  the sessions
   replay show stall.pcap --session 2      the ladder of the second
