@@ -141,6 +141,7 @@ def test_a_pattern_takes_all_it_can_and_gives_nothing_back() -> None:
     assert not fits(queued, b"250 2.0.0 Ok: queued as 4CBx7C\r\n")
     assert fits(queued, b"250 2.0.0 Ok: queued as 4CB07C\r\n")
     assert not fits(r"250 <:\d+>0\r\n", b"250 100\r\n")
+    assert not fits(r"250 <:\d+0>\r\n", b"250 100\r\n")
     assert fits(r"250 <:ab|a><:\d{2}>\r\n", b"250 a12\r\n")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
 from real_server import closed_port, handled_by, mailsrv, read_all
@@ -15,6 +16,7 @@ from mailsrv.clock import SystemClock
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay import realtime, transcript
 from replay.compare import Tolerance, compare_all
+from replay.reallink import RealLink
 from replay.realtime import Options, RealRun
 from replay.script import Scenario
 from replay.target import Target, loopback_address, resolve
@@ -220,6 +222,37 @@ def test_who_does_not_read_leaves_it_in_the_kernel_and_reads_on_later() -> None:
         run = play(body, target)
     (seen,) = run.connections
     assert seen.replies[0].at_ns >= (seen.departed_ns[2] or 0) >= 20 * NS_PER_MS
+
+
+class Unheard:
+    """Listens to nothing."""
+
+    def hear(self, octets: bytes) -> None: ...
+
+    def ended(self, how: str) -> None: ...
+
+    def shook_hands(self, outcome: str) -> None: ...
+
+    def failed(self, why: str) -> None: ...
+
+
+def test_a_socket_is_looked_at_only_for_what_is_wanted_of_it() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        link = RealLink(ours, Unheard())
+        link.connected = True
+        assert link.events == EVENT_READ
+        link.read(False)
+        assert link.events == 0
+        link.send(b"x" * 10_000_000)
+        assert link.events == EVENT_WRITE
+        link.read(True)
+        theirs.close()
+        link.ready(EVENT_READ | EVENT_WRITE)
+        assert link.events == 0
+        link.release()
+        assert link.events == 0
 
 
 def test_octets_that_the_kernel_does_not_take_at_once_all_go_out_before_the_end() -> None:
