@@ -59,8 +59,8 @@ class Reassembler:
     """Sorts segments into flows: ``walk`` through them in file order."""
 
     __slots__ = (
-        "_ending", "_given_up", "_halves", "_judge", "_judged_at", "_kept_octets", "_leaving", "_now_ns",
-        "_number", "_oddities", "_open", "_over",
+        "_ending", "_given_up", "_halves", "_judge", "_judged_at", "_kept_octets", "_leaving",
+        "_now_ns", "_number", "_oddities", "_open", "_over",
     )  # fmt: skip
 
     def __init__(self, oddities: list[Oddity], judge: Judge = _wanted) -> None:
