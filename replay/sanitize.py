@@ -19,7 +19,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,11 @@ class Sanitized:
             raise LeftOver(findings)
 
 
-def sanitize(chosen: Sequence[Chosen], key: bytes) -> Sanitized:
+def sanitize(
+    chosen: Sequence[Chosen],
+    key: bytes,
+    clean_by: Callable[[Lookalikes], SmtpCleaner] = SmtpCleaner,
+) -> Sanitized:
     """Clean these conversations of these captures under one key.
 
     Raises LeftOver, and CaptureError for a capture that cannot be sanitised.
@@ -81,7 +85,7 @@ def sanitize(chosen: Sequence[Chosen], key: bytes) -> Sanitized:
     flows = [[_Followed(one) for one in conversations] for _, conversations in chosen]
     originals = _originals(chosen, [one for some in flows for one in some])
     looks = Lookalikes(key, originals.words)
-    cleaner = SmtpCleaner(looks)
+    cleaner = clean_by(looks)
     for one in (one for some in flows for one in some):
         one.clean(cleaner)
     originals.allow(cleaner.kept_numbers)

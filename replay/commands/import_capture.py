@@ -162,12 +162,13 @@ def _import_sanitized(options: argparse.Namespace) -> int:
 
 def _key(given: str | None) -> bytes:
     """The octets of the key: of a file, of a text, or of the dice.  Raises CaptureError."""
-    import secrets
+    import random
 
     from replay.oddity import CaptureError
 
     if given is None:
-        return secrets.token_bytes(KEY_OCTETS)
+        dice = random.SystemRandom()
+        return dice.randbytes(KEY_OCTETS)
     path = Path(given)
     try:
         key = path.read_bytes()[:KEY_MAX_OCTETS] if path.is_file() else given.encode()

@@ -22,7 +22,7 @@ from replay.leftover import Originals
 from replay.lookalike import LETTERS, Lookalikes, words
 from replay.lookalike_ip import like_address
 from replay.oddity import CaptureError
-from replay.sanitize import sanitize
+from replay.sanitize import LeftOver, sanitize
 from replay.script import Departure, Send
 
 KEY = b"a key of some length"
@@ -288,16 +288,17 @@ def test_a_word_of_the_original_is_found_however_it_is_written(written: bytes) -
     assert originals.find(b"The mergers of others", "here") == []
 
 
-def test_a_finding_fails_and_leaves_nothing_on_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = acme(tmp_path / "old.pcap")
-    monkeypatch.setattr(SmtpCleaner, "server", lambda self, octets, *, at_line_begin: octets)
-    ran = replay("import", old, "--sanitize", "-o", tmp_path / "family" / "new")
-    assert ran.status == 1
-    assert "something of the original would remain" in ran.err
-    assert "nothing is written" in ran.err
-    assert [one.name for one in tmp_path.iterdir()] == ["old.pcap"]
+class Forgetful(SmtpCleaner):
+    """Leaves what the server says as it was."""
+
+    def server(self, octets: bytes, *, at_line_begin: bool) -> bytes:
+        return octets
+
+
+def test_what_a_cleaner_leaves_is_found(tmp_path: Path) -> None:
+    capture = read_capture(acme(tmp_path / "old.pcap"))
+    with pytest.raises(LeftOver, match="something of the original would remain"):
+        sanitize([(capture, capture.conversations)], KEY, Forgetful)
 
 
 def import_sanitized(tmp_path: Path, *options: str | Path) -> Ran:
@@ -337,6 +338,8 @@ def test_a_key_may_be_a_file_and_must_not_be_short(tmp_path: Path) -> None:
 def test_a_story_that_names_somebody_is_refused(tmp_path: Path) -> None:
     ran = import_sanitized(tmp_path, "--story", "How Globex fell silent.")
     assert (ran.status, "--story" in ran.err) == (1, True)
+    assert "nothing is written" in ran.err
+    assert [one.name for one in tmp_path.iterdir()] == ["acme.pcap"]
     assert import_sanitized(tmp_path, "--story", "How a sender fell silent.").status == 0
 
 
