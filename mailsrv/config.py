@@ -255,12 +255,19 @@ def _of_tls(loaded: Config) -> list[str]:
 
 
 def _of_limits(settings: Settings) -> list[str]:
-    if settings.errors_soft <= settings.errors_hard:
-        return []
-    return [
-        f"errors_soft: takes {settings.errors_hard} at most, which is errors_hard; "
-        f"it is {settings.errors_soft}"
-    ]
+    found = []
+    if settings.errors_soft > settings.errors_hard:
+        found.append(
+            f"errors_soft: takes {settings.errors_hard} at most, which is errors_hard; "
+            f"it is {settings.errors_soft}"
+        )
+    delay_s, within_s = settings.greylist_delay_s, settings.greylist_retry_within_s
+    if within_s <= delay_s:  # every retry would come too early or too late, and no mail ever pass
+        found.append(
+            f"greylist_retry_within_s: takes more than {delay_s:g}, which is greylist_delay_s; "
+            f"it is {within_s:g}"
+        )
+    return found
 
 
 def _of_scores(settings: Settings) -> list[str]:

@@ -226,6 +226,10 @@ def test_the_key_may_lie_in_the_certificates_file() -> None:
         ('helo_check = "score"', "reputation_threshold: helo_check adds to a score that nobody"),
         ('[dns_lists]\n"bl.example" = 5', "reputation_threshold: dns_lists adds to a score"),
         ("errors_hard = 5", "errors_soft: takes 5 at most, which is errors_hard; it is 10"),
+        (
+            "greylist_delay_s = 500\ngreylist_retry_within_s = 500",
+            "greylist_retry_within_s: takes more than 500, which is greylist_delay_s; it is 500",
+        ),
         ("stress_percent = 101", "stress_percent: out of range; .*at most 100"),
         ("helo_score = 1001", "helo_score: out of range; .*at most 1000"),
         ('domains = ["a b"]', "domains: 'a b' is no domain name"),
