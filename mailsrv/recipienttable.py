@@ -53,6 +53,8 @@ def load_table(path: Path) -> AbstractSet[str]:
 
 def reading(path: Path) -> Generator[None, None, AbstractSet[str]]:
     """Read the table in a file step by step; the last gives the keys.  Raises TableError."""
+    if path.is_fifo():
+        raise TableError(f"{path}: is a FIFO; takes a file")  # opening it may wait for ever
     try:
         with path.open("rb") as file:
             return (yield from _Reading(path).blocks(file))

@@ -66,6 +66,8 @@ def _load_error(error: ssl.SSLError, certificate: Path, key: Path) -> TlsError:
 
 
 def _read(path: Path) -> bytes:
+    if path.is_fifo():
+        raise TlsError(path, "is a FIFO; takes a file")  # opening it may wait for ever
     try:
         with path.open("rb") as file:
             octets = file.read(PEM_MAX_OCTETS + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,11 @@ def test_a_file_that_is_no_table_gets_a_few_complaints_only(file: Path) -> None:
 def test_a_file_that_cannot_be_read_is_named(file: Path, tmp_path: Path) -> None:
     assert complaints(file) == [": cannot be read: No such file or directory"]
     assert complaints(tmp_path) == [": cannot be read: Is a directory"]
+
+
+def test_a_fifo_is_refused_and_not_waited_for(file: Path) -> None:
+    os.mkfifo(file)
+    assert complaints(file) == [": is a FIFO; takes a file"]
 
 
 def test_a_line_without_end_is_not_read_to_its_end() -> None:

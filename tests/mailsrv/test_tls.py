@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import ssl
 from pathlib import Path
@@ -51,6 +52,14 @@ def test_a_missing_file_is_named_with_the_reason(certificate: Path, key: Path) -
     assert complaint(missing, key) == f"{missing}: No such file or directory"
     assert complaint(certificate, missing) == f"{missing}: No such file or directory"
     assert complaint(certificate.parent, key) == f"{certificate.parent}: Is a directory"
+
+
+@pytest.mark.parametrize("which", ["certificate", "key"])
+def test_a_fifo_is_refused_and_not_waited_for(certificate: Path, key: Path, which: str) -> None:
+    fifo = certificate if which == "certificate" else key
+    fifo.unlink()
+    os.mkfifo(fifo)
+    assert complaint(certificate, key) == f"{fifo}: is a FIFO; takes a file"
 
 
 def test_files_that_hold_something_else_are_named(certificate: Path, key: Path) -> None:
