@@ -235,7 +235,7 @@ class Connection:
         """The client talked before it was greeted; True if that was the end of it."""
         self._note("early talker", octets=len(chunk))
         if refuse:
-            self.session.end(reply.talked_too_early(self._premises.house.settings.hostname))
+            self.session.turn_away(reply.talked_too_early(self._premises.house.settings.hostname))
             self._settle()
         return refuse
 

@@ -290,7 +290,7 @@ class Service:
     def _say_where_mail_goes(self, config: Config) -> None:
         how, where = parse_delivery(config.delivery)
         if how == "discard":
-            say("accepted mail is thrown away (--delivery discard)")
+            say("accepted mail is thrown away (delivery: discard)")
         else:
             say(f"mail goes to the Maildir {Path(where).resolve()}")
 

@@ -41,6 +41,9 @@ def test_octets_that_came_before_the_greeting_are_passed_noted_or_refused(
         lines = logged(run.log, "early talker")
         assert len(lines) == noted
         assert all("client=192.0.2.66" in line and f"octets={len(HELLO)}" in line for line in lines)
+        refusals = logged(run.log, "refused")
+        assert len(refusals) == replies.count(554)
+        assert all('check="early talker" reply="554 ' in line for line in refusals)
 
 
 @pytest.mark.parametrize(("rule", "replies"), [("record", [220, 250]), ("reject", [554])])
