@@ -191,7 +191,8 @@ def _sum_up(outcome: Outcome) -> int:
         _say(f"wrote {tape.file.path}: {tape.packets} packets, {tape.file.octets} octets")
     for sentence in outcome.incomplete:
         _say(sentence)
-    _say(f"{outcome.count} connections, {outcome.octets} octets")
+    plural = "" if outcome.count == 1 else "s"
+    _say(f"{outcome.count} connection{plural}, {outcome.octets} octets")
     if outcome.count:
         _say(f"next: replay show {senders.file.path}")
     return 1 if outcome.incomplete else AS_EXPECTED
