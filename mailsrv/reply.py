@@ -307,10 +307,9 @@ def timed_out(hostname: str, limit: str, check: str = "timeout") -> Reply:
     return reply(421, "4.4.2", f"{hostname} Error: timeout exceeded: {limit}", check=check)
 
 
-def too_many_connections(hostname: str, limit: str) -> Reply:
-    return reply(
-        421, "4.7.0", f"{hostname} Error: too many connections: {limit}", check="connections"
-    )
+def too_many_connections(hostname: str, limit: str, check: str = "connections") -> Reply:
+    """At once, or with the check "rate" in a minute."""
+    return reply(421, "4.7.0", f"{hostname} Error: too many connections: {limit}", check=check)
 
 
 def too_many_messages(limit: str) -> Reply:

@@ -223,13 +223,15 @@ class Server:
     def _admit(self, guest: Guest) -> Reply | None:
         """Count a client in, or give the reply that turns it away."""
         rates, client = self._rates, guest.client
-        broken = rates.connection(client) or self._admission.enter(client)
+        hasty = rates.connection(client)
+        broken = hasty or self._admission.enter(client)
         if broken is None:
             rates.charge_connection(client)
             if self._admission.stressed is not (self._premises is self._stressed):
                 self._change_pace()
             return None
-        refusal = reply.too_many_connections(self._settings.hostname, broken)
+        check = "rate" if hasty else "connections"
+        refusal = reply.too_many_connections(self._settings.hostname, broken, check)
         self._journal.note(
             "refused",
             connection=guest.number,

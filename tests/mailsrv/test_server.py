@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from conversing import HELLO, HOSTNAME, MESSAGE, NS_PER_S, Caller, Run, codes, harness
 
 from mailsrv.server import REFUSALS_MAX, Edges
@@ -101,3 +102,19 @@ def test_beyond_the_bound_the_refused_that_was_told_first_makes_room() -> None:
         refused = [Caller(run) for _ in range(REFUSALS_MAX + 1)]
         assert all(codes(caller.news) == [421] for caller in refused)
         assert len(run.server.connections) == 1 + REFUSALS_MAX
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit", "check"),
+    [
+        ({"connections_per_client": 1}, "1 from 192.0.2.10", "connections"),
+        ({"client_connections_per_min": 1}, "1 a minute from 192.0.2.10", "rate"),
+    ],
+)
+def test_a_connection_too_many_at_once_and_one_too_many_a_minute_are_told_apart(
+    settings: dict[str, int], limit: str, check: str
+) -> None:
+    with harness(**settings) as run:
+        assert codes(Caller(run).say(b"")) == [220]
+        assert codes(Caller(run).say(b"")) == [421]
+        assert [line.partition(" limit=")[2] for line in run.log] == [f'"{limit}" check={check}']
