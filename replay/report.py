@@ -68,8 +68,10 @@ def as_json(results: Sequence[Result]) -> str:
 
 
 def long_duration(ns: int) -> str:
-    """A duration for people: "1 h 52 min", "4.2 s", "31 ms"."""
+    """A duration for people: "5 days", "1 h 52 min", "4.2 s", "31 ms"."""
     seconds = ns / NS_PER_S
+    if seconds >= 2 * 86_400:
+        return f"{int(seconds // 86_400):,} days"
     if seconds >= 3600:
         return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
     if seconds >= 60:

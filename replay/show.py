@@ -13,7 +13,7 @@ from rich.text import Text
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.anchors import Anchored, Evidence, anchor_acts
 from replay.capture import Capture
-from replay.conversation import Conversation
+from replay.conversation import Conversation, Reply
 from replay.octets import to_text
 from replay.oddity import Oddity, told
 from replay.recognise import behind_proxy_header
@@ -28,7 +28,9 @@ LINE_SHOWN_MAX_OCTETS = 200
 SMALL_GAP_NS, LARGE_GAP_NS = 500 * NS_PER_MS, 5 * NS_PER_S
 """Silences from which on the ladder draws a short and a long break."""
 WIDE_COLUMNS = 100
-"""From this width on addresses are not broken."""
+"""From this width on commands have a column."""
+BESIDE_ADDRESSES_COLUMNS = 68
+"""What the other columns take at least: addresses are not broken if there is so much."""
 MARGIN_COLUMNS = 24
 """Of a ladder: time and packet."""
 NARROWEST_COLUMNS = 12
@@ -38,6 +40,8 @@ UNWRAPPED = 1_000_000
 _HELO = re.compile(rb"(?im)^(?:EHLO|HELO) ([^\r\n]*)")
 _MAIL = re.compile(rb"(?im)^MAIL FROM:")
 _AGENT = re.compile(rb"(?im)^(?:X-Mailer|User-Agent): ([^\r\n]{1,80})")
+
+_GREETING_CODES = (220, 421, 554)
 
 _EVIDENCE_STYLES = {Evidence.PROVEN_EARLY: "bold yellow", Evidence.CONFIRMED: "green"}
 
@@ -69,20 +73,25 @@ def _table(found: list[Conversation], console: Console, *, with_servers: bool) -
     table = Table(box=None, pad_edge=False, header_style="bold")
     wide = console.width >= WIDE_COLUMNS
     table.add_column("session", justify="right", no_wrap=True)
-    table.add_column("sender", no_wrap=wide, overflow="fold")
+    sides = ("client", "server") if with_servers else ("client",)
+    addresses = sum(max(len(str(getattr(one, side))) for one in found) for side in sides)
+    whole = console.width >= BESIDE_ADDRESSES_COLUMNS + addresses
+    table.add_column("sender", no_wrap=whole, overflow="fold")
     if with_servers:
-        table.add_column("server", no_wrap=wide, overflow="fold")
-    table.add_column("says it is", min_width=len("says it is"), overflow="fold")
+        table.add_column("server", no_wrap=whole, overflow="fold")
+    names = [_who(one) for one in found[:SESSIONS_SHOWN_MAX]]
+    if with_names := any(names):
+        table.add_column("says it is", min_width=len("says it is"), overflow="fold")
     if wide:
         table.add_column("commands", min_width=len("commands"), overflow="fold")
     for name in ("mails", "replies", "duration", "odd"):
         table.add_column(name, justify="right", no_wrap=True)
-    for number, one in enumerate(found[:SESSIONS_SHOWN_MAX], 1):
+    for number, (one, name) in enumerate(zip(found, names, strict=False), 1):
         numbers = len(_MAIL.findall(_sent(one))), len(one.replies)
         lasted = long_duration(one.flow.last_ns - one.opened_ns)
         ends = [str(one.client), str(one.server)] if with_servers else [str(one.client)]
         odd = str(len(one.oddities)) if one.oddities else ""
-        said = [_who(one), outline(one)] if wide else [_who(one)]
+        said = [name] * with_names + [outline(one)] * wide
         texts = [str(number), *ends, *said, *map(str, numbers), lasted, odd]
         table.add_row(*map(Text, texts))
     return table
@@ -140,7 +149,9 @@ class _Rung(NamedTuple):
 
 
 def _rungs(conversation: Conversation, anchored: dict[int, Anchored]) -> Iterator[_Rung]:
-    rungs = [_act_rung(anchored[act.order]) for act in conversation.acts]
+    first = conversation.replies[0] if conversation.replies else None
+    greeting = first if first and first.code in _GREETING_CODES else None
+    rungs = [_act_rung(anchored[act.order], greeting) for act in conversation.acts]
     rungs += [
         _Rung(reply.order, reply.ts_ns, True, _shown(reply.octets), reply.packet, "cyan")
         for reply in conversation.replies
@@ -148,25 +159,21 @@ def _rungs(conversation: Conversation, anchored: dict[int, Anchored]) -> Iterato
     if end := conversation.server_end:
         how = "reset" if end.is_reset else "closes (FIN)"
         rungs.append(_Rung(end.order, end.ts_ns, True, [how], end.packet, "magenta"))
-    return iter(sorted(rungs))
+    return iter(sorted(rungs, key=lambda one: one.order))  # in place where one packet has several
 
 
-def _act_rung(one: Anchored) -> _Rung:
+def _act_rung(one: Anchored, greeting: Reply | None) -> _Rung:
     act = one.act
     lines = _shown(act.octets) if act.kind == "send" else [act.kind]
     style = "" if act.kind == "send" else "magenta"
     evidence = one.evidence
-    note = f"↑ {evidence.value}: {one.because}" if evidence is Evidence.PROVEN_EARLY else ""
-    return _Rung(
-        act.order,
-        act.ts_ns,
-        False,
-        lines,
-        act.packet,
-        style,
-        note,
-        _EVIDENCE_STYLES.get(evidence, ""),
-    )
+    note, note_style = "", _EVIDENCE_STYLES.get(evidence, "")
+    if evidence is Evidence.PROVEN_EARLY:
+        note = f"↑ {evidence.value}: {one.because}"
+    elif greeting and act.kind == "send" and act.order < greeting.order:
+        note = f"↑ before the greeting (packet {greeting.packet})"
+        note_style = _EVIDENCE_STYLES[Evidence.PROVEN_EARLY]
+    return _Rung(act.order, act.ts_ns, False, lines, act.packet, style, note, note_style)
 
 
 def _show_gap(gap_ns: int, console: Console) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from capture_builder import Wire, ethernet
+from capture_builder import Wire, ethernet, ipv6
 from running import CAPTURES, TO_POSTFIX, replay
 
 from replay.capture import read_capture
@@ -78,6 +78,34 @@ def test_what_is_left_out_and_what_is_odd_is_told_by_packet(tmp_path: Path) -> N
     assert "  left out: 192.0.2.10:40000 and 198.51.100.25:80: the server speaks HTTP" in lines
 
 
+def test_a_session_of_years_leaves_room_for_what_stands_beside_it(tmp_path: Path) -> None:
+    wire = Wire().handshake()
+    wire.server_says(b"220 mx\r\n", 1)
+    wire.client_says(b"QUIT\r\n", 86_400_000 * 5000)
+    wire.packet(0, b"QUIT\r\n", seq=0, ms=86_400_000 * 5000 + 1)
+    header, session, *_ = shown(wire.write(tmp_path / "x.pcap"), COLUMNS="60").splitlines()
+    assert header.split()[-1] == "odd"
+    assert session.split()[-3:] == ["5,000", "days", "1"]
+
+
+def six(frame: bytes) -> bytes:
+    """The packet with long addresses that go with its own."""
+    src, dst = (f"2001:db8:e5bf:dead:4957:2174:e82c:{4000 + frame[at]}" for at in (29, 33))
+    unpadded = 14 + int.from_bytes(frame[16:18], "big")
+    return ethernet(ipv6(src, dst, frame[34:unpadded]), 0x86DD)
+
+
+@pytest.mark.parametrize("columns", ["80", "100", "120", "160"])
+def test_long_addresses_push_nothing_out_of_the_terminal(tmp_path: Path, columns: str) -> None:
+    wire = two_sessions(server="198.51.100.26")
+    wire.frames = [(ts_ns, six(frame), None) for ts_ns, frame, _ in wire.frames]
+    path = wire.write(tmp_path / "x.pcap")
+    header, *lines = shown(path, COLUMNS=columns).splitlines()
+    assert "server" in header.split()
+    assert header.split()[-2:] == ["duration", "odd"]
+    assert max(len(line) for line in (header, *lines[:2])) <= int(columns)
+
+
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_the_list_fits_the_terminal(columns: int) -> None:
     table = shown(TO_POSTFIX, COLUMNS=str(columns)).split("\n\n")[0].splitlines()
@@ -108,6 +136,27 @@ def test_replies_of_one_packet_bear_its_time_once() -> None:
     lines = shown(CAPTURES / "mta" / "exim.pcap", "--session", "1").splitlines()
     at = next(number for number, line in enumerate(lines) if "← 250 2.1.0 Ok" in line)
     assert [bool(line[:24].strip()) for line in lines[at : at + 5]] == [True, *[False] * 4]
+
+
+def test_replies_of_one_packet_stand_in_the_order_in_which_they_were_said(tmp_path: Path) -> None:
+    wire = Wire().handshake()
+    wire.server_says(b"220 mx\r\n", 1)
+    wire.client_says(b"EHLO me\r\nDATA\r\nQUIT\r\n", 2)
+    wire.server_says(b"250 mx\r\n354 go on\r\n250 2.0.0 Ok\r\n221 Bye\r\n", 3)
+    ladder = rungs(wire.write(tmp_path / "x.pcap"), "--session", "1")
+    codes = [line.split()[1] for line in ladder if "← " in line]
+    assert codes == ["220", "250", "354", "250", "221"]
+
+
+def test_who_talks_before_the_greeting_is_marked(tmp_path: Path) -> None:
+    wire = Wire().handshake()
+    wire.client_says(b"EHLO me\r\n", 1)
+    wire.server_says(b"220 mx\r\n250 mx\r\n", 1000)
+    wire.client_says(b"QUIT\r\n", 1001)
+    ladder = rungs(wire.write(tmp_path / "x.pcap"), "--session", "1")
+    at = ladder.index(r"→ EHLO me\r\n")
+    assert ladder[at + 1] == "  ↑ before the greeting (packet 5)"
+    assert sum("↑" in line for line in ladder) == 1
 
 
 def test_silences_are_drawn_by_their_length(tmp_path: Path) -> None:
@@ -217,6 +266,18 @@ def test_json_goes_to_a_file_beside_the_list(tmp_path: Path) -> None:
     (_, client), (_, server) = sides(connection)
     assert client.startswith(b"EHLO client.example\r\n")
     assert server.endswith(b"221 2.0.0 Bye\r\n")
+
+
+def test_results_replace_results_but_no_capture_whatever_it_is_called(tmp_path: Path) -> None:
+    target = tmp_path / "all.json"
+    for _ in range(2):
+        assert replay("show", TO_POSTFIX, "--json", target).status == 0
+    ours = tmp_path / "ours.json"
+    ours.write_bytes(TO_POSTFIX.read_bytes())
+    ran = replay("show", ours, "--json", ours)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err == f"replay: {ours}: is a capture; results do not replace it\n"
+    assert ours.read_bytes() == TO_POSTFIX.read_bytes()
 
 
 # -- bad input ------------------------------------------------------------------------------------
