@@ -18,6 +18,15 @@ READER_GONE = 141
 NUMBER_MAX = 1_000_000_000
 """For counts and seconds on the command line."""
 
+_CAPTURE_MAGICS = ("a1b2c3d4", "a1b23c4d", "a1b2cd34", "0a0d0d0a")
+_EVIDENCE = {
+    b"+++": "transcript",
+    b"\x1f\x8b": "packed file",
+    **{bytes.fromhex(magic): "capture" for magic in _CAPTURE_MAGICS},
+    **{bytes.fromhex(magic)[::-1]: "capture" for magic in _CAPTURE_MAGICS},
+}
+"""How files begin that results must not replace."""
+
 
 def explain(parser: argparse.ArgumentParser, description: str, epilog: str = "") -> None:
     """Texts that are laid out already."""
@@ -55,14 +64,30 @@ def seconds(text: str) -> float:
     return number
 
 
-def write(path: Path, text: str) -> bool:
-    """Write a result to a file, or print it ("-"); False, and a complaint, if that cannot be."""
+def write(path: Path, text: str, *, over_evidence: bool = False) -> bool:
+    """Write a result to a file, or print it ("-"); False, and a complaint, if that cannot be.
+
+    Earlier results are replaced.  Transcripts and captures are not, whatever they are called: a
+    shell that spreads ``--html captures/*.smtp`` names one as the page.
+    """
     if path == Path("-"):
         print(text)
         return True
     try:
+        if not over_evidence and (what := _evidence(path)):
+            print(f"replay: {path}: is a {what}; results do not replace it", file=sys.stderr)
+            return False
         path.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         print(f"replay: {path}: {error.strerror}", file=sys.stderr)
         return False
     return True
+
+
+def _evidence(path: Path) -> str:
+    """What lies at ``path`` that nothing can make again.  Raises OSError."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        beginning = file.read(4)
+    return next((what for magic, what in _EVIDENCE.items() if beginning.startswith(magic)), "")

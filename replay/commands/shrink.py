@@ -78,7 +78,8 @@ def _shrink(options: argparse.Namespace) -> int:
             return refuse(str(error))
         except (shrink.NothingToShrink, WorldError) as error:
             return refuse(f"{path}: {error}")
-    if not write(output, transcript.write(found.scenario).rstrip("\n")):
+    small = transcript.write(found.scenario).rstrip("\n")
+    if not write(output, small, over_evidence=options.force):
         return WRONG_USE
     before, after = shrink.size(scenario), shrink.size(found.scenario)
     summary = {

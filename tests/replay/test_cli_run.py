@@ -235,6 +235,15 @@ def test_a_json_file_that_cannot_be_written_is_one_sentence(tmp_path: Path, good
     assert (ran.status, ran.err) == (2, f"replay: {target}: No such file or directory\n")
 
 
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_no_transcript_is_replaced_by_results(good: Path, wrong: Path, option: str) -> None:
+    before = wrong.read_bytes()
+    ran = replay("run", option, wrong, good)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err == f"replay: {wrong}: is a transcript; results do not replace it\n"
+    assert wrong.read_bytes() == before
+
+
 # -- being stopped --------------------------------------------------------------------------------
 
 
