@@ -89,7 +89,10 @@ def sanitize(
     for one in (one for some in flows for one in some):
         one.clean(cleaner)
     originals.allow(cleaner.kept_numbers)
-    captures = tuple(_written(some, cleaner) for some in flows)
+    names = [capture.name for capture, _ in chosen]
+    captures = tuple(
+        _written(name, some, cleaner) for name, some in zip(names, flows, strict=True)
+    )
     findings: list[Finding] = []
     for capture, some in zip(captures, flows, strict=True):
         findings += originals.find_packed(capture, "the packets")
@@ -259,14 +262,17 @@ def _originals(chosen: Sequence[Chosen], flows: Sequence[_Followed]) -> Original
     return originals
 
 
-def _written(flows: Sequence[_Followed], cleaner: SmtpCleaner) -> bytes:
+def _written(name: str, flows: Sequence[_Followed], cleaner: SmtpCleaner) -> bytes:
     """The packets of all connections as a pcap file, in the order of their times."""
     packets = [packet for one in flows for packet in one.packets(cleaner)]
     packets.sort(key=lambda one: one[0])
     file = io.BytesIO()
     writer = PcapWriter(file, LINKTYPE_RAW)
     for ts_ns, packet in packets:
-        writer.write(ts_ns, packet)
+        try:
+            writer.write(ts_ns, packet)
+        except ValueError as error:  # a time that pcapng can tell and pcap cannot
+            raise CaptureError(f"{name}: cannot be written anew: {error}") from None
     return file.getvalue()
 
 

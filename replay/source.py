@@ -170,7 +170,10 @@ def plain_file(path: Path, oddities: list[Oddity]) -> Iterator[Path]:
         except OSError as error:
             why = error.strerror or str(error)
             raise CaptureError(f"{name_of(path)}: cannot be read: {why}") from error
-        yield plain
+        try:
+            yield plain
+        except CaptureError as error:  # the copy is nobody's file
+            raise CaptureError(str(error).replace(str(plain), name_of(path))) from error
 
 
 def _copied(file: Readable, path: Path, folder: Path) -> Path:

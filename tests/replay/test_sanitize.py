@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from capture_builder import Wire
+from capture_builder import Wire, enhanced, interface, section
 from running import CAPTURES, TO_POSTFIX, Ran, replay
 
 from replay import virtual
@@ -341,6 +342,20 @@ def test_a_story_that_names_somebody_is_refused(tmp_path: Path) -> None:
     assert "nothing is written" in ran.err
     assert [one.name for one in tmp_path.iterdir()] == ["acme.pcap"]
     assert import_sanitized(tmp_path, "--story", "How a sender fell silent.").status == 0
+
+
+def test_a_time_that_only_pcapng_can_tell_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    wire = Wire().handshake()
+    wire.server_says(b"220 mx\r\n", 1)
+    wire.client_says(b"QUIT\r\n", 2)
+    later = interface(tsresol=9, tsoffset_s=1 << 33)
+    frames = b"".join(enhanced(0, ts_ns, frame) for ts_ns, frame, _ in wire.frames)
+    future = tmp_path / "future.pcapng"
+    future.write_bytes(section() + later + frames)
+    assert replay("show", future).status == 0
+    ran = replay("import", future, "--sanitize", "-o", tmp_path / "x")
+    assert ran.status == 2
+    assert re.fullmatch(r"replay: future.pcapng: cannot be written anew: [^\n]+\n", ran.err)
 
 
 def test_key_and_report_go_with_sanitize(tmp_path: Path) -> None:

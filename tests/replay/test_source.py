@@ -140,6 +140,14 @@ def test_standard_input_is_put_on_file(tmp_path: Path) -> None:
     assert (tmp_path / "stall.smtp").exists()
 
 
+def test_a_packed_capture_that_is_no_good_is_refused_by_its_own_name(tmp_path: Path) -> None:
+    packed = tmp_path / "stall.pcap.gz"
+    packed.write_bytes(gzip.compress(b"no capture at all"))
+    status, out, err = imported(packed, "-o", tmp_path / "stall")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"replay: {packed}: not a capture")
+
+
 def test_what_is_packed_and_breaks_off_is_told_when_it_is_put_on_file(tmp_path: Path) -> None:
     packed = tmp_path / "stall.pcap.gz"
     octets = session().write(tmp_path / "a.pcap").read_bytes()
