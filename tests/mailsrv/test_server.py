@@ -112,9 +112,10 @@ def test_beyond_the_bound_the_refused_that_was_told_first_makes_room() -> None:
     ],
 )
 def test_a_connection_too_many_at_once_and_one_too_many_a_minute_are_told_apart(
-    settings: dict[str, int], limit: str, check: str
+    settings: dict[str, Any], limit: str, check: str
 ) -> None:
     with harness(**settings) as run:
-        assert codes(Caller(run).say(b"")) == [220]
-        assert codes(Caller(run).say(b"")) == [421]
+        greeted, refused = Caller(run), Caller(run)
+        assert codes(b"".join(octets for _, octets in greeted.heard)) == [220]
+        assert codes(b"".join(octets for _, octets in refused.heard)) == [421]
         assert [line.partition(" limit=")[2] for line in run.log] == [f'"{limit}" check={check}']
