@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from mailsrv import __version__
 from mailsrv.clock import Clock
 from mailsrv.config import Config
 from mailsrv.doors import Change, Doors, Kind, Listening
@@ -181,6 +182,7 @@ class Service:
     def run(self) -> None:
         """Serve until a signal ends it."""
         server = self._server
+        self._journal.note("started", version=__version__, hostname=self._config.settings.hostname)
         self._journal.flush()  # what start had to say; the first pass may be far off
         self._notifier.ready(self._status())
         self._notifier.watch(server.loop)
@@ -191,6 +193,7 @@ class Service:
         self._supplies.close()
         self._doors.close()
         self._doorbell.close()
+        self._journal.note("stopped", connections=server.accepted)
         self._journal.flush()
         self._log.use(None)
 
@@ -221,6 +224,7 @@ class Service:
                 self._begin_reload()
             return
         self._stops += 1
+        self._journal.note("stopping", signal=signal.Signals(number).name)
         if self._stops == 1:
             self._notifier.stopping("finishing what is under way")
             self._server.stop()

@@ -163,7 +163,8 @@ def test_a_signal_at_the_first_sign_of_life_is_an_orderly_stop(tmp_path: Path) -
     with served(tmp_path, "--delivery", "discard") as (process, _):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE_S)
-    assert (process.returncode, err) == (0, "")
+    assert process.returncode == 0
+    assert re.findall(r"event=(\w+)", err) == ["started", "stopping", "stopped"]
 
 
 def test_two_signals_at_once_hurry_the_stop(tmp_path: Path) -> None:

@@ -235,11 +235,12 @@ def test_the_log_survives_rotation_and_may_be_moved_by_a_reload(tmp_path: Path) 
         until(other.exists)
         running.deliver()
         assert running.end() == []
-    (message,) = map(json.loads, rotated.read_text().splitlines())
-    assert (message["event"], message["to"]) == ("message", ["<b@example.test>"])
+    started, message = map(json.loads, rotated.read_text().splitlines())
+    assert (started["event"], message["event"]) == ("started", "message")
+    assert message["to"] == ["<b@example.test>"]
     assert [json.loads(line)["event"] for line in log.read_text().splitlines()] == ["reloaded"]
     assert [fields(line)["event"] for line in other.read_text().splitlines()] == [
-        *("reloaded", "message")
+        *("reloaded", "message", "stopping", "stopped")
     ]
 
 
@@ -462,7 +463,7 @@ def test_root_that_stays_root_where_others_reach_it_is_warned_of(tmp_path: Path)
         assert "runs as root where others can reach it; set user" in running.log.until("mailsrv: ")
         running.end()
     with serving(tmp_path, 'listen = ["127.0.0.1:0"]', ()) as running:
-        assert running.end() == []
+        assert not any("root" in line for line in running.end())
 
 
 @needs_root
