@@ -122,7 +122,9 @@ def told(found: Found) -> Iterator[str]:
     extent = f"{found.tried}" if found.tried == found.places else f"{found.tried} of {found.places}"
     named = f" ({', '.join(limits)})" if limits else ""
     if found.good:
-        yield f"{extent} departures, {len(found.edges)} deadlines{named}: each at its tick"
+        departures = f"departure{'s' * (found.places != 1)}"
+        deadlines = f"{len(found.edges)} deadline{'s' * (len(found.edges) != 1)}"
+        yield f"{extent} {departures}, {deadlines}{named}: each at its tick"
         return
     yield f"differs at a deadline{named}"
     for edge in found.edges:

@@ -41,6 +41,7 @@ _OTHER_FORMATS = (
     (b"snoo", "a snoop capture: convert it with editcap first"),
     (b"GMBU", "a Network Monitor capture: convert it with editcap first"),
     (b"RTSS", "a Network Monitor capture: convert it with editcap first"),
+    (b"+++", "a transcript: 'replay run' plays it, 'replay export' makes a capture of it"),
     (b"\x1f\x8b", "packed twice: unpack it first"),
 )
 

@@ -150,6 +150,8 @@ def _run(options: argparse.Namespace) -> int:
             "--update is refused where CI is set: nobody reads there what it changes; "
             "update at your desk, read the fixes, and commit them"
         )
+    if Path("-") == options.html == options.json:
+        return refuse("--json - and --html - would both print; give one of them a file")
     if options.html and (options.cuts or options.timer_edges):
         return refuse("--html shows runs of transcripts as they are written; leave it out here")
     if options.target:

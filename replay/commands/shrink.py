@@ -51,11 +51,15 @@ def add(commands: Commands) -> None:
 def _shrink(options: argparse.Namespace) -> int:
     from rich.progress import Progress, SpinnerColumn, TextColumn
 
-    from replay import report, shrink, transcript
+    from replay import report, runs, shrink, transcript
     from replay.notation import TranscriptError
     from replay.world import WorldError
 
     path: Path = options.file
+    try:
+        runs.find([path])  # says what is wrong with other files
+    except runs.InputError as error:
+        return refuse(str(error))
     output: Path = options.output or path.with_name(f"{path.stem}-small.smtp")
     if output.exists() and not options.force:
         return refuse(f"{output}: is there already; --force replaces it")

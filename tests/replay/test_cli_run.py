@@ -244,6 +244,19 @@ def test_no_transcript_is_replaced_by_results(good: Path, wrong: Path, option: s
     assert wrong.read_bytes() == before
 
 
+@pytest.mark.parametrize("command", ["run", "export", "shrink"])
+def test_a_capture_in_the_place_of_a_transcript_is_told_what_makes_one(command: str) -> None:
+    ran = replay(command, TO_POSTFIX)
+    assert (ran.status, ran.out) == (2, "")
+    assert "make one of a capture with 'replay import" in ran.err
+
+
+def test_a_pipe_gets_either_json_or_the_page(good: Path) -> None:
+    ran = replay("run", good, "--json", "-", "--html", "-")
+    assert (ran.status, ran.out) == (2, "")
+    assert "would both print" in ran.err
+
+
 # -- being stopped --------------------------------------------------------------------------------
 
 

@@ -52,6 +52,11 @@ def test_each_deadline_that_a_sender_could_meet_is_found_at_its_tick() -> None:
     ]
 
 
+def test_one_of_each_is_told_as_one() -> None:
+    only = edges.Found((edges.Edge(8, 60 * NS_PER_S, "idle"),), 1, 1)
+    assert list(edges.told(only)) == ["1 departure, 1 deadline (idle): each at its tick"]
+
+
 def test_what_the_server_waits_for_without_giving_up_is_no_edge() -> None:
     header = HEADER.replace("idle_timeout_s = 60", "idle_timeout_s = 60\nsession_timeout_s = 61")
     steps = (

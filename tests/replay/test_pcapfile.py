@@ -101,6 +101,7 @@ def test_records_across_read_boundaries_are_whole(path: Path) -> None:
         (gzip.compress(b"From x", mtime=0), "not a capture: starts with 46 72 6f 6d"),
         (gzip.compress(gzip.compress(b"x", mtime=0), mtime=0), "packed twice: unpack it first"),
         (b"\x28\xb5\x2f\xfd", "zstd: unpack it first"),
+        (b"+++\nstory", "a transcript: 'replay run' plays it"),
         (b"\xfd7zXZ\0", "xz: unpack it first"),
         (b"BZh9", "bzip2: unpack it first"),
         (b"snoop\0\0\0", "a snoop capture"),
