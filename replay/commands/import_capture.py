@@ -6,11 +6,12 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from replay.commands.common import (
     AS_EXPECTED,
     DIFFERS,
+    WRONG_USE,
     Commands,
     at_least,
     explain,
@@ -119,7 +120,7 @@ def _import(options: argparse.Namespace) -> int:
             if options.delayed:
                 options.delayed = stack.enter_context(plain_file(options.delayed, packing))
             for oddity in packing:
-                print(f"odd: {told(oddity)}")
+                print(f"odd: {told(oddity)}", file=_for_people(options))
             if options.sanitize:
                 return _import_sanitized(options)
             _file(options, options.file, options.delayed)
@@ -128,9 +129,16 @@ def _import(options: argparse.Namespace) -> int:
     return AS_EXPECTED
 
 
+def _for_people(options: argparse.Namespace) -> TextIO:
+    """Where sentences go: not into the JSON that a pipe is given."""
+    return sys.stderr if options.replaced == Path("-") else sys.stdout
+
+
 def _import_sanitized(options: argparse.Namespace) -> int:
     """Import a capture made anew, with nothing of the original in it."""
+    import json
     import tempfile
+    from contextlib import redirect_stdout
 
     from replay.capture import read_capture
     from replay.importer import chosen
@@ -152,11 +160,16 @@ def _import_sanitized(options: argparse.Namespace) -> int:
             for path, octets in zip(paths, clean.captures, strict=False):
                 path.write_bytes(octets)
             delayed = paths[1] if options.delayed else None
-            _file(options, paths[0], delayed, clean.check_transcript)
+            with redirect_stdout(_for_people(options)):
+                _file(options, paths[0], delayed, clean.check_transcript)
     except LeftOver as error:
         print(f"replay: {error}; nothing is written", file=sys.stderr)
         return DIFFERS
-    _tell(options, clean.report)
+    with redirect_stdout(_for_people(options)):
+        _tell(options, clean.report)
+    replaced = json.dumps(clean.report, indent=2, ensure_ascii=False)
+    if options.replaced and not write(options.replaced, replaced):
+        return WRONG_USE
     return AS_EXPECTED
 
 
@@ -183,8 +196,6 @@ def _key(given: str | None) -> bytes:
 
 def _tell(options: argparse.Namespace, report: dict[str, Any]) -> None:
     """Say what was replaced, and what could not be carried over."""
-    import json
-
     places = ", ".join(f"{one['places']} x {kind}" for kind, one in report["replaced"].items())
     print(f"replaced: {places or 'nothing'}")
     left = {name.replace("_", " "): n for name, n in report["not_carried_over"].items() if n}
@@ -197,8 +208,6 @@ def _tell(options: argparse.Namespace, report: dict[str, Any]) -> None:
     )
     if options.key is None:
         print("the key is thrown away: other captures get other look-alikes (--key keeps them)")
-    if options.replaced:
-        write(options.replaced, json.dumps(report, indent=2, ensure_ascii=False))
 
 
 def _file(

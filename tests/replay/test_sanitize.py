@@ -322,6 +322,19 @@ def test_the_command_writes_both_files_and_tells_what_it_replaced(tmp_path: Path
     assert replay("run", tmp_path / "f" / "new.smtp").status in (0, 1)
 
 
+def test_the_report_is_printed_alone(tmp_path: Path) -> None:
+    ran = import_sanitized(tmp_path, "--replaced", "-")
+    assert ran.status == 0
+    assert "replaced" in json.loads(ran.out)
+    assert "none remains" in ran.err
+
+
+def test_a_report_that_cannot_be_written_is_no_success(tmp_path: Path) -> None:
+    ran = import_sanitized(tmp_path, "--replaced", tmp_path / "no" / "report.json")
+    assert ran.status == 2
+    assert ran.err == f"replay: {tmp_path}/no/report.json: No such file or directory\n"
+
+
 def test_without_a_key_it_says_that_the_key_is_gone(tmp_path: Path) -> None:
     assert "the key is thrown away" in import_sanitized(tmp_path).out
 
