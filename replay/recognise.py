@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from replay.flow import Flow
+from replay.flow import Flow, Gap
 
 HEAD_OCTETS = 4096
 """How much of each direction is looked at."""
@@ -107,6 +107,9 @@ def client_side(flow: Flow) -> int:
     return 0 if ports[0] >= ports[1] else 1
 
 
+_ALL_CUT = "the capture's snapshot length cut off all that is said; capture whole packets (-s 0)"
+
+
 def why_not_smtp(flow: Flow, side: int) -> str:
     """Why ``flow``, whose client is ``side``, is no SMTP conversation; empty if it is one."""
     if flow.forgotten:
@@ -128,7 +131,10 @@ def why_not_smtp(flow: Flow, side: int) -> str:
     if _COMMAND.search(client):
         return ""
     if not is_smtp_port:
-        return "nothing said in it is SMTP" if client or server else "nothing is said in it"
+        if client or server:
+            return "nothing said in it is SMTP"
+        cut = any(isinstance(event, Gap) and event.why == "cut" for event in flow.events)
+        return _ALL_CUT if cut else "nothing is said in it"
     if server and not _REPLY.match(server):
         return "nothing said in it is SMTP"
     was_refused = flow.opener is not None and not flow.accepted and flow.packets[1 - side]

@@ -313,6 +313,15 @@ def test_a_capture_without_smtp_tells_what_was_left_out_and_why(tmp_path: Path) 
     assert "the server speaks HTTP" in ran.out
 
 
+def test_a_capture_of_headers_alone_says_that_it_was_cut(tmp_path: Path) -> None:
+    wire = Wire(ports=(40_000, 12525)).handshake()
+    wire.packet(1, b"220 mx\r\n", ms=1, cut=54)
+    wire.packet(0, b"EHLO me\r\n", ms=2, cut=54)
+    ran = replay("show", wire.write(tmp_path / "x.pcap"))
+    assert ran.status == 2
+    assert "snapshot length cut off all that is said" in ran.out
+
+
 def test_a_capture_cut_anywhere_is_shown_so_far_or_refused_in_a_sentence(tmp_path: Path) -> None:
     whole = TO_POSTFIX.read_bytes()
     cut = tmp_path / "cut.pcap"
