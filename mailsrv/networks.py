@@ -37,14 +37,17 @@ class Networks:
 
 
 @lru_cache(CLIENTS_KEPT)
-def client_network(client: str) -> str:
-    """The network a client counts as: its /24 or /64; a text that is no address is its own."""
+def client_network(
+    client: str, ipv4_bits: int = IPV4_PREFIX_BITS, ipv6_bits: int = IPV6_PREFIX_BITS
+) -> str:
+    """The network a client counts as: its /24 or /64, or what else is asked for; a text that is
+    no address is its own."""
     try:
         address = ipaddress.ip_address(client)
     except ValueError:
         return client
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is None:
-            return str(ipaddress.IPv6Network((int(address), IPV6_PREFIX_BITS), strict=False))
+            return str(ipaddress.IPv6Network((int(address), ipv6_bits), strict=False))
         address = address.ipv4_mapped
-    return str(ipaddress.IPv4Network((int(address), IPV4_PREFIX_BITS), strict=False))
+    return str(ipaddress.IPv4Network((int(address), ipv4_bits), strict=False))

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from functools import lru_cache
+
+from mailsrv.networks import client_network
 
 WIDE_IPV4_BITS = 16
 """The pools of large senders fill blocks of this size; a /24 is one rack of them."""
 WIDE_IPV6_BITS = 32
 """The least that a registry gives a provider: what a /16 is among IPv4 networks."""
-CLIENTS_KEPT = 4096
-"""Answers that need not be worked out again: most clients come often."""
 
 _KINDS = """
     ac ad asso co com ed edu gen go gob gouv gov gr gv ind info k12 lg ltd me mil ne net nhs nom
@@ -43,18 +42,9 @@ _SRS = re.compile(r"srs(?:0[=+-]|1[=+-][^=]++=([^=]++)=[=+-])[^=]++=[^=]++=(.++)
 # -- clients --------------------------------------------------------------------------------------
 
 
-@lru_cache(CLIENTS_KEPT)
 def wide_network(client: str) -> str:
     """The /16 or /32 of ``client``, an address as text; a text that is none is its own."""
-    try:
-        address = ipaddress.ip_address(client)
-    except ValueError:
-        return client
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is None:
-            return str(ipaddress.IPv6Network((int(address), WIDE_IPV6_BITS), strict=False))
-        address = address.ipv4_mapped
-    return str(ipaddress.IPv4Network((int(address), WIDE_IPV4_BITS), strict=False))
+    return client_network(client, WIDE_IPV4_BITS, WIDE_IPV6_BITS)
 
 
 def organisation(name: str) -> str:
