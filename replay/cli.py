@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from mailsrv import __version__
 from replay.commands import diff, export, import_capture, load, record, run, show, shrink
 from replay.commands.common import INTERRUPTED, READER_GONE, WRONG_USE, refuse
 
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"replay {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (show, import_capture, export, record, run, shrink, diff, load):
         command.add(commands)

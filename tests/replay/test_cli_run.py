@@ -20,6 +20,8 @@ from typing import BinaryIO
 import pytest
 from running import CAPTURES, GOODBYE, HELLO, TERMINAL, TO_POSTFIX, replay, write
 
+from replay import cli
+
 ESCAPE = "\x1b"
 WRONG = HELLO.replace("@1ms      S: 250 mx", "@2ms      S[7]: 550 mx") + GOODBYE
 COMMAND = [sys.executable, "-m", "replay"]
@@ -338,3 +340,10 @@ def test_help_of_the_program_leads_from_a_capture_to_a_test() -> None:
     out = replay("--help").out
     places = [out.index(f"  replay {one} ") for one in ("show", "import", "run", "run --update")]
     assert places == sorted(places)
+
+
+def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("replay ")
