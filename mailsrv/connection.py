@@ -225,11 +225,8 @@ class Connection:
             return
         if self._life is _TALKING:
             self._greet()
-        if early is not None and self._life is _TALKING:
-            if early:
-                self._hear(early)
-            else:
-                self._hear_otherwise(early)
+        if self._life is _TALKING:
+            self._hear_at_once(early)
 
     def _hear_too_early(self, chunk: bytes, *, refuse: bool) -> bool:
         """The client talked before it was greeted; True if that was the end of it."""
@@ -238,6 +235,13 @@ class Connection:
             self.session.turn_away(reply.talked_too_early(self._premises.house.settings.hostname))
             self._settle()
         return refuse
+
+    def _hear_at_once(self, chunk: bytes | None) -> None:
+        """What came along with the end of a stage: octets, the client's FIN, or nothing."""
+        if chunk:
+            self._hear(chunk)
+        elif chunk is not None:
+            self._hear_otherwise(chunk)
 
     def _greet(self) -> None:
         self._alarm.enter(_IDLE, self._premises.loop.now_ns)
@@ -280,11 +284,8 @@ class Connection:
             self._approach(chunk or b"")
         else:
             self._settle()
-            if chunk is not None and self._life is _TALKING:
-                if chunk:
-                    self._hear(chunk)
-                else:
-                    self._hear_otherwise(chunk)
+            if self._life is _TALKING:
+                self._hear_at_once(chunk)
 
     # -- reading ----------------------------------------------------------------------------------
 
