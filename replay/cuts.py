@@ -25,13 +25,12 @@ from typing import Any
 
 from replay import script, transcript, virtual
 from replay.harness import Leaked, ServerFault, Stalled
-from replay.notation import TranscriptError
 from replay.observed import ObservedConnection
 from replay.octets import to_text
-from replay.runs import InputError
+from replay.runs import input_errors
 from replay.script import After, AfterReply, Connection, Departure, Scenario, Step
 from replay.virtual import Play
-from replay.world import Message, WorldError
+from replay.world import Message
 
 NEUTRAL: dict[str, object] = {
     "early_talkers": "off",
@@ -141,14 +140,8 @@ def _sweep_connection(scenario: Scenario, number: int, cuts_max: int, play: Play
 
 def sweep_file(path: Path, *, cuts_max: int = CUTS_MAX, play: Play = virtual.play) -> Sweep:
     """``sweep`` of a transcript file.  Raises InputError."""
-    try:
+    with input_errors(path):
         return sweep(transcript.load(path), cuts_max=cuts_max, play=play)
-    except TranscriptError as error:
-        raise InputError(str(error)) from None
-    except WorldError as error:
-        raise InputError(f"{path}: {error}") from None
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
 
 
 def summary(path: Path, found: Sweep) -> dict[str, Any]:

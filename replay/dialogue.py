@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from replay.observed import ObservedConnection
 from replay.octets import to_text
+from replay.recognise import behind_proxy_header
 from replay.replies import Reply
 from replay.script import Connection, Send
 
@@ -27,9 +28,6 @@ GREETING, CONTENT, UNASKED = "the greeting", "to the message", "unasked"
 
 _PATH = re.compile(rb"(?:MAIL FROM|RCPT TO):[ \t]*(<[^>\r\n]*>|[^ \t\r\n]+)", re.IGNORECASE)
 _CHUNK = re.compile(rb"BDAT[ \t]+(\d{1,18})([ \t]+LAST)?[ \t]*\r?\n", re.IGNORECASE)
-_PROXY_V1 = re.compile(rb"PROXY (?:TCP|UNKNOWN)[^\r\n]{0,100}\r\n")
-_PROXY_V2_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
-_PROXY_V2_OCTETS = 16
 
 
 class Exchange(NamedTuple):
@@ -74,11 +72,6 @@ class Dialogue:
     accepted: tuple[Accepted, ...]
     messages: int
 
-    @property
-    def went_awry(self) -> int | None:
-        """The number of the reply from which on the sender's script says what no sender would."""
-        return next((one.number for one in self.exchanges if one.awry), None)
-
 
 def dialogue(connection: Connection, observed: ObservedConnection) -> Dialogue:
     """Pair what the sender of ``connection`` said in a run with what it heard."""
@@ -96,7 +89,8 @@ class _Walk:
                 self._ends.append(len(octets))
                 self._departed_ns.append(at_ns)
         self._octets = bytes(octets)
-        self._at = _behind_proxy_header(self._octets)
+        # A PROXY header gets no answer.
+        self._at = len(self._octets) - len(behind_proxy_header(self._octets))
         self._in_content = False
         self._transaction = 0
         self._reverse_path = b""
@@ -178,14 +172,6 @@ class _Walk:
     def _sent_ns(self, end: int) -> int:
         """When the octet before ``end`` had been sent."""
         return self._departed_ns[bisect_left(self._ends, end)]
-
-
-def _behind_proxy_header(octets: bytes) -> int:
-    """Where the sender itself begins to speak: a PROXY header gets no answer."""
-    if octets.startswith(_PROXY_V2_SIGNATURE):
-        return _PROXY_V2_OCTETS + int.from_bytes(octets[14:16], "big")
-    match = _PROXY_V1.match(octets)
-    return match.end() if match else 0
 
 
 def _path(line: bytes) -> bytes:

@@ -26,12 +26,10 @@ from mailsrv.units import NS_PER_MS
 from replay import script, transcript, virtual
 from replay.duration import format_ns
 from replay.harness import Leaked, ServerFault, Stalled
-from replay.notation import TranscriptError
 from replay.observed import ObservedConnection
-from replay.runs import InputError
+from replay.runs import InputError, input_errors
 from replay.script import At, Connection, Departure, Expectation, Scenario, Step
 from replay.virtual import Play
-from replay.world import WorldError
 
 TICK_NS = NS_PER_MS
 """The timer wheel's."""
@@ -96,13 +94,10 @@ def approach(
 def approach_file(path: Path, *, play: Play = virtual.play) -> Found:
     """``approach`` of a transcript file.  Raises InputError."""
     try:
-        return approach(transcript.load(path), play=play)
-    except TranscriptError as error:
-        raise InputError(str(error)) from None
-    except (WorldError, Leaked, ServerFault, Stalled) as error:
+        with input_errors(path):
+            return approach(transcript.load(path), play=play)
+    except (Leaked, ServerFault, Stalled) as error:
         raise InputError(f"{path}: {error}") from None
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
 
 
 def summary(path: Path, found: Found) -> dict[str, Any]:

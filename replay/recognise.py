@@ -37,7 +37,7 @@ _FOREIGN_SERVERS = (
     (re.compile(rb"20[01] "), "NNTP"),
 )
 
-_PROXY_LINE = re.compile(rb"PROXY [^\n]{0,100}\n")
+_PROXY_LINE = re.compile(rb"PROXY (?:TCP|UNKNOWN)[^\r\n]{0,100}\r\n")
 _PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 _PROXY_FIXED_OCTETS = 16
 

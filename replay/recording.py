@@ -14,7 +14,7 @@ import termios
 from pathlib import Path
 
 from mailsrv.clock import Clock
-from replay.packetwrite import CLIENT, LINKTYPE_RAW, PacketFlow
+from replay.packetwrite import LINKTYPE_RAW, PacketFlow
 from replay.pcapwrite import PcapFile
 
 End = tuple[str, int]
@@ -115,11 +115,6 @@ class Track:
             self._over = True
             if packets := self._flow.acknowledge(1 - self._far, self.read):
                 self._tape.put(packets)
-
-    @property
-    def is_of_client(self) -> bool:
-        """Whether it is the client who is listened to."""
-        return self._far == CLIENT
 
 
 def unacknowledged_octets(sock: socket.socket) -> int:

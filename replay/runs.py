@@ -6,6 +6,7 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import unified_diff
 from pathlib import Path
@@ -130,21 +131,28 @@ def run_file(
     transcript.  ``keep`` leaves on the result what was played and what was observed.
     """
     began_ns = clock.monotonic_ns()
-    try:
+    with input_errors(path):
         text = transcript.read_text(path)
         scenario = transcript.parse(text, str(path))
         result = run_scenario(scenario, path)
         if updating and result.verdict != BROKEN:
             result = _update(result, text, scenario, updating)
+    if not keep:
+        result = dataclasses.replace(result, scenario=None, observed=())
+    return dataclasses.replace(result, real_ns=clock.monotonic_ns() - began_ns)
+
+
+@contextmanager
+def input_errors(path: Path) -> Iterator[None]:
+    """Raise InputError, which names ``path``, for whatever can be wrong with a transcript."""
+    try:
+        yield
     except TranscriptError as error:
         raise InputError(str(error)) from None
     except WorldError as error:
         raise InputError(f"{path}: {error}") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    if not keep:
-        result = dataclasses.replace(result, scenario=None, observed=())
-    return dataclasses.replace(result, real_ns=clock.monotonic_ns() - began_ns)
 
 
 def run_scenario(scenario: Scenario, path: Path) -> Result:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 SocketAddress = tuple[str | int | bytes, ...]
 
-PROXY_VERSIONS = (1, 2)
 _V2_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 _V2_VERSION_AND_COMMAND = 0x21  # version 2, PROXY
 _V2_STREAM_4, _V2_STREAM_6 = 0x11, 0x21
