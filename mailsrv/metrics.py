@@ -192,12 +192,9 @@ class Metrics:
         recipients = self._recipients.counts
         recipients[_ACCEPTED] += accepted
         recipients[_REFUSED] += refused
-        if verdict == "accepted":  # every message comes this way: no call that can be spared
-            durations, sizes = self._durations, self._sizes
-            durations.counts[bisect_left(durations.bounds, duration_ns)] += 1
-            durations.sum += duration_ns
-            sizes.counts[bisect_left(sizes.bounds, size_octets)] += 1
-            sizes.sum += size_octets
+        if verdict == "accepted":
+            self._durations.observe(duration_ns)
+            self._sizes.observe(size_octets)
 
     def refusal(self, said: Reply) -> None:
         """A negative reply was given."""
