@@ -26,7 +26,7 @@ from pathlib import Path
 
 from hdrh.histogram import HdrHistogram
 
-from mailsrv.clock import Clock, SystemClock
+from mailsrv.runtime.clock import Clock, SystemClock
 from mailsrv.units import NS_PER_MS, NS_PER_S, seconds_to_ns
 
 CONNECTIONS = 15_000

@@ -18,9 +18,9 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from mailsrv.clock import SystemClock
-from replay.capture import read_capture
-from replay.pcapwrite import PcapWriter
+from mailsrv.runtime.clock import SystemClock
+from replay.capture.pcap_writer import PcapWriter
+from replay.capture.reader import read_capture
 
 SEED = 20261122
 SMTP_SHARE = 0.01

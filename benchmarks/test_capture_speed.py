@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from replay.oddity import Oddity
-from replay.packet import decode
-from replay.pcapfile import read_records
-from replay.pcapwrite import PcapWriter
-from replay.reassembly import reassemble
+from replay.capture.oddity import Oddity
+from replay.capture.pcap import read_records
+from replay.capture.pcap_writer import PcapWriter
+from replay.capture.reassembly import reassemble
+from replay.capture.segments import decode
 
 PACKETS = 100_000
 CONNECTIONS = 100
@@ -78,9 +78,9 @@ TSHARK = [
 OURS = [
     *(sys.executable, "-c"),
     "import sys\n"
-    "from replay.packet import decode\n"
-    "from replay.pcapfile import read_records\n"
-    "from replay.reassembly import reassemble\n"
+    "from replay.capture.segments import decode\n"
+    "from replay.capture.pcap import read_records\n"
+    "from replay.capture.reassembly import reassemble\n"
     "flows = reassemble(decode(read_records(sys.argv[1], []), []), [])\n"
     "print(sum(sum(flow.packets) for flow in flows))",
 ]

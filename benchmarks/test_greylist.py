@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from mailsrv.clock import FakeClock
-from mailsrv.greylist import RETRY_WITHIN_S, Greylist, Key, Record
-from mailsrv.greystore import ROWS_A_FLUSH_MAX, DatabaseStore
+from mailsrv.policy.greylist import RETRY_WITHIN_S, Greylist, Key, Record
+from mailsrv.runtime.clock import FakeClock
+from mailsrv.stores.greylist_sqlite import ROWS_A_FLUSH_MAX, DatabaseStore
 from mailsrv.units import NS_PER_S
 
 ROWS = [1_000, 1_000_000]

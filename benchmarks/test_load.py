@@ -16,12 +16,13 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from mailsrv.clock import SystemClock
+from mailsrv.runtime.clock import SystemClock
 from mailsrv.units import NS_PER_MS, NS_PER_S
-from replay import load, transcript
-from replay.load_plan import plans_of
-from replay.load_tally import Outcome
-from replay.target import Target, resolve
+from replay.load import runner
+from replay.load.plan import plans_of
+from replay.load.tally import Outcome
+from replay.play.target import Target, resolve
+from replay.transcript import transcript
 
 CONCURRENCY = 20
 DURATION_NS = 5 * NS_PER_S
@@ -105,7 +106,7 @@ def test_load_beside_idle_connections(
 ) -> None:
     small = benchmark.disabled
     plans, _ = plans_of(transcript.parse(SESSION, "plain.smtp"), "plain.smtp")
-    options = load.Options(
+    options = runner.Options(
         concurrency=CONCURRENCY,
         idle=idle // BITROT_SHARE if small else idle,
         duration_ns=BITROT_DURATION_NS if small else DURATION_NS,
@@ -113,7 +114,7 @@ def test_load_beside_idle_connections(
     outcomes: list[Outcome] = []
     with server(tmp_path) as target:
         benchmark.pedantic(
-            lambda: outcomes.append(load.play(plans, target, options, SystemClock())),
+            lambda: outcomes.append(runner.play(plans, target, options, SystemClock())),
             rounds=1 if small else ROUNDS,
         )
     best = max(outcomes, key=lambda one: one.sessions_per_s)

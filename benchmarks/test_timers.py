@@ -7,7 +7,7 @@ import gc
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from mailsrv.timers import TICK_NS, TimerWheel
+from mailsrv.runtime.timer_wheel import TICK_NS, TimerWheel
 
 START_NS = 987_654_321_012_345
 SPREAD_MS = 300_000

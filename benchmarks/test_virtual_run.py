@@ -10,17 +10,17 @@ from pathlib import Path
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from mailsrv.clock import SystemClock
-from replay import runs
+from mailsrv.runtime.clock import SystemClock
+from replay.verify import suite
 
 CAPTURES = Path(__file__).resolve().parents[1] / "captures"
 
 
 def test_virtual_sessions_a_second(benchmark: BenchmarkFixture) -> None:
-    paths = runs.find([CAPTURES])
+    paths = suite.find([CAPTURES])
 
-    def run_all() -> list[runs.Result]:
-        return list(runs.run_all(paths, SystemClock()))
+    def run_all() -> list[suite.Result]:
+        return list(suite.run_all(paths, SystemClock()))
 
     results = benchmark.pedantic(run_all, rounds=10, warmup_rounds=1)
     assert all(result.good for result in results)

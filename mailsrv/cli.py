@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from mailsrv import __version__, config
-from mailsrv.clock import SystemClock
-from mailsrv.config import Config
-from mailsrv.inspection import inspect
-from mailsrv.service import Orders, serve
-from mailsrv.values import ConfigError
+from mailsrv import __version__
+from mailsrv.config import file
+from mailsrv.config.file import Config
+from mailsrv.config.validation import ConfigError
+from mailsrv.daemon.check_config import inspect
+from mailsrv.daemon.service import Orders, serve
+from mailsrv.runtime.clock import SystemClock
 
 WRONG_USE = 2
 
@@ -77,13 +78,13 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         metavar="HOST:PORT",
         help="where to listen; may be given several times; port 0 takes any free port "
-        f"(default: {config.LISTEN_DEFAULT[0]})",
+        f"(default: {file.LISTEN_DEFAULT[0]})",
     )
     serve.add_argument(
         "--delivery",
         metavar="HOW",
         help="maildir=DIR, or discard, which throws accepted mail away "
-        f"(default: {config.DELIVERY_DEFAULT})",
+        f"(default: {file.DELIVERY_DEFAULT})",
     )
     check = commands.add_parser(
         "check-config",
@@ -96,10 +97,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _config_of(options: argparse.Namespace) -> Config:
-    loaded = config.load(options.config) if options.config else Config()
+    loaded = file.load(options.config) if options.config else Config()
     if options.listen:
         loaded = dataclasses.replace(loaded, listen=tuple(options.listen))
     if options.delivery is not None:
         loaded = dataclasses.replace(loaded, delivery=options.delivery)
-    config.check(loaded)
+    file.check(loaded)
     return loaded

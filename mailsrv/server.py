@@ -9,30 +9,30 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from mailsrv import reply
-from mailsrv.clock import Clock
-from mailsrv.connection import Connection
-from mailsrv.deadlines import Patience
-from mailsrv.deliberation import Panel
-from mailsrv.directory import Directory
-from mailsrv.greylist import Greylist
-from mailsrv.house import House
-from mailsrv.journal import Journal
-from mailsrv.limits import Admission, stress_settings
-from mailsrv.listener import Listener
-from mailsrv.loop import Loop
-from mailsrv.networks import Networks
-from mailsrv.policy import Policy
-from mailsrv.poll import Handler, Poll
-from mailsrv.premises import Guest, Premises
-from mailsrv.rates import Rates
-from mailsrv.reply import Reply
-from mailsrv.seams import Courier, Reputation, Resolver
+from mailsrv.inbound.connection import Connection
+from mailsrv.inbound.connection_context import Guest, Premises
+from mailsrv.policy.connection_limits import Admission, stress_settings
+from mailsrv.policy.greylist import Greylist
+from mailsrv.policy.lookups import NoReputation, Reputation, Resolver
+from mailsrv.policy.networks import Networks
+from mailsrv.policy.policy import Policy
+from mailsrv.policy.rate_limits import Rates
+from mailsrv.policy.recipients import Directory
+from mailsrv.policy.runner import Panel
+from mailsrv.runtime.clock import Clock
+from mailsrv.runtime.listener import Listener
+from mailsrv.runtime.loop import Loop
+from mailsrv.runtime.poll import Handler, Poll
+from mailsrv.runtime.timer_wheel import Timer
 from mailsrv.settings import Settings
-from mailsrv.timers import Timer
+from mailsrv.smtp import reply
+from mailsrv.smtp.courier import Courier
+from mailsrv.smtp.reply import Reply
+from mailsrv.smtp.state import SessionContext
+from mailsrv.smtp.timeouts import Patience
+from mailsrv.telemetry.event_log import Journal
+from mailsrv.transport.transport import Tap
 from mailsrv.units import seconds_to_ns
-from mailsrv.unwired import NoReputation
-from mailsrv.wire import Tap
 
 if TYPE_CHECKING:
     import ssl
@@ -124,7 +124,7 @@ class Server:
             rates=rates,
         )
         self._calm = Premises(
-            house=House.of(
+            session_context=SessionContext.of(
                 settings, edges.courier, policy.stages, self._new_id, tls=edges.tls is not None
             ),
             policy=policy,
@@ -142,7 +142,7 @@ class Server:
         hurried = stress_settings(settings)
         self._stressed = replace(
             self._calm,
-            house=House.of(
+            session_context=SessionContext.of(
                 hurried, edges.courier, policy.stages, self._new_id, tls=edges.tls is not None
             ),
             patience=Patience(hurried),
@@ -193,14 +193,14 @@ class Server:
     def end_all(self) -> None:
         """Say 421 to everybody, in a transaction or not; who does not read cannot be told."""
         for connection in list(self.connections.values()):
-            connection.end(self._premises.house.shutting_down)
+            connection.end(self._premises.session_context.shutting_down)
             if connection.pending_octets:
                 connection.drop()
 
     def _end_idle(self) -> None:
         for connection in list(self.connections.values()):
             if not connection.in_transaction:
-                connection.end(self._premises.house.shutting_down)
+                connection.end(self._premises.session_context.shutting_down)
 
     # -- the door ---------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Captured senders of mail, turned into exact tests and into load."""

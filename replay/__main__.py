@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from replay.cli import main
+from replay.cli.main import main
 
 sys.exit(main())

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from mailsrv.clock import FakeClock
-    from replay.runs import Result
-    from replay.virtual_sender import VirtualServer
+    from mailsrv.runtime.clock import FakeClock
+    from replay.testing.virtual_server import VirtualServer
+    from replay.verify.suite import Result
 
 SUFFIX = ".smtp"
 ITEM_NAME = "transcript"
@@ -62,7 +62,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"smtp_replay: a {SUFFIX} transcript, run in virtual time")
     if config.getoption("smtp_replay_update", ""):
-        from replay.runs import under_ci
+        from replay.verify.suite import under_ci
 
         if under_ci():
             raise pytest.UsageError(
@@ -76,7 +76,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if not config.getoption("smtp_replay_unused", False) or hasattr(config, "workerinput"):
         return  # a worker's session is a part of one that asks by itself
-    from replay.unused import find_unused
+    from replay.verify.unused import find_unused
 
     places = [Path(one.partition("::")[0]) for one in config.args]
     config.stash[_UNUSED] = found = [
@@ -96,7 +96,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     if file_path.suffix != SUFFIX:
         return None
-    from replay.unused import begins_as_transcript
+    from replay.verify.unused import begins_as_transcript
 
     if not begins_as_transcript(file_path):
         return None
@@ -133,14 +133,14 @@ class TranscriptItem(pytest.Item):
 def _run(path: Path, item: pytest.Item) -> Result:
     """Run the transcript at ``path`` for ``item``, which fails if it does not hold."""
     __tracebackhide__ = True
-    from mailsrv.clock import SystemClock
-    from replay import runs
+    from mailsrv.runtime.clock import SystemClock
+    from replay.verify import suite
 
     shown = _shown(path, item.config)
     kinds = item.config.getoption("smtp_replay_update", "")
     try:
-        result = runs.run_file(path, SystemClock(), updating=kinds.split(",") if kinds else ())
-    except runs.InputError as error:
+        result = suite.run_file(path, SystemClock(), updating=kinds.split(",") if kinds else ())
+    except suite.InputError as error:
         complaint = str(error).replace(str(path), shown)
     else:
         if result.good and not result.changes:
@@ -192,11 +192,11 @@ def _updated(result: Result, shown: str) -> str:
 def mail_server(request: pytest.FixtureRequest) -> Iterator[Callable[..., VirtualServer]]:
     """Makes servers in virtual time: ``server = mail_server(idle_timeout_s=30)``.
 
-    Takes settings by name and ``world=``; gives a ``replay.virtual_sender.VirtualServer``.  At
-    the end of the test each server is shut down, and anything left then is an error.  A test that
-    fails shows the servers' logs.
+    Takes settings by name and ``world=``; returns a ``VirtualServer`` (of ``replay.testing``).
+    At the end of the test each server is shut down, and anything left then is an error.  A test
+    that fails shows the servers' logs.
     """
-    from replay.virtual_sender import VirtualServer
+    from replay.testing.virtual_server import VirtualServer
 
     servers: list[VirtualServer] = request.node.stash.setdefault(_SERVERS, [])
 
@@ -224,7 +224,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
 @pytest.fixture
 def fake_clock() -> FakeClock:
     """A clock that starts at 0 and moves only by ``advance(seconds)``."""
-    from mailsrv.clock import FakeClock
+    from mailsrv.runtime.clock import FakeClock
 
     return FakeClock(start=0)
 
@@ -233,8 +233,8 @@ def fake_clock() -> FakeClock:
 def smtp_replay(request: pytest.FixtureRequest) -> Callable[[str | Path], Result]:
     """Runs a transcript: ``smtp_replay("stall.smtp")``, with the path seen from the test's file.
 
-    Gives its ``replay.runs.Result``; the test fails, with every difference, when the transcript
-    does not run as it expects.
+    Returns its ``Result`` (of ``replay.verify.suite``); the test fails, with every difference,
+    when the transcript does not run as it expects.
     """
 
     def run(path: str | Path) -> Result:

@@ -1,83 +1,49 @@
-"""The layering, enforced: who may import whom, and what the layers without I/O may not touch.
+"""The layering, enforced: which folder may import which, and what the pure folders may not touch.
 
-The tables below are the design; a module that is not in them fails, a module that is planned but
-not written yet does not.  Each rule is a function from parsed sources to complaints, so that a
-small offending source can prove that the rule is able to fail.
+Two ordered lists of folder names are the design, with one rule: imports go to the same folder or
+to one that stands earlier in the list, typing-only imports included.  Each rule is a function
+from sources to complaints, so that a deliberate breach can prove that the rule is able to fail.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
-MAILSRV_LAYERS = {
-    "values": "__init__ units settings address command parameters reply envelope",
-    "protocol and decisions, no I/O": (
-        "content chunking transaction handlers question state house session seams unwired"
-        " wanted checks dnsbl policy deliberation greylist pool limits networks rates proxyheader"
-        " directory trace deadlines dnscache dnsmessage"
-        " metrics"
-    ),
-    "machinery": "clock timers poll loop",
-    "shells": (
-        "wire alarm premises connection listener maildir discard journal resolvconf"
-        " dnsexchange resolver"
-        " recipienttable greystore tls channel logfile metricspage systemd privileges processinfo"
-    ),
-    "wiring": "values places config inspection server doors supplies signals service cli __main__",
-}
-"""Lowest first; a module imports from its own layer or a lower one."""
+MAILSRV = (
+    *("__init__", "units", "settings", "smtp", "runtime", "transport", "policy", "resolver"),
+    *("stores", "config", "telemetry", "delivery", "inbound", "server", "daemon", "cli"),
+    "__main__",
+)
+REPLAY = (
+    *("__init__", "smtp", "capture", "transcript", "sanitize", "play", "record", "load"),
+    *("testing", "verify", "convert", "report", "pytest_plugin", "cli", "__main__"),
+)
+"""The folders and top modules of each package, in the order in which they may import."""
 
-REPLAY_LAYERS = {
-    "values": "__init__ duration octets oddity replies script notation",
-    "containers and text": (
-        "unused source records pcapfile pcapng linktypes framing fragments pcapwrite pcapngwrite"
-        " packet packetwrite"
-        " recording"
-        " masks header wellformed transcript_read transcript_write transcript_rewrite transcript"
-    ),
-    "from packets to scripts": (
-        "flow half recognise reassembly conversation capture anchors importer filing summary"
-        " vocabulary lookalike lookalike_ip cleantext cleanmail cleansmtp leftover sanitize"
-    ),
-    "a run and what it showed": (
-        "worldtable nameserver world target tlsclient link reallink wire observed timetable pacing"
-        " harness compare update dialogue diff"
-        " moments export"
-    ),
-    "drivers": (
-        "virtual realtime runs targetrun cuts edges shrink sender virtual_sender load_plan"
-        " load_tally load_session load passage record shelf serving policydiff targetdiff"
-    ),
-    "shown to people": (
-        "report progress target_report load_report diff_report verbs show"
-        " markup pairing timescale ladder_label svg_ladder html_capture html_report"
-    ),
-    "surfaces": "pytest_plugin commands cli __main__",
-}
-
-LAYERS_WITHOUT_IO = 2
-"""The first so many layers of mailsrv see no socket, clock, file or dice."""
+PURE = ("__init__", "units", "settings", "smtp", "policy")
+"""Folders of mailsrv that see no socket, clock, file or randomness."""
 
 OUTSIDE_WORLD = """
     asyncio fcntl glob importlib logging multiprocessing os pathlib random secrets select
     selectors shutil signal socket socketserver sqlite3 ssl subprocess tempfile threading time uuid
 """
 
-TYPES_SEEN_FROM_BELOW = frozenset({"clock"})
-"""Modules whose Protocol a lower layer may name in annotations, under TYPE_CHECKING only."""
-
-REPLAY_HARNESS = frozenset(
-    {"virtual", "harness", "link", "wire", "pytest_plugin", "cli", "commands", "policydiff"}
-    | {"world", "worldtable", "nameserver", "passage", "record", "serving", "shelf"}
+USERS_OF_THE_SERVER = (
+    *("play/harness", "play/mailsrv_harness", "play/virtual", "play/virtual_link", "play/fakes"),
+    *("record", "testing", "verify/diff_runs", "pytest_plugin", "cli"),
 )
-"""The modules of replay that may import any of mailsrv."""
+"""The folders and modules of replay that may import any of mailsrv."""
 
-MAILSRV_FOR_ALL_OF_REPLAY = frozenset({"clock", "units"})
+MAILSRV_FOR_ALL_OF_REPLAY = ("mailsrv.__version__", "mailsrv.runtime.clock", "mailsrv.units")
+
+MODULES_IN_A_FOLDER_MAX = 16
 
 
 @dataclass(frozen=True)
@@ -86,16 +52,15 @@ class Import:
 
     target: str
     line: int
-    typing_only: bool
 
-    def module_in(self, package: str) -> str | None:
-        """The module of ``package`` that is meant ("" for the package itself), else None."""
+    def room_in(self, package: str) -> str | None:
+        """The folder or top module of ``package`` that is meant ("" for itself), else None."""
         first, _, rest = self.target.partition(".")
         return rest.partition(".")[0] if first == package else None
 
 
 Modules = Mapping[str, str]
-"""Source text by path within a package: ``"session.py"``."""
+"""Source text by path within a package: ``"smtp/session.py"``."""
 
 
 def read_package(name: str) -> dict[str, str]:
@@ -106,94 +71,73 @@ def read_package(name: str) -> dict[str, str]:
     }
 
 
-def module_name(path: str) -> str:
-    """The module a file belongs to; the files of a subpackage belong to the subpackage."""
+def room(path: str) -> str:
+    """The folder or top module that a file belongs to."""
     return Path(path).parts[0].removesuffix(".py")
 
 
 def imports(package: str, path: str, text: str) -> Iterator[Import]:
     """Every import in a source, inside functions and conditions too."""
-
-    def visit(node: ast.AST, typing_only: bool) -> Iterator[Import]:
+    for node in ast.walk(ast.parse(text, path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(alias.name, node.lineno, typing_only)
+                yield Import(alias.name, node.lineno)
         elif isinstance(node, ast.ImportFrom):
             base = [node.module] if node.module else []
             if node.level:
                 parents = [package, *Path(path).parts[:-1]]
                 base = parents[: len(parents) - node.level + 1] + base
             for alias in node.names:
-                yield Import(".".join([*base, alias.name]), node.lineno, typing_only)
-        elif isinstance(node, ast.If) and is_type_checking(node.test):
-            for statement in node.body:
-                yield from visit(statement, True)
-            for statement in node.orelse:
-                yield from visit(statement, typing_only)
-        else:
-            for child in ast.iter_child_nodes(node):
-                yield from visit(child, typing_only)
-
-    return visit(ast.parse(text, path), False)
-
-
-def is_type_checking(test: ast.expr) -> bool:
-    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
-        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
-    )
-
-
-def layer_numbers(layers: Mapping[str, str]) -> dict[str, int]:
-    return {
-        name: number for number, names in enumerate(layers.values()) for name in names.split()
-    }
+                yield Import(".".join([*base, alias.name]), node.lineno)
 
 
 # -- the rules ------------------------------------------------------------------------------------
 
 
-def unlisted(modules: Modules, layers: Mapping[str, str]) -> list[str]:
-    known = layer_numbers(layers)
-    return [f"{path}: in no layer" for path in modules if module_name(path) not in known]
+def unlisted(modules: Modules, order: Sequence[str]) -> list[str]:
+    return [f"{path}: in no folder of the list" for path in modules if room(path) not in order]
 
 
-def upward_imports(package: str, modules: Modules, layers: Mapping[str, str]) -> list[str]:
-    layer = layer_numbers(layers)
-    found = []
-    for path, text in modules.items():
-        own = layer.get(module_name(path), len(layers))
-        for one in imports(package, path, text):
-            target = one.module_in(package)
-            if target not in layer or layer[target] <= own:
-                continue
-            if one.typing_only and target in TYPES_SEEN_FROM_BELOW:
-                continue
-            found.append(f"{path}:{one.line}: imports {target}, {layer[target] - own} layers up")
-    return found
+def upward_imports(package: str, modules: Modules, order: Sequence[str]) -> list[str]:
+    place = {name: number for number, name in enumerate(order)}
+    return [
+        f"{path}:{one.line}: imports {one.target}, from {target} below it in the list"
+        for path, text in modules.items()
+        for one in imports(package, path, text)
+        if (target := one.room_in(package)) in place
+        and place[target] > place.get(room(path), len(order))
+    ]
 
 
 def import_cycles(package: str, modules: Modules) -> list[str]:
-    """Cycles among the imports that happen at run time, wherever they stand."""
-    names = {module_name(path) for path in modules}
-    graph: dict[str, set[str]] = {name: set() for name in names}
-    for path, text in modules.items():
-        own = module_name(path)
-        for one in imports(package, path, text):
-            target = one.module_in(package)
-            if target in names and target != own and not one.typing_only:
-                graph[own].add(target)
+    """Circles among modules, through imports for annotations too."""
+    names = {dotted(package, path): path for path in modules}
+    graph: dict[str, set[str]] = {}
+    for name, path in names.items():
+        targets = {module_of(one.target, names) for one in imports(package, path, modules[path])}
+        graph[name] = {target for target in targets if target and target != name}
     while leaves := {name for name, targets in graph.items() if not targets & graph.keys()}:
         for name in leaves:
             del graph[name]
-    return [f"{name}: in or above a cycle of imports" for name in sorted(graph)]
+    return [f"{names[name]}: in a circle of imports, or above one" for name in sorted(graph)]
 
 
-def outside_world(package: str, modules: Modules, layers: Mapping[str, str]) -> list[str]:
-    """What the layers without I/O take from the outside world."""
-    layer = layer_numbers(layers)
+def dotted(package: str, path: str) -> str:
+    return ".".join([package, *Path(path).with_suffix("").parts]).removesuffix(".__init__")
+
+
+def module_of(target: str, names: Mapping[str, str]) -> str | None:
+    """The module that a dotted name lies in: itself, or the nearest above."""
+    while target and target not in names:
+        target = target.rpartition(".")[0]
+    return target or None
+
+
+def outside_world(package: str, modules: Modules, pure: Sequence[str]) -> list[str]:
+    """What the pure folders take from the outside world."""
     found = []
     for path, text in modules.items():
-        if layer.get(module_name(path), LAYERS_WITHOUT_IO) >= LAYERS_WITHOUT_IO:
+        if room(path) not in pure:
             continue
         found += [
             f"{path}:{one.line}: imports {one.target}"
@@ -213,108 +157,168 @@ def imports_of(other: str, package: str, modules: Modules) -> list[str]:
         f"{path}:{one.line}: imports {one.target}"
         for path, text in modules.items()
         for one in imports(package, path, text)
-        if one.module_in(other) is not None
+        if one.room_in(other) is not None
     ]
 
 
-def server_imports_beside_the_harness(modules: Modules) -> list[str]:
+def server_imports_beside_its_users(modules: Modules) -> list[str]:
     return [
-        f"{path}:{one.line}: imports {one.target}"
+        complaint
         for path, text in modules.items()
-        if module_name(path) not in REPLAY_HARNESS
-        for one in imports("replay", path, text)
-        if (target := one.module_in("mailsrv")) is not None
-        and target not in MAILSRV_FOR_ALL_OF_REPLAY
+        if not within(path, USERS_OF_THE_SERVER)
+        for complaint in imports_of("mailsrv", "replay", {path: text})
+        if not complaint.partition(": imports ")[2].startswith(MAILSRV_FOR_ALL_OF_REPLAY)
     ]
+
+
+def within(path: str, places: Sequence[str]) -> bool:
+    """Whether a file is one of ``places`` or lies in one of them."""
+    name = path.removesuffix(".py")
+    return any(name == place or name.startswith(place + "/") for place in places)
+
+
+def crowded_folders(modules: Modules) -> list[str]:
+    """A folder's modules, its ``__init__`` and typing marker not counted."""
+    folders: dict[str, int] = {}
+    for path in modules:
+        if not path.endswith("__init__.py"):
+            folder = str(Path(path).parent)
+            folders[folder] = folders.get(folder, 0) + 1
+    return [
+        f"{folder}: {number} modules"
+        for folder, number in folders.items()
+        if number > MODULES_IN_A_FOLDER_MAX
+    ]
+
+
+def wordy_inits(modules: Modules, but: Sequence[str] = ()) -> list[str]:
+    """A folder's ``__init__`` is one sentence; ``but`` names those that re-export."""
+    return [
+        f"{path}: more than one sentence"
+        for path, text in modules.items()
+        if path.endswith("__init__.py") and path not in but and not one_sentence(text)
+    ]
+
+
+def one_sentence(text: str) -> bool:
+    body = ast.parse(text).body
+    if len(body) != 1:
+        return False
+    sentence = ast.get_docstring(ast.parse(text)) or ""
+    return sentence.endswith(".") and ". " not in sentence and "\n" not in sentence
 
 
 # -- they hold ------------------------------------------------------------------------------------
+
+PACKAGES = pytest.mark.parametrize(("package", "order"), [("mailsrv", MAILSRV), ("replay", REPLAY)])
 
 
 def nothing_in(complaints: list[str]) -> None:
     assert not complaints, "\n" + "\n".join(complaints)
 
 
-def test_every_module_has_a_layer() -> None:
-    nothing_in(unlisted(read_package("mailsrv"), MAILSRV_LAYERS))
-    nothing_in(unlisted(read_package("replay"), REPLAY_LAYERS))
+@PACKAGES
+def test_every_module_lies_in_a_folder_of_the_list(package: str, order: Sequence[str]) -> None:
+    nothing_in(unlisted(read_package(package), order))
 
 
-def test_imports_go_downward_only() -> None:
-    nothing_in(upward_imports("mailsrv", read_package("mailsrv"), MAILSRV_LAYERS))
-    nothing_in(upward_imports("replay", read_package("replay"), REPLAY_LAYERS))
+@PACKAGES
+def test_imports_go_to_the_same_folder_or_an_earlier_one(
+    package: str, order: Sequence[str]
+) -> None:
+    nothing_in(upward_imports(package, read_package(package), order))
 
 
-def test_no_imports_form_a_cycle() -> None:
-    nothing_in(import_cycles("mailsrv", read_package("mailsrv")))
-    nothing_in(import_cycles("replay", read_package("replay")))
+@PACKAGES
+def test_no_imports_form_a_circle(package: str, order: Sequence[str]) -> None:
+    nothing_in(import_cycles(package, read_package(package)))
 
 
-def test_the_lower_layers_do_no_io() -> None:
-    nothing_in(outside_world("mailsrv", read_package("mailsrv"), MAILSRV_LAYERS))
+def test_protocol_and_decisions_do_no_io() -> None:
+    nothing_in(outside_world("mailsrv", read_package("mailsrv"), PURE))
 
 
 def test_mailsrv_never_imports_replay() -> None:
     nothing_in(imports_of("replay", "mailsrv", read_package("mailsrv")))
 
 
-def test_only_the_harness_of_replay_imports_the_server() -> None:
-    nothing_in(server_imports_beside_the_harness(read_package("replay")))
+def test_only_harness_recorders_testing_and_surfaces_of_replay_import_the_server() -> None:
+    nothing_in(server_imports_beside_its_users(read_package("replay")))
+
+
+@PACKAGES
+def test_no_folder_is_crowded(package: str, order: Sequence[str]) -> None:
+    nothing_in(crowded_folders(read_package(package)))
+
+
+def test_each_folder_says_in_one_sentence_what_it_is() -> None:
+    nothing_in(wordy_inits(read_package("mailsrv"), but=["__init__.py"]))
+    nothing_in(wordy_inits(read_package("replay"), but=["testing/__init__.py"]))
 
 
 # -- and each can fail ----------------------------------------------------------------------------
 
-TWO_LAYERS = {"low": "low other", "high": "high clock"}
+ORDER = ("low", "high")
 
 
-def test_a_module_in_no_layer_is_found() -> None:
-    assert unlisted({"low.py": "", "surprise.py": "", "bag/x.py": ""}, TWO_LAYERS) == [
-        "surprise.py: in no layer",
-        "bag/x.py: in no layer",
+def test_a_module_in_no_folder_of_the_list_is_found() -> None:
+    assert unlisted({"low/a.py": "", "surprise.py": "", "bag/x.py": ""}, ORDER) == [
+        "surprise.py: in no folder of the list",
+        "bag/x.py: in no folder of the list",
     ]
 
 
-def test_an_upward_import_is_found_in_each_of_its_forms() -> None:
-    for line in (
+@pytest.mark.parametrize(
+    "line",
+    [
         "import pkg.high",
+        "import pkg.high.thing",
         "from pkg import high",
-        "from pkg.high import thing",
-        "from . import high",
-        "from .high import thing",
+        "from pkg.high.thing import name",
+        "from .. import high",
+        "from ..high import thing",
         "def f():\n    from pkg.high import thing",
         "try:\n    import pkg.high\nexcept ImportError:\n    pass",
         "if TYPE_CHECKING:\n    from pkg.high import thing",
-        "if TYPE_CHECKING:\n    pass\nelse:\n    from pkg.clock import Clock",
-    ):
-        assert len(upward_imports("pkg", {"low.py": line}, TWO_LAYERS)) == 1, line
-    assert upward_imports("pkg", {"low/deep.py": "from ..high import thing"}, TWO_LAYERS)
+        "if TYPE_CHECKING:\n    pass\nelse:\n    from pkg.high import thing",
+    ],
+)
+def test_an_upward_import_is_found_in_each_of_its_forms(line: str) -> None:
+    assert len(upward_imports("pkg", {"low/a.py": line}, ORDER)) == 1
 
 
-def test_imports_downward_and_sideways_and_of_the_clocks_type_are_allowed() -> None:
+def test_imports_downward_and_sideways_are_allowed() -> None:
+    modules = {"high/b.py": "from pkg.low import x", "low/a.py": "from .other import y"}
+    assert upward_imports("pkg", modules, ORDER) == []
+
+
+def test_a_breach_put_into_the_real_tree_is_found() -> None:
+    modules = read_package("mailsrv")
+    modules["smtp/session.py"] += "\nfrom mailsrv.inbound.connection import Connection\n"
+    assert upward_imports("mailsrv", modules, MAILSRV)
+    assert import_cycles("mailsrv", modules)
+    modules["policy/policy.py"] += "\nimport socket\n"
+    assert outside_world("mailsrv", modules, PURE)
+    clients = read_package("replay")
+    clients["verify/diff.py"] += "\nfrom mailsrv.smtp.session import Session\n"
+    assert server_imports_beside_its_users(clients)
+
+
+def test_a_circle_is_found_through_three_modules_a_function_and_an_annotation() -> None:
     modules = {
-        "high.py": "from pkg.low import x\nfrom pkg import clock",
-        "low.py": "from .other import y\nif TYPE_CHECKING:\n    from pkg.clock import Clock",
+        "low/a.py": "from pkg.low import b",
+        "low/b.py": "import pkg.low.c",
+        "low/c.py": "def f():\n    from .a import x",
+        "low/d.py": "import pkg.low.e",
+        "low/e.py": "if TYPE_CHECKING:\n    from pkg.low.d import D",
+        "low/f.py": "import pkg.low.g",
+        "low/g.py": "",
     }
-    assert upward_imports("pkg", modules, TWO_LAYERS) == []
+    found = [line.partition(":")[0] for line in import_cycles("pkg", modules)]
+    assert found == ["low/a.py", "low/b.py", "low/c.py", "low/d.py", "low/e.py"]
 
 
-def test_a_cycle_is_found_through_three_modules_and_through_a_function() -> None:
-    modules = {
-        "a.py": "from pkg import b",
-        "b.py": "import pkg.c",
-        "c.py": "def f():\n    from .a import x",
-        "d.py": "import pkg.e",
-        "e.py": "",
-    }
-    assert [line.partition(":")[0] for line in import_cycles("pkg", modules)] == ["a", "b", "c"]
-
-
-def test_a_cycle_only_for_annotations_is_none() -> None:
-    modules = {"a.py": "import pkg.b", "b.py": "if TYPE_CHECKING:\n    import pkg.a"}
-    assert import_cycles("pkg", modules) == []
-
-
-def test_io_in_a_lower_layer_is_found() -> None:
+def test_io_in_a_pure_folder_is_found() -> None:
     for line in (
         *(f"import {name}" for name in OUTSIDE_WORLD.split()),
         "from os.path import join",
@@ -322,13 +326,12 @@ def test_io_in_a_lower_layer_is_found() -> None:
         "text = open('x').read()",
         "import io\nio.open('x')",
     ):
-        assert len(outside_world("pkg", {"low.py": line}, TWO_LAYERS)) == 1, line
+        assert len(outside_world("pkg", {"low/a.py": line}, ["low"])) == 1, line
 
 
-def test_io_in_a_higher_layer_is_allowed() -> None:
-    layers = {"zero": "zero", "one": "one", "two": "two"}
-    modules = {"zero.py": "import re", "one.py": "import enum", "two.py": "import socket, time"}
-    assert outside_world("pkg", modules, layers) == []
+def test_io_in_another_folder_is_allowed() -> None:
+    modules = {"low/a.py": "import re", "high/b.py": "import socket, time"}
+    assert outside_world("pkg", modules, ["low"]) == []
 
 
 def test_an_import_of_replay_is_found() -> None:
@@ -336,14 +339,29 @@ def test_an_import_of_replay_is_found() -> None:
     assert len(imports_of("replay", "mailsrv", modules)) == 2
 
 
-def test_an_import_of_the_server_beside_the_harness_is_found() -> None:
+def test_an_import_of_the_server_beside_its_users_is_found() -> None:
     modules = {
-        "compare.py": "from mailsrv.reply import Reply\nfrom mailsrv import clock",
-        "packet.py": "import mailsrv",
-        "script.py": "from mailsrv.units import NS_PER_S",
-        "virtual.py": "from mailsrv.server import Server",
+        "verify/diff.py": "from mailsrv.smtp.reply import Reply\nfrom mailsrv.runtime import clock",
+        "capture/segments.py": "import mailsrv",
+        "play/real_link.py": "from mailsrv.server import Server",
+        "play/virtual.py": "from mailsrv.server import Server",
+        "record/proxy.py": "from mailsrv.runtime.loop import Loop",
+        "transcript/script.py": "from mailsrv.units import NS_PER_S",
     }
-    assert server_imports_beside_the_harness(modules) == [
-        "compare.py:1: imports mailsrv.reply.Reply",
-        "packet.py:1: imports mailsrv",
+    assert server_imports_beside_its_users(modules) == [
+        "verify/diff.py:1: imports mailsrv.smtp.reply.Reply",
+        "capture/segments.py:1: imports mailsrv",
+        "play/real_link.py:1: imports mailsrv.server.Server",
     ]
+
+
+def test_a_crowded_folder_is_found() -> None:
+    many = {f"low/m{number}.py": "" for number in range(MODULES_IN_A_FOLDER_MAX)}
+    assert crowded_folders(many | {"low/__init__.py": ""}) == []
+    assert crowded_folders(many | {"low/more.py": ""}) == ["low: 17 modules"]
+
+
+def test_an_init_that_does_more_than_say_what_its_folder_is_is_found() -> None:
+    for text in ('"""One. Two."""', '"""One."""\nimport re', "", '"""No full stop"""'):
+        assert wordy_inits({"low/__init__.py": text}), text
+    assert wordy_inits({"low/__init__.py": '"""One sentence."""'}) == []

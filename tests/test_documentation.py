@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from replay import runs, transcript
+from replay.transcript import transcript
+from replay.verify import suite
 
 ROOT = Path(__file__).resolve().parents[1]
 _PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -36,8 +37,8 @@ def test_the_documents_show_a_transcript() -> None:
 
 @pytest.mark.parametrize(("path", "text"), TRANSCRIPTS)
 def test_a_transcript_shown_in_the_documents_holds(path: Path, text: str) -> None:
-    result = runs.run_scenario(transcript.parse(text, str(path)), path)
-    assert (result.verdict, list(map(str, result.differences))) == (runs.AS_EXPECTED, [])
+    result = suite.run_scenario(transcript.parse(text, str(path)), path)
+    assert (result.verdict, list(map(str, result.differences))) == (suite.AS_EXPECTED, [])
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

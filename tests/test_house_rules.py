@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-THE_CLOCK = "mailsrv/clock.py"
+THE_CLOCK = "mailsrv/runtime/clock.py"
 FILE_LINES_MAX = 500
 TEST_FILE_LINES_MAX = 700
 FUNCTION_LINES_MAX = 70
@@ -102,7 +102,7 @@ def expect_none(rule: Rule, over: Iterable[Source]) -> None:
 
 
 def clock_reads(source: Source) -> list[str]:
-    """Reading a clock past ``mailsrv.clock``; stdlib logging does so by itself."""
+    """Reading a clock past ``mailsrv.runtime.clock``; stdlib logging does so by itself."""
     found = [
         f"{line}: imports {name}"
         for line, name in source.imported()
@@ -126,9 +126,7 @@ def logging_imports(source: Source) -> list[str]:
 
 def shared_dice(source: Source) -> list[str]:
     """Random numbers from a generator that no constructor was given."""
-    found = [
-        f"{line}: imports {name}" for line, name in source.imported() if name == "secrets"
-    ]
+    found = [f"{line}: imports {name}" for line, name in source.imported() if name == "secrets"]
     found += [
         f"{call.lineno}: calls {callee}"
         for call, callee in source.calls()

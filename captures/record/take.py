@@ -31,7 +31,7 @@ NAMESPACES = (
     *("--kill-child", "--mount-proc"),
 )
 
-CERTIFICATE = HERE.parents[1] / "replay/for-tests-only.crt.pem"
+CERTIFICATE = HERE.parents[1] / "replay/play/for-tests-only.crt.pem"
 KEY = CERTIFICATE.with_name("for-tests-only.key.pem")
 SERVER_PORT = 25
 UPSTREAM_PORT = 2525

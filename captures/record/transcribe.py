@@ -14,9 +14,9 @@ from pathlib import Path
 
 from recipe import RecipeError, load
 
-from replay.filing import FilingError, evidence, file_capture
-from replay.importer import Imported, import_capture
-from replay.oddity import CaptureError
+from replay.capture.oddity import CaptureError
+from replay.convert.evidence_files import FilingError, evidence, file_capture
+from replay.convert.importer import Imported, import_capture
 
 FAULTS = (CaptureError, FilingError, RecipeError, OSError, KeyError, tomllib.TOMLDecodeError)
 

@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 
 from mailsrv.cli import main
-from mailsrv.session import Session
+from mailsrv.smtp.session import Session
 
 
 def watch(file: Path) -> None:

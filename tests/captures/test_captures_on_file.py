@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from replay import transcript
-from replay.importer import import_capture
-from replay.oddity import CaptureError
-from replay.script import Connection, ReplyCode
+from replay.capture.oddity import CaptureError
+from replay.convert.importer import import_capture
+from replay.transcript import transcript
+from replay.transcript.script import Connection, ReplyCode
 
 CAPTURES = Path(__file__).resolve().parents[2] / "captures"
 TRANSCRIPTS = sorted(CAPTURES.glob("*/*.smtp"))

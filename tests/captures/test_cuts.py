@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from replay import cuts
+from replay.verify import segmentation
 
 CAPTURES = Path(__file__).resolve().parents[2] / "captures"
 ATTACKS = sorted((CAPTURES / "attack").glob("*.smtp"))
@@ -30,11 +30,13 @@ def name(path: Path) -> str:
 @pytest.mark.parametrize("path", ATTACKS, ids=name)
 def test_an_attack_gets_the_same_replies_wherever_it_is_cut(path: Path) -> None:
     long = path.stat().st_size > LONG_TEXT_OCTETS
-    found = cuts.sweep_file(path, cuts_max=PLACES_OF_OTHERS if long else cuts.CUTS_MAX)
-    assert found.good, "\n".join(cuts.told(found))
+    found = segmentation.sweep_file(
+        path, cuts_max=PLACES_OF_OTHERS if long else segmentation.CUTS_MAX
+    )
+    assert found.good, "\n".join(segmentation.told(found))
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=name)
 def test_a_sender_gets_the_same_replies_wherever_it_is_cut(path: Path) -> None:
-    found = cuts.sweep_file(path, cuts_max=PLACES_OF_OTHERS)
-    assert found.good, "\n".join(cuts.told(found))
+    found = segmentation.sweep_file(path, cuts_max=PLACES_OF_OTHERS)
+    assert found.good, "\n".join(segmentation.told(found))

@@ -24,16 +24,16 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["replay", "mailsrv"]):
-    from mailsrv.discard import DiscardCourier
-    from mailsrv.house import House
-    from mailsrv.session import Session
+    from mailsrv.delivery.discard import DiscardCourier
     from mailsrv.settings import Settings
-    from replay import transcript
-    from replay.capture import read_capture
-    from replay.importer import import_capture
-    from replay.notation import TranscriptError
-    from replay.oddity import CaptureError
-    from replay.summary import summary
+    from mailsrv.smtp.session import Session
+    from mailsrv.smtp.state import SessionContext
+    from replay.capture.oddity import CaptureError
+    from replay.capture.reader import read_capture
+    from replay.convert.importer import import_capture
+    from replay.report.capture_json import summary
+    from replay.transcript import transcript
+    from replay.transcript.notation import TranscriptError
 
 TIMEOUT_S = 10
 MEMORY_MB = 2048
@@ -83,8 +83,10 @@ def _answers(chunks: list[bytes]) -> bytes:
         message_octets=10_000,
         unsolicited_pipelining="off",
     )
-    house = House.of(settings, DiscardCourier(), frozenset(), lambda: f"ID{next(numbers)}")
-    one = Session(house, "192.0.2.1")
+    context = SessionContext.of(
+        settings, DiscardCourier(), frozenset(), lambda: f"ID{next(numbers)}"
+    )
+    one = Session(context, "192.0.2.1")
     said = b""
     for chunk in chunks:
         if not chunk or one.closing:

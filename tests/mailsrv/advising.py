@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from conversing import path
+from mailsrv.policy.lookups import DnsAnswer, DnsStatus, Rating
 
-from mailsrv.deliberation import Counsel, Panel
-from mailsrv.policy import Policy
-from mailsrv.question import Question, Stage
-from mailsrv.reply import Reply
-from mailsrv.seams import DnsAnswer, DnsStatus, Rating
+from mailsrv.policy.policy import Policy
+from mailsrv.policy.runner import Counsel, Panel
 from mailsrv.settings import Settings
-from replay.world import world_from
+from mailsrv.smtp.events import Question, Stage
+from mailsrv.smtp.reply import Reply
+from replay.play.fakes.world import world_from
 
 CLIENT = "192.0.2.10"
 HELO = "client.example"

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
-from mailsrv.address import Path
-from mailsrv.house import House
-from mailsrv.question import Ended, Question, Stage
-from mailsrv.reply import Reply
-from mailsrv.session import Session
 from mailsrv.settings import Settings
-from replay.harness import Harness
-from replay.world import FakeCourier, Message
+from mailsrv.smtp.events import Ended, Question, Stage
+from mailsrv.smtp.path import Path
+from mailsrv.smtp.reply import Reply
+from mailsrv.smtp.session import Session
+from mailsrv.smtp.state import SessionContext
+from replay.play.fakes.world import FakeCourier, Message
+from replay.play.harness import Harness
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -58,7 +58,7 @@ class Talk:
         self.asked: list[Question] = []
         self.flights: list[bytes] = []
         self.session = Session(
-            House.of(
+            SessionContext.of(
                 Settings(hostname=HOSTNAME, **settings),
                 self.courier,
                 stages if decide is None else stages or {Stage.SENDER, Stage.RECIPIENT},

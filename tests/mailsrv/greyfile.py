@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
 
-from mailsrv.clock import FakeClock
-from mailsrv.greylist import Greylist, Key, Record
-from mailsrv.greystore import FLUSH_PAUSE_NS, DatabaseStore
-from mailsrv.loop import Loop
-from mailsrv.poll import Handler, Ready
+from mailsrv.policy.greylist import Greylist, Key, Record
+from mailsrv.runtime.clock import FakeClock
+from mailsrv.runtime.loop import Loop
+from mailsrv.runtime.poll import Handler, Ready
+from mailsrv.stores.greylist_sqlite import FLUSH_PAUSE_NS, DatabaseStore
 from mailsrv.units import NS_PER_S
 
 START_S = 12_345.678901

@@ -16,13 +16,13 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
+from mailsrv.policy.lookups import DnsAnswer
 
-from mailsrv.clock import FakeClock
-from mailsrv.loop import Loop
-from mailsrv.resolver import StubResolver
-from mailsrv.seams import DnsAnswer
+from mailsrv.resolver.stub import StubResolver
+from mailsrv.runtime.clock import FakeClock
+from mailsrv.runtime.loop import Loop
 from mailsrv.units import NS_PER_MS
-from replay.harness import VirtualPoll
+from replay.play.harness import VirtualPoll
 
 START_S = 1_000_003
 BINDS_MAX = 16

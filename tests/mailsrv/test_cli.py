@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mailsrv.cli import main
-from mailsrv.listener import bind
+from mailsrv.runtime.listener import bind
 
 PATIENCE_S = 20
 """A bound for a machine that is busy; the runs take a fraction of a second."""

@@ -9,7 +9,7 @@ from conversing import HELLO, HOSTNAME, MESSAGE, NS_PER_S, Caller, Run, codes, h
 
 from mailsrv.server import REFUSALS_MAX, Edges
 from mailsrv.settings import Settings
-from replay.world import FakeCourier
+from replay.play.fakes.world import FakeCourier
 
 
 def reload(run: Run, courier: FakeCourier | None = None, **settings: Any) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from process import PATIENCE_S, Process, serving
 
-from replay.tlsclient import CERTIFICATE, KEY
+from replay.play.tls_client import CERTIFICATE, KEY
 
 CONFIG = f"""
 hostname = "mx.example.test"

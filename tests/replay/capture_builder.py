@@ -10,12 +10,12 @@ import struct
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from replay.flow import Flow
-from replay.oddity import Oddity
-from replay.packet import decode
-from replay.pcapwrite import PcapWriter
-from replay.reassembly import reassemble
-from replay.records import Record
+from replay.capture.flow import Flow
+from replay.capture.oddity import Oddity
+from replay.capture.pcap_writer import PcapWriter
+from replay.capture.reassembly import reassemble
+from replay.capture.records import Record
+from replay.capture.segments import decode
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
 BEGIN_NS = 1_700_000_000_000_000_000

@@ -8,18 +8,18 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
-from mailsrv.clock import SystemClock
-from mailsrv.connection import Connection
-from mailsrv.discard import DiscardCourier
-from mailsrv.journal import Journal
-from mailsrv.listener import bind
-from mailsrv.poll import SelectorPoll
+from mailsrv.delivery.discard import DiscardCourier
+from mailsrv.inbound.connection import Connection
+from mailsrv.policy.lookups import NoResolver
+from mailsrv.runtime.clock import SystemClock
+from mailsrv.runtime.listener import bind
+from mailsrv.runtime.poll import SelectorPoll
 from mailsrv.server import Edges, Server
 from mailsrv.settings import Settings
-from mailsrv.tls import server_context
-from mailsrv.unwired import NoResolver
-from replay.target import Target, resolve
-from replay.tlsclient import CERTIFICATE, KEY
+from mailsrv.telemetry.event_log import Journal
+from mailsrv.transport.tls_context import server_context
+from replay.play.target import Target, resolve
+from replay.play.tls_client import CERTIFICATE, KEY
 
 HOST = "127.0.0.1"
 JOIN_S = 10

@@ -12,19 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mailsrv.clock import FakeClock
-from mailsrv.listener import bind
-from mailsrv.loop import Loop
+from mailsrv.runtime.clock import FakeClock
+from mailsrv.runtime.listener import bind
+from mailsrv.runtime.loop import Loop
 from mailsrv.units import NS_PER_MS
-from replay.flow import End, Flow, Piece
-from replay.harness import VirtualPoll
-from replay.oddity import Oddity
-from replay.packet import decode
-from replay.passage import Route
-from replay.pcapfile import read_records
-from replay.reassembly import reassemble
-from replay.record import Proxy
-from replay.recording import Tape
+from replay.capture.flow import End, Flow, Piece
+from replay.capture.oddity import Oddity
+from replay.capture.pcap import read_records
+from replay.capture.reassembly import reassemble
+from replay.capture.segments import decode
+from replay.play.harness import VirtualPoll
+from replay.record.proxy import Proxy
+from replay.record.proxy_connection import Route
+from replay.record.recorder import Tape
 
 BEGIN_S = 1_700_000_000
 PASSES_MAX = 10_000

@@ -9,7 +9,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
-from replay.cli import main
+from replay.cli.main import main
 
 CAPTURES = Path(__file__).resolve().parents[2] / "captures"
 TO_POSTFIX = Path(__file__).parent / "data" / "swaks-to-postfix.pcap"

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from running import GOODBYE, HELLO, environment, write
 
-from replay.runs import under_ci  # all is loaded: pytester forgets what is loaded within a run
+from replay.verify.suite import (
+    under_ci,  # all is loaded: pytester forgets what is loaded within a run
+)
 
 pytest_plugins = ["pytester"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mailsrv.units import NS_PER_S
-from replay.sender import Expect, Send, Step
-from replay.virtual_sender import VirtualServer
+from replay.testing.sender import Expect, Send, Step
+from replay.testing.virtual_server import VirtualServer
 
 Server = Callable[..., VirtualServer]
 

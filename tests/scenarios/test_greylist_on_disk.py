@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mailsrv.greylist import Greylist
-from mailsrv.greystore import DatabaseStore
+from mailsrv.policy.greylist import Greylist
 from mailsrv.settings import Settings
+from mailsrv.stores.greylist_sqlite import DatabaseStore
 from mailsrv.units import NS_PER_S
-from replay.harness import Harness
-from replay.virtual_sender import Sender
+from replay.play.harness import Harness
+from replay.testing.virtual_server import Sender
 
 CLIENT = "192.0.2.1"
 FAILED = "greylist database failed"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mailsrv.clock import FakeClock
-from mailsrv.greylist import Greylist
-from replay.sender import Expect, Send, Step
-from replay.virtual_sender import VirtualServer
+from mailsrv.policy.greylist import Greylist
+from mailsrv.runtime.clock import FakeClock
+from replay.testing.sender import Expect, Send, Step
+from replay.testing.virtual_server import VirtualServer
 
 Server = Callable[..., VirtualServer]
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from replay.sender import Step
-from replay.virtual_sender import VirtualServer
+from replay.testing.sender import Step
+from replay.testing.virtual_server import VirtualServer
 
 Server = Callable[..., VirtualServer]
 

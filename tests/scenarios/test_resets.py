@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
-from replay import virtual
-from replay.script import (
+from replay.play import virtual
+from replay.testing.virtual_server import VirtualServer
+from replay.transcript.script import (
     After,
     AfterReply,
     At,
@@ -27,7 +28,6 @@ from replay.script import (
     Step,
     StopReading,
 )
-from replay.virtual_sender import VirtualServer
 
 Server = Callable[..., VirtualServer]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from mailsrv.units import NS_PER_MS, NS_PER_S
-from replay.sender import Step
-from replay.virtual_sender import VirtualServer
+from replay.testing.sender import Step
+from replay.testing.virtual_server import VirtualServer
 
 Server = Callable[..., VirtualServer]
 

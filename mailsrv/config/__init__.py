@@ -1,0 +1,1 @@
+"""The configuration file, its checks, and the values it is parsed into."""

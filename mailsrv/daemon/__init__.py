@@ -1,0 +1,1 @@
+"""The process: sockets, privileges, signals, backends, and the service that runs the server."""

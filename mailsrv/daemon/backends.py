@@ -1,0 +1,184 @@
+"""What a server needs besides its sockets, made of a configuration and kept over a reload:
+resolver, courier, greylist, directory and certificate.
+
+What has learnt something stays as long as it can: the resolver with its cache while the name
+servers are the same, the greylist's memory for the process's life.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+import ssl
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mailsrv.config.endpoints import parse_delivery, parse_resolvers
+from mailsrv.config.file import Config
+from mailsrv.config.validation import ConfigError
+from mailsrv.delivery.discard import DiscardCourier
+from mailsrv.delivery.maildir import MaildirCourier
+from mailsrv.policy.greylist import Greylist, MemoryStore, Store
+from mailsrv.policy.lookups import NoResolver, Resolver
+from mailsrv.policy.policy import needs_dns
+from mailsrv.policy.recipients import Directory
+from mailsrv.resolver.resolv_conf import read_nameservers
+from mailsrv.runtime.clock import Clock
+from mailsrv.runtime.loop import Loop
+from mailsrv.server import Edges
+from mailsrv.smtp.courier import Courier
+from mailsrv.stores.recipient_file import TableError, reading
+from mailsrv.telemetry.event_log import Journal
+from mailsrv.telemetry.metrics import PREFIX, Metrics
+from mailsrv.transport.tls_context import TlsError, server_context
+from mailsrv.units import NS_PER_S
+
+if TYPE_CHECKING:
+    from mailsrv.resolver.stub import StubResolver
+    from mailsrv.stores.greylist_sqlite import DatabaseStore
+
+RESOLVER_KEPT_NS = 60 * NS_PER_S
+"""How long a resolver is kept whose successor is there: longer than any question takes."""
+
+Steps = Generator[None, None, Edges]
+
+
+class Supplies:
+    """Makes edges of configurations, one after the other.
+
+    ``steps`` may be taken before ``attach`` gives the loop, which comes with the server.
+    """
+
+    def __init__(self, clock: Clock, journal: Journal, metrics: Metrics) -> None:
+        self._clock = clock
+        self._journal = journal
+        self._loop: Loop | None = None
+        self._resolver: StubResolver | None = None
+        self._nameservers: tuple[tuple[str, int], ...] = ()
+        self._store: Store | None = None
+        self._database: DatabaseStore | None = None
+        self._read_gauges(metrics)
+
+    def steps(self, config: Config, tls: ssl.SSLContext | None) -> Steps:
+        """The edges that ``config`` describes; a long table is read step by step.
+
+        Raises ConfigError, and then leaves everything as it was.
+        """
+        table = None
+        if config.recipient_table:
+            try:
+                table = yield from reading(Path(config.recipient_table))
+            except TableError as error:
+                complaints = [f"recipient_table: {one}" for one in error.complaints]
+                raise ConfigError(*complaints) from None
+        return Edges(
+            courier=self._courier_of(config),
+            greylist=self._greylist_of(config),
+            directory=Directory.of(config.settings, table),
+            tls=tls,
+            resolver=self._resolver_of(config),  # last: it replaces what is in use
+        )
+
+    def attach(self, loop: Loop) -> None:
+        """Work on ``loop`` from now on."""
+        self._loop = loop
+        for one in (self._resolver, self._database):
+            if one is not None:
+                one.attach(loop)
+
+    def close(self) -> None:
+        """Let go of sockets and files; the greylist writes what it has learnt."""
+        for one in (self._resolver, self._database):
+            if one is not None:
+                one.close()
+
+    def _courier_of(self, config: Config) -> Courier:
+        how, where = parse_delivery(config.delivery)
+        if how == "discard":
+            return DiscardCourier()
+        journal = self._journal
+        try:
+            return MaildirCourier(
+                where,
+                config.settings.hostname,
+                self._clock,
+                random.SystemRandom(),
+                on_failure=lambda error: journal.note("storage failed", error=error.strerror),
+            )
+        except OSError as error:
+            raise ConfigError(f"delivery maildir={where}: {error.strerror}") from None
+
+    def _greylist_of(self, config: Config) -> Greylist | None:
+        if not config.settings.greylist:
+            return None
+        if self._store is None:
+            self._store = self._store_of(config.greylist_database)
+        return Greylist.of(config.settings, self._clock, self._store)
+
+    def _store_of(self, path: str) -> Store:
+        if not path:
+            return MemoryStore()
+        from mailsrv.stores.greylist_sqlite import DatabaseStore  # SQLite is needed by nobody else
+
+        journal = self._journal
+        database = DatabaseStore(path, lambda event, error: journal.note(event, error=error))
+        if self._loop is not None:
+            database.attach(self._loop)
+        self._database = database
+        return database
+
+    def _resolver_of(self, config: Config) -> Resolver:
+        """The resolver, if a check needs one."""
+        if not needs_dns(config.settings):
+            return self._resolver or NoResolver()
+        nameservers = parse_resolvers(config.resolvers) or read_nameservers()
+        if self._resolver is not None and nameservers == self._nameservers:
+            return self._resolver
+        from mailsrv.resolver.stub import StubResolver
+
+        journal = self._journal
+        resolver = StubResolver(
+            nameservers,
+            random.SystemRandom(),
+            lambda name, rtype, why: journal.note("lookup failed", name=name, type=rtype, why=why),
+        )
+        if self._loop is not None:
+            resolver.attach(self._loop)
+            if self._resolver is not None:
+                timers, now_ns = self._loop.timers, self._loop.now_ns
+                timers.schedule(now_ns + RESOLVER_KEPT_NS, self._resolver.close)
+        self._resolver, self._nameservers = resolver, nameservers
+        return resolver
+
+    def _read_gauges(self, metrics: Metrics) -> None:
+        metrics.read(
+            PREFIX + "lookups_under_way",
+            "Questions to DNS that wait for an answer.",
+            lambda: self._resolver.under_way if self._resolver else None,
+        )
+        metrics.read(
+            PREFIX + "greylist_backlog",
+            "Records of the greylist that are not in its file yet.",
+            lambda: self._database.backlog if self._database else None,
+        )
+
+
+def import_what_is_needed(config: Config) -> None:
+    """Load the modules that most configurations do without: dnspython takes 7 MB."""
+    if config.settings.greylist:
+        importlib.import_module("mailsrv.stores.greylist_sqlite")
+    if needs_dns(config.settings):
+        importlib.import_module("mailsrv.resolver.stub")
+
+
+def certificate_of(config: Config) -> ssl.SSLContext | None:
+    """What TLS handshakes need, read anew; None without TLS.  Raises ConfigError."""
+    files = config.tls_files
+    if files is None:
+        return None
+    try:
+        return server_context(*files)
+    except TlsError as error:
+        key = "tls_certificate" if error.path == files[0] else "tls_key"
+        raise ConfigError(f"{key}: {error}") from None

@@ -1,0 +1,214 @@
+"""What a configuration file means, and whether what it names is there: tried without binding,
+creating or changing anything.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+from mailsrv.config import file as config
+from mailsrv.config.endpoints import is_public, parse_delivery, parse_resolvers
+from mailsrv.config.file import Config
+from mailsrv.config.validation import ConfigError
+from mailsrv.daemon.privileges import PrivilegeError, identity
+from mailsrv.policy.policy import needs_dns
+from mailsrv.policy.recipients import EVERY_DOMAIN, Directory
+from mailsrv.resolver.resolv_conf import read_nameservers
+from mailsrv.settings import Settings
+from mailsrv.stores.recipient_file import TableError, load_table
+from mailsrv.transport.tls_context import TlsError, server_context
+
+HANDSHAKE_STEPS_MAX = 20
+LOOPBACK_HOSTNAME = "localhost"
+
+
+def inspect(path: Path) -> list[str]:
+    """Say in lines what a configuration file means.  Raises ConfigError with every complaint."""
+    loaded = config.read(path)
+    found = config.complaints(loaded)
+    table: AbstractSet[str] | None = None
+    if loaded.recipient_table:
+        try:
+            table = load_table(Path(loaded.recipient_table))
+        except TableError as error:
+            found += [f"recipient_table: {complaint}" for complaint in error.complaints]
+    found += missing(loaded)
+    if found:
+        raise ConfigError(*(f"{path}: {complaint}" for complaint in found))
+    return [
+        f"{path}: good",
+        *(f"  {line}" for line in _meaning(loaded, table)),
+        *(f"  mind: {line}" for line in _doubts(loaded, table)),
+    ]
+
+
+# -- what is not there ----------------------------------------------------------------------------
+
+
+def missing(loaded: Config) -> list[str]:
+    """Complaints about files, folders and accounts that a configuration names."""
+    found = []
+    try:
+        identity(loaded.user, loaded.group)
+    except PrivilegeError as error:
+        found.append(str(error))
+    if loaded.tls_files is not None:
+        try:
+            server_context(*loaded.tls_files)
+        except TlsError as error:
+            own = error.path == loaded.tls_files[0]
+            found.append(f"{'tls_certificate' if own else 'tls_key'}: {error}")
+    files = [("greylist_database", loaded.greylist_database), ("log_file", loaded.log_file)]
+    for key, file in files:
+        if file:
+            found += [f"{key}: {complaint}" for complaint in _of_file(Path(file), loaded.user)]
+    how, where = parse_delivery(loaded.delivery)
+    if how == "maildir":
+        found += [f"delivery: {complaint}" for complaint in _of_maildir(Path(where), loaded.user)]
+    return found
+
+
+def _of_file(file: Path, user: str) -> Iterator[str]:
+    """A file that will be made if it is not there; its folder will not."""
+    if file.is_dir():
+        yield f"{file}: is a directory"
+    elif not file.parent.is_dir():
+        yield f"{file}: there is no directory {file.parent}"
+    elif not _may_write(file if file.exists() else file.parent, user):
+        yield f"{file}: cannot be written"
+
+
+def _of_maildir(folder: Path, user: str) -> Iterator[str]:
+    """A directory that will be made, with those above it."""
+    nearest = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if not nearest.is_dir():
+        yield f"{nearest}: is not a directory"
+    elif not _may_write(nearest, user):
+        yield f"{nearest}: cannot be written"
+
+
+def _may_write(place: Path, user: str) -> bool:
+    """Whether we may; for another user only the system can tell, when the server is that user."""
+    return bool(user) or os.access(place, os.W_OK)
+
+
+# -- what it means --------------------------------------------------------------------------------
+
+
+def _meaning(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
+    settings = loaded.settings
+    if loaded.listen:
+        yield f"listens on {', '.join(loaded.listen)}"
+    if loaded.listen_tls:
+        yield f"listens with TLS from the first octet on {', '.join(loaded.listen_tls)}"
+    if settings.proxy_networks:
+        yield f"takes the client's address from proxies in {', '.join(settings.proxy_networks)}"
+    if loaded.tls_certificate:
+        yield f"offers STARTTLS with {loaded.tls_certificate}"
+    domains = "every domain" if EVERY_DOMAIN in settings.domains else ", ".join(settings.domains)
+    yield f"takes mail for {domains or 'every domain, on this machine only'}"
+    if table is not None:
+        yield f"knows who exists from {loaded.recipient_table}, entries: {len(table):,}"
+    how, where = parse_delivery(loaded.delivery)
+    maildir = f"delivers to the Maildir {Path(where).absolute()}"
+    yield maildir if how == "maildir" else "throws accepted mail away"
+    yield f"checks: {', '.join(_checks(settings)) or 'none'}"
+    for zone, answers in _lists(settings).items():
+        yield f"asks the list {zone}: {', '.join(answers)}"
+    if settings.reputation_threshold:
+        yield f"refuses a client from a score of {settings.reputation_threshold} on"
+    if needs_dns(settings):
+        servers = parse_resolvers(loaded.resolvers) or read_nameservers()
+        yield f"asks DNS at {', '.join(host for host, _ in servers)}"
+    yield f"logs {loaded.log_format} to {loaded.log_file or 'standard error'}"
+    if loaded.metrics_listen:
+        yield f"gives metrics at http://{loaded.metrics_listen}/metrics"
+    if loaded.user:
+        yield f"becomes {':'.join(filter(None, (loaded.user, loaded.group)))} once it listens"
+
+
+def _checks(settings: Settings) -> Iterator[str]:
+    if settings.greet_wait_s:
+        yield f"{settings.greet_wait_s:g} s of silence before the greeting"
+    for name, mode, score in (
+        ("sender domain", settings.sender_domain_check, settings.sender_domain_score),
+        ("HELO name", settings.helo_check, settings.helo_score),
+        ("reverse name", settings.reverse_name_check, settings.reverse_name_score),
+    ):
+        if mode != "off":
+            yield f"{name} (score {score})" if mode == "score" else f"{name} (refuse)"
+    if settings.greylist:
+        yield f"greylist ({settings.greylist_delay_s:g} s)"
+
+
+def _lists(settings: Settings) -> dict[str, list[str]]:
+    lists: dict[str, list[str]] = {}
+    for zone, answers, score in settings.dns_lists:
+        lists.setdefault(zone, []).append(f"{answers} scores {score}")
+    return lists
+
+
+# -- what is possible, and probably not meant -----------------------------------------------------
+
+
+def _doubts(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
+    settings = loaded.settings
+    public = [one for one in (*loaded.listen, *loaded.listen_tls) if is_public(one)]
+    if public and settings.hostname == LOOPBACK_HOSTNAME:
+        yield f"hostname: {LOOPBACK_HOSTNAME} is no name to greet the internet with"
+    if loaded.metrics_listen and is_public(loaded.metrics_listen):
+        yield f"metrics_listen: everybody who reaches {loaded.metrics_listen} can read them"
+    threshold, reachable = settings.reputation_threshold, _score_max(settings)
+    if threshold > reachable:
+        yield f"reputation_threshold: all scores together make {reachable}, so nobody is refused"
+    directory = Directory.of(settings)
+    strangers = sorted(entry for entry in table or () if not _is_ours(directory, entry))
+    if strangers:
+        yield (
+            f"recipient_table: {len(strangers):,} of the addresses are in none of domains, "
+            f"such as {strangers[0]}"
+        )
+    if loaded.tls_files is not None:
+        doubt = certificate_doubt(*loaded.tls_files, settings.hostname)
+        if doubt:
+            yield f"tls_certificate: {doubt}"
+
+
+def _score_max(settings: Settings) -> int:
+    modes: Iterable[tuple[str, int]] = (
+        (settings.sender_domain_check, settings.sender_domain_score),
+        (settings.helo_check, settings.helo_score),
+        (settings.reverse_name_check, settings.reverse_name_score),
+    )
+    listed = sum(max(one.score, 0) for one in settings.dns_lists)
+    return listed + sum(score for mode, score in modes if mode == "score")
+
+
+def _is_ours(directory: Directory, entry: str) -> bool:
+    _, at, domain = entry.rpartition("@")
+    return not at or directory.is_ours(domain)
+
+
+def certificate_doubt(certificate: Path, key: Path, hostname: str) -> str:
+    """What a sender that verifies would say of a certificate that it trusts: that it has run out,
+    or is for another name; "" if nothing."""
+    client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client_context.load_verify_locations(certificate)
+    client_context.verify_flags = ssl.VERIFY_X509_PARTIAL_CHAIN
+    upward, downward = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context.wrap_bio(downward, upward, server_hostname=hostname)
+    server = server_context(certificate, key).wrap_bio(upward, downward, server_side=True)
+    for end in (client, server) * HANDSHAKE_STEPS_MAX:
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLCertVerificationError as error:
+            return error.verify_message
+        if end is client:
+            break
+    return ""

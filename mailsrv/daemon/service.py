@@ -1,0 +1,358 @@
+"""A server as a process: in what order it starts, what signals mean, and how it ends.
+
+To start: bind, read the key, give up root, open what we write to (it then belongs to who we are
+and can be opened again), and only then say that we are ready.
+
+SIGHUP reads the configuration anew, between the events of mail: the log is opened anew; new
+doors are bound, the certificate and the recipient table read; if all of that goes well, new
+connections are served by it while those who are here keep what they had, and doors that nobody
+wants any more are closed.  If anything of it fails, everything stays as it was, and the log says
+why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mailsrv import __version__
+from mailsrv.config.endpoints import is_public, parse_delivery
+from mailsrv.config.file import Config
+from mailsrv.config.validation import ConfigError
+from mailsrv.daemon.backends import Steps, Supplies, certificate_of, import_what_is_needed
+from mailsrv.daemon.listen_sockets import Change, Doors, Kind, Listening
+from mailsrv.daemon.privileges import PrivilegeError, become, identity
+from mailsrv.daemon.systemd import ActivationError, Environment, Notifier, listening_sockets
+from mailsrv.runtime.clock import Clock
+from mailsrv.runtime.poll import SelectorPoll
+from mailsrv.runtime.signals import Doorbell
+from mailsrv.server import Edges, Server
+from mailsrv.telemetry.event_log import Journal
+from mailsrv.telemetry.log_file import LogFile
+from mailsrv.telemetry.metrics import Metrics
+from mailsrv.telemetry.metrics_http import MetricsPage
+from mailsrv.telemetry.process_metrics import read_process_gauges
+from mailsrv.transport.transport import Tap
+from mailsrv.units import NS_PER_MS
+
+KEPT_KEYS = ("user", "group", "greylist_database")
+"""What a reload cannot change."""
+STEP_NS = NS_PER_MS
+"""Between two steps of a reload: the mail's turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the command line says: how to come by the configuration, and which file it is in.
+    Without a file there is nothing to reload: SIGHUP stops the server as it stops any program."""
+
+    read: Callable[[], Config]
+    file: Path | None
+
+
+def serve(orders: Orders, clock: Clock, environment: Environment, tap: Tap | None = None) -> int:
+    """Serve until a signal ends it; gives the exit status.  ``tap`` watches the connections.
+
+    Raises ConfigError.
+    """
+    config = orders.read()
+    service = Service(orders, clock, environment, tap)
+    service.start(config)
+    service.run()
+    return 0
+
+
+class Log:
+    """Where the journal's text goes: standard error, or a file that a reload may exchange."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._file: LogFile | None = None
+        self.on_recovery: Callable[[int], object] = lambda lost: None
+        """Told how many lines are missing, once there are no more of them."""
+
+    def write(self, text: str) -> None:
+        """Write whole lines.  Raises OSError."""
+        if self._file is not None:
+            self._file.write(text)
+        elif sys.stderr is not None:  # None: closed, and nobody reads it
+            sys.stderr.write(text)
+
+    def open(self, path: str) -> LogFile | None:
+        """The file ``path``; None for standard error.  Raises ConfigError."""
+        if not path:
+            return None
+        if self._file is not None and str(self._file.path) == path:
+            return self._file
+        try:
+            return LogFile(Path(path), self._clock, partial(self._fares, path))
+        except OSError as error:
+            raise ConfigError(f"log_file: {path}: {error.strerror}") from None
+
+    def use(self, file: LogFile | None) -> None:
+        """Write to what ``open`` gave from now on."""
+        if self._file is not None and self._file is not file:
+            self._file.close()
+        self._file = file
+
+    def discard(self, file: LogFile | None) -> None:
+        """Let go of what ``open`` gave, unless it is in use."""
+        if file is not None and file is not self._file:
+            file.close()
+
+    def reopen(self) -> None:
+        """Open the file anew, wherever its path leads now."""
+        if self._file is not None:
+            self._file.reopen()
+
+    @property
+    def lost(self) -> int | None:
+        """Lines that could not be written, ever; None without a file."""
+        return None if self._file is None else self._file.lost
+
+    def _fares(self, path: str, error: OSError | None, lost: int) -> None:
+        if error is not None:
+            warn(f"log_file: {path}: {error.strerror}; mail goes on")
+        else:
+            warn(f"log_file: {path}: works again, {lost} lines are missing")
+            self.on_recovery(lost)
+
+
+class Service:
+    """One process's server; ``start``, then ``run``."""
+
+    def __init__(
+        self, orders: Orders, clock: Clock, environment: Environment, tap: Tap | None = None
+    ) -> None:
+        self._orders = orders
+        self._tap = tap
+        self._clock = clock
+        self._environment = environment
+        self._metrics = Metrics()
+        self._log = Log(clock)
+        self._journal = Journal(clock, self._log.write, metrics=self._metrics)
+        self._supplies = Supplies(clock, self._journal, self._metrics)
+        self._reload: Generator[None, None, None] | None = None
+        self._reload_again = False
+        self._stops = 0
+
+    def start(self, config: Config) -> None:
+        """Do everything that can fail, in the order of the module's first lines."""
+        try:
+            handed = listening_sockets(self._environment)
+        except ActivationError as error:
+            raise ConfigError(f"socket activation: {error}") from None
+        self._notifier = Notifier.of(self._environment)
+        self._doors = Doors(self._answer, handed)
+        change = self._doors.prepare(config)
+        tls = certificate_of(config)
+        import_what_is_needed(config)  # the user may be unable to read where we are installed
+        _drop_privileges(config)
+        self._log.use(self._log.open(config.log_file))
+        self._log.on_recovery = lambda lost: self._journal.note("log works again", lost=lost)
+        self._journal.reform("json" if config.log_format == "json" else "text")
+        edges = _at_once(self._supplies.steps(config, tls))
+        self._server = Server(
+            config.settings,
+            edges,
+            clock=self._clock,
+            poll=SelectorPoll(self._clock),
+            random=random.Random(),  # seeded by the system; an id need not be secret
+            journal=self._journal,
+            tap=self._tap,
+        )
+        self._supplies.attach(self._server.loop)
+        self._config = config
+        self._read_gauges()
+        # Before the first word: who reads it may ring at once.
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        self._doorbell = Doorbell(self._server.loop.poll, numbers, self._rung)
+        self._open(change)
+        self._say_where_mail_goes(config)
+        self._note_what_cannot_be_read_again(config)
+
+    def run(self) -> None:
+        """Serve until a signal ends it."""
+        server = self._server
+        self._journal.note("started", version=__version__, hostname=self._config.settings.hostname)
+        self._journal.flush()  # what start had to say; the first pass may be far off
+        self._notifier.ready(self._status())
+        self._notifier.watch(server.loop)
+        server.run()
+        if self._reload is not None:
+            self._reload.close()
+        self._notifier.close()
+        self._supplies.close()
+        self._doors.close()
+        self._doorbell.close()
+        self._journal.note("stopped", connections=server.accepted)
+        self._journal.flush()
+        self._log.use(None)
+
+    # -- doors ------------------------------------------------------------------------------------
+
+    def _open(self, change: Change) -> None:
+        for kind, listening in [*self._doors.open_handed(), *self._doors.open(change)]:
+            host, port = listening.address
+            place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            if kind is Kind.METRICS:
+                say(f"metrics at http://{place}/metrics")
+            else:
+                say(f"listening on {place}{' with TLS' if kind is Kind.SMTPS else ''}")
+
+    def _answer(self, kind: Kind, sock: socket.socket) -> Listening:
+        if kind is Kind.METRICS:
+            return MetricsPage(
+                self._server.loop, sock, self._metrics.page, lambda: self._stops == 0
+            )
+        return self._server.listen(sock, implicit_tls=kind is Kind.SMTPS)
+
+    # -- signals ----------------------------------------------------------------------------------
+
+    def _rung(self, number: int) -> None:
+        if number == signal.SIGHUP and self._orders.file is not None:
+            self._log.reopen()
+            if not self._stops:
+                self._begin_reload()
+            return
+        self._stops += 1
+        self._journal.note("stopping", signal=signal.Signals(number).name)
+        if self._stops == 1:
+            self._notifier.stopping("finishing what is under way")
+            self._server.stop()
+        else:
+            self._server.end_all()
+
+    def _begin_reload(self) -> None:
+        if self._reload is not None:
+            self._reload_again = True  # what is being read may be older than the signal
+            return
+        self._notifier.reloading(self._clock.monotonic_ns())
+        self._reload = self._reload_steps()
+        self._go_on_reloading()
+
+    def _go_on_reloading(self) -> None:
+        """Take a step of the reload; the next one follows when mail has had its turn."""
+        if self._reload is None or self._stops:
+            return
+        try:
+            next(self._reload)
+        except StopIteration:
+            pass
+        except ConfigError as error:
+            for complaint in error.complaints:
+                self._journal.note("reload refused", why=complaint)
+        except BaseException:
+            self._reload = None
+            raise
+        else:
+            loop = self._server.loop
+            loop.timers.schedule(loop.now_ns + STEP_NS, self._go_on_reloading)
+            return
+        self._reload = None
+        self._notifier.ready(self._status())
+        if self._reload_again:
+            self._reload_again = False
+            self._begin_reload()
+
+    def _reload_steps(self) -> Generator[None, None, None]:
+        """Raises ConfigError, and then leaves everything as it was."""
+        config = self._orders.read()
+        with contextlib.ExitStack() as undoing:
+            change = self._doors.prepare(config)
+            undoing.callback(change.discard)
+            file = self._log.open(config.log_file)
+            undoing.callback(self._log.discard, file)
+            tls = certificate_of(config)
+            edges = yield from self._supplies.steps(config, tls)
+            undoing.pop_all()
+        self._log.use(file)
+        self._journal.reform("json" if config.log_format == "json" else "text")
+        self._server.reload(config.settings, edges)
+        for kind, listening in self._doors.open(change):
+            host, port = listening.address
+            self._journal.note("listening", kind=kind.value, host=host, port=port)
+        for place in change.closed:
+            self._journal.note("no longer listening", kind=place.kind.value, at=place.address)
+        old, self._config = self._config, config
+        kept = [key for key in KEPT_KEYS if getattr(old, key) != getattr(config, key)]
+        self._journal.note("reloaded", needs_restart=", ".join(kept) or None)
+
+    # -- what people are told ---------------------------------------------------------------------
+
+    def _status(self) -> str:
+        return f"serving as {self._config.settings.hostname}"
+
+    def _say_where_mail_goes(self, config: Config) -> None:
+        how, where = parse_delivery(config.delivery)
+        if how == "discard":
+            say("accepted mail is thrown away (delivery: discard)")
+        else:
+            say(f"mail goes to the Maildir {Path(where).resolve()}")
+
+    def _note_what_cannot_be_read_again(self, config: Config) -> None:
+        """A renewed certificate that only root can read would be noticed when it is too late."""
+        files = [self._orders.file, *(config.tls_files or ())]
+        for path in dict.fromkeys(files):
+            if path is not None and not os.access(path, os.R_OK):
+                self._journal.note("reload will fail", file=path, why="cannot be read any more")
+
+    def _read_gauges(self) -> None:
+        server, read = self._server, self._metrics.read
+        read("mailsrv_connections", "Connections that are open.", lambda: len(server.connections))
+        read(
+            "mailsrv_connections_accepted_total",
+            "Connections, since the server began.",
+            lambda: server.accepted,
+            kind="counter",
+        )
+        read(
+            "mailsrv_log_lost_lines_total",
+            "Lines that could not be written to the log.",
+            lambda: self._log.lost,
+            kind="counter",
+        )
+        read_process_gauges(self._metrics, self._clock)
+
+
+def _at_once(steps: Steps) -> Edges:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            edges: Edges = stop.value
+            return edges
+
+
+def _drop_privileges(config: Config) -> None:
+    try:
+        whom = identity(config.user, config.group)
+        if whom is not None:
+            become(whom)
+    except PrivilegeError as error:
+        raise ConfigError(str(error)) from None
+    addresses = (*config.listen, *config.listen_tls)
+    if os.geteuid() == 0 and any(map(is_public, addresses)):
+        warn("runs as root where others can reach it; set user")
+
+
+def say(text: str) -> None:
+    """A line for who started us.  Raises ConfigError if there is nobody."""
+    try:
+        print(f"mailsrv: {text}", flush=True)
+    except OSError as error:
+        raise ConfigError(f"cannot write to standard output: {error.strerror}") from None
+
+
+def warn(text: str) -> None:
+    """A line on standard error, if anybody hears it."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"mailsrv: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,38 @@
+"""A courier that throws everything away: for benchmarks, never by default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mailsrv.smtp import reply
+from mailsrv.smtp.envelope import Envelope
+from mailsrv.smtp.reply import Reply
+
+_DISCARDED = reply.reply(250, "2.0.0", "Ok: discarded")
+
+
+class DiscardCourier:
+    """Takes every message, keeps none; it is the sink of all of them at once.
+
+    ``messages`` counts those finished, ``octets`` the content that came in, whether its message
+    was finished or not.
+    """
+
+    __slots__ = ("messages", "octets")
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.octets = 0
+
+    def begin(self, envelope: Envelope) -> DiscardCourier:
+        return self
+
+    def write(self, chunk: bytes) -> None:
+        self.octets += len(chunk)
+
+    def finish(self, answer: Callable[[Reply], None]) -> None:
+        self.messages += 1
+        answer(_DISCARDED)
+
+    def abort(self) -> None:
+        pass

@@ -1,0 +1,108 @@
+"""A connection's deadlines as its session goes on, with the one timer that keeps them.
+
+The timer is moved only when the deadline comes nearer; when it goes off before the deadline that
+holds by then, it is set anew.  So a received chunk costs no wheel operation.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from mailsrv.runtime.loop import Loop
+from mailsrv.runtime.timer_wheel import Timer
+from mailsrv.smtp.events import Stage
+from mailsrv.smtp.session import Session
+from mailsrv.smtp.state import State
+from mailsrv.smtp.timeouts import Deadlines, Limit, Patience
+
+_PHASE_OF = {
+    Stage.SENDER: Limit.LOOKUP,
+    Stage.RECIPIENT: Limit.LOOKUP,
+    Stage.MESSAGE: Limit.DELIVERY,
+    Stage.PAUSE: Limit.PAUSE,
+}
+
+# Attributes of an Enum class are slow to look up; these are used for every message.
+_IDLE, _COMMAND, _CONTENT_IDLE = Limit.IDLE, Limit.COMMAND, Limit.CONTENT_IDLE
+_CONTENT = State.CONTENT
+
+
+class Sleeper(Protocol):
+    """Who is woken."""
+
+    def run_out(self, limit: Limit) -> None:
+        """``limit`` has been reached."""
+
+    def drop(self) -> None:
+        """A defect struck in ``run_out``."""
+
+
+class Alarm(Deadlines):
+    """See the module.  It is set from its first phase on until ``cancel``."""
+
+    __slots__ = ("_lines", "_loop", "_sleeper", "_timer")
+
+    def __init__(self, patience: Patience, loop: Loop, sleeper: Sleeper) -> None:
+        super().__init__(patience, loop.now_ns)
+        self._loop = loop
+        self._sleeper: Sleeper | None = sleeper
+        self._timer: Timer | None = None
+        self._lines = 0
+
+    def begin(self, phase: Limit) -> None:
+        """The phase begins now."""
+        self.enter(phase, self._loop.now_ns)
+        self.arm()
+
+    def follow(self, session: Session, unsent_octets: int) -> None:
+        """Let the phase follow from what the session does; the timer moves only with it."""
+        now_ns = self._loop.now_ns
+        before, is_next = self.phase, session.lines != self._lines
+        self._lines = session.lines
+        if unsent_octets:
+            self.enter(Limit.UNREAD, now_ns)
+        elif session.question is not None:
+            waiting = _PHASE_OF[session.question.stage]
+            if before is not waiting or is_next:
+                self.enter(waiting, now_ns)
+        elif session.state is _CONTENT:
+            if before is not _CONTENT_IDLE or is_next:
+                self.enter_content(now_ns, session.content_octets or 0)
+        elif not session.mid_command:
+            self.phase, self.since_ns = _IDLE, now_ns
+        elif before is not _COMMAND or is_next:
+            self.enter(_COMMAND, now_ns)
+        if self.phase is not before or self._timer is None:
+            self.arm()
+
+    def arm(self) -> None:
+        """See to it that the timer goes off no later than the next deadline."""
+        timer, timers = self._timer, self._loop.timers
+        if timer is None:
+            self._timer = timers.schedule(self.next()[0], self._went_off)
+        elif not timer.pending:
+            timers.reschedule(timer, self.next()[0])
+        elif timer.deadline_ns > self.phase_due_ns:
+            due_ns, _ = self.next()
+            if due_ns < timer.deadline_ns:
+                timers.reschedule(timer, due_ns)
+
+    def cancel(self) -> None:
+        """Wake nobody any more."""
+        self._sleeper = None
+        if self._timer is not None:
+            self._loop.timers.cancel(self._timer)
+
+    def _went_off(self) -> None:
+        sleeper = self._sleeper
+        if sleeper is None:
+            return
+        due_ns, limit = self.next()
+        if due_ns <= self._loop.now_ns:
+            try:
+                sleeper.run_out(limit)
+            except Exception:
+                sleeper.drop()  # the loop knows no connection here; it logs what is raised
+                raise
+        if self._sleeper is not None:
+            self.arm()

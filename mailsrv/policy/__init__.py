@@ -1,0 +1,1 @@
+"""Decisions about clients, senders and recipients; no I/O."""

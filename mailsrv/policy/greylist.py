@@ -1,0 +1,303 @@
+"""Greylisting: who is new is asked to come back, because those who send mail do and many who
+send rubbish do not (RFC 6647).
+
+A *triplet* is (client, reverse-path, forward-path).  Its first try is deferred; a retry passes
+from the delay on, as long as it comes within the retry window.  What has passed goes on passing
+until it was not seen for a month, and a client network of which several triplets have passed is
+asked no more.  Retrying early costs nothing: the delay counts from the first try, whatever comes
+between, and nothing is written.
+
+Large senders retry from another address.  So in a triplet the client stands for every pool that
+it belongs to (see ``pool``), and each pool has a record of its own: a try is a retry if one of
+its pools has tried before.  What a client merely says, its HELO name, may pass this one triplet,
+but counts for nothing beyond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from mailsrv.policy.networks import Networks, client_network
+from mailsrv.policy.sender_pools import claimed_pool, named_pool, plain_sender, wide_network
+from mailsrv.settings import Settings
+from mailsrv.units import seconds_to_ns
+
+if TYPE_CHECKING:
+    from mailsrv.runtime.clock import Clock
+
+_DEFAULT = Settings()
+DELAY_S = _DEFAULT.greylist_delay_s
+RETRY_WITHIN_S = _DEFAULT.greylist_retry_within_s
+KEPT_S = _DEFAULT.greylist_kept_s
+TRIPLETS_FOR_A_CLIENT = _DEFAULT.greylist_client_passes
+
+ENTRIES_MAX = 200_000
+"""Records of each kind held in memory: some 100 MB, were all of them of the longest."""
+EXPIRED_A_CHECK_MAX = 8
+"""Records forgotten in passing by one check, which adds four at most: so the stale ones go."""
+
+Triplet = tuple[str, str, str]
+
+
+class Outcome(StrEnum):
+    """What to do with this recipient now."""
+
+    DEFER = "DEFER"
+    PASS = "PASS"
+
+
+class Key(NamedTuple):
+    """A pool with the transaction that it tried; or a client network alone, for its credit."""
+
+    client: str
+    sender: str = ""
+    recipient: str = ""
+
+
+class Record(NamedTuple):
+    """What is known of a key.
+
+    ``passed`` is 0 while a triplet waits for its retry, 1 once it has passed; for a client
+    network it counts passed triplets.  ``since_ns`` is the first try while waiting, then the
+    last use.
+    """
+
+    since_ns: int
+    passed: int
+
+
+class Reading(NamedTuple):
+    """The wall clock and the greylist's own time at one instant."""
+
+    wall_ns: int
+    own_ns: int
+
+
+class Store(Protocol):
+    """Where records are kept.  It may forget any of them: the sender is then new again."""
+
+    reading: Reading | None
+    """Set by each check; what the last one before a restart has left."""
+
+    def get(self, key: Key) -> Record | None:
+        """The record of ``key``."""
+
+    def put(self, key: Key, record: Record) -> None:
+        """Set the record of ``key``."""
+
+    def expire(self, waiting_before_ns: int, passed_before_ns: int, at_most: int) -> None:
+        """Forget, now or soon, ``at_most`` of the oldest records whose ``since_ns`` lies before
+        the instant given for their kind."""
+
+
+class MemoryStore:
+    """Keeps ``entries`` records of each kind and drops the oldest beyond that.
+
+    Waiting and passed records are apart, so that a flood of new triplets cannot push out the
+    senders who have proven themselves.  Each kind stands in the order in which records were set,
+    which is that of ``since_ns`` but for a triplet that a further pool has joined.
+    """
+
+    __slots__ = ("_entries", "_passed", "_waiting", "reading")
+
+    def __init__(self, entries: int = ENTRIES_MAX) -> None:
+        self._entries = entries
+        self._waiting: dict[Key, Record] = {}
+        self._passed: dict[Key, Record] = {}
+        self.reading: Reading | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._passed)
+
+    def get(self, key: Key) -> Record | None:
+        return self._passed.get(key) or self._waiting.get(key)
+
+    def put(self, key: Key, record: Record) -> None:
+        self.delete(key)
+        records = self._passed if record.passed else self._waiting
+        records[key] = record
+        if len(records) > self._entries:
+            del records[next(iter(records))]
+
+    def delete(self, key: Key) -> None:
+        """Forget ``key``; harmless if it is not known."""
+        self._waiting.pop(key, None)
+        self._passed.pop(key, None)
+
+    def records(self) -> Iterator[tuple[Key, Record]]:
+        """All of them, those that have passed first."""
+        return chain(self._passed.items(), self._waiting.items())
+
+    def expire(self, waiting_before_ns: int, passed_before_ns: int, at_most: int) -> None:
+        kinds = ((self._waiting, waiting_before_ns), (self._passed, passed_before_ns))
+        for records, before_ns in kinds:
+            while records and at_most > 0:
+                key = next(iter(records))
+                if records[key].since_ns >= before_ns:
+                    break
+                del records[key]
+                at_most -= 1
+
+
+class Allowed:
+    """Who and what is not greylisted at all.  Raises ValueError for a network that is none."""
+
+    __slots__ = ("_names", "_networks", "_recipients")
+
+    def __init__(
+        self,
+        networks: Iterable[str] = (),
+        names: Iterable[str] = (),
+        recipients: Iterable[str] = (),
+    ) -> None:
+        self._networks = Networks(networks)
+        self._names = frozenset(name.lower().strip(".") for name in names)
+        self._recipients = frozenset(one.lower().removeprefix("@") for one in recipients)
+
+    def permits(self, client: str, reverse_name: str, forward_path: str) -> bool:
+        """Whether the client, its confirmed reverse name or the recipient is on the list.
+
+        A name is meant with all below it, a recipient's domain by itself.
+        """
+        if self._recipients:
+            recipient = forward_path.lower()
+            if recipient in self._recipients or recipient.rpartition("@")[2] in self._recipients:
+                return True
+        if self._names and reverse_name:
+            labels = reverse_name.lower().removesuffix(".").split(".")
+            if any(".".join(labels[at:]) in self._names for at in range(len(labels))):
+                return True
+        return bool(self._networks) and client in self._networks
+
+
+class Greylist:
+    """Decides by triplet.  ``delay``, ``retry_within`` and ``kept`` are in seconds.
+
+    Its time is its own: it begins as the wall clock's and then goes on evenly.  A wall clock that
+    is set, by whatever, changes nothing for those who wait and erases nobody.  From one run to
+    the next the store carries it on, and what passed between by the wall clock counts, but never
+    as less than nothing, nor as more than the retry window: while nobody can come, nobody is
+    forgotten.
+    """
+
+    __slots__ = (
+        "_allowed",
+        "_client_passes",
+        "_clock",
+        "_delay_ns",
+        "_kept_ns",
+        "_offset_ns",
+        "_retry_within_ns",
+        "_store",
+    )
+
+    def __init__(
+        self,
+        clock: Clock,
+        delay: float = DELAY_S,
+        store: Store | None = None,
+        *,
+        retry_within: float = RETRY_WITHIN_S,
+        kept: float = KEPT_S,
+        client_passes: int = TRIPLETS_FOR_A_CLIENT,
+        allowed: Allowed | None = None,
+    ) -> None:
+        self._clock = clock
+        self._delay_ns = seconds_to_ns(delay)
+        self._retry_within_ns = seconds_to_ns(retry_within)
+        self._kept_ns = seconds_to_ns(kept)
+        self._client_passes = client_passes
+        self._allowed = allowed or Allowed()
+        self._store: Store = MemoryStore() if store is None else store
+        self._offset_ns = self._first_ns() - clock.monotonic_ns()
+
+    @classmethod
+    def of(cls, settings: Settings, clock: Clock, store: Store | None = None) -> Greylist:
+        """The greylist that ``settings`` describe.  Raises ValueError for a bad network."""
+        return cls(
+            clock,
+            settings.greylist_delay_s,
+            store,
+            retry_within=settings.greylist_retry_within_s,
+            kept=settings.greylist_kept_s,
+            client_passes=settings.greylist_client_passes,
+            allowed=Allowed(
+                settings.greylist_allow_networks,
+                settings.greylist_allow_names,
+                settings.greylist_allow_recipients,
+            ),
+        )
+
+    def check(self, triplet: Triplet, *, helo: str = "", reverse_name: str = "") -> Outcome:
+        """Take note of a try and say what becomes of it.  Letter case makes no difference.
+
+        ``reverse_name`` is the client's forward-confirmed name, "" if it has none; with it or,
+        failing that, with ``helo`` a retry is recognised that comes from far off.
+        """
+        client, reverse_path, forward_path = triplet
+        if self._allowed.permits(client, reverse_name, forward_path):
+            return Outcome.PASS
+        now_ns = self._now_ns()
+        store = self._store
+        store.expire(now_ns - self._retry_within_ns, now_ns - self._kept_ns, EXPIRED_A_CHECK_MAX)
+
+        network = Key(client_network(client))
+        credit = self._record(network, now_ns)
+        if credit and credit.passed >= self._client_passes:
+            store.put(network, Record(now_ns, credit.passed))
+            return Outcome.PASS
+
+        sender, recipient = plain_sender(reverse_path), forward_path.lower()
+        pools = [wide_network(client)]
+        if pool := named_pool(client, reverse_name):
+            pools.append(pool)
+        facts = len(pools)
+        if not reverse_name and (pool := claimed_pool(client, helo, reverse_path, forward_path)):
+            pools.append(pool)
+        keys = [Key(pool, sender, recipient) for pool in pools]
+        records = [self._record(key, now_ns) for key in keys]
+
+        if not any(record and self._passes(record, now_ns) for record in records):
+            # A pool that joins later waits no longer than the others.
+            first_ns = min([record.since_ns for record in records if record], default=now_ns)
+            for key, record in zip(keys, records, strict=True):
+                if record is None:
+                    store.put(key, Record(first_ns, 0))
+            return Outcome.DEFER
+
+        is_retry = not any(record and record.passed for record in records)
+        if is_retry and any(record and self._passes(record, now_ns) for record in records[:facts]):
+            store.put(network, Record(now_ns, credit.passed + 1 if credit else 1))
+        for key in keys:
+            store.put(key, Record(now_ns, 1))
+        return Outcome.PASS
+
+    def _passes(self, record: Record, now_ns: int) -> bool:
+        return record.passed > 0 or now_ns - record.since_ns >= self._delay_ns
+
+    def _record(self, key: Key, now_ns: int) -> Record | None:
+        """The record of ``key``, unless it is too old to count."""
+        record = self._store.get(key)
+        if record is None:
+            return None
+        age_ns = now_ns - record.since_ns
+        if record.passed:
+            return record if age_ns <= self._kept_ns else None
+        # A first try in the future: another's time is in the store, and nobody shall wait for it.
+        return record if 0 <= age_ns <= self._retry_within_ns else None
+
+    def _first_ns(self) -> int:
+        """The greylist's own time as it begins."""
+        wall_ns = self._clock.realtime_ns()
+        last = self._store.reading
+        if last is None:
+            return wall_ns
+        return last.own_ns + min(max(wall_ns - last.wall_ns, 0), self._retry_within_ns)
+
+    def _now_ns(self) -> int:
+        own_ns = self._clock.monotonic_ns() + self._offset_ns
+        self._store.reading = Reading(self._clock.realtime_ns(), own_ns)
+        return own_ns

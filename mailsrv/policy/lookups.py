@@ -1,0 +1,68 @@
+"""What policy looks up outside: the interfaces of DNS and reputation, and their null objects.
+
+Each answers through a callback, now or later; a caller must be ready for an answer before the
+call returns.  An answer that is no longer awaited is ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+
+class DnsStatus(StrEnum):
+    """How a lookup ended.  NOERROR without records is "no data" (RFC 2308 section 2.2)."""
+
+    NOERROR = "NOERROR"
+    NXDOMAIN = "NXDOMAIN"
+    SERVFAIL = "SERVFAIL"
+    TIMEOUT = "TIMEOUT"
+
+
+@dataclass(frozen=True, slots=True)
+class DnsAnswer:
+    """Records in presentation form, without the owner: ``"10 mx.example."``, ``"192.0.2.1"``."""
+
+    status: DnsStatus
+    records: tuple[str, ...] = ()
+
+
+class Resolver(Protocol):
+    """Looks names up."""
+
+    def lookup(self, name: str, rtype: str, answer: Callable[[DnsAnswer], None]) -> None:
+        """Ask for the ``rtype`` ("MX", "A", ...) records of ``name`` and call ``answer`` once."""
+
+
+class Rating(NamedTuple):
+    """A client's score, higher is worse, 0 is unknown; and what it comes from, for people."""
+
+    score: int
+    reasons: tuple[str, ...] = ()
+
+
+class Reputation(Protocol):
+    """Scores clients."""
+
+    def ask(
+        self, client: str, helo: str, reverse_path: str, answer: Callable[[Rating], None]
+    ) -> None:
+        """Call ``answer`` once with the client's score."""
+
+
+class NoResolver:
+    """The resolver where none is configured: every lookup fails at once."""
+
+    def lookup(self, name: str, rtype: str, answer: Callable[[DnsAnswer], None]) -> None:
+        answer(DnsAnswer(DnsStatus.SERVFAIL))
+
+
+class NoReputation:
+    """The reputation where none is configured: nothing is known of any client."""
+
+    def ask(
+        self, client: str, helo: str, reverse_path: str, answer: Callable[[Rating], None]
+    ) -> None:
+        answer(Rating(0))

@@ -1,0 +1,238 @@
+"""Who may send what to whom: which checks are made at which stage, and what becomes of them.
+
+From the moment a client has connected it is *screened*: its reputation and its reverse name need
+nothing but its address.  At MAIL the HELO name and the sender's domain are checked, side by side,
+and all that was found is weighed: what the settings let count adds up to a score, with the
+reputation, and a score that reaches the threshold refuses; what the settings let reject refuses
+by itself.  At RCPT come the recipient table, the greylist and the rates.
+
+The checks that judge a client (reputation, reverse name, HELO name) are not made for trusted
+networks: no list knows them, private addresses have no public names, and the programs there say
+HELO localhost.  What judges the mail (the sender's domain, the recipient) is: a bounce to a domain
+that does not exist would be ours to deliver.  The greylist has allow lists of its own.  It is given
+the reverse name for them, and because a sender's pool of addresses is known by it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mailsrv.policy import dnsbl, sender_checks
+from mailsrv.policy.effects import Deliberation, Note, Screened, Together, score
+from mailsrv.policy.greylist import Greylist, Outcome
+from mailsrv.policy.lookups import Rating
+from mailsrv.policy.networks import Networks
+from mailsrv.policy.rate_limits import Rates
+from mailsrv.policy.recipients import Directory
+from mailsrv.policy.sender_checks import Finding, ReverseName
+from mailsrv.settings import Mode, Settings
+from mailsrv.smtp import reply
+from mailsrv.smtp.events import Question, Stage
+from mailsrv.smtp.reply import Reply
+
+
+class Standing:
+    """What is known of a client.  ``score`` is that of its last MAIL, until then the rating's."""
+
+    __slots__ = ("finding", "rating", "reverse_name", "score")
+
+    def __init__(
+        self,
+        rating: Rating = Rating(0),  # noqa: B008 - immutable
+        reverse_name: str = "",
+        finding: Finding | None = None,
+    ) -> None:
+        self.rating = rating
+        self.reverse_name = reverse_name
+        self.finding = finding
+        self.score = rating.score
+
+
+class _Rule(NamedTuple):
+    """What a check's finding does, and what it counts."""
+
+    mode: Mode
+    score: int
+
+
+class _Weighed(NamedTuple):
+    """The verdict, and what the score is made of."""
+
+    refusal: Reply | None
+    reasons: tuple[str, ...]
+
+
+def _rule(mode: Mode | bool, counts: int, threshold: int) -> _Rule | None:
+    """The rule of a check; None if it is off, or would count where nothing is counted.
+
+    A bare true means "reject", as in a configuration file.
+    """
+    if not mode or mode == "off" or (mode == "score" and not threshold):
+        return None
+    return _Rule("score" if mode == "score" else "reject", counts)
+
+
+class Policy:
+    """The checks that the settings ask for.
+
+    ``directory``, ``greylist`` and ``rates`` are the objects that know; None checks nothing.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        greylist: Greylist | None = None,
+        directory: Directory | None = None,
+        rates: Rates | None = None,
+    ) -> None:
+        self._hostname = settings.hostname
+        self._threshold = threshold = settings.reputation_threshold
+        self._trusted = Networks(settings.trusted_networks)
+        self._lists = dnsbl.DnsLists(settings.dns_lists if self._threshold else ())
+        self._helo = _rule(settings.helo_check, settings.helo_score, threshold)
+        self._reverse_name = _rule(
+            settings.reverse_name_check, settings.reverse_name_score, threshold
+        )
+        self._sender_domain = _rule(
+            settings.sender_domain_check, settings.sender_domain_score, threshold
+        )
+        # The greylist knows pools of senders by it, and those it allows.
+        self._wants_reverse_name = self._reverse_name is not None or greylist is not None
+        self._greylist = greylist
+        self._directory = directory
+        self._rates = rates
+
+    @property
+    def stages(self) -> frozenset[Stage]:
+        """The stages at which there is something to check."""
+        at_sender = self._threshold, self._reverse_name, self._helo, self._sender_domain
+        at_recipient = self._directory, self._greylist
+        stages = set()
+        if any(at_sender) or self._rates is not None:
+            stages.add(Stage.SENDER)
+        if any(one is not None for one in at_recipient) or self._rates is not None:
+            stages.add(Stage.RECIPIENT)
+        return frozenset(stages)
+
+    # -- the client -------------------------------------------------------------------------------
+
+    def screening(self, client: str) -> Deliberation[Standing] | None:
+        """What to find out about ``client`` before it says a word; None for nothing."""
+        if not (self._threshold or self._wants_reverse_name) or client in self._trusted:
+            return None
+        return self._screen(client)
+
+    def _screen(self, client: str) -> Deliberation[Standing]:
+        rating, reverse_name = yield Together((self._rate(client), self._name(client)))
+        return Standing(rating, *reverse_name)
+
+    def _rate(self, client: str) -> Deliberation[Rating]:
+        if not self._threshold:
+            return Rating(0)
+        ratings: list[Rating] = yield Together((score(client), self._lists.rate(client)))
+        return Rating(
+            sum(one.score for one in ratings), tuple(why for one in ratings for why in one.reasons)
+        )
+
+    def _name(self, client: str) -> Deliberation[ReverseName]:
+        if not self._wants_reverse_name:
+            return ReverseName("", None)
+        return (yield from sender_checks.reverse_name(client))
+
+    # -- the questions ----------------------------------------------------------------------------
+
+    def deliberate(
+        self, question: Question, standing: Standing | None
+    ) -> Deliberation[Reply | None]:
+        """Decide ``question``.  ``standing`` is None while the screening goes on."""
+        if question.stage is Stage.SENDER:
+            return self._sender(question, standing)
+        return self._recipient(question, standing)
+
+    def _sender(self, question: Question, standing: Standing | None) -> Deliberation[Reply | None]:
+        if standing is not None and (refusal := self._weigh(standing).refusal) is not None:
+            return refusal
+        helo: Finding | None = None
+        domain: Finding | None
+        if self._helo is None or question.client in self._trusted:
+            domain = yield from self._check_domain(question)
+        else:
+            check_helo = sender_checks.helo(question, self._hostname)
+            helo, domain = yield Together((check_helo, self._check_domain(question)))
+        if standing is None:
+            standing = yield Screened()
+            assert isinstance(standing, Standing)
+        refusal, reasons = self._weigh(standing, helo, domain)
+        if refusal is not None:
+            return refusal
+        if reasons:
+            yield Note("scored", {"score": standing.score, "reasons": ", ".join(reasons)})
+        return None if self._rates is None else self._rates.message(question.client)
+
+    def _check_domain(self, question: Question) -> Deliberation[Finding | None]:
+        if self._sender_domain is None:
+            return None
+        return (yield from sender_checks.sender_domain(question))
+
+    def _recipient(
+        self, question: Question, standing: Standing | None
+    ) -> Deliberation[Reply | None]:
+        assert question.forward_path is not None
+        refusal = None
+        if self._directory is not None:
+            refusal = self._directory.check(question.forward_path)
+        if refusal is None and self._greylist is not None:
+            if standing is None:
+                standing = yield Screened()
+                assert isinstance(standing, Standing)
+            refusal = self._check_greylist(self._greylist, question, standing)
+        if refusal is None and self._rates is not None:
+            refusal = self._rates.recipient(question.client)
+        return refusal
+
+    def _check_greylist(
+        self, greylist: Greylist, question: Question, standing: Standing
+    ) -> Reply | None:
+        """Who is known for good need not prove it."""
+        if standing.score < 0:
+            return None
+        triplet = (question.client, str(question.reverse_path), str(question.forward_path))
+        outcome = greylist.check(triplet, helo=question.helo, reverse_name=standing.reverse_name)
+        return reply.GREYLISTED if outcome == Outcome.DEFER else None
+
+    # -- weighing ---------------------------------------------------------------------------------
+
+    def _weigh(
+        self, standing: Standing, helo: Finding | None = None, domain: Finding | None = None
+    ) -> _Weighed:
+        """Add up what was found, and find what it refuses: the score first, then each check."""
+        total, reasons = standing.rating
+        refusal = None
+        for rule, finding in (
+            (self._helo, helo),
+            (self._reverse_name, standing.finding),
+            (self._sender_domain, domain),
+        ):
+            if rule is None or finding is None:
+                continue
+            if rule.mode == "reject":
+                refusal = refusal or finding.refusal
+            elif not finding.trouble:
+                total += rule.score
+                reasons += (f"{rule.score:+} {finding.refusal.check}",)
+        standing.score = total
+        if self._threshold and total >= self._threshold:
+            refusal = reply.bad_reputation(total, self._threshold, reasons)
+        return _Weighed(refusal, reasons)
+
+
+def needs_dns(settings: Settings) -> bool:
+    """Whether any check of ``settings`` asks DNS."""
+    threshold = settings.reputation_threshold
+    modes = settings.sender_domain_check, settings.helo_check, settings.reverse_name_check
+    return (
+        any(_rule(mode, 0, threshold) is not None for mode in modes)
+        or bool(threshold and settings.dns_lists)
+        or settings.greylist
+    )

@@ -1,0 +1,129 @@
+"""Which clients are one sender, and which reverse-paths one mailbox: what a greylist compares.
+
+Large senders try again from another address of a *pool*.  Two addresses are of one pool if they
+share a wide network; or the organisation in their confirmed reverse names; or, where a client has
+no confirmed reverse name, the organisation in their HELO names.
+
+The first two are facts that a client cannot invent.  The third is only said, so it is believed
+only if it is also the organisation of the reverse-path: a pool without reverse names is a sender's
+own, not a service that sends for others, and who borrows a name must then borrow the same one in
+both places, where the checks of sender domain and HELO name look.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from mailsrv.policy.networks import client_network
+
+WIDE_IPV4_BITS = 16
+"""The pools of large senders fill blocks of this size; a /24 is one rack of them."""
+WIDE_IPV6_BITS = 32
+"""The least that a registry gives a provider: what a /16 is among IPv4 networks."""
+
+_KINDS = """
+    ac ad asso co com ed edu gen go gob gouv gov gr gv ind info k12 lg ltd me mil ne net nhs nom
+    or org plc sch web
+"""
+_SECOND_LEVEL = frozenset(_KINDS.split())
+"""Labels below which a country's registry gives out names: example.co.uk, example.com.au.  The
+usual ones: a missing one makes neighbours of those who share it, which costs little."""
+
+_NUMBER = re.compile(r"[0-9]++")
+_SERIAL = re.compile(r"(?<![0-9a-z])(?:[0-9]{4,}+|(?=[a-f]*+[0-9])[0-9a-f]{8,}+)(?![0-9a-z])")
+"""A word of the local-part that counts messages: four figures or more, or eight hex digits."""
+_PRVS = re.compile(r"prvs=(?:[0-9a-f]{10}=(.++)|([^/]++)/[0-9a-f]{10})")
+# Sender Rewriting Scheme: SRS0=hash=day=domain=local, SRS1=hash=domain==hash=day=domain=local.
+# The first separator is "=", "+" or "-".
+_SRS = re.compile(r"srs(?:0[=+-]|1[=+-][^=]++=([^=]++)=[=+-])[^=]++=[^=]++=(.++)")
+
+
+# -- clients --------------------------------------------------------------------------------------
+
+
+def wide_network(client: str) -> str:
+    """The /16 or /32 of ``client``, an address as text; a text that is none is its own."""
+    return client_network(client, WIDE_IPV4_BITS, WIDE_IPV6_BITS)
+
+
+def organisation(name: str) -> str:
+    """The domain under which somebody registered ``name``, in small letters; "" if there is none.
+
+    Told by its form, without a list of the world's registries: the last two labels, or three
+    where the second stands for a kind (example.co.uk).
+    """
+    labels = name.lower().removesuffix(".").split(".")
+    if len(labels) < 2 or not all(labels) or labels[-1].isdigit() or labels[-1].endswith("]"):
+        return ""
+    if len(labels[-1]) == 2 and labels[-2] in _SECOND_LEVEL:
+        return ".".join(labels[-3:]) if len(labels) > 2 else ""
+    return ".".join(labels[-2:])
+
+
+def spells_address(name: str, client: str) -> bool:
+    """Whether the reverse name of an IPv4 client is made of its address, in figures or in hex.
+
+    A provider calls its customers' lines so: they share its name, and nothing else.
+    """
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is None:
+            return False
+        address = address.ipv4_mapped
+    octets = list(address.packed)
+    numbers = [int(number) for number in _NUMBER.findall(name) if len(number) <= 3]
+    for start in range(len(numbers) - 3):
+        if numbers[start : start + 4] in (octets, octets[::-1]):
+            return True
+    decimal = "".join([f"{octet:03}" for octet in octets])
+    return decimal in name or address.packed.hex() in name.lower()
+
+
+def named_pool(client: str, reverse_name: str) -> str:
+    """The pool that a confirmed reverse name tells of; "" if none.  As ``*.example.org``."""
+    domain = organisation(reverse_name)
+    return f"*.{domain}" if domain and not spells_address(reverse_name, client) else ""
+
+
+def claimed_pool(client: str, helo: str, reverse_path: str, forward_path: str) -> str:
+    """The pool that the HELO name claims, if it is to be believed; else "".
+
+    Nobody sends in the name of the recipient's own organisation from outside, except forgers.
+    """
+    domain = organisation(helo)
+    if not domain or domain != _organisation_of(reverse_path):
+        return ""
+    if domain == _organisation_of(forward_path) or spells_address(helo, client):
+        return ""
+    return f"helo *.{domain}"
+
+
+def _organisation_of(path: str) -> str:
+    return organisation(path.rpartition("@")[2])
+
+
+# -- mailboxes ------------------------------------------------------------------------------------
+
+
+def plain_sender(reverse_path: str) -> str:
+    """What stays the same in the reverse-paths of one sender, in small letters.
+
+    A retry repeats its reverse-path, but the next message of the same list or forwarder bears
+    another (VERP, SRS, BATV), and the tags of the last two change from day to day, some of them
+    between tries.  So tags and subaddresses go, and a serial number counts as any other; but not
+    one that is the whole name, or part of a word: those are people.
+    """
+    local, at, domain = reverse_path.lower().rpartition("@")
+    if local.startswith("prvs=") and (tagged := _PRVS.fullmatch(local)):
+        local = tagged[1] or tagged[2]
+    if local.startswith("srs") and (rewritten := _SRS.fullmatch(local)):
+        local = f"srs={rewritten[1] or ''}={rewritten[2]}"
+    else:
+        local = local.partition("+")[0] or local
+    if not local.isalnum():
+        local = _SERIAL.sub("#", local)
+    return local + at + domain

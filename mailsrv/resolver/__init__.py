@@ -1,0 +1,1 @@
+"""The DNS stub resolver (RFC 1035)."""

@@ -1,0 +1,164 @@
+"""One question put to one server: over UDP, and over TCP where that does not suffice.
+
+Each exchange has a socket of its own, so a source port of its own: with the id, some 31 bits that
+a forger has to guess (RFC 5452).  The port is the kernel's choice, which is random for UDP and
+heeds the ranges and reservations of the machine.  The socket is connected: datagrams from
+elsewhere do not arrive, and a closed port is heard of at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+
+from mailsrv.resolver.message import Query, Told, Worthless
+from mailsrv.runtime.poll import READ, WRITE, Poll
+
+MESSAGE_OCTETS_MAX = 4096
+"""The longest answer; few domains need a quarter of it.  The sender's domain decides what has
+to be parsed here while everybody waits, at some 2 ms for a thousand octets."""
+DATAGRAMS_PER_PASS_MAX = 8
+STRAYS_MAX = 16
+"""Answers to another question, after which somebody is guessing ids: TCP cannot be guessed."""
+
+_LENGTH_OCTETS = 2  # before each message over TCP (RFC 1035 section 4.2.2)
+
+Address = tuple[str, int]
+
+
+class Exchange:
+    """A question on its way.  ``done`` is called once, with None if the server failed; silence
+    is for the caller to judge, who then calls ``close``.
+    """
+
+    __slots__ = (
+        "_done",
+        "_poll",
+        "_query",
+        "_received",
+        "_server",
+        "_sock",
+        "_strays",
+        "_unsent",
+        "number",
+    )
+
+    def __init__(
+        self,
+        poll: Poll,
+        number: int,
+        server: Address,
+        query: Query,
+        done: Callable[[Told | None], None],
+    ) -> None:
+        self._poll = poll
+        self._server = server
+        self._query = query
+        self._done = done
+        self._sock: socket.socket | None = None
+        self._strays = 0
+        self._unsent = b""
+        self._received = bytearray()
+        self.number = number
+
+    def begin(self) -> None:
+        """Send the question in a datagram.  Raises OSError if that cannot be."""
+        sock = self._open(socket.SOCK_DGRAM, READ)
+        try:
+            sock.send(self._query.octets)
+        except OSError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Wait no more; harmless when closed."""
+        if self._sock is not None:
+            self._poll.forget(self._sock)
+            self._sock.close()
+            self._sock = None
+
+    def ready(self, events: int) -> None:
+        """The socket has something for us, or takes something."""
+        sock = self._sock
+        if sock is None:
+            return
+        try:
+            if sock.type == socket.SOCK_DGRAM:
+                outcome = self._take_datagrams(sock)
+            elif self._unsent:
+                outcome = self._send_rest(sock)
+            else:
+                outcome = self._take_stream(sock)
+        except BlockingIOError:
+            return
+        except OSError:
+            outcome = Worthless.BAD
+        if outcome is not None:
+            self.close()
+            self._done(outcome if isinstance(outcome, Told) else None)
+
+    def _open(self, kind: socket.SocketKind, events: int) -> socket.socket:
+        sock = self._connect(kind)
+        try:
+            self._poll.watch(sock, events, self)
+        except OSError:
+            sock.close()
+            raise
+        self._sock = sock
+        return sock
+
+    def _connect(self, kind: socket.SocketKind) -> socket.socket:
+        """A socket to the server: all that this has to do with the network itself."""
+        family = socket.AF_INET6 if ":" in self._server[0] else socket.AF_INET
+        sock = socket.socket(family, kind)
+        try:
+            sock.setblocking(False)
+            with contextlib.suppress(BlockingIOError):  # over TCP it goes on by itself
+                sock.connect(self._server)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    # -- UDP --------------------------------------------------------------------------------------
+
+    def _take_datagrams(self, sock: socket.socket) -> Told | Worthless | None:
+        for _ in range(DATAGRAMS_PER_PASS_MAX):
+            octets, source = sock.recvfrom(MESSAGE_OCTETS_MAX)
+            # One from elsewhere may have come in the instant before the socket was connected.
+            outcome = self._query.read(octets) if source == sock.getpeername() else Worthless.STRAY
+            if outcome is Worthless.STRAY:
+                self._strays += 1
+                if self._strays < STRAYS_MAX:
+                    continue
+            elif outcome is not Worthless.CUT:
+                return outcome
+            self._turn_to_tcp()
+            break
+        return None
+
+    # -- TCP --------------------------------------------------------------------------------------
+
+    def _turn_to_tcp(self) -> None:
+        self.close()
+        octets = self._query.octets
+        self._unsent = len(octets).to_bytes(_LENGTH_OCTETS, "big") + octets
+        self._open(socket.SOCK_STREAM, WRITE)
+
+    def _send_rest(self, sock: socket.socket) -> Told | Worthless | None:
+        self._unsent = self._unsent[sock.send(self._unsent) :]
+        if not self._unsent:
+            self._poll.change(sock, READ, self)
+        return None
+
+    def _take_stream(self, sock: socket.socket) -> Told | Worthless | None:
+        octets = sock.recv(_LENGTH_OCTETS + MESSAGE_OCTETS_MAX - len(self._received))
+        self._received += octets
+        length = int.from_bytes(self._received[:_LENGTH_OCTETS], "big")
+        if not octets or length > MESSAGE_OCTETS_MAX:
+            return Worthless.BAD
+        end = _LENGTH_OCTETS + length
+        if len(self._received) < end:
+            return None
+        return self._query.read(bytes(self._received[_LENGTH_OCTETS:end]))

@@ -1,0 +1,1 @@
+"""The clock, the timer wheel, the poll and the event loop."""

@@ -1,0 +1,81 @@
+"""The loop: wait, hand out what is ready, expire timers, end the pass.
+
+A pass reads the clock once after the wait (``now_ns``), and again where timers are due.  Handlers
+that are ready together run by their number, not in the kernel's order, so that a run can be
+repeated exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from selectors import SelectorKey
+
+from mailsrv.runtime.clock import Clock
+from mailsrv.runtime.poll import Handler, Poll
+from mailsrv.runtime.timer_wheel import TimerWheel
+
+
+def _number(ready: tuple[SelectorKey, int]) -> int:
+    number: int = ready[0].data.number
+    return number
+
+
+class Loop:
+    """Runs handlers and timers on one thread.
+
+    ``on_fault`` is told of an exception that a handler let through; the handler is None for a
+    timer or a hook.  One bad connection must not end the daemon.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        poll: Poll,
+        on_fault: Callable[[Handler | None, Exception], None],
+    ) -> None:
+        self._clock = clock
+        self._on_fault = on_fault
+        self._end_of_pass: list[Callable[[], None]] = []
+        self.poll = poll
+        self.now_ns = clock.monotonic_ns()
+        self.timers = TimerWheel(self.now_ns)
+
+    def at_end_of_pass(self, hook: Callable[[], None]) -> None:
+        """Call ``hook`` after each pass: the place for work that is cheaper done for many."""
+        self._end_of_pass.append(hook)
+
+    def run_once(self) -> None:
+        """One pass: blocks until something is ready or a timer is due."""
+        wake_ns = self.timers.next_wake_ns()
+        self.dispatch(wake_ns)
+        if wake_ns is not None and wake_ns <= self.now_ns:
+            self.expire()
+
+    def dispatch(self, until_ns: int | None) -> None:
+        """Wait until ``until_ns`` at most and run the handlers that are ready."""
+        ready = self.poll.wait(until_ns)
+        self.now_ns = self._clock.monotonic_ns()
+        if len(ready) > 1:
+            ready.sort(key=_number)
+        for key, events in ready:
+            try:
+                key.data.ready(events)
+            except Exception as fault:
+                self._on_fault(key.data, fault)
+        self._end_pass()
+
+    def expire(self) -> None:
+        """Run the timers that are due."""
+        self.now_ns = self._clock.monotonic_ns()
+        try:
+            self.timers.expire(self.now_ns)
+        except Exception as fault:
+            self._on_fault(None, fault)
+        self._end_pass()
+
+    def _end_pass(self) -> None:
+        for hook in self._end_of_pass:
+            try:
+                hook()
+            except Exception as fault:
+                self._on_fault(None, fault)

@@ -1,0 +1,50 @@
+"""Signals, brought into the loop: a handler runs between two events like any other."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterable
+
+from mailsrv.runtime.poll import READ, Poll
+
+RINGS_MAX = 64
+"""Signals taken in one pass."""
+
+
+class Doorbell:
+    """Calls ``rung`` on the loop with the number of each signal out of ``numbers``, in order."""
+
+    def __init__(
+        self, poll: Poll, numbers: Iterable[signal.Signals], rung: Callable[[int], None]
+    ) -> None:
+        self.number = -1  # before everybody
+        self._poll = poll
+        self._rung = rung
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        poll.watch(self._reader, READ, self)
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, _leave_to_loop) for number in numbers}
+
+    def ready(self, events: int) -> None:
+        """Signals came."""
+        with contextlib.suppress(BlockingIOError):
+            for number in self._reader.recv(RINGS_MAX):
+                if number in self._before:
+                    self._rung(number)
+
+    def close(self) -> None:
+        """Let signals do again what they did before."""
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._poll.forget(self._reader)
+        self._reader.close()
+        self._writer.close()
+
+
+def _leave_to_loop(number: int, frame: object) -> None:
+    """Do nothing: the interpreter has written the number to the wakeup descriptor."""

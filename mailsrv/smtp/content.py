@@ -1,0 +1,161 @@
+"""Message content: strict end of data and dot-unstuffing, over whole chunks (RFC 5321 4.5.2).
+
+The only end of data is CRLF "." CRLF, where the CRLF that ends the DATA command counts as the
+first one.  An LF or CR alone never ends anything: it is remembered (``bare_line_end``), and the
+true end is still looked for, so that what follows is never read as commands (RFC 5321 section
+2.3.8; the smuggling of CVE-2023-51764 and its kin).
+
+Theory of operation: CRLF "." is what both the end of data and each stuffed line begin with.
+Most large chunks hold no dot at all (base64), which one memchr tells; what kinds of line end
+there are is told by the newline decoder of ``io``, which knows them in one pass in C.  The octets
+at the end of a chunk that may be the beginning of a mark (at most four) are kept back until more
+arrives, so that no line end is ever cut.
+"""
+
+from __future__ import annotations
+
+from io import IncrementalNewlineDecoder
+
+from mailsrv.smtp.reply import Reply
+
+_CRLF = b"\r\n"
+_MARK = b"\r\n."
+_END = b"\r\n.\r\n"
+_KEPT_BACK = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
+PROPER_LINE_ENDS = (None, "\r\n")
+"""What the newline decoder says of content without a lone CR or LF."""
+
+
+class ContentReader:
+    """Takes the chunks of one message.
+
+    ``size_octets`` counts what was handed out: the message as RFC 1870 section 5 counts it,
+    without stuffed dots.  ``received_octets`` counts what came in.
+    """
+
+    __slots__ = ("_at_start", "_kept_back", "_line_ends", "received_octets", "size_octets")
+
+    def __init__(self) -> None:
+        self._kept_back = _CRLF
+        self._at_start = True
+        self._line_ends = IncrementalNewlineDecoder(None, translate=False)
+        self.received_octets = 0
+        self.size_octets = 0
+
+    @property
+    def bare_line_end(self) -> bool:
+        """True once a CR or LF stood alone in what was handed out."""
+        return self._line_ends.newlines not in PROPER_LINE_ENDS
+
+    def feed(self, chunk: bytes, at: int = 0) -> tuple[bytes, int]:
+        """Take a chunk, from ``at`` on; give the content in it, unstuffed, and where it ended.
+
+        The second value is the offset of the first octet after the end of data, or -1 as long
+        as the end was not seen.
+        """
+        if at:
+            chunk = chunk[at:]
+        self.received_octets += len(chunk)
+        kept_back = self._kept_back
+        data = kept_back + chunk if kept_back else chunk
+        mark = data.find(_MARK) if b"." in data else -1
+        end = data.find(_END, mark) if mark >= 0 else -1
+        stuffed = mark != end
+        if end >= 0:
+            after = at + end + len(_END) - len(kept_back)
+            data = data[: end + len(_CRLF)]
+            self._kept_back = b""
+        else:
+            after = -1
+            data = self._keep_back(data)
+        # No line end is cut in ``data`` from here on.
+        self._line_ends.decode(data.decode("latin-1"))
+        if stuffed:
+            data = data.replace(_MARK, _CRLF)
+        if self._at_start and data:
+            # The CRLF of the DATA command was put in front; it is no part of the message.
+            self._at_start = False
+            data = data[len(_CRLF) :]
+        self.size_octets += len(data)
+        return data, after
+
+    def _keep_back(self, data: bytes) -> bytes:
+        """Give ``data`` without the octets at its end that may begin a mark."""
+        for beginning in _KEPT_BACK:
+            if data.endswith(beginning):
+                self._kept_back = beginning
+                return data[: -len(beginning)]
+        self._kept_back = b""
+        return data
+
+
+class ChunkReader:
+    """Takes the chunks of one message, each after a ``begin``.
+
+    ``size_octets`` counts the message; ``received_octets`` what came of the present chunk;
+    ``last`` says that the present chunk ends the message.  A CR at the end of what came is kept
+    back until its LF is here, so that no line end is ever cut.
+    """
+
+    __slots__ = ("_kept_back", "_line_ends", "_missing", "last", "received_octets", "size_octets")
+
+    def __init__(self) -> None:
+        self._kept_back = False
+        self._line_ends = IncrementalNewlineDecoder(None, translate=False)
+        self._missing = 0
+        self.last = False
+        self.received_octets = 0
+        self.size_octets = 0
+
+    def begin(self, octets: int, last: bool) -> None:
+        """A chunk of ``octets`` follows."""
+        self._missing = octets
+        self.last = last
+        self.received_octets = 0
+
+    @property
+    def bare_line_end(self) -> bool:
+        """True once a CR or LF stood alone; a CR at the very end does."""
+        if self._kept_back and self.last and not self._missing:
+            return True
+        return self._line_ends.newlines not in PROPER_LINE_ENDS
+
+    def feed(self, data: bytes, at: int = 0) -> tuple[bytes, int]:
+        """Take octets, from ``at`` on; give the content in them, and where the chunk ended, or
+        -1."""
+        end = at + self._missing
+        after = end if end <= len(data) else -1
+        if at or after >= 0:
+            data = data[at:end]
+        self._missing -= len(data)
+        self.received_octets += len(data)
+        self.size_octets += len(data)
+        if self._kept_back:
+            data = b"\r" + data
+        self._kept_back = data.endswith(b"\r")
+        if self._kept_back:
+            data = data[:-1]
+        self._line_ends.decode(data.decode("latin-1"))
+        return data, after
+
+
+class RefusedChunk:
+    """Passes over a chunk that nobody wants, to its end: then ``refusal`` is said.
+
+    RFC 3030 section 2: a client may send a chunk before it knows that the chunk is refused; its
+    octets must never be read as commands.
+    """
+
+    __slots__ = ("_missing", "received_octets", "refusal")
+
+    def __init__(self, octets: int, refusal: Reply) -> None:
+        self._missing = octets
+        self.received_octets = 0
+        self.refusal = refusal
+
+    def pass_over(self, octets: int) -> int:
+        """So many octets came; give how many of them belonged to the chunk, -1 for all and
+        more to come."""
+        self.received_octets += octets
+        missing, self._missing = self._missing, self._missing - octets
+        return missing if octets >= missing else -1

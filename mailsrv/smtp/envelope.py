@@ -1,0 +1,48 @@
+"""The envelope of one mail transaction: what was agreed before the content (RFC 5321 2.3.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from mailsrv.smtp.path import Path
+
+
+class Notice(NamedTuple):
+    """When the sender wants to be told about one recipient, and by which name (RFC 3461).
+
+    ``notify``: ("NEVER",), or some of "SUCCESS", "FAILURE" and "DELAY", or nothing where it was
+    not said.  ``orcpt``: the original recipient as it was written, "rfc822;" and xtext, or "".
+    """
+
+    notify: tuple[str, ...] = ()
+    orcpt: str = ""
+
+
+@dataclass(slots=True)
+class Envelope:
+    """Who sends what to whom, as the SMTP conversation said it.
+
+    ``client`` is the peer's address as text ("192.0.2.1", "2001:db8::1"); ``helo`` the name it
+    gave; ``protocol`` the keyword for the Received field's "with" clause (RFC 3848, RFC 6531);
+    ``began_ns`` the loop's instant of MAIL; ``tls`` the protocol version and cipher suite, ""
+    in the clear; ``refused`` counts recipients.  Of RFC 3461 are ``ret`` ("FULL", "HDRS" or
+    ""), ``envid`` (xtext as it was written, or ""), and ``notices``, by place in
+    ``forward_paths``, for those recipients with whom something was said.
+    """
+
+    client: str
+    helo: str
+    protocol: str
+    id: str
+    reverse_path: Path
+    forward_paths: list[Path] = field(default_factory=list)
+    size_declared_octets: int | None = None
+    body: str = "7BIT"
+    smtputf8: bool = False
+    tls: str = ""
+    began_ns: int = 0
+    refused: int = 0
+    ret: str = ""
+    envid: str = ""
+    notices: dict[int, Notice] = field(default_factory=dict)

@@ -1,0 +1,359 @@
+"""What each command does, and in which state it may be said (RFC 5321 section 4.1.4).
+
+A handler gets the session and the command's argument; it speaks through the session and changes
+its ``state`` and its ``transaction``, nothing else.  Where somebody else must decide it asks, and
+``DECIDED`` says how the command goes on with the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mailsrv.smtp import command, reply
+from mailsrv.smtp.content import ChunkReader, ContentReader
+from mailsrv.smtp.envelope import Envelope, Notice
+from mailsrv.smtp.events import Stage
+from mailsrv.smtp.path import Path
+from mailsrv.smtp.reply import Reply
+from mailsrv.smtp.state import SessionState, State
+from mailsrv.smtp.transaction import Transaction
+
+Handler = Callable[[SessionState, str], None]
+
+# Attributes of an Enum class are slow to look up; these are used for every command.
+_ASK_SENDER, _ASK_RECIPIENT, _ASK_MESSAGE = Stage.SENDER, Stage.RECIPIENT, Stage.MESSAGE
+_GREETED, _SENDER, _RECIPIENT = State.GREETED, State.SENDER, State.RECIPIENT
+_CONTENT, _CHUNKS = State.CONTENT, State.CHUNKS
+
+
+# -- EHLO, HELO, STARTTLS -------------------------------------------------------------------------
+
+
+def _ehlo(session: SessionState, argument: str) -> None:
+    context = session.context
+    said = context.secured_hello if session.tls else context.extended_hello
+    _hello(session, argument, said, "ESMTPS" if session.tls else "ESMTP")
+
+
+def _helo(session: SessionState, argument: str) -> None:
+    _hello(session, argument, session.context.hello, "SMTP")
+
+
+def _hello(session: SessionState, argument: str, said: Reply, protocol: str) -> None:
+    if session.count_junk():
+        return
+    if not argument:
+        session.refuse(reply.NEED_ARGUMENT)  # and the transaction stays as it is
+    elif not argument.isascii():  # RFC 6531 section 3.7.1: A-labels only
+        session.refuse(reply.HELO_NOT_ASCII)
+    else:
+        session.helo, session.protocol = argument, protocol
+        session.drop()
+        session.say(said)
+
+
+def _starttls(session: SessionState, argument: str) -> None:
+    if session.tls:
+        session.refuse(reply.TLS_ALREADY)
+    elif not session.context.tls:
+        session.refuse(reply.NOT_IMPLEMENTED)
+    elif argument:
+        session.refuse(reply.NO_ARGUMENT)
+    else:
+        session.upgrade()
+
+
+# -- MAIL -----------------------------------------------------------------------------------------
+
+
+def _mail(session: SessionState, argument: str) -> None:
+    context = session.context
+    settings = context.settings
+    parsed = command.parse_mail(argument)
+    if isinstance(parsed, Reply):
+        session.refuse(parsed, joinable=True)
+        return
+    reverse_path, asked = parsed
+    if asked.size_octets is not None and asked.size_octets > settings.message_octets:
+        session.refuse(reply.message_too_large(settings.message_octets), joinable=True)
+    elif session.transactions >= settings.transactions:
+        session.turn_away(reply.too_many_transactions(settings.hostname, settings.transactions))
+    else:
+        protocol = session.protocol
+        if asked.smtputf8:  # RFC 6531 section 4.3
+            protocol = "UTF8SMTPS" if session.tls else "UTF8SMTP"
+        envelope = Envelope(
+            session.client,
+            session.helo,
+            protocol,
+            context.new_id(),
+            reverse_path,
+            [],
+            asked.size_octets,
+            asked.body,
+            asked.smtputf8,
+            session.tls,
+            session.now_ns,
+            0,
+            asked.ret,
+            asked.envid,
+            {},
+        )
+        session.transaction = Transaction(envelope, settings.message_octets)
+        if _ASK_SENDER in context.stages:
+            session.ask(_ASK_SENDER)
+        else:
+            _sender_decided(session, None)
+
+
+def _sender_decided(session: SessionState, verdict: Reply | None) -> None:
+    if verdict is None:
+        session.transactions += 1
+        session.state = _SENDER
+        session.say(reply.SENDER_OK, joinable=True)
+    else:
+        session.drop(verdict)
+        session.deny(verdict, joinable=True)
+
+
+# -- RCPT -----------------------------------------------------------------------------------------
+
+
+def _rcpt(session: SessionState, argument: str) -> None:
+    transaction = session.transaction
+    assert transaction is not None, "the table lets RCPT through only inside a transaction"
+    envelope, context = transaction.envelope, session.context
+    allowed = context.settings.recipients
+    parsed = command.parse_rcpt(argument, envelope.smtputf8)
+    if isinstance(parsed, Reply):
+        session.refuse(parsed, joinable=True)  # it names no recipient
+        return
+    path, notice = parsed
+    if len(envelope.forward_paths) >= allowed:
+        _refuse_recipient(session, reply.too_many_recipients(allowed), path)
+    elif _ASK_RECIPIENT in context.stages:
+        session.asked = parsed
+        session.ask(_ASK_RECIPIENT, path)
+    else:
+        _accept_recipient(session, envelope, path, notice)
+
+
+def _recipient_decided(session: SessionState, verdict: Reply | None) -> None:
+    asked, session.asked = session.asked, None
+    transaction = session.transaction
+    assert transaction is not None
+    assert asked is not None
+    if verdict is None:
+        _accept_recipient(session, transaction.envelope, *asked)
+    else:
+        _refuse_recipient(session, verdict, asked[0])
+
+
+def _accept_recipient(
+    session: SessionState, envelope: Envelope, path: Path, notice: Notice | None
+) -> None:
+    if notice is not None:
+        envelope.notices[len(envelope.forward_paths)] = notice
+    envelope.forward_paths.append(path)
+    session.state = _RECIPIENT
+    session.say(reply.RECIPIENT_OK, joinable=True)
+
+
+def _refuse_recipient(session: SessionState, verdict: Reply, path: Path) -> None:
+    transaction = session.transaction
+    assert transaction is not None
+    transaction.envelope.refused += 1
+    transaction.refusal = verdict
+    session.refuse(verdict, joinable=True, recipient=path)
+
+
+# -- DATA and BDAT --------------------------------------------------------------------------------
+
+
+def _data(session: SessionState, argument: str) -> None:
+    if argument:
+        session.refuse(reply.NO_ARGUMENT)
+        return
+    assert session.transaction is not None
+    session.transaction.open(session.context.courier, ContentReader())
+    session.state = _CONTENT
+    session.say(reply.START_CONTENT)
+
+
+def _data_too_soon(session: SessionState, argument: str) -> None:
+    session.refuse(_no_recipient(session))
+
+
+def _no_recipient(session: SessionState) -> Reply:
+    transaction = session.transaction
+    refused = transaction is not None and transaction.envelope.refused
+    return reply.NO_VALID_RECIPIENTS if refused else reply.NEED_RCPT
+
+
+def _bdat(session: SessionState, argument: str) -> None:
+    """RFC 3030 section 2.  Whatever is refused here ends the transaction: without this chunk the
+    message cannot become whole, even if all others came."""
+    chunk = command.parse_bdat(argument)
+    if chunk is None:
+        # Where the chunk ends, if one follows, nobody can tell.  So what follows is read as
+        # commands, as after any line that was not understood: to pass over so many octets as
+        # the number may have meant would let a client hide commands from whoever counts
+        # otherwise, and there is no message any more that they could get into.
+        session.fail(reply.BAD_CHUNK)
+        session.deny(reply.BAD_CHUNK)
+        return
+    octets, last = chunk
+    if not (octets or last) and session.count_junk():
+        return
+    refusal = _chunk_out_of_order(session)
+    if refusal is None:
+        refusal = _chunk_begins(session, octets, last)
+    if refusal is not None:
+        session.pass_over(octets, refusal)
+    elif not octets:
+        assert session.transaction is not None
+        session.transaction.take(b"", 0)
+        content_ended(session)
+
+
+def _chunk_out_of_order(session: SessionState) -> Reply | None:
+    state = session.state
+    if state is _RECIPIENT or state is _CHUNKS:
+        return None
+    if state is _SENDER:
+        return _no_recipient(session)
+    return reply.NEED_MAIL if state is _GREETED else reply.NEED_HELO
+
+
+def _chunk_begins(session: SessionState, octets: int, last: bool) -> Reply | None:
+    transaction = session.transaction
+    assert transaction is not None
+    reader = transaction.reader or ChunkReader()
+    assert isinstance(reader, ChunkReader), "after DATA there are no commands"
+    allowed_octets = session.context.settings.message_octets
+    if reader.size_octets + octets > allowed_octets:
+        return reply.message_too_large(allowed_octets)
+    if transaction.reader is None:
+        transaction.open(session.context.courier, reader)
+    reader.begin(octets, last)
+    session.state = _CONTENT
+    return None
+
+
+def content_ended(session: SessionState) -> None:
+    """The end of data was found, or that of a chunk."""
+    transaction = session.transaction
+    assert transaction is not None
+    reader = transaction.reader
+    if transaction.sink is None:
+        _message_decided(session, transaction.fault)
+    elif type(reader) is ChunkReader and not reader.last:
+        session.state = _CHUNKS
+        session.say(reply.CHUNK_OK, joinable=True)
+    else:
+        session.ask(_ASK_MESSAGE)
+
+
+def _message_decided(session: SessionState, verdict: Reply | None) -> None:
+    said = verdict or reply.LOCAL_ERROR
+    if said.positive:
+        assert session.transaction is not None
+        session.transaction.sink = None  # the message is the courier's now
+        session.errors = session.junk = 0
+        session.drop(said)
+        session.say(said, joinable=True)
+    else:
+        session.drop(said)
+        session.deny(said, joinable=True)
+
+
+# -- the others -----------------------------------------------------------------------------------
+
+
+def _rset(session: SessionState, argument: str) -> None:
+    if argument:
+        session.refuse(reply.NO_ARGUMENT)
+    elif not session.count_junk():
+        session.drop()
+        session.say(reply.OK, joinable=True)
+
+
+def _noop(session: SessionState, argument: str) -> None:
+    if not session.count_junk():
+        session.say(reply.OK)
+
+
+def _vrfy(session: SessionState, argument: str) -> None:
+    # RFC 5321 section 7.3: a server may decline to say who is there.
+    fault = command.parse_vrfy(argument)
+    if fault is not None:
+        session.refuse(fault)
+    elif not session.count_junk():
+        session.say(reply.CANNOT_VERIFY)
+
+
+def _expn(session: SessionState, argument: str) -> None:
+    fault = command.parse_vrfy(argument)
+    if fault is not None:
+        session.refuse(fault)
+    elif not session.count_junk():
+        session.refuse(reply.NO_EXPANSION)
+
+
+def _help(session: SessionState, argument: str) -> None:
+    if not session.count_junk():
+        session.say(reply.HELP)
+
+
+def _quit(session: SessionState, argument: str) -> None:
+    if argument:
+        session.refuse(reply.NO_ARGUMENT)
+    else:
+        session.end(reply.BYE)
+
+
+# -- the tables -----------------------------------------------------------------------------------
+
+
+def _refused(said: Reply) -> Handler:
+    """What a command does that is out of order."""
+    return lambda session, argument: session.refuse(said)
+
+
+_ANYWHERE: dict[str, Handler] = {
+    "EHLO": _ehlo,
+    "HELO": _helo,
+    "STARTTLS": _starttls,
+    "BDAT": _bdat,  # and its octets are passed over where it is out of order
+    "RSET": _rset,
+    "NOOP": _noop,
+    "VRFY": _vrfy,
+    "EXPN": _expn,
+    "HELP": _help,
+    "QUIT": _quit,
+    "MAIL": _refused(reply.NESTED_MAIL),
+}
+_NEED_HELO, _NEED_MAIL = _refused(reply.NEED_HELO), _refused(reply.NEED_MAIL)
+
+TABLE: dict[State, dict[str, Handler]] = {
+    State.CONNECTED: _ANYWHERE | {"MAIL": _NEED_HELO, "RCPT": _NEED_HELO, "DATA": _NEED_HELO},
+    State.GREETED: _ANYWHERE | {"MAIL": _mail, "RCPT": _NEED_MAIL, "DATA": _NEED_MAIL},
+    State.SENDER: _ANYWHERE | {"RCPT": _rcpt, "DATA": _data_too_soon},
+    State.RECIPIENT: _ANYWHERE | {"RCPT": _rcpt, "DATA": _data},
+    State.CHUNKS: _ANYWHERE
+    | {"RCPT": _refused(reply.AFTER_BDAT), "DATA": _refused(reply.AFTER_BDAT)},
+}
+"""Which command does what in which state."""
+
+DECIDED: dict[Stage, Callable[[SessionState, Reply | None], None]] = {
+    Stage.SENDER: _sender_decided,
+    Stage.RECIPIENT: _recipient_decided,
+    Stage.MESSAGE: _message_decided,
+}
+"""How the command that asked goes on with the answer."""
+
+WAITED_FOR = frozenset(("EHLO", "HELO", "DATA", "VRFY", "EXPN", "NOOP", "QUIT"))
+"""The commands that end a group: nothing may be sent before they are answered (RFC 2920 section
+3.1; HELO because only EHLO can tell that groups are allowed)."""
+FOLLOWED = frozenset(("BDAT", "STARTTLS"))
+"""What follows these in one piece is no further command: a chunk; a TLS handshake too soon."""

@@ -1,0 +1,242 @@
+"""The receiving side of one SMTP conversation, without I/O and without a clock (RFC 5321).
+
+Theory of operation.  Octets come in through ``receive``; what the server says collects in
+``output``; when somebody else must decide, ``question`` is set and nothing more is parsed until
+``answer``: so replies can never overtake one another.  ``closing`` means that the last reply has
+been sent; ``upgrading`` that the next octets belong to a TLS handshake.  Here is how lines and
+content are told apart; how replies go out and how a session ends stands in ``state``, what each
+command does, and in which state, in ``handlers``.
+"""
+
+from __future__ import annotations
+
+from mailsrv.smtp import command, reply
+from mailsrv.smtp.command import TLS_HANDSHAKE
+from mailsrv.smtp.courier import Sink
+from mailsrv.smtp.events import Remark, Stage
+from mailsrv.smtp.handlers import DECIDED, FOLLOWED, TABLE, WAITED_FOR, content_ended
+from mailsrv.smtp.reply import Reply
+from mailsrv.smtp.state import SessionContext, SessionState, State
+
+OUTPUT_MAX_OCTETS = 64 * 1024
+"""Said but not yet taken away; above it no further command is carried out."""
+DISCARD_MAX_OCTETS = 1024 * 1024
+"""How much of one endless command line is thrown away before the session ends."""
+
+# Attributes of an Enum class are slow to look up; these are used for every command.
+_PAUSE, _CONTENT, _CONNECTED, _GREETED = Stage.PAUSE, State.CONTENT, State.CONNECTED, State.GREETED
+
+
+class Session(SessionState):
+    """One conversation.
+
+    For the connection: ``state``, ``question``, ``output``, ``closing`` and ``upgrading``, see
+    the module; ``events`` are what nobody has logged yet, None for nothing; ``lines`` counts the
+    commands read; ``mid_command`` says that one has begun and not ended; ``congested`` that
+    ``proceed`` is to be called when the output is taken away.  It sets ``now_ns``, the loop's
+    instant, before it hands over octets.
+    """
+
+    __slots__ = (
+        "_discarded_octets",
+        "_line_octets_max",
+        "_watching",
+        "congested",
+        "lines",
+        "mid_command",
+    )
+
+    def __init__(self, context: SessionContext, client: str) -> None:
+        super().__init__(context, client)
+        self.lines = 0
+        self.mid_command = False
+        self.congested = False
+        self._line_octets_max = context.settings.command_line_octets
+        self._watching = context.settings.unsolicited_pipelining != "off"
+        self._discarded_octets = 0
+
+    # -- what the connection calls ----------------------------------------------------------------
+
+    def greet(self) -> None:
+        """Say the greeting."""
+        self.say(self.context.greeting)
+
+    def receive(self, chunk: bytes) -> None:
+        """Take octets from the client and do what can be done with them."""
+        self._input = self._input + chunk if self._input else chunk
+        self.proceed()
+
+    def proceed(self) -> None:
+        """Go on with what was received, until it is used up, a question is open, the output is
+        full (``congested``), or the session closes or waits for its TLS handshake."""
+        data, at = self._input, 0
+        size = len(data)
+        self.congested = False
+        while at < size and self.question is None and not self._stopped:
+            if self.output and sum(map(len, self.output)) >= OUTPUT_MAX_OCTETS:
+                self.congested = True
+                break
+            if self.state is _CONTENT:
+                at = self._take_content(data, at)
+                continue
+            if data[at] == TLS_HANDSHAKE and not self._discarded_octets:
+                self.turn_away(reply.not_smtp("a TLS handshake"))
+                break
+            end = data.find(b"\n", at)
+            if end < 0:
+                at = self._wait_for_line_end(at, size)
+                break
+            self.lines += 1
+            whole = data.endswith(b"\r", at, end)
+            line = data[at : end - 1] if whole else data[at:end]
+            at = end + 1
+            if self._discarded_octets or len(line) > self._line_octets_max:
+                self._refuse_long_line(len(line))
+            elif whole:
+                self._carry_out(line, at < size)
+            else:
+                self.refuse(reply.BARE_LF_COMMAND)
+        if at == size or self.closing:
+            self._input = b""
+            self.mid_command = self._discarded_octets > 0
+        else:
+            self._input = data[at:]
+            self.mid_command = self.state is not _CONTENT
+
+    def answer(self, verdict: Reply | None) -> None:
+        """Answer the open question and go on; None is "no objection"."""
+        question, self.question = self.question, None
+        if question is None:
+            raise RuntimeError("an answer without a question")
+        stage = question.stage
+        if stage is not _PAUSE:
+            DECIDED[stage](self, verdict)
+        elif self._held is not None:
+            held, self._held = self._held, None
+            self.say(*held, at_once=True)
+        if self._input:
+            self.proceed()
+
+    def lose(self) -> None:
+        """The client is gone: forget the transaction."""
+        self._stop(None)
+
+    def take_rest(self) -> bytes:
+        """Give away what was received behind STARTTLS: it is for the handshake, never for us."""
+        rest, self._input = self._input, b""
+        self.mid_command = False
+        return rest
+
+    def secured(self, tls: str) -> None:
+        """The TLS handshake is done, with this version and cipher suite: begin anew.
+
+        What the client said before, anybody on the way may have said for it (RFC 3207 section
+        4.2).  What it did, its errors and its transactions, still counts.
+        """
+        self.tls = tls
+        self.helo, self.protocol = "", "SMTP"
+        self.drop()
+        self.upgrading = False
+        self._stopped = self.closing
+
+    @property
+    def sink(self) -> Sink | None:
+        """Where the content goes that is being received."""
+        return None if self.transaction is None else self.transaction.sink
+
+    @property
+    def buffered_octets(self) -> int:
+        """Received and not yet used."""
+        return len(self._input)
+
+    @property
+    def content_octets(self) -> int | None:
+        """Octets received since 354, or of the present chunk; None outside of content."""
+        if self.state is not _CONTENT:
+            return None
+        if self._refused_chunk is not None:
+            return self._refused_chunk.received_octets
+        assert self.transaction is not None
+        assert self.transaction.reader is not None
+        return self.transaction.reader.received_octets
+
+    # -- lines and content ------------------------------------------------------------------------
+
+    def _wait_for_line_end(self, at: int, size: int) -> int:
+        """The rest of the line has not come; give where to go on when it has.
+
+        An overlong beginning is thrown away.
+        """
+        pending = size - at
+        # One octet more than allowed, and the CR that may end the line.
+        if not self._discarded_octets and pending <= self._line_octets_max + 1:
+            return at
+        self._discarded_octets += pending
+        if self._discarded_octets > DISCARD_MAX_OCTETS:
+            self._turn_away_endless_line()
+        return size
+
+    def _refuse_long_line(self, rest_octets: int) -> None:
+        """The end of an overlong line has come, with the last ``rest_octets`` of it.
+
+        The bound holds here too: it must not matter in which pieces the line came.
+        """
+        line_octets, self._discarded_octets = self._discarded_octets + rest_octets, 0
+        if line_octets > DISCARD_MAX_OCTETS:
+            self._turn_away_endless_line()
+        else:
+            self.refuse(reply.LINE_TOO_LONG)
+
+    def _turn_away_endless_line(self) -> None:
+        self.turn_away(reply.endless_line(self.context.settings.hostname, DISCARD_MAX_OCTETS))
+
+    def _carry_out(self, line: bytes, followed: bool) -> None:
+        parts = command.split(line)
+        if isinstance(parts, Reply):
+            self.refuse(parts)
+            return
+        verb, argument = parts
+        handler = TABLE[self.state].get(verb)
+        if handler is not None:
+            if followed and self._watching:
+                self._notice_pipelining(verb)
+                if self.closing:
+                    return
+            handler(self, argument)
+        elif verb in command.HTTP_VERBS:
+            self.turn_away(reply.not_smtp("an HTTP request"))
+        elif verb in command.NOT_IMPLEMENTED:
+            self.refuse(reply.NOT_IMPLEMENTED)
+        else:
+            self.refuse(reply.UNKNOWN_COMMAND)
+
+    def _notice_pipelining(self, verb: str) -> None:
+        """Octets were sent behind ``verb`` before it was answered: was that allowed?"""
+        if verb in WAITED_FOR or (self.protocol == "SMTP" and verb not in FOLLOWED):
+            settings = self.context.settings
+            if settings.unsolicited_pipelining == "reject":
+                self.turn_away(reply.unsolicited_pipelining(settings.hostname, verb))
+            else:
+                self._watching = False  # once a session is enough
+                self._tell(Remark("unsolicited pipelining", verb))
+
+    def _take_content(self, data: bytes, at: int) -> int:
+        """Take content from ``at`` on; give where in ``data`` it ended."""
+        chunk = self._refused_chunk
+        if chunk is not None:
+            taken = chunk.pass_over(len(data) - at)
+            if taken < 0:
+                return len(data)
+            self._deny_chunk(chunk.refusal)
+            return at + taken
+        assert self.transaction is not None
+        after = self.transaction.take(data, at)
+        if after < 0:
+            return len(data)
+        content_ended(self)
+        return after
+
+    def _deny_chunk(self, refusal: Reply) -> None:
+        self._refused_chunk = None
+        self.state = _GREETED if self.helo else _CONNECTED
+        self.deny(refusal, joinable=True)

@@ -1,0 +1,267 @@
+"""Where a session stands: its state, its transaction, and what it shares with all others.
+
+``SessionState`` is the half of a session that the handlers act on; ``session`` puts octets in on
+top of it.  Output is a list of flights.  Replies that RFC 2920 section 3.2 lets a server hold back
+are joined to the flight before them; the others close their flight, to be written by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from enum import Enum
+
+from mailsrv.settings import Settings
+from mailsrv.smtp import reply
+from mailsrv.smtp.content import RefusedChunk
+from mailsrv.smtp.courier import Courier
+from mailsrv.smtp.envelope import Envelope, Notice
+from mailsrv.smtp.events import Event, Question, Refusal, Stage
+from mailsrv.smtp.path import NULL_PATH, Path
+from mailsrv.smtp.reply import Reply
+from mailsrv.smtp.transaction import Transaction
+
+
+class State(Enum):
+    """Where a session stands between two commands (RFC 5321 section 4.1.4)."""
+
+    __hash__ = object.__hash__  # members are singletons; Enum's own hash is a Python call
+
+    CONNECTED = "no HELO or EHLO yet"
+    GREETED = "no mail transaction"
+    SENDER = "a reverse-path, no forward-path"
+    RECIPIENT = "a reverse-path and a forward-path"
+    CONTENT = "message content"
+    CHUNKS = "a part of the content, between two chunks"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionContext:
+    """What all sessions of a server share.
+
+    ``stages`` names the questions that somebody will answer: the others are not asked.
+    ``new_id`` makes the identifier of a mail transaction.
+    """
+
+    settings: Settings
+    courier: Courier
+    stages: Container[Stage]
+    new_id: Callable[[], str]
+    greeting: Reply
+    hello: Reply
+    extended_hello: Reply
+    secured_hello: Reply
+    """The answer to EHLO within TLS."""
+    shutting_down: Reply
+    errors_soft: float
+    """Errors after which replies are held back; infinite where no pause is set."""
+    tls: bool
+    """There is a certificate: STARTTLS is offered."""
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        courier: Courier,
+        stages: Container[Stage],
+        new_id: Callable[[], str],
+        tls: bool = False,
+    ) -> SessionContext:
+        """Make the context with its replies encoded once."""
+        return cls(
+            settings,
+            courier,
+            stages,
+            new_id,
+            reply.greeting(settings.hostname),
+            reply.hello(settings.hostname),
+            reply.extended_hello(settings, starttls=tls),
+            reply.extended_hello(settings, starttls=False),
+            reply.shutting_down(settings.hostname),
+            settings.errors_soft if settings.error_pause_s else math.inf,
+            tls,
+        )
+
+
+# Attributes of an Enum class are slow to look up; these are used for every command.
+_PAUSE, _CONTENT, _CONNECTED, _GREETED = Stage.PAUSE, State.CONTENT, State.CONNECTED, State.GREETED
+
+
+class SessionState:
+    """One session as the handlers act on it: what is known of the client, the transaction in
+    progress, and how replies are said.
+
+    ``helo`` is the name that the client gave, "" for none yet; ``protocol`` the keyword of RFC
+    3848; ``tls`` the protocol version and cipher suite, "" in the clear; ``errors`` counts
+    permanent negative replies, and ``junk`` commands that brought no mail nearer, since the last
+    accepted message; ``asked`` the recipient that a question is about.  ``output``, ``question``,
+    ``closing``, ``upgrading`` and ``events`` are for the connection, see ``Session``.
+    """
+
+    __slots__ = (
+        "_errors_soft",
+        "_held",
+        "_input",
+        "_joinable",
+        "_refused_chunk",
+        "_stopped",
+        "asked",
+        "client",
+        "closing",
+        "context",
+        "errors",
+        "events",
+        "helo",
+        "junk",
+        "now_ns",
+        "output",
+        "protocol",
+        "question",
+        "state",
+        "tls",
+        "transaction",
+        "transactions",
+        "upgrading",
+    )
+
+    def __init__(self, context: SessionContext, client: str) -> None:
+        self.context = context
+        self.client = client
+        self.state = _CONNECTED
+        self.question: Question | None = None
+        self.output: list[bytes] = []
+        self.closing = False
+        self.upgrading = False
+        self.events: list[Event] | None = None
+        self.transaction: Transaction | None = None
+        self.errors = 0
+        self.now_ns = 0
+        self.tls = ""
+        self.helo = ""
+        self.protocol = "SMTP"
+        self.junk = 0
+        self.transactions = 0
+        self.asked: tuple[Path, Notice | None] | None = None
+        self._input = b""
+        self._errors_soft = context.errors_soft
+        self._stopped = False
+        self._joinable = False
+        self._refused_chunk: RefusedChunk | None = None
+        self._held: tuple[Reply, bool] | None = None
+
+    @property
+    def envelope(self) -> Envelope | None:
+        """That of the transaction in progress, None outside of one."""
+        return None if self.transaction is None else self.transaction.envelope
+
+    # -- replies ----------------------------------------------------------------------------------
+
+    def say(self, said: Reply, joinable: bool = False, at_once: bool = False) -> None:
+        """Say ``said``; after many errors a moment later, unless ``at_once``.  ``joinable``: what
+        is said next may be joined to it."""
+        if self.errors > self._errors_soft and not at_once:
+            self._held = said, joinable
+            self.ask(_PAUSE)
+            return
+        if self._joinable and self.output:
+            self.output[-1] += said.wire
+        else:
+            self.output.append(said.wire)
+        self._joinable = joinable
+
+    def refuse(self, said: Reply, joinable: bool = False, recipient: Path | None = None) -> None:
+        """Say a negative reply that does not end the transaction, and tell the log."""
+        envelope = self.envelope
+        if envelope is None:
+            self._tell(Refusal(None, None, recipient, said))
+        else:
+            self._tell(Refusal(envelope.id, envelope.reverse_path, recipient, said))
+        self.deny(said, joinable)
+
+    def deny(self, said: Reply, joinable: bool = False) -> None:
+        """Say a negative reply that the log knows of; permanent ones count, slow the session
+        down and at last end it.
+
+        Temporary ones do not count: a client that is greylisted for each of a hundred
+        recipients does nothing wrong.
+        """
+        if said.code >= 500:
+            self.errors += 1
+            settings = self.context.settings
+            if self.errors >= settings.errors_hard:
+                self.say(said, joinable=True, at_once=True)
+                self.turn_away(reply.too_many_errors(settings.hostname, settings.errors_hard))
+                return
+        self.say(said, joinable)
+
+    def fail(self, verdict: Reply) -> None:
+        """Let ``verdict`` be the end of the transaction; outside of one, just tell the log."""
+        if self.transaction is None:
+            self._tell(Refusal(None, None, None, verdict))
+        else:
+            self.drop(verdict)
+
+    def turn_away(self, last: Reply) -> None:
+        """End a session that broke a limit, or speaks another protocol."""
+        self.fail(last)
+        self.end(last)
+
+    def count_junk(self) -> bool:
+        """Count a command that brings no mail nearer; True if that was one too many."""
+        self.junk += 1
+        settings = self.context.settings
+        if self.junk <= settings.junk_commands:
+            return False
+        self.turn_away(reply.too_many_junk_commands(settings.hostname, settings.junk_commands))
+        return True
+
+    def _tell(self, event: Event) -> None:
+        if self.events is None:
+            self.events = [event]
+        else:
+            self.events.append(event)
+
+    # -- the course of the session ----------------------------------------------------------------
+
+    def ask(self, stage: Stage, forward_path: Path | None = None) -> None:
+        """Let somebody else decide; for SENDER, RECIPIENT and MESSAGE see ``DECIDED``."""
+        transaction = self.transaction
+        reverse_path = NULL_PATH if transaction is None else transaction.envelope.reverse_path
+        self.question = Question(stage, self.client, self.helo, reverse_path, forward_path)
+
+    def drop(self, verdict: Reply | None = None) -> None:
+        """The transaction, if there is one, is over.  ``verdict`` decided it; None: the client
+        gave it up."""
+        transaction, self.transaction = self.transaction, None
+        self.state = _GREETED if self.helo else _CONNECTED
+        if transaction is not None:
+            self._tell(transaction.ended(verdict))
+            if transaction.sink is not None:
+                transaction.abandon()  # last: a defect in it must not keep the transaction alive
+
+    def pass_over(self, octets: int, refusal: Reply) -> None:
+        """A chunk is refused, and the transaction with it: say so once its octets have passed."""
+        self.fail(refusal)
+        if octets:
+            self._refused_chunk = RefusedChunk(octets, refusal)
+            self.state = _CONTENT
+        else:
+            self.deny(refusal, joinable=True)
+
+    def upgrade(self) -> None:
+        """Say 220 to STARTTLS: what follows is the handshake."""
+        self.drop()  # what was said in the clear is forgotten (RFC 3207 section 4.2)
+        self.say(reply.START_TLS, at_once=True)
+        self.upgrading = self._stopped = True
+
+    def end(self, last: Reply) -> None:
+        """Say ``last`` and close, whatever was going on."""
+        self._stop(None if last.positive else last)
+        self._input = b""
+        self.say(last, at_once=True)
+
+    def _stop(self, verdict: Reply | None) -> None:
+        self.question = None
+        self.closing = self._stopped = True
+        self.drop(verdict)

@@ -1,0 +1,68 @@
+"""One mail transaction: its envelope, its content on the way to the courier, and how it ended."""
+
+from __future__ import annotations
+
+from mailsrv.smtp import reply
+from mailsrv.smtp.content import ChunkReader, ContentReader
+from mailsrv.smtp.courier import Courier, Sink
+from mailsrv.smtp.envelope import Envelope
+from mailsrv.smtp.events import Ended
+from mailsrv.smtp.reply import Reply
+
+
+class Transaction:
+    """From an accepted MAIL to the reply to the message, or to whatever ended it before.
+
+    ``reader`` takes the content and is None before the first octet of it may come; ``sink``
+    carries it on, and is None again as soon as the content cannot be accepted any more.
+    ``refusal`` is the last recipient's that was refused.
+    """
+
+    __slots__ = ("_allowed_octets", "envelope", "reader", "refusal", "sink")
+
+    def __init__(self, envelope: Envelope, allowed_octets: int) -> None:
+        self._allowed_octets = allowed_octets
+        self.envelope = envelope
+        self.reader: ContentReader | ChunkReader | None = None
+        self.refusal: Reply | None = None
+        self.sink: Sink | None = None
+
+    def open(self, courier: Courier, reader: ContentReader | ChunkReader) -> None:
+        """Content may come now."""
+        self.sink = courier.begin(self.envelope)
+        self.reader = reader
+
+    def take(self, data: bytes, at: int) -> int:
+        """Take content from ``at`` on; give where in ``data`` it, or its chunk, has ended: -1 if
+        it goes on."""
+        reader = self.reader
+        assert reader is not None, "content comes only after the go-ahead"
+        octets, after = reader.feed(data, at)
+        if self.sink is not None:
+            if reader.bare_line_end or reader.size_octets > self._allowed_octets:
+                # Refused at the end, and read on until then, so that the sender learns why.
+                self.abandon()
+            elif octets:
+                self.sink.write(octets)
+        return after
+
+    @property
+    def fault(self) -> Reply:
+        """Why the content cannot be accepted, once ``sink`` is None."""
+        if self.reader is not None and self.reader.bare_line_end:
+            return reply.BARE_LINE_END
+        return reply.message_too_large(self._allowed_octets)
+
+    def abandon(self) -> None:
+        """The message will not be delivered."""
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            sink.abort()
+
+    def ended(self, verdict: Reply | None) -> Ended:
+        """What the log is told.  With no verdict on the whole and no recipient accepted, the
+        last recipient's refusal decided."""
+        envelope, reader = self.envelope, self.reader
+        if verdict is None and not envelope.forward_paths:
+            verdict = self.refusal
+        return Ended(envelope, verdict, 0 if reader is None else reader.size_octets)

@@ -1,0 +1,228 @@
+"""The log: one event a line, as key=value or as JSON, written once a pass of the loop.
+
+Values come from the network.  In a line of text whatever is not plain is quoted, and control
+characters, quotes and everything outside printable ASCII are escaped; in JSON they always are.
+So a peer can neither forge a line nor reach a terminal.
+
+What goes into the log is also counted: who has something to say says it here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from mailsrv.runtime.clock import Clock
+from mailsrv.smtp.events import Ended, Event, Refusal
+from mailsrv.telemetry.metrics import Metrics
+from mailsrv.units import NS_PER_MS, NS_PER_S
+
+Form = Literal["text", "json"]
+
+VALUE_MAX_CHARACTERS = 512
+RECIPIENTS_SHOWN_MAX = 16
+"""Of one message; the line says how many there were."""
+_PLAIN = string.ascii_letters + string.digits + "_.:@/+-"
+"""The characters of a value that stands without quotes."""
+_JSON = json.JSONEncoder(separators=(",", ":"))
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Journal:
+    """Collects lines and hands them to ``write`` in one piece.
+
+    ``write`` takes text that ends in a line end; an OSError of its is dropped, since a log that
+    cannot be written must not stop mail.  ``metrics`` is told of everything.
+    """
+
+    __slots__ = (
+        *("_client", "_client_shown", "_clock", "_form", "_lines", "_metrics", "_second"),
+        *("_second_s", "_write"),
+    )
+
+    def __init__(
+        self,
+        clock: Clock,
+        write: Callable[[str], object],
+        *,
+        form: Form = "text",
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._clock = clock
+        self._write = write
+        self._form = form
+        self._metrics = metrics
+        self._lines: list[str] = []
+        self._second_s = -1
+        self._second = ""
+        self._client = self._client_shown = ""
+
+    def reform(self, form: Form) -> None:
+        """Write the lines that follow in another form."""
+        self._form = form
+
+    def note(self, event: str, **values: object) -> None:
+        """Write down ``event``; a value of None is left out."""
+        if self._metrics is not None:
+            self._metrics.event(event, values)
+        self._put(event, values)
+
+    def record(self, number: int, client: str, now_ns: int, events: Iterable[Event]) -> None:
+        """These things happened on connection ``number``, whose client is ``client``, at the
+        loop's instant ``now_ns``."""
+        for one in events:
+            if isinstance(one, Ended):
+                self._ended(number, client, now_ns, one)
+            elif isinstance(one, Refusal):
+                self._refused(number, client, one)
+            else:
+                self.note(one.event, connection=number, client=client, detail=one.detail)
+
+    def flush(self) -> None:
+        """Hand over what was collected."""
+        if self._lines:
+            lines, self._lines = self._lines, []
+            try:
+                self._write("\n".join(lines) + "\n")
+            except OSError:
+                return
+
+    # -- the two that come with every message -----------------------------------------------------
+
+    def _ended(self, number: int, client: str, now_ns: int, ended: Ended) -> None:
+        envelope, verdict, size_octets = ended
+        if verdict is None:
+            word = "abandoned"
+        elif verdict.code < 400:
+            word = "accepted"
+        else:
+            word = "deferred" if verdict.code < 500 else "refused"
+        paths, refused = envelope.forward_paths, envelope.refused
+        duration_ns = now_ns - envelope.began_ns
+        if self._metrics is not None:
+            self._metrics.message(word, len(paths), refused, size_octets, duration_ns)
+        if word == "accepted":
+            line = self._plain_message(number, client, ended, duration_ns // NS_PER_MS)
+            if line:
+                self._lines.append(line)
+                return
+        to = [f"<{path}>" for path in paths[:RECIPIENTS_SHOWN_MAX]]
+        values = {
+            "connection": number,
+            "client": client,
+            "helo": envelope.helo,
+            "tls": envelope.tls or None,
+            "id": envelope.id,
+            "sender": f"<{envelope.reverse_path}>",
+            "recipients": len(paths),
+            "refused": refused or None,
+            "to": to or None,
+            "size": size_octets,
+            "body": envelope.body,
+            "smtputf8": envelope.smtputf8 or None,
+            "verdict": word,
+            "check": (verdict and verdict.check) or None,
+            "reply": verdict,
+            "duration_ms": duration_ns // NS_PER_MS,
+        }
+        self._put("message", values)
+
+    def _plain_message(self, number: int, client: str, ended: Ended, duration_ms: int) -> str:
+        """The line of an accepted message, made in one go; "" if that cannot be done.
+
+        It can nearly always: one recipient, and nothing in it that needs an escape.
+        """
+        envelope, verdict, size_octets = ended
+        helo, paths = envelope.helo, envelope.forward_paths
+        if len(paths) != 1 or envelope.smtputf8 or envelope.refused:
+            return ""
+        sender, to, said = f"<{envelope.reverse_path}>", f"<{paths[0]}>", str(verdict)
+        outside = f"{helo}{envelope.tls}{sender}{to}{said}{client}"
+        if (
+            len(outside) > VALUE_MAX_CHARACTERS
+            or not (outside.isascii() and outside.isprintable())
+            or '"' in outside
+            or "\\" in outside
+        ):
+            return ""
+        time, body, tls = self._time(), envelope.body, envelope.tls
+        if self._form == "json":
+            tls = f'"tls":"{tls}",' if tls else ""
+            return (
+                f'{{"time":"{time}","event":"message","connection":{number},"client":"{client}",'
+                f'"helo":"{helo}",{tls}"id":"{envelope.id}","sender":"{sender}","recipients":1,'
+                f'"to":["{to}"],"size":{size_octets},"body":"{body}","verdict":"accepted",'
+                f'"reply":"{said}","duration_ms":{duration_ms}}}'
+            )
+        if client != self._client:  # several messages of one client often follow each other
+            self._client, self._client_shown = client, shown(client)
+        if helo.strip(_PLAIN) or not helo:
+            helo = f'"{helo}"'
+        tls = f" tls={shown(tls)}" if tls else ""
+        return (
+            f"time={time} event=message connection={number} client={self._client_shown}"
+            f' helo={helo}{tls} id={envelope.id} sender="{sender}" recipients=1 to="{to}"'
+            f' size={size_octets} body={body} verdict=accepted reply="{said}"'
+            f" duration_ms={duration_ms}"
+        )
+
+    def _refused(self, number: int, client: str, refusal: Refusal) -> None:
+        if self._metrics is not None:
+            self._metrics.refusal(refusal.reply)
+        values = {
+            "connection": number,
+            "client": client,
+            "id": refusal.id,
+            "sender": None if refusal.sender is None else f"<{refusal.sender}>",
+            "to": None if refusal.recipient is None else f"<{refusal.recipient}>",
+            "check": refusal.reply.check or None,
+            "reply": refusal.reply,
+        }
+        self._put("refused", values)
+
+    # -- lines ------------------------------------------------------------------------------------
+
+    def _put(self, event: str, values: Mapping[str, object]) -> None:
+        time = self._time()
+        if self._form == "json":
+            fields = {key: bounded(value) for key, value in values.items() if value is not None}
+            self._lines.append(_JSON.encode({"time": time, "event": event, **fields}))
+        else:
+            words = [f" {key}={shown(value)}" for key, value in values.items() if value is not None]
+            self._lines.append(f"time={time} event={shown(event)}{''.join(words)}")
+
+    def _time(self) -> str:
+        """In UTC, to the millisecond (RFC 3339)."""
+        now_s, ns = divmod(self._clock.realtime_ns(), NS_PER_S)
+        if now_s != self._second_s:  # the second's text is made once
+            self._second_s = now_s
+            self._second = (_EPOCH + timedelta(seconds=now_s)).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._second}.{ns // NS_PER_MS:03d}Z"
+
+
+def bounded(value: object) -> object:
+    """``value`` as JSON takes it, and not too long of it."""
+    if isinstance(value, int):
+        return value
+    if isinstance(value, list):
+        return [str(one)[:VALUE_MAX_CHARACTERS] for one in value[:RECIPIENTS_SHOWN_MAX]]
+    return str(value)[:VALUE_MAX_CHARACTERS]
+
+
+def shown(value: object) -> str:
+    """``value`` as it may stand in a line of text."""
+    if type(value) is int:
+        return str(value)
+    if value is True:
+        return "true"
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = text[:VALUE_MAX_CHARACTERS]
+    if text.isascii() and text.isprintable():
+        if text and not text.strip(_PLAIN):  # nothing else is in it
+            return text
+        if '"' not in text and "\\" not in text:
+            return f'"{text}"'
+    return json.dumps(text)

@@ -1,0 +1,1 @@
+"""Octets over one socket: buffers, TLS, and the PROXY preface."""

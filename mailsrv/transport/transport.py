@@ -1,0 +1,245 @@
+"""One client's socket: octets in, octets out, and what the poll watches it for.
+
+What the kernel does not take at once is kept here, and nothing more is written before it is gone.
+With TLS a channel stands between the socket and the connection; it looks like the socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from mailsrv.runtime.poll import READ, WRITE, Poll
+
+if TYPE_CHECKING:
+    import ssl
+
+    from mailsrv.transport.tls_stream import TlsChannel
+
+CHUNK_OCTETS = 64 * 1024
+"""One read."""
+
+
+class Owner(Protocol):
+    """Whose wire it is: the poll's handler."""
+
+    number: int
+
+    def ready(self, events: int) -> None:
+        """The poll found the socket ready."""
+
+    def lost(self, how: str) -> None:
+        """The connection broke: ``how`` says what the system said."""
+
+
+class Tap(Protocol):
+    """Somebody who watches octets pass: a recorder, a test's book-keeping.
+
+    ``connection`` is the wire's owner.  What passes under TLS is told as it is on the wire; a tap
+    that is for ``plaintext`` is told what it means instead, and nothing of the handshake.
+    """
+
+    plaintext: bool
+
+    def opened(self, connection: Owner, sock: socket.socket) -> None:
+        """A connection was accepted at ``sock``."""
+
+    def received(self, connection: Owner, octets: bytes) -> None:
+        """These octets were read from the socket; none is the client's FIN."""
+
+    def sent(self, connection: Owner, octets: bytes) -> None:
+        """These octets were written to the socket; none is our FIN."""
+
+    def secured(self, connection: Owner, tls: str) -> None:
+        """A TLS handshake is complete; ``tls`` is its version and cipher.  For plaintext only."""
+
+    def lost(self, connection: Owner, how: str) -> None:
+        """The connection broke; it is closed next."""
+
+    def closed(self, connection: Owner) -> None:
+        """The socket is closed."""
+
+
+class Wire:
+    """See the module.  ``unsent_octets`` is what the kernel has not taken yet; ``events`` what the
+    poll watches for."""
+
+    __slots__ = (
+        "_channel",
+        "_kept",
+        "_owner",
+        "_poll",
+        "_recv",
+        "_send",
+        "_tap",
+        "_told",
+        "events",
+        "sock",
+        "unsent_octets",
+    )
+
+    def __init__(self, sock: socket.socket, poll: Poll, owner: Owner, tap: Tap | None) -> None:
+        self.sock = sock
+        self._poll = poll
+        self._owner: Owner | None = owner
+        self._tap = tap
+        self._told = tap  # of octets; what is under TLS, the channel tells
+        self._recv: Callable[[int], bytes] = sock.recv
+        self._send: Callable[[bytes], int] = sock.send
+        self._channel: TlsChannel | None = None
+        self._kept = b""
+        self.events = READ
+        self.unsent_octets = 0
+        poll.watch(sock, READ, owner)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def receive(self) -> bytes | None:
+        """One read: octets for the session, none at the client's FIN, None for nothing yet."""
+        try:
+            chunk = self._recv(CHUNK_OCTETS)
+        except BlockingIOError:
+            chunk = None
+        except OSError as error:
+            self._lose(error)
+            return None
+        if self._channel is not None:
+            self.unsent_octets = self._channel.unsent_octets
+        if self._told is not None and chunk is not None and self._owner is not None:
+            self._told.received(self._owner, chunk)
+        return chunk
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def send(self, output: list[bytes]) -> bool:
+        """Write ``output``, an item a call, and empty it; False unless the kernel took it all."""
+        if self._kept:
+            output.insert(0, self._kept)
+            self._kept = b""
+            self.unsent_octets = 0
+        flights = iter(output)
+        for flight in flights:
+            try:
+                written = self._send(flight)
+            except BlockingIOError:
+                written = 0
+            except OSError as error:
+                output.clear()
+                self._lose(error)
+                return False
+            if self._told is not None and written:
+                self._told.sent(self._owner_now, flight[:written])
+            if written != len(flight):
+                self._kept = flight[written:] + b"".join(flights)
+                self.unsent_octets = len(self._kept)
+                output.clear()
+                return False
+        output.clear()
+        if self._channel is not None:
+            self.unsent_octets = self._channel.unsent_octets
+            return not self.unsent_octets
+        return True
+
+    def resume(self) -> bool:
+        """The socket takes octets again: write what was kept; False unless all of it went."""
+        if self._channel is None:
+            return self.send([])
+        try:
+            self._channel.flush()
+        except OSError as error:
+            self._lose(error)
+            return False
+        self.unsent_octets = self._channel.unsent_octets
+        return not self.unsent_octets
+
+    def watch(self, reading: bool) -> None:
+        """Watch the socket for input if ``reading``, and for room if there is anything unsent."""
+        events = (WRITE if self.unsent_octets else 0) | (READ if reading else 0)
+        if events == self.events or self._owner is None:
+            return
+        if not events:
+            self._poll.forget(self.sock)
+        elif self.events:
+            self._poll.change(self.sock, events, self._owner)
+        else:
+            self._poll.watch(self.sock, events, self._owner)
+        self.events = events
+
+    # -- TLS --------------------------------------------------------------------------------------
+
+    def start_tls(
+        self, context: ssl.SSLContext, rest: bytes, secured: Callable[[str], None]
+    ) -> None:
+        """Begin the handshake, to which ``rest`` belongs, whatever it is; ``secured`` is told of
+        its end from within ``receive``."""
+        from mailsrv.transport.tls_stream import (
+            TlsChannel,  # with OpenSSL, which a plain server can spare
+        )
+
+        tap, owner = self._tap, self._owner_now
+        if tap is not None and tap.plaintext:
+            secured, tap = partial(self._secured, tap, secured), None
+        else:
+            self._told = None
+        self._channel = TlsChannel(
+            self.sock,
+            context,
+            rest,
+            received=partial(tap.received, owner) if tap is not None else _unheard,
+            sent=partial(tap.sent, owner) if tap is not None else _unheard,
+            secured=secured,
+        )
+        self._recv, self._send = self._channel.recv, self._channel.send
+
+    def _secured(self, tap: Tap, secured: Callable[[str], None], tls: str) -> None:
+        tap.secured(self._owner_now, tls)
+        secured(tls)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def half_close(self) -> bool:
+        """Send our FIN; False if the connection is lost."""
+        try:
+            (self._channel or self.sock).shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._lose(error)
+            return False
+        if self._tap is not None:
+            self._tap.sent(self._owner_now, b"")
+        return True
+
+    def close(self) -> None:
+        """Close; harmless when closed."""
+        owner, self._owner = self._owner, None
+        if owner is None:
+            return
+        if self.events:
+            self._poll.forget(self.sock)
+            self.events = 0
+        self._kept = b""
+        self.unsent_octets = 0
+        with contextlib.suppress(OSError):  # a close that fails has closed all the same
+            (self._channel or self.sock).close()
+        self._channel = None
+        self._recv, self._send = self.sock.recv, self.sock.send  # which fail from here on
+        if self._tap is not None:
+            self._tap.closed(owner)
+
+    @property
+    def _owner_now(self) -> Owner:
+        assert self._owner is not None, "a closed wire carries nothing"
+        return self._owner
+
+    def _lose(self, error: OSError) -> None:
+        if self._owner is not None:
+            how = error.strerror or str(error) or "lost"
+            if self._tap is not None:
+                self._tap.lost(self._owner, how)
+            self._owner.lost(how)
+
+
+def _unheard(octets: bytes) -> None:
+    """Nobody watches."""

@@ -1,0 +1,1 @@
+"""Packet captures: from a pcap to conversations, and packets written."""

@@ -1,0 +1,119 @@
+"""A capture file, walked through once, down to its SMTP conversations.
+
+However long the file is, memory stays bounded: connections that are over leave the reassembler, and
+those in which no SMTP is spoken become small records, then numbers.  Where that loses something, it
+is said.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from operator import attrgetter
+from pathlib import Path
+from typing import NamedTuple
+
+from replay.capture.conversation import Conversation, conversation
+from replay.capture.flow import Flow
+from replay.capture.oddity import Oddity
+from replay.capture.pcap import read_records
+from replay.capture.reassembly import PIECE_OCTETS, Reassembler
+from replay.capture.records import Record
+from replay.capture.segments import decode
+from replay.capture.smtp_flows import client_side, why_forget, why_not_smtp
+from replay.capture.source import Watch, name_of
+
+MAX_SESSION_OCTETS = 256 << 20
+"""What SMTP conversations may keep.  Those that end later are left out, with a word."""
+
+MAX_FOREIGN_OCTETS = 32 << 20
+"""What other connections may keep; those that end later are only described."""
+
+MAX_LEFT_OUT = 10_000
+"""Connections without SMTP that are described one by one; the rest is counted by reason."""
+
+_NO_ROOM = (
+    f"SMTP, but more than {MAX_SESSION_OCTETS >> 20} MiB of it came before: read this one from a "
+    f"smaller capture"
+)
+
+
+class LeftOut(NamedTuple):
+    """A flow that is no SMTP conversation, and why."""
+
+    flow: Flow
+    reason: str
+
+
+@dataclass(slots=True)
+class Capture:
+    """All that a capture file says."""
+
+    name: str
+    packets: int = 0
+    flows: int = 0
+    """TCP connections of all kinds."""
+    conversations: list[Conversation] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    more_left_out: Counter[str] = field(default_factory=Counter)
+    """How many more, by reason, where there are too many to describe them all."""
+    oddities: list[Oddity] = field(default_factory=list)
+    """What concerns no single connection."""
+
+
+def read_capture(path: str | Path, watch: Watch | None = None) -> Capture:
+    """Read a capture down to its SMTP conversations; "-" is standard input.
+
+    ``watch`` is told how far the file has been read.  Raises CaptureError.
+    """
+    capture = Capture(Path(name_of(path)).name)
+    oddities = capture.oddities
+    records = _counted(read_records(path, oddities, watch), capture)
+    reassembler = Reassembler(oddities, why_forget)
+    shelf = Shelf(capture)
+    for flow in reassembler.walk(decode(records, oddities)):
+        capture.flows += 1
+        shelf.put(flow)
+    shelf.close()
+    return capture
+
+
+def _counted(records: Iterator[Record], capture: Capture) -> Iterator[Record]:
+    for record in records:
+        capture.packets = record.number
+        yield record
+
+
+class Shelf:
+    """Puts flows where they belong, as long as there is room."""
+
+    __slots__ = ("_capture", "_foreign_octets", "_session_octets")
+
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
+        self._session_octets = self._foreign_octets = 0
+
+    def put(self, flow: Flow) -> None:
+        side = client_side(flow)
+        reason = why_not_smtp(flow, side)
+        octets = flow.kept_octets(PIECE_OCTETS)
+        if not reason and self._session_octets + octets <= MAX_SESSION_OCTETS:
+            self._session_octets += octets
+            self._capture.conversations.append(conversation(flow, side))
+            return
+        if self._foreign_octets + octets > MAX_FOREIGN_OCTETS and not flow.forgotten:
+            flow.client = side
+            flow.forget(reason or _NO_ROOM)
+        else:
+            self._foreign_octets += octets
+        left_out = self._capture.left_out
+        if len(left_out) < MAX_LEFT_OUT:
+            left_out.append(LeftOut(flow, reason or _NO_ROOM))
+        else:
+            self._capture.more_left_out[reason or _NO_ROOM] += 1
+
+    def close(self) -> None:
+        """Everything is there: put it into the order of first packets."""
+        self._capture.conversations.sort(key=attrgetter("flow.number"))
+        self._capture.left_out.sort(key=attrgetter("flow.number"))

@@ -1,0 +1,365 @@
+"""From TCP segments to flows (RFC 9293 section 3.4), without papering over what is missing.
+
+Sequence numbers are extended to 64 bits by their distance from the next one expected.  What was
+seen first wins: a retransmission, whatever its boundaries, adds only octets that are new, and if
+it says otherwise about old ones that is an oddity.  A hole holds back what follows it until it is
+filled, or until the other side acknowledges it, which proves that the capture missed it.
+
+Times of a flow never run backwards: packets count in file order, and a time before the one already
+reached is raised to it and told as an oddity.
+
+Memory stays bounded however long the capture is: a flow is given out some time after it has ended,
+or when there are too many of them; and octets of flows that nobody wants (``Judge``) are forgotten
+when those of all open flows become too many.  Captures of ordinary size come to none of this.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from operator import attrgetter
+
+from replay.capture.flow import End, Endpoint, Flow
+from replay.capture.oddity import Oddity
+from replay.capture.segments import ACK, FIN, RST, SYN, Segment
+from replay.capture.stream import FORGOTTEN, MAX_JUMP_OCTETS, SEQUENCE_MASK, Half
+
+MAX_OPEN_FLOWS = 65_536
+"""Flows followed at one time.  Above, the quarter that has been idle for longest is given up."""
+
+MAX_OPEN_OCTETS = 256 << 20
+"""What open flows may keep.  Above, the largest are followed no further."""
+
+JUDGED_FROM_OCTETS = 64 << 20
+"""When open flows keep so much (more), those that nobody wants are looked for."""
+
+PIECE_OCTETS = 320
+"""What a piece takes beside its octets: objects, and places in lists."""
+
+LINGER_NS = 30 * 1_000_000_000
+"""How long after its end a flow may still get packets that belong to it."""
+
+BATCH_SEGMENTS = 4096
+"""How often the bounds are looked after."""
+
+Judge = Callable[[Flow], str]
+"""Says of an open flow why nobody will want it; empty as long as somebody may."""
+
+_number = attrgetter("flow.number")
+_last_ns = attrgetter("flow.last_ns")
+_side = attrgetter("side")
+
+
+def _wanted(flow: Flow) -> str:
+    return ""
+
+
+class Reassembler:
+    """Sorts segments into flows: ``walk`` through them in file order."""
+
+    __slots__ = (
+        "_ending", "_given_up", "_halves", "_judge", "_judged_at", "_kept_octets", "_leaving",
+        "_now_ns", "_number", "_oddities", "_open", "_over",
+    )  # fmt: skip
+
+    def __init__(self, oddities: list[Oddity], judge: Judge = _wanted) -> None:
+        self._halves: dict[tuple[bytes, int, bytes, int], Half] = {}
+        self._open: dict[int, Half] = {}  # by number of the flow: its first half
+        self._leaving: deque[tuple[int, Half]] = deque()  # have ended then, may get packets
+        self._over: list[Flow] = []
+        self._number = 0
+        self._now_ns = 0
+        self._kept_octets = 0
+        self._ending = False
+        self._judge = judge
+        self._judged_at = JUDGED_FROM_OCTETS
+        self._given_up: list[int] = []  # count of flows, packet of the first
+        self._oddities = oddities
+
+    def walk(self, segments: Iterable[Segment]) -> Iterator[Flow]:
+        """Take in segments, and give out each flow when it is over; at the latest in the end."""
+        segments = iter(segments)
+        while self._feed(islice(segments, BATCH_SEGMENTS)):
+            self._keep_bounds()
+            if self._over:
+                yield from self._over
+                self._over.clear()
+        self._ending = True
+        for half in sorted(self._open.values(), key=_number):
+            self._finish(half)
+        yield from self._over
+        self._over.clear()
+        if self._given_up:
+            count, packet = self._given_up
+            sentence = (
+                f"{count} connections, idle for longest, were followed no further: more than "
+                f"{MAX_OPEN_FLOWS} were open at a time, packet {packet} first"
+            )
+            self._oddities.append(Oddity(packet, "too-many-flows", sentence))
+
+    def _feed(self, segments: Iterable[Segment]) -> bool:
+        """Take in segments; False if there are none.  The loop holds the ordinary case;
+        ``_feed_unusual`` the rest."""
+        halves = self._halves
+        number = ts_ns = kept_octets = 0
+        for segment in segments:
+            number, ts_ns, src, sport, dst, dport, seq, ack, flags, _, payload, missing = segment
+            half = halves.get((src, sport, dst, dport))
+            if (
+                half is None
+                or seq != half.expected
+                or flags & 0x17 != ACK
+                or missing
+                or half.pending
+                or half.peer.pending
+                or half.fin is not None
+                or half.peer.fin is not None
+                or ts_ns < half.flow.last_ns
+            ):
+                if half is not None and half.expected == FORGOTTEN:
+                    self._feed_forgotten(half, segment)
+                else:
+                    self._feed_unusual(half, segment)
+                continue
+            flow = half.flow
+            flow.last_ns = ts_ns
+            flow.last_packet = number
+            side = half.side
+            flow.packets[side] += 1
+            if ack != half.ack_number:
+                half.acknowledge(ack, number)
+            if payload:
+                start = half.next
+                octets = len(payload)
+                piece = (side, ts_ns, number, start, payload, half.acknowledged)
+                half.pieces.append(piece)
+                half.happened.append(piece)
+                half.next = start + octets
+                half.expected = (seq + octets) & SEQUENCE_MASK
+                kept_octets += octets + PIECE_OCTETS
+        self._kept_octets += kept_octets
+        self._now_ns = ts_ns
+        return number > 0
+
+    # -- what is not the ordinary case --------------------------------------------------------
+
+    def _feed_unusual(self, half: Half | None, segment: Segment) -> None:
+        if half is None or self._is_another_connection(half, segment):
+            half = self._begin(segment)
+        flow, peer = half.flow, half.peer
+        number, flags, seq = segment.number, segment.flags, segment.seq
+        ts_ns = segment.ts_ns
+        if ts_ns < flow.last_ns:
+            sentence = (
+                f"packet {number} claims a time {flow.last_ns - ts_ns} ns before an earlier "
+                f"packet's; it is taken as simultaneous"
+            )
+            flow.odd(number, "time-backwards", sentence)
+            ts_ns = flow.last_ns
+        flow.last_ns = ts_ns
+        flow.last_packet = number
+        flow.packets[half.side] += 1
+        if flags & SYN:
+            seq = (seq + 1) & SEQUENCE_MASK
+            self._synchronize(half, segment, seq)
+        if flags & RST and half.taken is None:
+            half.taken = half.acknowledged
+        if flags & ACK:
+            half.acknowledge(segment.ack, number)
+            peer.give_up_acknowledged_holes(ts_ns, number)
+        if segment.payload or segment.missing_octets or flags & FIN:
+            if half.expected is None:
+                half.begin(seq)
+            start = half.offset(seq)
+            end = start + len(segment.payload) + segment.missing_octets
+            if flags & FIN and half.fin is None:
+                half.fin = End(half.side, ts_ns, number, half.acknowledged, False)
+                half.fin_offset = max(end, half.next)
+            half.accept(start, segment.payload, segment.missing_octets, ts_ns, number)
+            self._kept_octets += len(segment.payload) + PIECE_OCTETS
+        half.give_up_acknowledged_holes(ts_ns, number)
+        if flags & RST and not half.reset:
+            half.reset = True
+            flow.happened.append(End(half.side, ts_ns, number, half.acknowledged, True))
+        if flags & (FIN | RST) or half.fin is not None:
+            self._see_off(half)
+
+    def _feed_forgotten(self, half: Half, segment: Segment) -> None:
+        """A segment of a flow that is no longer followed: it is counted."""
+        flow, flags = half.flow, segment.flags
+        if flags & SYN and (segment.seq + 1) & SEQUENCE_MASK != half.base:
+            self._feed_unusual(None, segment)
+            return
+        flow.last_ns = max(segment.ts_ns, flow.last_ns)
+        flow.last_packet = segment.number
+        flow.packets[half.side] += 1
+        if flags & (FIN | RST):
+            half.reset = half.reset or bool(flags & RST)
+            half.ended = True
+            self._see_off(half)
+
+    def _see_off(self, half: Half) -> None:
+        """Let the flow go some time after it has ended."""
+        peer = half.peer
+        over = half.reset or peer.reset or (half.ended and peer.ended)
+        if over and not half.flow.leaving:
+            half.flow.leaving = True
+            self._leaving.append((half.flow.last_ns, half))
+
+    def _is_another_connection(self, half: Half, segment: Segment) -> bool:
+        """Whether the ports were reused: a new initial sequence number, or one out of reach."""
+        if half.expected is None or segment.flags & RST:
+            return False
+        if segment.flags & SYN:
+            begun = half.pieces or half.ended or half.reset or half.peer.pieces
+            first = (segment.seq + 1) & SEQUENCE_MASK
+            return first != half.base and bool(begun or not segment.flags & ACK)
+        if not segment.payload:
+            return False
+        far = abs(half.offset(segment.seq) - half.next) > MAX_JUMP_OCTETS
+        if far:
+            sentence = (
+                f"packet {segment.number} is too far from connection {half.flow.number}'s octets; "
+                f"a new connection of the same ports is assumed"
+            )
+            self._oddities.append(Oddity(segment.number, "stream-jump", sentence))
+        return far
+
+    def _begin(self, segment: Segment) -> Half:
+        """Begin a flow with its first segment."""
+        near = Endpoint(segment.src, segment.sport)
+        far = Endpoint(segment.dst, segment.dport)
+        if (before := self._halves.get(near + far)) is not None:
+            self._finish(before)
+        self._number += 1
+        flow = Flow(self._number, (near, far), segment.ts_ns, segment.number)
+        half, peer = Half(flow, 0), Half(flow, 1)
+        half.peer, peer.peer = peer, half
+        self._halves[near + far] = half
+        self._halves[far + near] = peer
+        self._open[flow.number] = half
+        return half
+
+    def _synchronize(self, half: Half, segment: Segment, first: int) -> None:
+        """A SYN: it names the sequence number of its side's first octet."""
+        if half.expected is None or half.base != first:
+            half.begin(first)
+        elif segment.flags & SYN and half.flow.opener is not None:
+            sentence = f"packet {segment.number} repeats a SYN"
+            half.flow.odd(segment.number, "retransmission", sentence)
+        if segment.flags & ACK:
+            half.flow.opener = 1 - half.side
+            half.flow.accepted = True
+        else:
+            half.flow.opener = half.side
+
+    # -- bounds -------------------------------------------------------------------------------
+
+    def _keep_bounds(self) -> None:
+        until_ns = self._now_ns - LINGER_NS
+        while self._leaving and (
+            self._leaving[0][0] < until_ns or len(self._open) > MAX_OPEN_FLOWS
+        ):
+            ended_ns, half = self._leaving.popleft()
+            if ended_ns >= until_ns or half.flow.last_ns < until_ns:
+                self._finish(half)
+            else:
+                self._leaving.append((half.flow.last_ns, half))
+        if len(self._open) > MAX_OPEN_FLOWS:
+            self._give_up_idle()
+        if self._kept_octets > self._judged_at:
+            self._forget_unwanted()
+
+    def _finish(self, half: Half) -> None:
+        """Give a flow out, once."""
+        flow = half.flow
+        if self._open.pop(flow.number, None) is None:
+            return
+        peer = half.peer
+        near, far = flow.ends if half.side == 0 else reversed(flow.ends)
+        for key, one in ((near + far, half), (far + near, peer)):
+            if self._halves.get(key) is one:
+                del self._halves[key]
+        if half.expected != FORGOTTEN:
+            if not self._ending:
+                self._kept_octets -= _weight(half)
+            self._close(half)
+        if not flow.given_out:
+            self._give_out(flow)
+        del half.peer, peer.peer  # what refers to each other stays for longer
+
+    def _close(self, half: Half) -> None:
+        """No more octets of this flow will be taken in."""
+        flow = half.flow
+        for one in sorted((half, half.peer), key=_side):
+            one.finish()
+            flow.acknowledged[one.side] = one.acknowledged if one.taken is None else one.taken
+
+    def _give_out(self, flow: Flow) -> None:
+        if flow.untold:
+            sentence = f"{flow.untold} more oddities of this connection are not told"
+            flow.oddities.append(Oddity(flow.last_packet, "untold", sentence))
+        flow.given_out = True
+        self._over.append(flow)
+
+    def _give_up_idle(self) -> None:
+        idlest = sorted(self._open.values(), key=_last_ns)[: MAX_OPEN_FLOWS // 4]
+        self._given_up = self._given_up or [0, idlest[0].flow.first_packet]
+        self._given_up[0] += len(idlest)
+        for half in idlest:
+            self._finish(half)
+
+    def _forget_unwanted(self) -> None:
+        """Forget the octets of flows that nobody wants; follow the largest no further if what is
+        left is still too much."""
+        kept: list[tuple[int, int, Half]] = []
+        for half in self._open.values():
+            if half.expected == FORGOTTEN:
+                continue
+            flow = half.flow
+            if len(flow.happened) != flow.judged_events and (reason := self._judge(flow)):
+                self._close(half)
+                flow.forget(reason)
+                _let_go(half)
+            else:
+                flow.judged_events = len(flow.happened)
+                kept.append((_weight(half), flow.number, half))
+        total = sum(octets for octets, _, _ in kept)
+        for octets, _, half in sorted(kept, reverse=True):
+            if total <= MAX_OPEN_OCTETS:
+                break
+            flow = half.flow
+            self._close(half)
+            sentence = (
+                f"after packet {flow.last_packet} the connection is followed no further: open ones "
+                f"hold more than {MAX_OPEN_OCTETS >> 20} MiB"
+            )
+            flow.oddities.append(Oddity(flow.last_packet, "not-kept", sentence))
+            _let_go(half)
+            self._give_out(flow)
+            total -= octets
+        self._kept_octets = total
+        self._judged_at = total + JUDGED_FROM_OCTETS
+
+
+def _weight(half: Half) -> int:
+    """The memory that a flow takes."""
+    waiting = half.pending + half.peer.pending
+    octets = sum(len(chunk.octets or b"") + PIECE_OCTETS for chunk in waiting)
+    return octets + half.flow.kept_octets(PIECE_OCTETS)
+
+
+def _let_go(half: Half) -> None:
+    """Take in no more of a flow's octets, and forget what served for that."""
+    for one in (half, half.peer):
+        one.expected = FORGOTTEN
+        one.pieces, one.happened = [], []
+        one.pending.clear()
+        one.fin = None
+
+
+def reassemble(segments: Iterable[Segment], oddities: list[Oddity]) -> list[Flow]:
+    """Sort ``segments`` into flows, by the place of their first packet.  What concerns no single
+    flow goes to ``oddities``."""
+    return sorted(Reassembler(oddities).walk(segments), key=attrgetter("number"))

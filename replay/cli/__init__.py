@@ -1,0 +1,1 @@
+"""The command line of replay, a module a verb."""

@@ -1,0 +1,92 @@
+"""Puts an imported capture on file: the evidence, and the transcript beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from replay.convert.importer import Imported
+from replay.transcript import transcript
+
+COPY_MAX_OCTETS = 64 * 1024 * 1024
+"""A larger capture is no test case; cut out the session that matters."""
+
+
+class FilingError(Exception):
+    """The set of files cannot be written; the message names the file and why."""
+
+
+def file_capture(
+    imported: Imported,
+    stem: Path,
+    capture: Path,
+    delayed: Path | None = None,
+    *,
+    story: str | None = None,
+    source: str | None = None,
+    force: bool = False,
+    check: Callable[[str], None] = lambda text: None,
+) -> list[Path]:
+    """Write ``STEM.smtp`` and, beside it, the captures it was made of; give what was written.
+
+    ``story`` and ``source`` take the place of the imported ones.  ``check`` is given the text of
+    the transcript before anything is written, and may raise.
+    Raises FilingError; existing files are kept unless ``force``.
+    """
+    stem = stem.with_suffix("") if stem.suffix == ".smtp" else stem
+    if not stem.name or stem.name == "..":
+        raise FilingError(f"{stem}: names a folder; a transcript needs a name, as in folder/name")
+    target = stem.with_name(f"{stem.name}.smtp")
+    originals = [(capture, "")] + ([(delayed, ".delayed")] if delayed else [])
+    copies = [
+        (original, stem.with_name(f"{stem.name}{kind}{original.suffix}"))
+        for original, kind in originals
+    ]
+    copies = [(one, copy) for one, copy in copies if not (copy.exists() and copy.samefile(one))]
+    for existing in (target, *(copy for _, copy in copies)):
+        if existing.exists() and not force:
+            raise FilingError(f"{existing}: is there already; --force replaces it")
+    for original, _ in copies:
+        if not original.is_file():
+            raise FilingError(f"{original}: not a regular file, so no copy of it can be kept")
+        if original.stat().st_size > COPY_MAX_OCTETS:
+            raise FilingError(f"{original}: larger than the {COPY_MAX_OCTETS} octets kept on file")
+    scenario = imported.scenario
+    scenario = dataclasses.replace(
+        scenario, story=story or scenario.story, source=source or scenario.source
+    )
+    try:
+        text = transcript.write(scenario, imported.remarks)
+    except ValueError as error:
+        raise FilingError(f"{target}: {error}") from None
+    check(text)
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for original, copy in copies:
+            shutil.copyfile(original, copy)
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FilingError(f"{error.filename}: {error.strerror}") from None
+    return [target, *(copy for _, copy in copies)]
+
+
+def settles(imported: Imported) -> bool:
+    """Whether a second recording, with replies held back, told anything about the first."""
+    return any(
+        one.is_settled
+        for connection in imported.connections
+        for one in connection.evidence.values()
+    )
+
+
+def evidence(imported: Imported) -> str:
+    """How many departures rest on what, in a line."""
+    counted = Counter(
+        one.evidence.value
+        for connection in imported.connections
+        for one in connection.evidence.values()
+    )
+    return ", ".join(f"{count} {name}" for name, count in counted.items()) or "none"

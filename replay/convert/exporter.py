@@ -1,0 +1,182 @@
+"""A scenario, or a run of it, as a capture that Wireshark opens: packets made up around it.
+
+Departures keep their octets, boundaries and virtual times; each acknowledges just those replies
+that its sender had seen, so that an import of the capture hangs it on the same reply.  What goes
+through TLS in the scenario stands in plaintext, behind a comment.  Differences, and what else no
+packet can say, are comments on packets.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import BinaryIO, NamedTuple
+
+from replay.capture.pcap_writer import PcapngWriter
+from replay.capture.segments import ACK
+from replay.capture.tcp_packets import CLIENT, LINKTYPE_RAW, SERVER, PacketFlow
+from replay.convert.timeline import Moment, expected, observed, with_differences
+from replay.play.observed import ObservedConnection
+from replay.transcript.script import Connection, Open, Scenario
+from replay.verify.expectations import Difference
+
+BEGIN_NS = 1_767_225_600_000_000_000
+"""The instant at which scenarios begin (2026, 1 January, 0 h UTC): the faked wall clock's."""
+
+SERVERS = {False: "198.51.100.25", True: "2001:db8::25"}
+"""The server's address, by whether the client's is IPv6 (RFC 5737, RFC 3849)."""
+SERVER_PORT = 25
+FIRST_PORT = 30_000
+"""The first connection's; a scenario has at most 10,000."""
+
+
+class Packet(NamedTuple):
+    """One packet (raw IP) to be written."""
+
+    ts_ns: int
+    frame: bytes
+    comments: tuple[str, ...] = ()
+
+
+def export(
+    file: BinaryIO,
+    scenario: Scenario,
+    run: Sequence[ObservedConnection] | None = None,
+    differences: Sequence[Difference] = (),
+) -> int:
+    """Write ``scenario`` to ``file`` as a pcapng, and give the number of packets: what it expects
+    or, with ``run``, what was observed.  ``differences`` become comments."""
+    lines = [scenario.story]
+    lines += [f"Source: {scenario.source}"] if scenario.source else []
+    lines.append(
+        "Made up from what the transcript expects." if run is None
+        else f"Made up from what a run showed: {_counted(len(differences))}."
+    )  # fmt: skip
+    writer = PcapngWriter(file, LINKTYPE_RAW, ["\n".join(lines)])
+    packets = 0
+    for packet in made_up(scenario, run, differences):
+        writer.write(*packet)
+        packets += 1
+    return packets
+
+
+def _counted(differences: int) -> str:
+    if not differences:
+        return "as the transcript expects"
+    return f"{differences} difference{'s' if differences != 1 else ''}"
+
+
+def made_up(
+    scenario: Scenario,
+    run: Sequence[ObservedConnection] | None = None,
+    differences: Sequence[Difference] = (),
+) -> Iterator[Packet]:
+    """The packets of all connections, in order of time."""
+    flows = []
+    for number, connection in enumerate(scenario.connections):
+        moments = expected(connection) if run is None else observed(connection, run[number])
+        theirs = [one for one in differences if one.connection == connection.name]
+        flows.append(_Connection(number, connection, with_differences(moments, theirs)).packets())
+    return heapq.merge(*flows, key=lambda packet: packet.ts_ns)
+
+
+class _Flow(PacketFlow):
+    __slots__ = ()
+
+    def repeat(self, side: int) -> list[bytes]:
+        """An acknowledgement that says nothing new: the side is still there."""
+        return [self._packet(side, ACK)]
+
+
+class _Connection:
+    """Makes up the packets of one connection.
+
+    Acknowledgements of the client ride on what it sends.  One by itself comes only where it says
+    something: that a half-closed client takes what it is told, or that the record went on.
+    """
+
+    def __init__(self, number: int, connection: Connection, moments: list[Moment]) -> None:
+        first = next(connection.departures())
+        assert isinstance(first.action, Open)
+        client = first.action.client
+        server = SERVERS[":" in client]
+        self._flow = _Flow((client, FIRST_PORT + number), (server, SERVER_PORT))
+        self._moments = moments
+        replies = [len(one.octets) for one in moments if one.kind == "reply"]
+        self._reply_ends = [0, *accumulate(replies)]
+        # A server that is not heard acknowledges nothing: so it is seen that it was not captured.
+        self._is_mute = not any(one.is_servers for one in moments) and any(
+            one.kind == "half-close" for one in moments
+        )
+        self._left = ""  # how the client has ended its side: half-close, close or reset
+        self._server_ended = ""
+
+    def packets(self) -> Iterator[Packet]:
+        comments: tuple[str, ...] = ()
+        last: Packet | None = None
+        for moment in self._moments:
+            comments += moment.comments
+            for frame in self._frames(moment):
+                if last:
+                    yield last
+                last = Packet(BEGIN_NS + moment.at_ns, frame, comments)
+                comments = ()
+        if not last:
+            return
+        yield last._replace(comments=last.comments + comments)
+        for frame in self._farewell():
+            yield Packet(last.ts_ns, frame)
+
+    def _frames(self, moment: Moment) -> list[bytes]:
+        flow = self._flow
+        seen = self._reply_ends[min(moment.replies_seen, len(self._reply_ends) - 1)]
+        seen += moment.end_seen
+        match moment.kind:
+            case "open":
+                return flow.open()
+            case "send":
+                return flow.data(CLIENT, moment.octets, seen)
+            case "half-close" | "close":
+                self._left = moment.kind
+                return flow.finish(CLIENT, seen) + self._heard()
+            case "reset":
+                self._left = moment.kind
+                return flow.reset(CLIENT, seen)
+            case "reply":
+                frames = flow.data(SERVER, moment.octets, flow.sent(CLIENT))
+                return frames + self._taken()
+            case "eof":
+                self._server_ended = moment.kind
+                return flow.finish(SERVER, flow.sent(CLIENT)) + self._taken()
+            case "server-reset":
+                self._server_ended = moment.kind
+                return flow.reset(SERVER, flow.sent(CLIENT))
+            case "abandon":
+                return flow.acknowledge(CLIENT) or self._heard() or flow.repeat(CLIENT)
+            case _:
+                return []
+
+    def _heard(self) -> list[bytes]:
+        """The server's acknowledgement."""
+        return [] if self._is_mute else self._flow.acknowledge(SERVER)
+
+    def _taken(self) -> list[bytes]:
+        """The acknowledgement of a client that reads on."""
+        return self._flow.acknowledge(CLIENT) if self._left == "half-close" else []
+
+    def _farewell(self) -> list[bytes]:
+        """What kernels say when both sides have done what they do."""
+        flow = self._flow
+        kinds = [one.kind for one in self._moments]
+        resets = {"reset", "server-reset"}.intersection(kinds)
+        if self._is_mute or resets or "abandon" in kinds:
+            return []
+        if self._left == "close":
+            if flow.seen(CLIENT) < self._reply_ends[-1]:
+                return flow.reset(CLIENT)  # nobody takes what is left
+            frames = [] if self._server_ended else flow.finish(SERVER)
+            return frames + flow.acknowledge(CLIENT)
+        if self._server_ended and not self._left:
+            return flow.finish(CLIENT, flow.sent(SERVER)) + flow.acknowledge(SERVER)
+        return []

@@ -1,0 +1,1 @@
+"""The drivers: a scenario played in virtual time or in real time."""

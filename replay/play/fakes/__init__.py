@@ -1,0 +1,1 @@
+"""The faked edges of the network: DNS, reputation and delivery."""

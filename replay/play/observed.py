@@ -1,0 +1,89 @@
+"""What one run of a scenario showed: departures, replies, ends, and the hash over all of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from replay.smtp.replies import Reply, ReplyReader
+
+
+@dataclass(slots=True)
+class ObservedConnection:
+    """One connection's history; instants are nanoseconds since the run began.
+
+    ``departed_ns`` holds, for each departure of the script in order, when it went, or None.
+    ``end`` is "eof", "reset" or "" while the server has not ended the connection; ``handshake``
+    is "done", "refused" or "" while there is no outcome of a TLS handshake.  ``waits_for`` says
+    in words what a script that could not go on was waiting for.
+    """
+
+    name: str
+    departed_ns: list[int | None] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+    rest: bytes = b""
+    end: str = ""
+    end_at_ns: int = 0
+    handshake: str = ""
+    handshake_at_ns: int = 0
+    waits_for: str = ""
+
+
+class Trace:
+    """Hashes every departure, arrival, virtual time and octet, in the order they happened.
+
+    What arrives at one sender at one instant, with no departure of its own in between, counts as
+    one arrival: how the kernel divided it is no part of the conversation.  Under TLS the octets
+    are those before encryption and behind decryption, for records vary in length.
+    """
+
+    __slots__ = ("_arrival", "_hash")
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._arrival: tuple[int, int] | None = None
+
+    def departure(self, connection: int, at_ns: int, what: str, octets: bytes = b"") -> None:
+        self._arrival = None
+        self._hash.update(b"\nD %d %d %s %d " % (connection, at_ns, what.encode(), len(octets)))
+        self._hash.update(octets)
+
+    def arrival(self, connection: int, at_ns: int, octets: bytes) -> None:
+        if self._arrival != (connection, at_ns):
+            self._arrival = connection, at_ns
+            self._hash.update(b"\nA %d %d " % (connection, at_ns))
+        self._hash.update(octets)
+
+    def end(self, connection: int, at_ns: int, how: str) -> None:
+        self._arrival = None
+        self._hash.update(b"\nE %d %d %s" % (connection, at_ns, how.encode()))
+
+    def handshake(self, connection: int, at_ns: int, outcome: str) -> None:
+        self._arrival = None
+        self._hash.update(b"\nH %d %d %s" % (connection, at_ns, outcome.encode()))
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+class Ear:
+    """Listens for one sender: turns arrivals into an ``ObservedConnection``."""
+
+    __slots__ = ("_reader", "observed")
+
+    def __init__(self, observed: ObservedConnection) -> None:
+        self.observed = observed
+        self._reader = ReplyReader()
+
+    def hear(self, octets: bytes, at_ns: int) -> int:
+        """Take what arrived; gives how many replies it made whole."""
+        replies = self._reader.feed(octets, at_ns)
+        self.observed.replies += replies
+        self.observed.rest = self._reader.rest
+        return len(replies)
+
+    def ended(self, how: str, at_ns: int) -> None:
+        self.observed.end, self.observed.end_at_ns = how, at_ns
+
+    def shook_hands(self, outcome: str, at_ns: int) -> None:
+        self.observed.handshake, self.observed.handshake_at_ns = outcome, at_ns

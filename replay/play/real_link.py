@@ -1,0 +1,227 @@
+"""A sender's socket in real time: it never blocks, and what cannot be written yet is written later.
+
+It knows neither script nor selector.  Whoever drives it asks ``events`` what to wait for, calls
+``ready`` when the socket is, and looks at ``gone`` afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from selectors import EVENT_READ, EVENT_WRITE
+from typing import Protocol
+
+from replay.play.target import SocketAddress
+from replay.play.tls_client import TlsClient, Verify
+
+_READ_OCTETS = 64 * 1024
+_ALERT = b"\x15\x03"
+"""How a TLS alert begins, and no reply."""
+_LINGER_RESET = struct.pack("ii", 1, 0)
+_RESETS = (errno.ECONNRESET, errno.EPIPE)
+
+
+class Listener(Protocol):
+    """Who is told what happens on a link."""
+
+    def hear(self, octets: bytes) -> None:
+        """Octets have come, decrypted."""
+
+    def ended(self, how: str) -> None:
+        """The server has ended the connection: "eof" or "reset"."""
+
+    def shook_hands(self, outcome: str) -> None:
+        """What became of a TLS handshake."""
+
+    def failed(self, why: str) -> None:
+        """There is no connection, and there will be none."""
+
+
+class RealLink:
+    """One connection.  Octets and ends leave in the order in which they were asked for.
+
+    ``connected`` is True once there is a connection, ``gone`` once the socket is closed.
+    """
+
+    __slots__ = (
+        "_ended",
+        "_listener",
+        "_reading",
+        "_sock",
+        "_tls",
+        "_unsent",
+        "_verify",
+        "_was_reset",
+        "connected",
+        "gone",
+    )
+
+    def __init__(
+        self, sock: socket.socket, listener: Listener, verify: Verify | None = None
+    ) -> None:
+        self._sock = sock
+        self._listener = listener
+        self._verify = verify
+        self._tls: TlsClient | None = None
+        self._unsent: deque[memoryview | Callable[[], None]] = deque()
+        self._reading = True
+        self._ended = self._was_reset = False
+        self.connected = self.gone = False
+
+    @property
+    def sock(self) -> socket.socket:
+        return self._sock
+
+    @property
+    def events(self) -> int:
+        """What to wait for; 0: nothing, and the socket is best not looked at."""
+        if self.gone:
+            return 0
+        if not self.connected:
+            return EVENT_WRITE
+        read = EVENT_READ if self._reading and not self._ended else 0
+        return read | (EVENT_WRITE if self._unsent else 0)
+
+    # -- what the sender does ---------------------------------------------------------------------
+
+    def connect(self, address: SocketAddress) -> None:
+        """Begin to connect."""
+        number = self._sock.connect_ex(address)
+        if number in (0, errno.EINPROGRESS):
+            self.connected = number == 0
+        else:
+            self._fail(number)
+
+    def send(self, octets: bytes) -> None:
+        """Write ``octets`` with one call, if the kernel takes them all; under TLS if that is on."""
+        if self._tls is None:
+            self._write(octets)
+        else:
+            self._tls.send(octets)
+
+    def start_tls(self) -> None:
+        """Begin a TLS handshake; ``send`` waits for its end."""
+        self._tls = TlsClient(self._write, self._listener.shook_hands, self._verify)
+        self._tls.begin()
+        if self._ended:
+            self._tls.ended()
+
+    def half_close(self) -> None:
+        """Send a FIN behind all that is unsent, and go on reading."""
+        if self._tls is not None:
+            self._tls.say_goodbye()
+        self._then(self._shut_down)
+
+    def close(self) -> None:
+        """Close behind all that is unsent; harmless when closed."""
+        if self.gone:
+            return
+        if self._tls is not None:
+            self._tls.say_goodbye()
+        self._reading = False
+        self._then(self.release)
+
+    def reset(self) -> None:
+        """Abort with a reset segment; what is unsent is lost."""
+        with contextlib.suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+        self.release()
+
+    def release(self) -> None:
+        """Close at once; harmless when closed."""
+        self.gone = True
+        self._unsent.clear()
+        self._sock.close()
+
+    def read(self, reading: bool) -> None:
+        """Read from here on, or leave what comes in the kernel."""
+        self._reading = reading
+
+    def _write(self, octets: bytes) -> None:
+        if octets and not (self.gone or self._was_reset):
+            self._unsent.append(memoryview(octets))
+            self._flush()
+
+    def _then(self, act: Callable[[], None]) -> None:
+        self._unsent.append(act)
+        self._flush()
+
+    def _shut_down(self) -> None:
+        with contextlib.suppress(OSError):  # the server has reset already
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def _flush(self) -> None:
+        while self._unsent and self.connected and not self.gone:
+            first = self._unsent[0]
+            if not isinstance(first, memoryview):
+                self._unsent.popleft()
+                first()
+                continue
+            try:
+                written = self._sock.send(first)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._lose(error)
+                continue
+            if written < len(first):
+                self._unsent[0] = first[written:]
+                return
+            self._unsent.popleft()
+
+    def _lose(self, error: OSError) -> None:
+        """Octets go nowhere any more; what was said before is still to be read, then the end."""
+        self._was_reset = error.errno in _RESETS
+        while self._unsent and isinstance(self._unsent[0], memoryview):
+            self._unsent.popleft()
+
+    # -- what comes -------------------------------------------------------------------------------
+
+    def ready(self, events: int) -> None:
+        """The socket is ready for ``events``."""
+        if not self.connected:
+            number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if number and number not in _RESETS:
+                self._fail(number)
+                return
+            self.connected = True
+            if number:  # it was there, and is gone again: a refusal has another number
+                self._unsent.clear()
+                self._end("reset")
+                return
+        if events & EVENT_READ and self._reading and not self._ended:
+            self._take_in()
+        self._flush()
+
+    def _take_in(self) -> None:
+        try:
+            octets = self._sock.recv(_READ_OCTETS)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._end("reset")
+            return
+        if not octets:
+            self._end("reset" if self._was_reset else "eof")
+            return
+        if self._tls is None and _ALERT in octets:
+            self._tls = TlsClient(self._write, self._listener.shook_hands, self._verify)
+        if self._tls is not None:
+            octets = self._tls.feed(octets)
+        if octets:
+            self._listener.hear(octets)
+
+    def _end(self, how: str) -> None:
+        self._ended = True
+        if self._tls is not None:
+            self._tls.ended()
+        self._listener.ended(how)
+
+    def _fail(self, number: int) -> None:
+        self.release()
+        self._listener.failed(os.strerror(number))

@@ -1,0 +1,148 @@
+"""When a sender's departures are due: the schedule of one connection, in any driver's time.
+
+    @T        T after the scenario began
+    +T        T after the instant for which the departure above was scheduled
+    reply+T   T after the last reply expected above had arrived whole
+
+A departure never leaves before the one above it.  What time is, is the driver's affair: instants
+are nanoseconds since the run began, and ``speed`` shortens every wait of the sender's.
+"""
+
+from __future__ import annotations
+
+from replay.transcript.script import (
+    REPLIES,
+    After,
+    AfterReply,
+    At,
+    Connection,
+    Departure,
+    Expectation,
+    Scenario,
+)
+
+
+class Timetable:
+    """The departures of ``connection`` that are still to come.
+
+    ``gone`` says how many have left.
+    """
+
+    __slots__ = ("_arrivals_ns", "_plan", "_previous_ns", "_speed", "gone")
+
+    def __init__(self, connection: Connection, speed: float = 1) -> None:
+        self._plan = _plan(connection)
+        self._speed = speed
+        self._arrivals_ns: list[int] = []
+        self._previous_ns = 0
+        self.gone = 0
+
+    def __len__(self) -> int:
+        """All departures, those that have left included."""
+        return len(self._plan)
+
+    @property
+    def over(self) -> bool:
+        """True when everything has left."""
+        return self.gone == len(self._plan)
+
+    def replies_came(self, count: int, at_ns: int) -> None:
+        """So many replies have arrived whole."""
+        self._arrivals_ns += [at_ns] * count
+
+    def due_ns(self) -> int | None:
+        """When the next departure leaves; None while that is not known, and when all have left."""
+        if self.over:
+            return None
+        departure, replies_above = self._plan[self.gone]
+        match departure.anchor:
+            case At(ns):
+                due_ns = self._scaled(ns)
+            case After(ns):
+                due_ns = self._previous_ns + self._scaled(ns)
+            case AfterReply(ns):
+                if len(self._arrivals_ns) < replies_above:
+                    return None
+                due_ns = self._arrivals_ns[replies_above - 1] + self._scaled(ns)
+        return max(due_ns, self._previous_ns)
+
+    def depart(self) -> Departure:
+        """The next departure leaves.  Raises IndexError if there is none, or it is not due ever."""
+        due_ns = self.due_ns()
+        if due_ns is None:
+            raise IndexError("nothing is due")
+        self._previous_ns = due_ns
+        self.gone += 1
+        return self._plan[self.gone - 1][0]
+
+    @property
+    def next(self) -> Departure | None:
+        """What leaves next."""
+        return None if self.over else self._plan[self.gone][0]
+
+    @property
+    def waits_for(self) -> str:
+        """What a script that goes on no more was waiting for, in words."""
+        if self.over:
+            return "the server to close"
+        departure, replies_above = self._plan[self.gone]
+        return f"reply {replies_above}, to go on at line {departure.line}"
+
+    def _scaled(self, ns: int) -> int:
+        return ns if self._speed == 1 else round(ns / self._speed)
+
+
+def _plan(connection: Connection) -> list[tuple[Departure, int]]:
+    """The departures, each with the number of replies expected above it."""
+    plan, replies = [], 0
+    for step in connection.steps:
+        if isinstance(step, Departure):
+            plan.append((step, replies))
+        elif isinstance(step, Expectation) and isinstance(step.outcome, REPLIES):
+            replies += 1
+    return plan
+
+
+def server_delays_ns(connection: Connection) -> list[tuple[int, int | None]]:
+    """How long the server is expected to take, for each expectation in order.
+
+    That is the number (from 0) of the last departure above it whose instant is expected, and the
+    time from there, or None where any will do.  So slowness does not add up: what comes 300 s
+    after a departure is looked for 300 s after it really left.
+    """
+    delays: list[tuple[int, int | None]] = []
+    departures = known = 0
+    known_ns = previous_ns = reply_ns = 0
+    certain = reply_certain = True
+    for step in connection.steps:
+        if isinstance(step, Expectation):
+            at_ns = step.at_ns
+            delays.append((known, None if at_ns is None else at_ns - known_ns))
+            if isinstance(step.outcome, REPLIES):
+                reply_ns, reply_certain = at_ns or 0, at_ns is not None
+            continue
+        match step.anchor:
+            case At(ns):
+                due_ns, certain = ns, True
+            case After(ns):
+                due_ns = previous_ns + ns
+            case AfterReply(ns):
+                due_ns, certain = reply_ns + ns, reply_certain
+        previous_ns = max(due_ns, previous_ns)
+        if certain:
+            known, known_ns = departures, previous_ns
+        departures += 1
+    return delays
+
+
+def server_delay_max_ns(scenario: Scenario) -> int:
+    """The longest that the server is expected to take for anything."""
+    return max(
+        (
+            delay_ns
+            for connection in scenario.connections
+            for _, delay_ns in server_delays_ns(connection)
+            if delay_ns is not None
+        ),
+        default=0,
+    )

@@ -1,0 +1,180 @@
+"""The virtual driver: plays a scenario against the shipped server, in no time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from replay.play.fakes.world import Message, settings_from
+from replay.play.harness import Harness
+from replay.play.observed import Ear, ObservedConnection, Trace
+from replay.play.schedule import Timetable
+from replay.play.virtual_link import Link
+from replay.transcript import script
+from replay.transcript.script import Connection, Scenario
+
+VIRTUAL_NS_MAX = 1000 * 24 * 3600 * 1_000_000_000
+"""A scenario may last a thousand days."""
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualRun:
+    """What a run gave.  ``log`` holds the server's lines, ``messages`` what it got its 250 for."""
+
+    connections: tuple[ObservedConnection, ...]
+    virtual_ns: int
+    trace_hash: str
+    log: tuple[str, ...]
+    messages: tuple[Message, ...]
+
+
+Play = Callable[[Scenario], VirtualRun]
+"""Plays a scenario; ``play`` is the one that there is, and tests have their own."""
+
+
+def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
+    """Run ``scenario``.
+
+    Raises WorldError for a header that cannot be, Stalled, Leaked or ServerFault when the run
+    itself went wrong; a server that answers something else is no exception but a result.
+    """
+    trace = Trace()
+    with Harness(settings_from(scenario.server), scenario.world, seed=seed) as harness:
+        players = [
+            Player(harness, trace, number, connection)
+            for number, connection in enumerate(scenario.connections)
+        ]
+        for player in players:
+            player.schedule()
+        harness.settle()
+        while not all(player.done for player in players) and harness.now_ns < VIRTUAL_NS_MAX:
+            if harness.next_ns() is None:
+                break
+            harness.step()
+        for player in players:
+            player.conclude()
+        virtual_ns = harness.now_ns
+    return VirtualRun(
+        tuple(player.observed for player in players),
+        virtual_ns,
+        trace.hexdigest(),
+        tuple(harness.log),
+        tuple(harness.world.delivery.accepted),
+    )
+
+
+class Player:
+    """Plays one connection's departures and listens to what comes back."""
+
+    def __init__(self, harness: Harness, trace: Trace, number: int, connection: Connection) -> None:
+        self._harness = harness
+        self._trace = trace
+        self._number = number
+        self._timetable = Timetable(connection)
+        self._scheduled = False
+        self._link: Link | None = None
+        self._abandoned = False
+        self.done = False
+        self.observed = ObservedConnection(connection.name, [None] * len(self._timetable))
+        self._ear = Ear(self.observed)
+
+    def schedule(self) -> None:
+        """Put the next departure on the harness's agenda, if it is known when it goes."""
+        if self.done or self._scheduled or self._timetable.over:
+            return
+        due_ns = self._timetable.due_ns()
+        if due_ns is None:
+            self._give_up_if_over()
+            return
+        self._scheduled = True
+        self._harness.at(due_ns, self._depart)
+
+    def conclude(self) -> None:
+        """The run is over: say what a script that is not finished was waiting for."""
+        if self._link is not None and not self._link.client_gone:
+            self._link.close()
+            self._harness.touch(self._link)
+        if not self.done:
+            self.observed.waits_for = self._timetable.waits_for
+
+    def _give_up_if_over(self) -> None:
+        """The server has ended the connection: the reply that is waited for will never come."""
+        if self.observed.end:
+            self.conclude()
+            self.done = True
+
+    # -- departures -------------------------------------------------------------------------------
+
+    def _depart(self) -> None:
+        harness = self._harness
+        self.observed.departed_ns[self._timetable.gone] = harness.now_ns
+        action = self._timetable.depart().action
+        self._scheduled = False
+        octets = action.octets if isinstance(action, script.Send) else b""
+        self._trace.departure(self._number, harness.now_ns, type(action).__name__, octets)
+        if isinstance(action, script.Open):
+            self._link = harness.connect(action.client, self._hear, self._ended)
+            self._link.on_handshake = self._shook_hands
+        elif isinstance(action, script.Send):
+            if self._link is not None:
+                harness.send(self._link, action.octets)
+        elif self._link is not None:
+            self._act(action, self._link)
+            harness.touch(self._link)
+        harness.settle()
+        if isinstance(action, script.Close | script.Reset | script.Abandon) or (
+            isinstance(action, script.UntilClosed) and self.observed.end
+        ):
+            self.done = True
+        self.schedule()
+
+    def _act(self, action: script.Action, link: Link) -> None:
+        match action:
+            case script.StartTls():
+                link.start_tls()
+            case script.HalfClose():
+                link.half_close()
+            case script.Close():
+                link.close()
+            case script.Reset():
+                link.reset()
+            case script.StopReading():
+                link.reading = False
+            case script.ResumeReading():
+                link.reading = True
+            case script.Abandon():
+                self._abandoned = True
+
+    # -- arrivals ---------------------------------------------------------------------------------
+
+    def _hear(self, octets: bytes) -> None:
+        if self._abandoned:
+            return
+        now_ns = self._harness.now_ns
+        self._trace.arrival(self._number, now_ns, octets)
+        self._timetable.replies_came(self._ear.hear(octets, now_ns), now_ns)
+        self.schedule()
+
+    def _shook_hands(self, outcome: str) -> None:
+        if self._abandoned:
+            return
+        now_ns = self._harness.now_ns
+        self._trace.handshake(self._number, now_ns, outcome)
+        self._ear.shook_hands(outcome, now_ns)
+
+    def _ended(self, how: str) -> None:
+        if self._abandoned:
+            return
+        now_ns = self._harness.now_ns
+        self._trace.end(self._number, now_ns, how)
+        self._ear.ended(how, now_ns)
+        if self._timetable.over:
+            self.done = True
+            self._close()
+        else:
+            self.schedule()
+
+    def _close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._harness.touch(self._link)

@@ -1,0 +1,472 @@
+"""One client's connection, passed through to a server and back, octet by octet, and written down.
+
+Theory of operation.  Each side has a queue of what is to be written to it: octets as they were
+read from the other side, an end, or a reset, each with the instant from which on it may go out.
+What one read brought goes out in one write, so that boundaries survive.  While much waits for a
+side that does not read, the other side is not read from either.
+
+Before anything is written to a side, everything that it has sent is read.  So what is recorded as
+said before a reply was indeed said before it, and what had been acknowledged by then (asked of the
+kernel right after the read) is never too little: who is recorded as early was early.
+
+When all is said the sockets stay until the other ends have acknowledged the last octets or have
+refused them: only so a sender that closed shows itself different from one that half-closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mailsrv.runtime.clock import Clock
+from mailsrv.runtime.loop import Loop
+from mailsrv.runtime.poll import READ, WRITE
+from mailsrv.runtime.timer_wheel import Timer
+from mailsrv.units import NS_PER_MS, NS_PER_S
+from replay.capture.tcp_packets import CLIENT, SEGMENT_MAX_OCTETS, SERVER
+from replay.play.target import proxy_header
+from replay.record.recorder import End, Tape, Track, unacknowledged_octets
+
+CHUNK_OCTETS = SEGMENT_MAX_OCTETS
+"""One read: one packet of the capture."""
+WAITING_MAX_OCTETS = 256 * 1024
+"""What waits for a side before the other one is no longer read from."""
+WAITING_MAX_ITEMS = 4096
+ROUNDS_MAX = 16
+"""Rounds of reading and writing before other connections have their turn."""
+CONNECT_MAX_NS = 30 * NS_PER_S
+IDLE_MAX_NS = 2 * 3600 * NS_PER_S
+"""Longer than any server waits; what is still there then has been forgotten by both ends."""
+REFUSED_MAX_NS = 10 * NS_PER_S
+"""What a client that cannot be served has to read why, and to leave."""
+LINGER_STEP_NS = 5 * NS_PER_MS
+LINGER_STEPS_MAX = 1000
+"""Looks at whether the last octets were taken."""
+LOOKS_MAX = 200
+"""Looks at whether a side that has sent its FIN takes or refuses what it is sent afterwards."""
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where connections lead and how: what all of them share.
+
+    ``delay_ns`` holds back what the server says; ``tells_client`` begins with a PROXY header.
+    """
+
+    loop: Loop
+    clock: Clock
+    family: socket.AddressFamily
+    upstream: End
+    client_tape: Tape
+    upstream_tape: Tape
+    delay_ns: int = 0
+    tells_client: bool = False
+
+
+class Side:
+    """One of the two sockets of a passage, and what waits to be written to it."""
+
+    __slots__ = (
+        "_alarm",
+        "connected",
+        "delay_ns",
+        "ended",
+        "events",
+        "gone",
+        "number",
+        "octets",
+        "passage",
+        "sock",
+        "told",
+        "track",
+        "waiting",
+        "waiting_octets",
+    )
+
+    def __init__(self, passage: Passage, sock: socket.socket, number: int, track: Track) -> None:
+        self.passage = passage
+        self._alarm: Timer | None = None
+        self.sock = sock
+        self.number = number
+        self.track = track
+        self.delay_ns = 0  # of what goes to this side
+        self.events = 0
+        self.connected = False
+        self.ended = False  # it has sent its FIN
+        self.told = False  # it was sent ours
+        self.gone = False  # reset, closed or never there
+        self.octets = 0  # read from it
+        # When it may go, and what: octets, none for a FIN, None for a reset.
+        self.waiting: deque[tuple[int, bytes | None]] = deque()
+        self.waiting_octets = 0
+
+    def ready(self, events: int) -> None:
+        """The poll found the socket ready."""
+        self.passage.ready(self)
+
+    def queue(self, item: bytes | None, now_ns: int) -> None:
+        """Let ``item`` wait for its time."""
+        if not self.gone:
+            self.waiting.append((now_ns + self.delay_ns, item))
+            self.waiting_octets += len(item or b"")
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the other side shall not be read from."""
+        return self.waiting_octets >= WAITING_MAX_OCTETS or len(self.waiting) >= WAITING_MAX_ITEMS
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing more will come from it or go to it."""
+        return self.gone or (self.ended and self.told)
+
+    def is_reset_due(self, now_ns: int) -> bool:
+        """Whether a reset stands at the end of the queue, and its time has come."""
+        return bool(self.waiting) and self.waiting[-1][1] is None and self.waiting[-1][0] <= now_ns
+
+    def is_due(self, now_ns: int) -> bool:
+        """Whether there is something to write now; if later, the passage will have a turn."""
+        if not self.waiting or not self.connected or self.gone:
+            return False
+        due_ns = self.waiting[0][0]
+        if due_ns <= now_ns:
+            return True
+        timers = self.passage.route.loop.timers
+        if self._alarm is None:
+            self._alarm = timers.schedule(due_ns, self.passage.turn)
+        elif not self._alarm.pending:
+            timers.reschedule(self._alarm, due_ns)
+        return False
+
+    def watch(self, events: int) -> None:
+        """Watch the socket for ``events``."""
+        poll = self.passage.route.loop.poll
+        if events == self.events:
+            return
+        if not events:
+            poll.forget(self.sock)
+        elif self.events:
+            poll.change(self.sock, events, self)
+        else:
+            poll.watch(self.sock, events, self)
+        self.events = events
+
+    def close(self, *, reset: bool = False) -> None:
+        """Close; harmless when closed."""
+        self.watch(0)
+        self.gone = True
+        self.waiting.clear()
+        self.waiting_octets = 0
+        if self._alarm is not None:
+            self.passage.route.loop.timers.cancel(self._alarm)
+        with contextlib.suppress(OSError):
+            if reset:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self.sock.close()
+
+
+class Passage:
+    """See the module.  ``how`` says in the end how it ended.
+
+    The constructor raises OSError where there is no descriptor for the way on.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        sock: socket.socket,
+        client: End,
+        number: int,
+    ) -> None:
+        self.route = route
+        self.number = number
+        self.address = client
+        self.began_ns = self._last_ns = route.clock.monotonic_ns()
+        self.how = ""
+        self._ended: Callable[[Passage], None] = _nobody
+        self._steps = self._looks = 0
+        self._sockname = _end(sock)
+        track = Track(route.client_tape, client, self._sockname, CLIENT, number)
+        self.client = Side(self, sock, 2 * number, track)
+        self.client.delay_ns = route.delay_ns
+        self.client.connected = True
+        track.opened()
+        out = socket.socket(route.family, socket.SOCK_STREAM)
+        self.upstream = Side(self, out, 2 * number + 1, self._upstream_track(out))
+        timers = route.loop.timers
+        self._idle = timers.schedule(self.began_ns + IDLE_MAX_NS, self._look_for_life)
+        self._timer: Timer | None = None
+        self._call_in(CONNECT_MAX_NS, self._connect_too_long)
+
+    def begin(self, ended: Callable[[Passage], None]) -> None:
+        """Connect to the server; ``ended`` is called once, when both sockets are closed."""
+        self._ended = ended
+        self._connect()
+
+    @property
+    def duration_ns(self) -> int:
+        """From the client's arrival to the last thing that happened."""
+        return self._last_ns - self.began_ns
+
+    # -- getting through --------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        out = self.upstream.sock
+        out.setblocking(False)
+        out.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.route.tells_client:
+            self.upstream.queue(self._proxy_header(), self.began_ns)
+        failure = out.connect_ex(self.route.upstream)
+        if failure not in (0, errno.EINPROGRESS):
+            self._refused(os.strerror(failure))
+        self.turn()
+
+    def _proxy_header(self) -> bytes:
+        """Who the client is (the PROXY protocol, version 1)."""
+        client, port = self.address
+        return proxy_header(1, client, port, self._sockname)
+
+    def _upstream_track(self, out: socket.socket) -> Track:
+        """Our own port is known once the connection is made, or has failed."""
+        near = _end(out)
+        return Track(self.route.upstream_tape, near, self.route.upstream, SERVER, self.number)
+
+    def _connected(self) -> None:
+        upstream = self.upstream
+        failure = upstream.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if failure:
+            self._refused(os.strerror(failure))
+            return
+        self._call_off()
+        upstream.connected = True
+        upstream.track = self._upstream_track(upstream.sock)
+        upstream.track.opened()
+
+    def _connect_too_long(self) -> None:
+        self._refused(f"no answer within {CONNECT_MAX_NS // NS_PER_S} s")
+        self.turn()
+
+    def _refused(self, why: str) -> None:
+        """There is no server: say so in its place."""
+        self.how = f"no connection to {shown(self.route.upstream)}: {why}"
+        self._call_in(REFUSED_MAX_NS, lambda: self.drop(self.how))
+        self.upstream.track = self._upstream_track(self.upstream.sock)
+        self.upstream.track.refused()
+        self.upstream.close()
+        now_ns = self.route.clock.monotonic_ns()
+        self.client.delay_ns = 0
+        self.client.queue(f"421 4.4.1 replay record: {self.how}\r\n".encode(), now_ns)
+        self.client.queue(b"", now_ns)
+
+    def _call_in(self, delay_ns: int, callback: Callable[[], None]) -> None:
+        """Arm the one timer of what must not take for ever."""
+        self._call_off()
+        deadline_ns = self.route.clock.monotonic_ns() + delay_ns
+        self._timer = self.route.loop.timers.schedule(deadline_ns, callback)
+
+    def _call_off(self) -> None:
+        if self._timer is not None:
+            self.route.loop.timers.cancel(self._timer)
+
+    # -- to and fro -------------------------------------------------------------------------------
+
+    def ready(self, side: Side) -> None:
+        """One of the sockets is ready."""
+        if side is self.upstream and not side.connected:
+            self._connected()
+        self.turn()
+
+    def turn(self) -> None:
+        """Read what is there and write what is due."""
+        for _ in range(ROUNDS_MAX):
+            moved = self._hear(self.client)
+            moved |= self._hear(self.upstream)
+            moved |= self._tell(self.upstream)
+            moved |= self._tell(self.client)
+            if not moved:
+                break
+        if self.client.is_done and self.upstream.is_done:
+            self._linger()
+            return
+        self._watch(self.client)
+        self._watch(self.upstream)
+        if self._steps < LOOKS_MAX and any(map(_may_refuse, (self.client, self.upstream))):
+            self._steps += 1
+            self._call_in(LINGER_STEP_NS, self.turn)
+
+    def _other(self, side: Side) -> Side:
+        return self.upstream if side is self.client else self.client
+
+    def _may_hear(self, side: Side) -> bool:
+        return side.connected and not (side.ended or side.gone or self._other(side).is_full)
+
+    def _hear(self, side: Side) -> bool:
+        """One read; True if it brought anything."""
+        if not self._may_hear(side):
+            if side.ended and not side.gone and _error(side.sock):
+                self._lose(side)  # it had closed, and refuses what came afterwards
+                return True
+            return False
+        try:
+            octets = side.sock.recv(CHUNK_OCTETS)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._lose(side)
+            return True
+        side.track.heard(octets, unacknowledged_octets(side.sock))
+        side.octets += len(octets)
+        side.ended = not octets
+        self._last_ns = self.route.clock.monotonic_ns()
+        self._other(side).queue(octets, self._last_ns)
+        return True
+
+    def _tell(self, side: Side) -> bool:
+        """One write; True if anything went."""
+        now_ns = self.route.clock.monotonic_ns()
+        if not side.is_due(now_ns):
+            return False
+        for _ in range(ROUNDS_MAX):  # see the module: what it said before is read before
+            if not self._hear(side):
+                break
+        if side.gone:
+            return True
+        due_ns, item = side.waiting.popleft()
+        side.waiting_octets -= len(item or b"")
+        if item is None:
+            self._abort(side)
+            return True
+        try:
+            written = self._write(side, item)
+        except OSError:
+            self._lose(side)
+            return True
+        if written < len(item):
+            if side.is_reset_due(now_ns):  # which no full buffer holds back
+                self._abort(side)
+                return True
+            side.waiting.appendleft((due_ns, item[written:]))
+            side.waiting_octets += len(item) - written
+        return bool(written) or not item
+
+    def _abort(self, side: Side) -> None:
+        if _error(side.sock):
+            side.track.reset(unacknowledged_octets(side.sock))
+        else:
+            side.track.reset()
+        side.close(reset=True)
+
+    def _write(self, side: Side, item: bytes) -> int:
+        # Whoever acts on what it is told now shall find what led there on the disk.
+        self.route.client_tape.file.flush()
+        self.route.upstream_tape.file.flush()
+        self._last_ns = self.route.clock.monotonic_ns()
+        if not item:
+            side.sock.shutdown(socket.SHUT_WR)
+            side.told = True
+            written = 0
+        else:
+            try:
+                written = side.sock.send(item)
+            except BlockingIOError:
+                return 0
+        side.track.said(item[:written])
+        return written
+
+    def _lose(self, side: Side) -> None:
+        """The far end has aborted the connection: so do we, on the other side."""
+        self._last_ns = self.route.clock.monotonic_ns()
+        self.how = self.how or f"reset by the {'client' if side is self.client else 'server'}"
+        side.track.reset(unacknowledged_octets(side.sock))
+        side.close()
+        self._other(side).queue(None, self._last_ns)
+
+    def _watch(self, side: Side) -> None:
+        if side.gone:
+            return
+        is_due = side.is_due(self.route.clock.monotonic_ns())
+        wants_room = is_due or not side.connected
+        side.watch((READ if self._may_hear(side) else 0) | (WRITE if wants_room else 0))
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _linger(self) -> None:
+        """All is said; see whether the last octets are taken."""
+        self.client.watch(0)
+        self.upstream.watch(0)
+        held = 0
+        for side in (self.client, self.upstream):
+            if side.gone:
+                continue
+            if _error(side.sock):
+                side.track.reset(unacknowledged_octets(side.sock))
+                side.close()
+            else:
+                held += unacknowledged_octets(side.sock)
+        self._looks += 1
+        if held and self._looks < LINGER_STEPS_MAX:
+            self._call_in(LINGER_STEP_NS, self._linger)
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        for side in (self.client, self.upstream):
+            if not side.gone:
+                side.track.taken(unacknowledged_octets(side.sock))
+                side.track.closed()
+            side.close()
+        self.how = self.how or "closed"
+        self._call_off()
+        self.route.loop.timers.cancel(self._idle)
+        ended, self._ended = self._ended, _nobody
+        ended(self)
+
+    def drop(self, why: str) -> None:
+        """Cut both connections off."""
+        self.how = self.how or why
+        for side in (self.client, self.upstream):
+            if not side.gone:
+                if side.connected:
+                    side.track.reset()
+                side.close(reset=True)
+        self._close()
+
+    def _look_for_life(self) -> None:
+        """Nobody may stay for ever."""
+        if self._last_ns + IDLE_MAX_NS > self.route.clock.monotonic_ns():
+            timers = self.route.loop.timers
+            timers.reschedule(self._idle, self._last_ns + IDLE_MAX_NS)
+        else:
+            self.drop(f"nothing said for {IDLE_MAX_NS // NS_PER_S} s")
+
+
+def _nobody(passage: Passage) -> None:
+    """It has been told already."""
+
+
+def _may_refuse(side: Side) -> bool:
+    """Whether it will show soon if ``side`` has closed or half-closed: something is on its way."""
+    return side.ended and not side.gone and unacknowledged_octets(side.sock) > 0
+
+
+def _error(sock: socket.socket) -> bool:
+    """Whether the connection was aborted meanwhile."""
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+
+def _end(sock: socket.socket) -> End:
+    host, port = sock.getsockname()[:2]
+    return str(host), int(port)
+
+
+def shown(end: End) -> str:
+    """As people write it."""
+    return f"[{end[0]}]:{end[1]}" if ":" in end[0] else f"{end[0]}:{end[1]}"

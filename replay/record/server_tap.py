@@ -1,0 +1,232 @@
+"""Recording inside the server: ``mailsrv serve`` with somebody at its wires who writes down.
+
+What a connection says under TLS is written as plaintext, and the file's name says so.  A tap must
+never stop mail: whatever goes wrong with a recording ends the recording.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from mailsrv.config import file as config
+from mailsrv.config.file import Config
+from mailsrv.config.validation import ConfigError
+from mailsrv.daemon.privileges import PrivilegeError, identity
+from mailsrv.daemon.service import Orders
+from mailsrv.daemon.service import serve as serve_mail
+from mailsrv.runtime.clock import Clock
+from mailsrv.transport.transport import Owner
+from replay.capture.tcp_packets import CLIENT
+from replay.record.capture_ring import Keeping, Shelf, mark_plaintext
+from replay.record.recorder import Tape, Track, unacknowledged_octets
+
+_REFUSAL = re.compile(rb"(?:\A|\n)[45][0-9][0-9][ -]")
+_GOODBYE = re.compile(rb"(?:\A|\n)221 ")
+
+
+class ServeError(Exception):
+    """Serving cannot begin; the message says why."""
+
+
+class Session:
+    """One connection as it is being recorded."""
+
+    __slots__ = (
+        *("_at_line", "_finished", "_goodbye", "_lost", "_refused", "_secured", "_sock"),
+        *("tape", "track"),
+    )
+
+    def __init__(self, tape: Tape, track: Track, sock: socket.socket) -> None:
+        self.tape = tape
+        self.track = track
+        self._sock = sock
+        self._at_line = True
+        self._finished = self._goodbye = self._lost = self._refused = self._secured = False
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it ended badly: something was refused, the connection broke, or the client left
+        in the middle.  Who says nothing at all only wanted to see if we are alive; and what a
+        client does with our goodbye does no harm."""
+        left = self._lost or self.track.read > 1
+        return self._refused or (left and not self._goodbye)
+
+    def heard(self, octets: bytes) -> None:
+        """The server has read this."""
+        if octets and self._finished and self._secured:
+            return  # it comes after our close_notify, and is not plaintext
+        self.track.heard(octets, self._unacknowledged())
+
+    def said(self, octets: bytes) -> None:
+        """The server has written this."""
+        self.track.said(octets)
+        if not octets:
+            self._finished = True
+            return
+        line = octets if self._at_line else b"-" + octets
+        self._refused = self._refused or bool(_REFUSAL.search(line))
+        self._goodbye = self._goodbye or bool(_GOODBYE.search(line))
+        self._at_line = octets.endswith(b"\n")
+
+    def secured(self) -> None:
+        """TLS has begun."""
+        self._secured = True
+        mark_plaintext(self.tape)
+
+    def lost(self) -> None:
+        """The client has aborted the connection, or TLS has failed."""
+        self._lost = True
+        self.track.reset(self._unacknowledged())
+
+    def closed(self) -> None:
+        """The server has closed the socket."""
+        if not self._lost:
+            if not self._finished:
+                self.track.said(b"")
+            self.track.closed()
+
+    def _unacknowledged(self) -> int:
+        """Under TLS the kernel holds ciphertext: of what it means the last octet is missing."""
+        held = unacknowledged_octets(self._sock)
+        return min(held, 1) if self._secured else held
+
+
+class Recorder:
+    """A tap of ``mailsrv`` that puts each connection on a shelf."""
+
+    plaintext = True
+
+    def __init__(self, shelf: Shelf, clock: Clock, say: Callable[[str], None]) -> None:
+        self._shelf = shelf
+        self._clock = clock
+        self._say = say
+        self._sessions: dict[int, Session] = {}
+        self._trouble = ""
+
+    def opened(self, connection: Owner, sock: socket.socket) -> None:
+        """A connection was accepted."""
+        try:
+            server, client = sock.getsockname()[:2], sock.getpeername()[:2]
+            path = self._shelf.new_path(self._clock.realtime_ns(), client[0], connection.number)
+            tape = Tape(path, self._clock, self._shelf.session_octets_max, stays_open=False)
+            self._shelf.add(tape)
+            track = Track(tape, client, server, CLIENT, connection.number)
+            self._sessions[connection.number] = Session(tape, track, sock)
+            track.opened()
+            self._written(tape)
+        except Exception as fault:  # see the module
+            self._give_up(connection, fault)
+
+    def received(self, connection: Owner, octets: bytes) -> None:
+        """Read from the client."""
+        self._note(connection, Session.heard, octets)
+
+    def sent(self, connection: Owner, octets: bytes) -> None:
+        """Written to the client."""
+        self._note(connection, Session.said, octets)
+
+    def secured(self, connection: Owner, tls: str) -> None:
+        """TLS has begun."""
+        self._note(connection, Session.secured)
+
+    def lost(self, connection: Owner, how: str) -> None:
+        """The connection broke."""
+        self._note(connection, Session.lost)
+
+    def closed(self, connection: Owner) -> None:
+        """The connection is over."""
+        self._note(connection, Session.closed)
+        session = self._sessions.pop(connection.number, None)
+        if session is not None:
+            self._put_away(session)
+
+    def close(self) -> None:
+        """The server has ended."""
+        while self._sessions:
+            self._put_away(self._sessions.popitem()[1])
+
+    def _note(self, connection: Owner, act: Callable[..., None], *arguments: bytes) -> None:
+        session = self._sessions.get(connection.number)
+        if session is None:
+            return
+        try:
+            act(session, *arguments)
+            self._written(session.tape)
+        except Exception as fault:  # see the module
+            self._give_up(connection, fault)
+
+    def _written(self, tape: Tape) -> None:
+        """What happened can be read from now on, whatever becomes of us."""
+        tape.file.flush()
+        if not self._shelf.grown(tape):
+            tape.file.failure = tape.file.failure or "there is no room beside other sessions"
+        if tape.file.failure:
+            self._complain(f"{tape.file.path.name} is incomplete: {tape.file.failure}")
+
+    def _give_up(self, connection: Owner, fault: Exception) -> None:
+        """End a recording; mail goes on."""
+        why = fault.strerror if isinstance(fault, OSError) else repr(fault)
+        self._complain(f"connection {connection.number} is not recorded: {why}")
+        session = self._sessions.pop(connection.number, None)
+        if session is not None:
+            self._put_away(session)
+
+    def _put_away(self, session: Session) -> None:
+        try:
+            self._shelf.close(session.tape, is_bad=session.is_bad)
+        except Exception as fault:  # see the module
+            self._complain(f"{session.tape.file.path.name}: {fault!r}")
+
+    def _complain(self, sentence: str) -> None:
+        """Once for each kind of trouble in a row, not for each session."""
+        kind = sentence.rpartition(": ")[2]
+        if kind != self._trouble:
+            self._trouble = kind
+            self._say(f"{sentence}; mail goes on")
+
+
+def serve(file: Path, keeping: Keeping, clock: Clock, say: Callable[[str], None]) -> int:
+    """Serve as ``file`` says, and record, until a signal ends it; gives the exit status.
+
+    Raises ServeError.
+    """
+    orders = Orders(partial(_read, file), file)
+    try:
+        configured = orders.read()
+        recorder = Recorder(Shelf(keeping), clock, say)
+        _hand_over(keeping.folder, configured)
+    except ConfigError as error:
+        raise ServeError("; ".join(error.complaints)) from None
+    except OSError as error:
+        raise ServeError(f"{keeping.folder}: {error.strerror}") from None
+    say(
+        f"each session goes into {keeping.folder}/, the last {keeping.keep} and the last "
+        f"{keeping.keep_bad} that end badly; what TLS hides stands there as plaintext"
+    )
+    try:
+        return serve_mail(orders, clock, os.environ, recorder)
+    except ConfigError as error:
+        raise ServeError("; ".join(error.complaints)) from None
+    finally:
+        recorder.close()
+
+
+def _hand_over(folder: Path, configured: Config) -> None:
+    """A server that gives up root must still be able to write there.  Raises OSError."""
+    try:
+        whom = identity(configured.user, configured.group)
+    except PrivilegeError as error:
+        raise ConfigError(str(error)) from None
+    if whom is not None and os.geteuid() == 0:
+        os.chown(folder, whom.uid, whom.gid, follow_symlinks=False)
+
+
+def _read(file: Path) -> Config:
+    loaded = config.load(file)
+    config.check(loaded)
+    return loaded

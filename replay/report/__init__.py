@@ -1,0 +1,1 @@
+"""Results shown to people, on a terminal and as JSON."""

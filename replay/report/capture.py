@@ -1,0 +1,232 @@
+"""Shows what is in a capture: its sessions as a list, and one of them as a ladder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mailsrv.units import NS_PER_MS, NS_PER_S
+from replay.capture.conversation import Conversation, Reply
+from replay.capture.oddity import Oddity, told
+from replay.capture.reader import Capture
+from replay.capture.smtp_flows import behind_proxy_header
+from replay.convert.anchors import Anchored, Evidence, anchor_acts
+from replay.report.console import long_duration, printable
+from replay.smtp.commands import outline
+from replay.transcript.octets import to_text
+
+ODDITIES_SHOWN_MAX = 40
+SESSIONS_SHOWN_MAX = 10_000
+LINES_SHOWN_MAX = 16
+"""Of one segment or reply, in the ladder."""
+LINE_SHOWN_MAX_OCTETS = 200
+SMALL_GAP_NS, LARGE_GAP_NS = 500 * NS_PER_MS, 5 * NS_PER_S
+"""Silences from which on the ladder draws a short and a long break."""
+WIDE_COLUMNS = 100
+"""From this width on commands have a column."""
+BESIDE_ADDRESSES_COLUMNS = 68
+"""What the other columns take at least: addresses are not broken if there is so much."""
+MARGIN_COLUMNS = 24
+"""Of a ladder: time and packet."""
+NARROWEST_COLUMNS = 12
+UNWRAPPED = 1_000_000
+"""Octets of a line that goes to a file or a pipe: it is left whole."""
+
+_HELO = re.compile(rb"(?im)^(?:EHLO|HELO) ([^\r\n]*)")
+_MAIL = re.compile(rb"(?im)^MAIL FROM:")
+_AGENT = re.compile(rb"(?im)^(?:X-Mailer|User-Agent): ([^\r\n]{1,80})")
+
+_GREETING_CODES = (220, 421, 554)
+
+_EVIDENCE_STYLES = {Evidence.PROVEN_EARLY: "bold yellow", Evidence.CONFIRMED: "green"}
+
+
+def show_sessions(capture: Capture, console: Console) -> None:
+    """A line a session, then what is odd, then what was left out and why."""
+    found = capture.conversations
+    servers = {str(one.server) for one in found}
+    if found:
+        console.print(_table(found, console, with_servers=len(servers) > 1))
+        console.print()
+    sessions = f"{len(found)} SMTP session{'s' if len(found) != 1 else ''}"
+    at_server = f" with {servers.pop()}" if len(servers) == 1 else ""
+    sentence = f"{printable(capture.name)}: {capture.packets} packets, {sessions}{at_server}"
+    console.print(Text(sentence, "bold"), soft_wrap=True)
+    _show_oddities("", capture.oddities, console)
+    for number, one in enumerate(found, 1):
+        _show_oddities(f"session {number}, ", one.oddities, console)
+    for left in capture.left_out[:ODDITIES_SHOWN_MAX]:
+        sentence = f"  left out: {left.flow.ends[0]} and {left.flow.ends[1]}: {left.reason}"
+        console.print(Text(sentence), soft_wrap=True)
+    if len(capture.left_out) > ODDITIES_SHOWN_MAX:
+        console.print(f"  … and {len(capture.left_out) - ODDITIES_SHOWN_MAX} more left out")
+    for reason, count in capture.more_left_out.most_common():
+        console.print(Text(f"  left out besides, {count}: {reason}"), soft_wrap=True)
+
+
+def _table(found: list[Conversation], console: Console, *, with_servers: bool) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    wide = console.width >= WIDE_COLUMNS
+    table.add_column("session", justify="right", no_wrap=True)
+    sides = ("client", "server") if with_servers else ("client",)
+    addresses = sum(max(len(str(getattr(one, side))) for one in found) for side in sides)
+    whole = console.width >= BESIDE_ADDRESSES_COLUMNS + addresses
+    table.add_column("sender", no_wrap=whole, overflow="fold")
+    if with_servers:
+        table.add_column("server", no_wrap=whole, overflow="fold")
+    names = [_who(one) for one in found[:SESSIONS_SHOWN_MAX]]
+    if with_names := any(names):
+        table.add_column("says it is", min_width=len("says it is"), overflow="fold")
+    if wide:
+        table.add_column("commands", min_width=len("commands"), overflow="fold")
+    for name in ("mails", "replies", "duration", "odd"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for number, (one, name) in enumerate(zip(found, names, strict=False), 1):
+        numbers = len(_MAIL.findall(_sent(one))), len(one.replies)
+        lasted = long_duration(one.flow.last_ns - one.opened_ns)
+        ends = [str(one.client), str(one.server)] if with_servers else [str(one.client)]
+        odd = str(len(one.oddities)) if one.oddities else ""
+        said = [name] * with_names + [_outline(one)] * wide
+        texts = [str(number), *ends, *said, *map(str, numbers), lasted, odd]
+        table.add_row(*map(Text, texts))
+    return table
+
+
+def _outline(one: Conversation) -> str:
+    sent = b"".join(act.octets for act in one.acts)
+    return outline(sent, contents=sum(reply.code == 354 for reply in one.replies))
+
+
+def show_ladder(conversation: Conversation, console: Console) -> None:
+    """Who said what, when: the sender on the left, the server indented; silences are drawn, and
+    what is odd stands where it happened."""
+    anchored = {one.act.order: one for one in anchor_acts(conversation)}
+    sides = f"{conversation.client} → {conversation.server}"
+    console.print(Text(f"{'time':>13} {'packet':>8}  {sides}", "bold"), soft_wrap=True)
+    previous = _Rung(-1, conversation.opened_ns, False, [], 0)
+    for rung in _rungs(conversation, anchored):
+        _show_gap(rung.ts_ns - previous.ts_ns, console)
+        _show_rung(rung, previous, conversation.opened_ns, console)
+        previous = rung
+    if conversation.oddities:
+        console.print()
+    _show_oddities("", conversation.oddities, console)
+
+
+def _show_rung(rung: _Rung, previous: _Rung, opened_ns: int, console: Console) -> None:
+    """A rung; time and packet only where they are not those of the rung above."""
+    place = ""
+    if (rung.ts_ns, rung.packet) != (previous.ts_ns, previous.packet):
+        place = f"{_seconds(rung.ts_ns - opened_ns):>13} {f'#{rung.packet}':>8}"
+    arrow = "  ← " if rung.by_server else "→ "
+    indent = MARGIN_COLUMNS + len(arrow)
+    width = max(console.width - indent, NARROWEST_COLUMNS) if console.is_terminal else UNWRAPPED
+    for number, text in enumerate(rung.lines):
+        for part in Text(text, rung.style).wrap(console, width, overflow="fold"):
+            line = Text()
+            if number == 0 and arrow:
+                line.append(f"{place:<{MARGIN_COLUMNS}}", style="dim")
+                line.append(arrow, style="bold")
+                arrow = ""
+            else:
+                line.append(" " * indent)
+            console.print(line.append_text(part), soft_wrap=True)
+    if rung.note:
+        note = Text(rung.note, rung.note_style)
+        for part in note.wrap(console, width, overflow="fold"):
+            console.print(Text(" " * indent).append_text(part), soft_wrap=True)
+
+
+class _Rung(NamedTuple):
+    order: int
+    ts_ns: int
+    by_server: bool
+    lines: list[str]
+    packet: int
+    style: str = ""
+    note: str = ""
+    note_style: str = ""
+
+
+def _rungs(conversation: Conversation, anchored: dict[int, Anchored]) -> Iterator[_Rung]:
+    first = conversation.replies[0] if conversation.replies else None
+    greeting = first if first and first.code in _GREETING_CODES else None
+    rungs = [_act_rung(anchored[act.order], greeting) for act in conversation.acts]
+    rungs += [
+        _Rung(reply.order, reply.ts_ns, True, _shown(reply.octets), reply.packet, "cyan")
+        for reply in conversation.replies
+    ]
+    if end := conversation.server_end:
+        how = "reset" if end.is_reset else "closes (FIN)"
+        rungs.append(_Rung(end.order, end.ts_ns, True, [how], end.packet, "magenta"))
+    return iter(sorted(rungs, key=lambda one: one.order))  # in place where one packet has several
+
+
+def _act_rung(one: Anchored, greeting: Reply | None) -> _Rung:
+    act = one.act
+    lines = _shown(act.octets) if act.kind == "send" else [act.kind]
+    style = "" if act.kind == "send" else "magenta"
+    evidence = one.evidence
+    note, note_style = "", _EVIDENCE_STYLES.get(evidence, "")
+    if evidence is Evidence.PROVEN_EARLY:
+        note = f"↑ {evidence.value}: {one.because}"
+    elif greeting and act.kind == "send" and act.order < greeting.order:
+        note = f"↑ before the greeting (packet {greeting.packet})"
+        note_style = _EVIDENCE_STYLES[Evidence.PROVEN_EARLY]
+    return _Rung(act.order, act.ts_ns, False, lines, act.packet, style, note, note_style)
+
+
+def _show_gap(gap_ns: int, console: Console) -> None:
+    margin = " " * (MARGIN_COLUMNS - 1)
+    if gap_ns >= LARGE_GAP_NS:
+        lasted = f"{margin}┊ {long_duration(gap_ns)} of silence"
+        console.print(Text(f"{margin}┊\n{lasted}\n{margin}┊", "yellow"))
+    elif gap_ns >= SMALL_GAP_NS:
+        console.print(Text(f"{margin}┊ {long_duration(gap_ns)}", "dim"))
+
+
+def _show_oddities(where: str, oddities: list[Oddity], console: Console) -> None:
+    for oddity in oddities[:ODDITIES_SHOWN_MAX]:
+        sentence = f"  odd: {where}{told(oddity)}"
+        console.print(Text(printable(sentence), "yellow"), soft_wrap=True)
+    if len(oddities) > ODDITIES_SHOWN_MAX:
+        console.print(f"  … and {len(oddities) - ODDITIES_SHOWN_MAX} more oddities")
+
+
+def _sent(conversation: Conversation) -> bytes:
+    """All that its sender said, without a header of the PROXY protocol."""
+    return behind_proxy_header(b"".join(act.octets for act in conversation.acts))
+
+
+def _who(conversation: Conversation) -> str:
+    sent = _sent(conversation)
+    helo, agent = _HELO.search(sent), _AGENT.search(sent)
+    words = [found[1].decode("utf-8", "backslashreplace") for found in (helo, agent) if found]
+    return printable(", ".join(words))
+
+
+def _shown(octets: bytes) -> list[str]:
+    """The octets, a line of theirs a line, the middle of many left out."""
+    lines = octets.splitlines(keepends=True)
+    left_out = len(lines) - LINES_SHOWN_MAX
+    if left_out > 0:
+        half = LINES_SHOWN_MAX // 2
+        shown = [_line(one) for one in lines[:half]]
+        shown.append(f"… {left_out} lines left out …")
+        return shown + [_line(one) for one in lines[-half:]]
+    return [_line(one) for one in lines]
+
+
+def _line(octets: bytes) -> str:
+    more = len(octets) - LINE_SHOWN_MAX_OCTETS
+    text = to_text(octets[:LINE_SHOWN_MAX_OCTETS])
+    return f"{text} … and {more} octets more" if more > 0 else text
+
+
+def _seconds(ns: int) -> str:
+    return f"{ns / NS_PER_S:.6f} s"

@@ -1,0 +1,188 @@
+"""Shows the results of a run: to people as a table, to machines as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.segment import Segment, Segments
+from rich.table import Table
+from rich.text import Text
+
+from mailsrv.units import NS_PER_S
+from replay.verify.expectations import Difference
+from replay.verify.suite import AS_EXPECTED, BROKEN, DIFFERS, UNREADABLE, UPDATED, Result
+
+PIPE_WIDTH = 160
+"""Columns where nobody says how wide the paper is."""
+DIFFERENCES_SHOWN_MAX = 20
+"""Of one transcript; the JSON has them all."""
+
+STORY_BESIDE_COLUMNS, ALL_COLUMNS = 140, 72
+"""From these widths on the story stands beside the numbers, and all numbers are shown."""
+
+STYLES = {
+    AS_EXPECTED: "green",
+    UPDATED: "yellow",
+    DIFFERS: "red",
+    BROKEN: "bold red",
+    UNREADABLE: "bold red",
+}
+
+_DIFF_STYLES = {"+": "green", "-": "red", "@": "dim"}
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # whoever runs the program says what that means
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Standard output or error, as wide as the terminal; wide where there is none.
+
+    With NO_COLOR set (https://no-color.org) it gives no escape codes at all, bold included.
+    """
+    made = _Console(stderr=stderr)
+    if os.environ.get("NO_COLOR"):
+        made = _Console(stderr=stderr, color_system=None)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = PIPE_WIDTH
+    return made
+
+
+def show(results: Sequence[Result], console: Console) -> None:
+    """The table, the differences, the sum."""
+    _show_table(results, console)
+    for result in results:
+        show_trouble(result, console)
+    console.print(_sum(results), style="bold", soft_wrap=True)
+
+
+def as_json(results: Sequence[Result]) -> str:
+    """For machines; durations of the real world stand under keys that begin with real_."""
+    return json.dumps({"scenarios": [scenario_json(one) for one in results]}, indent=2)
+
+
+def long_duration(ns: int) -> str:
+    """A duration for people: "5 days", "1 h 52 min", "4.2 s", "31 ms"."""
+    seconds = ns / NS_PER_S
+    if seconds >= 2 * 86_400:
+        return f"{int(seconds // 86_400):,} days"
+    if seconds >= 3600:
+        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+    if seconds >= 60:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
+
+
+def printable(text: str) -> str:
+    """``text`` without what would move the cursor."""
+    return "".join(one if one.isprintable() else "?" for one in text)
+
+
+def capture_name(result: Result) -> str:
+    """How a table names a transcript."""
+    return printable("/".join(result.path.with_suffix("").parts[-2:]))
+
+
+def _show_table(results: Sequence[Result], console: Console) -> None:
+    """A line a transcript; on a narrow terminal its story under it."""
+    if console.width >= STORY_BESIDE_COLUMNS:
+        console.print(_table(results, numbers=True, stories=True))
+        return
+    table = _table(results, numbers=console.width >= ALL_COLUMNS, stories=False)
+    header, *rows = console.render_lines(table, pad=False)
+    console.print(Segments([*header, Segment.line()]), end="")
+    for result, row in zip(results, rows, strict=True):
+        console.print(Segments([*row, Segment.line()]), end="")
+        story = Text(f"  {result.story}", style="dim")
+        console.print(story, no_wrap=True, overflow="ellipsis")
+
+
+def _table(results: Sequence[Result], *, numbers: bool, stories: bool) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("capture", no_wrap=stories)
+    if stories:
+        table.add_column("story")  # what may wrap gives way
+    if numbers:
+        for name in ("sessions", "virtual", "real"):
+            table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for result in results:
+        row = [Text(capture_name(result), no_wrap=True, overflow="ellipsis")]
+        if stories:
+            row.append(Text(result.story, no_wrap=True, overflow="ellipsis"))
+        if numbers:
+            row.append(Text(str(result.sessions)))
+            row += [Text(long_duration(ns)) for ns in (result.virtual_ns, result.real_ns)]
+        row.append(Text(result.verdict, style=STYLES[result.verdict]))
+        table.add_row(*row)
+    return table
+
+
+def show_trouble(result: Result, console: Console) -> None:
+    """What there is to tell of a transcript, except that it cannot be read: that is an error."""
+    if result.verdict == UNREADABLE or (result.verdict == AS_EXPECTED and not result.complaint):
+        return
+    console.print(
+        Text(f"\n{printable(str(result.path))}: {result.verdict}", style=STYLES[result.verdict])
+    )
+    if result.complaint:
+        console.print(Text(_indented(result.complaint)), soft_wrap=True)
+    for difference in result.differences[:DIFFERENCES_SHOWN_MAX]:
+        name = f"connection {difference.connection}, " if result.sessions > 1 else ""
+        console.print(Text(_indented(f"{name}{difference}")), soft_wrap=True)
+    if len(result.differences) > DIFFERENCES_SHOWN_MAX:
+        console.print(Text(f"  … and {len(result.differences) - DIFFERENCES_SHOWN_MAX} more"))
+    for change in result.changes:
+        console.print(Text(f"  {change.expectations} {change.kind}:", style="bold"))
+        for line in change.diff:
+            console.print(Text(f"  {line}", style=_DIFF_STYLES.get(line[:1], "")), soft_wrap=True)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _sum(results: Sequence[Result]) -> str:
+    virtual = long_duration(sum(one.virtual_ns for one in results))
+    real = long_duration(sum(one.real_ns for one in results))
+    captures = f"{len(results)} capture{'s' if len(results) != 1 else ''}"
+    bad = sum(not one.good for one in results)
+    verdict = f"; {bad} not as expected" if bad else ""
+    if updated := sum(bool(one.changes) for one in results):
+        verdict += f"; {updated} updated ({_changed(results)}"
+    return f"\n{captures}, {virtual} of traffic, {real}{verdict}"
+
+
+def _changed(results: Sequence[Result]) -> str:
+    """How many expectations were changed, and what to do about it."""
+    counts = Counter[str]()
+    for result in results:
+        counts.update({change.kind: change.expectations for change in result.changes})
+    told = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+    return f"{told}){': read each fix before you commit it' if counts['fixed'] else ''}"
+
+
+def scenario_json(result: Result) -> dict[str, Any]:
+    """One transcript's part of the JSON."""
+    return {
+        "path": str(result.path),
+        "story": result.story,
+        "verdict": result.verdict,
+        "sessions": result.sessions,
+        "virtual_ns": result.virtual_ns,
+        "trace_hash": result.trace_hash,
+        "real_ns": result.real_ns,
+        "complaint": result.complaint,
+        "differences": [_difference(one) for one in result.differences],
+        "changes": [one._asdict() for one in result.changes],
+    }
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    return {name: getattr(difference, name) for name in Difference.__slots__}

@@ -1,0 +1,261 @@
+"""Each step of a script beside what came of it in a run: what a ladder has on one rung."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from replay.convert.anchors import Evidence
+from replay.play.observed import ObservedConnection
+from replay.transcript import masks, script
+from replay.transcript.duration import format_ns
+from replay.transcript.script import Connection, Departure, Expectation, ReplyCode
+from replay.verify.expectations import Difference
+
+ANY_TEXT = "any text"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one side of a pair shows: ``octets``, or ``words`` where no octets were said (beside
+    recorded octets, they say how far those count).
+
+    ``at_ns`` counts from the scenario's begin; None for any time.
+    """
+
+    at_ns: int | None = None
+    octets: bytes = b""
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Expected beside observed; None where there is nothing.
+
+    ``at_ns`` is where the pair stands in time: when it was observed, else when it was expected.
+    ``when`` is the time column of the transcript.  ``evidence`` says how sure a departure's anchor
+    is, "" for one that comes from no capture; ``remark`` is the transcript's own comment above.
+    ``on_wire`` is False for a step that moves nothing, as waiting does.  What ``differs`` may do so
+    by its instant (``is_late``, too early included), by it alone (``says_the_same``), or not at
+    all by it.
+    """
+
+    by_server: bool
+    expected: Side | None
+    observed: Side | None
+    at_ns: int = 0
+    when: str = ""
+    line: int = 0
+    packet: int = 0
+    differs: bool = False
+    is_late: bool = False
+    says_the_same: bool = False
+    on_wire: bool = True
+    evidence: str = ""
+    remark: str = field(default="", repr=False)
+
+
+_LATENESS = re.compile(r"[0-9.]+[a-z]+ too (?:late|early)")
+
+_ACTS = {
+    script.StartTls: "begins a TLS handshake",
+    script.HalfClose: "half-close (FIN)",
+    script.Close: "close",
+    script.Reset: "reset",
+    script.StopReading: "stops reading",
+    script.ResumeReading: "reads again",
+    script.UntilClosed: "waits until the server closes",
+    script.Abandon: "the record ends here",
+}
+_SILENT_ACTS = (
+    script.StopReading,
+    script.ResumeReading,
+    script.UntilClosed,
+    script.Abandon,
+)
+_OUTCOMES = {
+    script.ServerCloses: "closes (FIN)",
+    script.ServerResets: "resets",
+    script.TlsDone: "TLS handshake done",
+    script.TlsRefused: "TLS handshake refused",
+}
+_ENDS = {"eof": "closes (FIN)", "reset": "resets"}
+_HANDSHAKES = {"done": "TLS handshake done", "refused": "TLS handshake refused"}
+
+
+def pair_up(
+    connection: Connection,
+    observed: ObservedConnection,
+    differences: Sequence[Difference],
+    remarks: Mapping[int, str],
+) -> list[Pair]:
+    """The pairs of one connection in the order of time; the script's order at one instant.
+
+    ``differences`` are those of the connection; ``remarks`` the comments above steps, by the line
+    of the step.
+    """
+    by_line = {one.line: one for one in differences if one.line}
+    surprises = {one.observed_at_ns for one in differences if one.expected is None}
+    pairs: list[Pair] = []
+    latest_ns = 0
+    for one in _Pairing(connection, observed, surprises).all():
+        judged = _judged(one, by_line.get(one.line))
+        pairs.append(_placed(judged, latest_ns, remarks.get(one.line, "")))
+        latest_ns = max(latest_ns, pairs[-1].at_ns)
+    return sorted(pairs, key=lambda one: one.at_ns)
+
+
+def first_difference(pairs: Sequence[Pair]) -> int | None:
+    """The place of the earliest pair that is not as expected."""
+    return next((number for number, one in enumerate(pairs) if one.differs), None)
+
+
+def _judged(one: Pair, difference: Difference | None) -> Pair:
+    """A pair with what is to be told of it.
+
+    When something was due depends on the kind of run, so that is taken from the difference.
+    """
+    if difference is None:
+        return one
+    _, _, faults = difference.what.rpartition(": ")
+    late = [fault for fault in faults.split(", ") if _LATENESS.match(fault)]
+    expected = one.expected
+    if expected is not None and one.observed is not None:
+        due_ns = difference.expected_at_ns if late else one.observed.at_ns
+        expected = replace(expected, at_ns=due_ns)
+    same = bool(late) and late == faults.split(", ")
+    return replace(one, expected=expected, differs=True, is_late=bool(late), says_the_same=same)
+
+
+def _placed(one: Pair, latest_ns: int, remark: str) -> Pair:
+    at_ns = latest_ns
+    for side in (one.expected, one.observed):
+        if side is not None and side.at_ns is not None:
+            at_ns = side.at_ns
+    evidence = one.evidence
+    for kind in Evidence:
+        if not one.by_server and remark.startswith(kind.value):
+            evidence = kind.value
+    return replace(one, at_ns=at_ns, remark=remark, evidence=evidence)
+
+
+class _Pairing:
+    """Walks through a script and what was observed in step."""
+
+    def __init__(
+        self, connection: Connection, observed: ObservedConnection, surprises: set[int | None]
+    ) -> None:
+        self._connection = connection
+        self._observed = observed
+        self._surprises = surprises
+        self._departed = iter(observed.departed_ns)
+        self._replies = iter(observed.replies)
+        self._end = _end_of(observed)
+        self._handshake = _handshake_of(observed)
+
+    def all(self) -> Iterator[Pair]:
+        expected = sum(
+            isinstance(one.outcome, script.REPLIES) for one in self._connection.expectations()
+        )
+        for step in self._connection.steps:
+            if isinstance(step, Departure):
+                yield self._departure(step)
+                continue
+            if isinstance(step.outcome, script.ENDS) and not expected:
+                yield from self._replies_not_expected()  # they were said before the end
+            expected -= isinstance(step.outcome, script.REPLIES)
+            yield self._expectation(step)
+        yield from self._replies_not_expected()
+        yield from self._not_expected()
+
+    def _departure(self, step: Departure) -> Pair:
+        match step.action:
+            case script.Send(octets):
+                said = Side(octets=octets)
+            case script.Open(client):
+                said = Side(words=f"open from {client}")
+            case action:
+                said = Side(words=_ACTS.get(type(action), type(action).__name__))
+        at_ns = next(self._departed, None)
+        # The acknowledgement of a captured act has proven nothing else, or it would say so.
+        causal = step.packet and isinstance(step.anchor, script.AfterReply)
+        return Pair(
+            by_server=False,
+            expected=said,
+            observed=None if at_ns is None else replace(said, at_ns=at_ns),
+            when=_time_column(step.anchor),
+            line=step.line,
+            packet=step.packet,
+            on_wire=not isinstance(step.action, _SILENT_ACTS),
+            evidence=Evidence.PRESUMED.value if causal else "",
+        )
+
+    def _expectation(self, step: Expectation) -> Pair:
+        heard: Side | None = None
+        if isinstance(step.outcome, script.REPLIES):
+            reply = next(self._replies, None)
+            heard = None if reply is None else Side(reply.at_ns, reply.octets)
+        elif isinstance(step.outcome, script.ENDS):
+            heard, self._end = self._end, None
+        elif isinstance(step.outcome, script.HANDSHAKES):
+            heard, self._handshake = self._handshake, None
+        return Pair(
+            by_server=True,
+            expected=_wanted(step),
+            observed=heard,
+            when="*" if step.at_ns is None else f"@{format_ns(step.at_ns)}",
+            line=step.line,
+            packet=step.packet,
+        )
+
+    def _replies_not_expected(self) -> Iterator[Pair]:
+        for reply in self._replies:
+            yield self._surprise(Side(reply.at_ns, reply.octets))
+
+    def _not_expected(self) -> Iterator[Pair]:
+        if self._handshake is not None:
+            yield self._surprise(self._handshake)
+        if self._observed.rest:
+            side = Side(octets=self._observed.rest, words="an unfinished reply")
+            yield Pair(by_server=True, expected=None, observed=side, differs=True)
+        if self._end is not None:
+            yield self._surprise(self._end)
+
+    def _surprise(self, side: Side) -> Pair:
+        differs = side.at_ns in self._surprises
+        return Pair(by_server=True, expected=None, observed=side, differs=differs)
+
+
+def _wanted(step: Expectation) -> Side:
+    match step.outcome:
+        case ReplyCode(code, recorded):
+            return Side(step.at_ns, recorded, f"{code}, {ANY_TEXT}")
+        case script.ExactReply(octets):
+            return Side(step.at_ns, octets)
+        case script.MaskedReply(pieces):
+            return Side(step.at_ns, words=masks.shown(pieces))
+        case outcome:
+            return Side(step.at_ns, words=_OUTCOMES.get(type(outcome), type(outcome).__name__))
+
+
+def _end_of(observed: ObservedConnection) -> Side | None:
+    if not observed.end:
+        return None
+    return Side(observed.end_at_ns, words=_ENDS.get(observed.end, observed.end))
+
+
+def _handshake_of(observed: ObservedConnection) -> Side | None:
+    if not observed.handshake:
+        return None
+    return Side(observed.handshake_at_ns, words=_HANDSHAKES[observed.handshake])
+
+
+def _time_column(anchor: script.Anchor) -> str:
+    match anchor:
+        case script.At(ns):
+            return f"@{format_ns(ns)}"
+        case script.After(ns):
+            return f"+{format_ns(ns)}"
+        case script.AfterReply(ns):
+            return f"reply+{format_ns(ns)}"

@@ -1,0 +1,1 @@
+"""Look-alikes for the names, addresses, credentials and words of a capture."""

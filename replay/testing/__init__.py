@@ -1,0 +1,1 @@
+"""Scripted senders and a server in virtual time, for people's own tests."""

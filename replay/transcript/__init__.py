@@ -1,0 +1,1 @@
+"""The scenario and its text, the .smtp notation."""

@@ -1,0 +1,71 @@
+"""What the parts of the transcript notation share: its words, its bounds and its error.
+
+The grammar is in docs/notation.md.
+"""
+
+from __future__ import annotations
+
+import re
+
+from replay.transcript import script
+
+TEXT_CHARACTERS_MAX = 64 * 1024 * 1024
+"""Length of a file: a capture of hours of mail stays far below."""
+LINES_MAX = 1_000_000
+CONNECTIONS_MAX = 10_000
+OCTETS_MAX = 128 * 1024 * 1024
+"""Octets that all lines of a file stand for together: ``C*N:`` must not fill the memory."""
+PACKET_MAX = 10**15
+
+CONNECTION_NAME = re.compile(r"[a-z0-9-]{1,32}")
+CONNECTION_NAME_DEFAULT = "1"
+"""The name of the connection in a file whose lines carry no names."""
+
+PlainAction = (
+    script.StartTls
+    | script.HalfClose
+    | script.Close
+    | script.Reset
+    | script.StopReading
+    | script.ResumeReading
+    | script.UntilClosed
+    | script.Abandon
+)
+"""An action that is a word and nothing more."""
+
+PLAIN_VERBS: dict[str, type[PlainAction]] = {
+    "starttls": script.StartTls,
+    "half-close": script.HalfClose,
+    "close": script.Close,
+    "reset": script.Reset,
+    "stop-reading": script.StopReading,
+    "resume-reading": script.ResumeReading,
+    "until-closed": script.UntilClosed,
+    "abandon": script.Abandon,
+}
+VERBS = ("open", *PLAIN_VERBS)
+PlainOutcome = script.ServerCloses | script.ServerResets | script.TlsDone | script.TlsRefused
+"""An outcome that is a word and nothing more."""
+
+SERVER_VERBS: dict[str, type[PlainOutcome]] = {
+    "eof": script.ServerCloses,
+    "reset": script.ServerResets,
+    "tls": script.TlsDone,
+    "tls-refused": script.TlsRefused,
+}
+VERB_OF: dict[type, str] = {action: verb for verb, action in PLAIN_VERBS.items()}
+SERVER_VERB_OF: dict[type, str] = {outcome: verb for verb, outcome in SERVER_VERBS.items()}
+
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+CARRIAGE_RETURN = re.compile(r"\r")
+
+
+class TranscriptError(Exception):
+    """A transcript that cannot be read: where (from 1), what is wrong, and what is allowed."""
+
+    def __init__(self, path: str, line: int, column: int, message: str) -> None:
+        super().__init__(f"{path}:{line}:{column}: {message}")
+        self.path = path
+        self.line = line
+        self.column = column
+        self.message = message

@@ -1,0 +1,385 @@
+"""Text -> script: reads the notation of docs/notation.md, and keeps where each step stands.
+
+A line is a time column, the connection's name where there are several, and an item; a line
+without a time goes on with the octets of the step above it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from replay.transcript import duration, masks, notation
+from replay.transcript.header import Header, header_end, parse_header
+from replay.transcript.notation import TranscriptError
+from replay.transcript.octets import OctetsError, to_octets
+from replay.transcript.rules import faults
+from replay.transcript.script import (
+    Action,
+    After,
+    AfterReply,
+    Anchor,
+    At,
+    Connection,
+    Departure,
+    ExactReply,
+    Expectation,
+    Mask,
+    MaskedReply,
+    Open,
+    Outcome,
+    ReplyCode,
+    Send,
+    Step,
+)
+
+_LINE = re.compile(r"(?P<time>\S*)[ \t]+(?:(?P<name>[^\s|:]+)\|[ \t]+)?(?P<item>\S.*)")
+_PACKET = r"(?:\[(?P<packet>[0-9]{1,20})\])?"
+_OCTETS = re.compile(rf"(?P<actor>[CS]){_PACKET}(?:\*(?P<times>[0-9]{{1,20}}))?: (?P<text>.*)")
+_MASKED = re.compile(rf"S~{_PACKET}: (?P<text>.*)")
+_CODE = re.compile(
+    rf"S\?{_PACKET}(?P<code> +[0-9]{{3}})?(?: +was:(?:\*(?P<times>[0-9]{{1,20}}))? (?P<text>.*))?"
+)
+_SERVER_VERB = re.compile(rf"S{_PACKET} +(?P<verb>{'|'.join(notation.SERVER_VERBS)})")
+_VERB = re.compile(rf"(?P<verb>[a-z-]+){_PACKET}(?: +from +(?P<client>\S+))?")
+_COMMENT = re.compile(r"(?:^|(?<=[ \t]))#")
+
+_ITEMS = ", ".join(
+    (
+        "C: octets, S: octets, S~: octets with masks, S? code",
+        *(f"S {verb}" for verb in notation.SERVER_VERBS),
+        "open from ADDRESS",
+        *notation.PLAIN_VERBS,
+    )
+)
+_CONTINUED_BY = {
+    "C": "C: octets",
+    "S": "S: octets",
+    "S~": "S~: octets",
+    "S?": "S? was: octets",
+}
+_TIMES = "@T (since the scenario began), +T (after the departure above), reply+T or *"
+
+
+@dataclass(slots=True)
+class Placed:
+    """A step and the lines it stands on (indices from 0, in order)."""
+
+    step: Step
+    lines: list[int]
+    comment: str = ""
+    column: int = 0
+    """Of the item, from 0: where the next line's item goes."""
+    name_column: int = 0
+
+
+@dataclass(slots=True)
+class Document:
+    """A transcript, taken apart without loss: ``lines`` joined by LF are the text."""
+
+    lines: list[str]
+    header: Header
+    connections: dict[str, list[Placed]]
+    named: bool
+    """Whether lines carry connection names."""
+
+
+@dataclass(slots=True)
+class _Item:
+    """A line's item: whole as it is, or octets that the following lines may go on with."""
+
+    kind: str
+    """"C", "S", "S~" or "S?" for octets, else a verb: what a continuation must repeat."""
+    packet: int = 0
+    pieces: list[bytes] = field(default_factory=list)
+    masked: list[bytes | Mask] = field(default_factory=list)
+    action: Action | Outcome | None = None
+    code: int | None = None
+
+
+@dataclass(slots=True)
+class _OpenStep:
+    """A step whose last line is not known yet."""
+
+    name: str
+    item: _Item
+    anchor: Anchor | None
+    """A departure's; None makes this an expectation."""
+    at_ns: int | None
+    lines: list[int]
+    comment: str
+    column: int
+    name_column: int
+
+    def close(self) -> Placed:
+        item, line = self.item, self.lines[0] + 1
+        octets = b"".join(item.pieces)
+        content: Action | Outcome | None = item.action
+        if item.kind == "C":
+            content = Send(octets)
+        elif item.kind == "S":
+            content = ExactReply(octets)
+        elif item.kind == "S~":
+            content = MaskedReply(masks.joined(item.masked))
+        elif item.code is not None:
+            content = ReplyCode(item.code, octets)
+        step: Step
+        if self.anchor is not None:
+            assert isinstance(content, Action)
+            step = Departure(self.anchor, content, line, item.packet)
+        else:
+            assert isinstance(content, Outcome)
+            step = Expectation(content, self.at_ns, line, item.packet)
+        return Placed(step, self.lines, self.comment, self.column, self.name_column)
+
+
+def read(text: str, path: str) -> Document:
+    """Take ``text`` apart; ``path`` is for messages.  Raises TranscriptError."""
+    return _Reader(text, path).read()
+
+
+class _Reader:
+    """Goes down the lines once."""
+
+    def __init__(self, text: str, path: str) -> None:
+        self._path = path
+        self._lines = self._split(text)
+        self._at = 0
+        self._octets = 0
+        self._connections: dict[str, list[Placed]] = {}
+        self._named: bool | None = None
+        self._open: _OpenStep | None = None
+        """What lines without a time go on with."""
+
+    def read(self) -> Document:
+        fence = header_end(self._lines, self._path)
+        header = parse_header(self._lines[1:fence], self._path)
+        for index in range(fence + 1, len(self._lines)):
+            self._at = index
+            line = self._lines[index]
+            said = line.lstrip(" \t")
+            if said and said[0] != "#":
+                self._line(line)
+        self._finish_step()
+        self._check()
+        return Document(self._lines, header, self._connections, bool(self._named))
+
+    # -- lines ------------------------------------------------------------------------------------
+
+    def _line(self, line: str) -> None:
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise self._fault(0, f"expected a time, spaces and an item: {_ITEMS}")
+        name = self._name(match)
+        column = match.start("item")
+        if match["time"]:
+            self._finish_step()
+            self._begin_step(match, name, column)
+        else:
+            self._continue_step(name, match["item"], column)
+
+    def _name(self, match: re.Match[str]) -> str:
+        name = match["name"]
+        if name is None and self._named is False:  # nearly every line of nearly every file
+            return notation.CONNECTION_NAME_DEFAULT
+        if self._named is None:
+            self._named = name is not None
+        if self._named != (name is not None):
+            raise self._fault(
+                match.start("item"),
+                "either every line carries its connection's name, as in a| C: ..., or none",
+            )
+        if name is None:
+            return notation.CONNECTION_NAME_DEFAULT
+        if not notation.CONNECTION_NAME.fullmatch(name):
+            raise self._fault(
+                match.start("name"), "a connection's name is 1 to 32 of a to z, 0 to 9 and -"
+            )
+        return str(name)
+
+    def _begin_step(self, match: re.Match[str], name: str, column: int) -> None:
+        time = match["time"]
+        if name not in self._connections:
+            if len(self._connections) >= notation.CONNECTIONS_MAX:
+                raise self._fault(
+                    0, f"too many connections; {notation.CONNECTIONS_MAX} are allowed"
+                )
+            self._connections[name] = []
+        item, comment = self._item(match["item"], column)
+        if item.kind == "S?" and item.code is None:
+            raise self._fault(column, "S? needs a reply code, as in S? 250")
+        departs = item.kind == "C" or isinstance(item.action, Action)
+        self._open = _OpenStep(
+            name,
+            item,
+            self._anchor(time) if departs else None,
+            None if departs else self._expectation_ns(time),
+            [self._at],
+            comment,
+            column,
+            match.start("name") if match["name"] else column,
+        )
+
+    def _continue_step(self, name: str, text: str, column: int) -> None:
+        step = self._open
+        if step is None or name != step.name:
+            raise self._fault(
+                0,
+                "a line without a time goes on with the octets above it, in the same connection; "
+                "a new step begins with a time",
+            )
+        item = step.item
+        more, _ = self._item(text, column)
+        octets = more.pieces or more.masked
+        if more.kind != item.kind or not octets or more.packet or more.code is not None:
+            raise self._fault(
+                column,
+                f"a line without a time goes on with the {item.kind} above it, which takes "
+                + _CONTINUED_BY.get(item.kind, "no more lines"),
+            )
+        item.pieces += more.pieces
+        item.masked += more.masked
+        step.lines.append(self._at)
+
+    def _finish_step(self) -> None:
+        if self._open is not None:
+            self._connections[self._open.name].append(self._open.close())
+            self._open = None
+
+    # -- times ------------------------------------------------------------------------------------
+
+    def _anchor(self, time: str) -> Anchor:
+        for prefix, kind in (("@", At), ("+", After), ("reply+", AfterReply)):
+            if time.startswith(prefix):
+                return kind(self._duration(time, len(prefix)))
+        message = "a departure has no free time" if time == "*" else "this is no time"
+        raise self._fault(0, f"{message}; allowed are {_TIMES.removesuffix(' or *')}")
+
+    def _expectation_ns(self, time: str) -> int | None:
+        if time == "*":
+            return None
+        if not time.startswith("@"):
+            raise self._fault(0, "what is expected has the time @T, or * for any")
+        return self._duration(time, 1)
+
+    def _duration(self, time: str, start: int) -> int:
+        try:
+            return duration.parse(time[start:])
+        except ValueError as error:
+            raise self._fault(start, str(error)) from None
+
+    # -- items ------------------------------------------------------------------------------------
+
+    def _item(self, text: str, column: int) -> tuple[_Item, str]:
+        """What stands behind the time and the name, and its trailing comment."""
+        match = _OCTETS.fullmatch(text)
+        if match is not None:
+            return _Item(match["actor"], self._packet(match, column), self._run(match, column)), ""
+        if match := _MASKED.fullmatch(text):
+            return self._masked(match, column), ""
+        match = _CODE.fullmatch(text)
+        if match is not None and match["text"] is not None:
+            return self._code(match, column), ""
+        comment = _COMMENT.search(text)
+        cut = comment.start() if comment else len(text)
+        bare, said = text[:cut].rstrip(" \t"), text[cut:].rstrip(" \t")
+        if match := _CODE.fullmatch(bare):
+            return self._code(match, column), said
+        if match := _SERVER_VERB.fullmatch(bare):
+            verb = notation.SERVER_VERBS[match["verb"]]()
+            return _Item(bare, self._packet(match, column), action=verb), said
+        match = _VERB.fullmatch(bare)
+        if match is None or match["verb"] not in notation.VERBS:
+            raise self._fault(column, f"expected one of: {_ITEMS}")
+        client, verb_name = match["client"], match["verb"]
+        if (client is not None) != (verb_name == "open"):
+            raise self._fault(column, "open, and only open, takes from ADDRESS")
+        action = Open(client) if client is not None else notation.PLAIN_VERBS[verb_name]()
+        return _Item(verb_name, self._packet(match, column), action=action), said
+
+    def _code(self, match: re.Match[str], column: int) -> _Item:
+        code = None if match["code"] is None else int(match["code"])
+        pieces = [] if match["text"] is None else self._run(match, column)
+        return _Item("S?", self._packet(match, column), pieces, code=code)
+
+    def _masked(self, match: re.Match[str], column: int) -> _Item:
+        start = column + match.start("text")
+        try:
+            pieces = masks.from_text(match["text"])
+        except OctetsError as error:
+            raise self._fault(start + error.offset, str(error)) from None
+        if not pieces:
+            raise self._fault(start, "octets are missing here")
+        self._count(len(match["text"]), start)
+        return _Item("S~", self._packet(match, column), masked=list(pieces))
+
+    def _packet(self, match: re.Match[str], column: int) -> int:
+        if match["packet"] is None:
+            return 0
+        packet = int(match["packet"])
+        if not 1 <= packet <= notation.PACKET_MAX:
+            raise self._fault(
+                column + match.start("packet"),
+                f"a packet number lies between 1 and {notation.PACKET_MAX}",
+            )
+        return packet
+
+    def _run(self, match: re.Match[str], column: int) -> list[bytes]:
+        times = 1 if match["times"] is None else int(match["times"])
+        if times < 1:
+            raise self._fault(column + match.start("times"), "a count is 1 or more")
+        start = column + match.start("text")
+        try:
+            octets = to_octets(match["text"])
+        except OctetsError as error:
+            raise self._fault(start + error.offset, str(error)) from None
+        if not octets:
+            raise self._fault(start, "octets are missing here")
+        self._count(times * len(octets), start)
+        return [octets * times]
+
+    def _count(self, octets: int, column: int) -> None:
+        """So many more octets stand in the text."""
+        self._octets += octets
+        if self._octets > notation.OCTETS_MAX:
+            raise self._fault(
+                column, f"more than {notation.OCTETS_MAX} octets in all; that is the most allowed"
+            )
+
+    # -- the whole --------------------------------------------------------------------------------
+
+    def _split(self, text: str) -> list[str]:
+        if len(text) > notation.TEXT_CHARACTERS_MAX:
+            raise TranscriptError(
+                self._path, 1, 1, f"longer than the {notation.TEXT_CHARACTERS_MAX} allowed"
+            )
+        lines = text.split("\n")
+        if len(lines) > notation.LINES_MAX:
+            raise TranscriptError(
+                self._path, notation.LINES_MAX, 1, f"more than {notation.LINES_MAX} lines"
+            )
+        for character, message in (
+            (notation.SURROGATE.search(text), "this is not text that UTF-8 can hold"),
+            (notation.CARRIAGE_RETURN.search(text), "lines of a transcript end in LF alone"),
+        ):
+            if character is not None:
+                before = text[: character.start()]
+                raise TranscriptError(
+                    self._path,
+                    before.count("\n") + 1,
+                    len(before) - before.rfind("\n"),
+                    message,
+                )
+        return lines
+
+    def _check(self) -> None:
+        if not self._connections:
+            raise self._fault(0, "there is no connection; write @0 open from ADDRESS")
+        for name, placed in self._connections.items():
+            connection = Connection(name, tuple(one.step for one in placed))
+            for step, message in faults(connection):
+                line = step.line if step is not None else 1
+                raise TranscriptError(self._path, line, 1, f"{message} (connection {name})")
+
+    def _fault(self, column: int, message: str) -> TranscriptError:
+        return TranscriptError(self._path, self._at + 1, column + 1, message)

@@ -1,0 +1,262 @@
+"""What a scenario is: senders with their departures, and what the server must answer, when.
+
+This is the hub of ``replay``: captures are turned into it, the notation (``transcript``) writes
+and reads it, every driver plays it.  It knows neither packets nor sockets nor text.
+
+All times are integer nanoseconds.  A *departure* is one thing a sender does at one instant; its
+*anchor* says what that instant hangs on.  An *expectation* is one thing the server must do.  The
+steps of a connection stand in the order in which the sender experienced them, and that order
+carries meaning: ``AfterReply`` refers to the last reply expected above it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+HOSTNAME_DEFAULT = "mx.example.test"
+"""What a server under test calls itself, unless its scenario says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """Absolute: ``ns`` after the scenario began."""
+
+    ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """The sender's own clock: ``ns`` after this connection's previous departure was scheduled.
+
+    Chained departures hang on the schedule, not on when the previous one really went, so that
+    they do not drift.
+    """
+
+    ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class AfterReply:
+    """Causal: ``ns`` after the last reply expected above has arrived whole."""
+
+    ns: int
+
+
+Anchor = At | After | AfterReply
+
+
+# -- what a sender does ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Connect.  ``client`` is the address the server is to see, as text."""
+
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Write these octets with one system call: one segment, as far as the network keeps it."""
+
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StartTls:
+    """Begin a TLS handshake as its client; what is sent from here on goes through TLS, and waits
+    until the handshake is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class HalfClose:
+    """Shut down writing and go on reading."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close both directions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Abort with a reset segment."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopReading:
+    """Leave the server's octets in the kernel from here on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeReading:
+    """Read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class UntilClosed:
+    """Do nothing more; the server must end the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """The record ends here; nothing after it is compared."""
+
+
+Action = (
+    Open
+    | Send
+    | StartTls
+    | HalfClose
+    | Close
+    | Reset
+    | StopReading
+    | ResumeReading
+    | UntilClosed
+    | Abandon
+)
+ENDINGS = (Close, Reset, UntilClosed, Abandon)
+
+
+# -- what the server must do ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ExactReply:
+    """One whole reply, every line of it, to the octet."""
+
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyCode:
+    """One whole reply with this code, whatever its text.
+
+    ``recorded`` keeps what another server said at this point, for the reader.
+    """
+
+    code: int
+    recorded: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Stands for octets of a reply that may vary; ``replay.transcript.masks`` knows what fits.
+
+    Without ``pattern`` it is anything.  What has a ``name`` is the same octets wherever that
+    name stands in the scenario.
+    """
+
+    name: str = ""
+    pattern: str = ""
+
+    def __str__(self) -> str:
+        if not self.pattern:
+            return f"<{self.name or '*'}>"
+        return f"<{self.name}:{self.pattern}>"
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedReply:
+    """One whole reply, to the octet but for its masks.
+
+    There is at least one mask among ``pieces``; octets are never empty, nor beside octets.
+    """
+
+    pieces: tuple[bytes | Mask, ...]
+
+    @property
+    def code(self) -> int:
+        """0 where the code is masked."""
+        first = self.pieces[0]
+        digits = first[:3] if isinstance(first, bytes) else b""
+        return int(digits) if len(digits) == 3 and digits.isdigit() else 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCloses:
+    """The server ends its direction (FIN)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerResets:
+    """The server aborts the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsDone:
+    """The TLS handshake is done, as the sender sees it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsRefused:
+    """The handshake fails: by the server's alert, by its going on without TLS, or by its end."""
+
+
+Outcome = ExactReply | ReplyCode | MaskedReply | ServerCloses | ServerResets | TlsDone | TlsRefused
+REPLIES = (ExactReply, ReplyCode, MaskedReply)
+ENDS = (ServerCloses, ServerResets)
+HANDSHAKES = (TlsDone, TlsRefused)
+
+
+# -- the steps of a connection --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A sender's act.  ``line`` and ``packet`` (both from 1, 0 for unknown) say where it stands
+    in the transcript and in the capture."""
+
+    anchor: Anchor
+    action: Action
+    line: int = field(default=0, compare=False)
+    packet: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What the server must do.  ``at_ns`` counts from the scenario's begin; None: any time."""
+
+    outcome: Outcome
+    at_ns: int | None = None
+    line: int = field(default=0, compare=False)
+    packet: int = field(default=0, compare=False)
+
+
+Step = Departure | Expectation
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One sender's connection: its name in the file and its steps in order.
+
+    The first step is a departure with ``Open``; the last departure is one of ``ENDINGS``.
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+
+    def departures(self) -> Iterator[Departure]:
+        """The sender's side alone."""
+        return (step for step in self.steps if isinstance(step, Departure))
+
+    def expectations(self) -> Iterator[Expectation]:
+        """The server's side alone."""
+        return (step for step in self.steps if isinstance(step, Expectation))
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A file's worth: the header's tables as plain values, and the connections.
+
+    ``server`` holds settings by the names of ``mailsrv.settings.Settings``; ``world`` what the
+    fakes must answer (see ``replay.play.fakes.world``).
+    """
+
+    story: str
+    connections: tuple[Connection, ...]
+    source: str = ""
+    server: dict[str, Any] = field(default_factory=dict)
+    world: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,101 @@
+"""The transcript notation (``.smtp``): text <-> script.  docs/notation.md has the grammar.
+
+    scenario = transcript.parse(text, "stall.smtp")
+    text = transcript.write(scenario)
+    text = transcript.rewrite(text, observed, "stall.smtp")
+
+``parse(write(scenario))`` equals ``scenario``, and ``write(parse(text))`` equals ``text`` where
+``write`` made the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from replay.transcript import notation
+from replay.transcript.notation import CONNECTION_NAME_DEFAULT, TranscriptError
+from replay.transcript.reader import read
+from replay.transcript.rewriter import rewrite_text
+from replay.transcript.script import Connection, Scenario
+from replay.transcript.writer import write_text
+
+__all__ = [
+    "CONNECTION_NAME_DEFAULT",
+    "TranscriptError",
+    "load",
+    "parse",
+    "read_text",
+    "remarks",
+    "rewrite",
+    "write",
+]
+
+
+def parse(text: str, path: str) -> Scenario:
+    """The scenario that ``text`` describes; ``path`` is for messages.  Raises TranscriptError."""
+    document = read(text, path)
+    header = document.header
+    connections = tuple(
+        Connection(name, tuple(placed.step for placed in steps))
+        for name, steps in document.connections.items()
+    )
+    return Scenario(header.story, connections, header.source, header.server, header.world)
+
+
+def write(scenario: Scenario, remarks: Mapping[tuple[str, int], str] | None = None) -> str:
+    """The canonical text of ``scenario``.
+
+    ``remarks`` are comments, by connection name and number of the step (from 0) they stand
+    above.  Raises ValueError for a scenario that breaks the rules of ``wellformed`` or the
+    bounds of ``notation``.
+    """
+    return write_text(scenario, remarks or {})
+
+
+def rewrite(text: str, observed: Scenario, path: str) -> str:
+    """``text`` with the expectations of ``observed`` in the place of its own.
+
+    Everything else stays as it is to the character: header, comments, blank lines, departures,
+    and expectations that did not change.  ``observed`` has the same connections with the same
+    departures, else ValueError; its header does not matter.  Raises TranscriptError for a text
+    that cannot be read.
+    """
+    return rewrite_text(read(text, path), observed)
+
+
+def read_text(path: Path) -> str:
+    """The text of a transcript file.  Raises TranscriptError, and OSError as it comes."""
+    octets_max = 4 * notation.TEXT_CHARACTERS_MAX
+    with path.open("rb") as file:
+        octets = file.read(octets_max + 1)
+    if len(octets) > octets_max:
+        raise TranscriptError(str(path), 1, 1, f"longer than the {octets_max} octets allowed")
+    try:
+        return octets.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = octets[: error.start]
+        line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
+        message = r"a transcript is UTF-8 text; other octets are written as \xNN"
+        raise TranscriptError(str(path), line, column, message) from None
+
+
+def load(path: Path) -> Scenario:
+    """``parse`` of a file.  Raises TranscriptError, and OSError as it comes."""
+    return parse(read_text(path), str(path))
+
+
+def remarks(text: str, path: str) -> dict[int, str]:
+    """The comments that stand right above a step on lines of their own, by the step's line (from
+    1).  Raises TranscriptError."""
+    document = read(text, path)
+    found: dict[int, str] = {}
+    for steps in document.connections.values():
+        for placed in steps:
+            above = placed.lines[0] - 1
+            while document.lines[above].startswith("#"):
+                above -= 1
+            lines = document.lines[above + 1 : placed.lines[0]]
+            if lines:
+                found[placed.step.line] = "\n".join(line.lstrip("#").strip() for line in lines)
+    return found

@@ -1,0 +1,143 @@
+"""Script -> text: the one canonical spelling of a scenario, and of each of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from replay.transcript import duration, masks, notation
+from replay.transcript.header import Header, format_header
+from replay.transcript.octets import to_pieces, to_text
+from replay.transcript.rules import faults
+from replay.transcript.script import (
+    After,
+    Anchor,
+    At,
+    Departure,
+    ExactReply,
+    MaskedReply,
+    Open,
+    ReplyCode,
+    Scenario,
+    Send,
+    Step,
+)
+
+_GAP = "  "
+
+
+def write_text(scenario: Scenario, remarks: Mapping[tuple[str, int], str]) -> str:
+    """The text of ``scenario``; see ``transcript.write``."""
+    check_scenario(scenario)
+    header = Header(scenario.story, scenario.source, scenario.server, scenario.world)
+    names = [connection.name for connection in scenario.connections]
+    named = names != [notation.CONNECTION_NAME_DEFAULT]
+    name_width = max(map(len, names)) + len("| ") if named else 0
+    column = max(
+        len(time_of(step)) for connection in scenario.connections for step in connection.steps
+    ) + len(_GAP)
+    blocks = []
+    for connection in scenario.connections:
+        name = f"{connection.name}|".ljust(name_width) if named else ""
+        lines: list[str] = []
+        for number, step in enumerate(connection.steps):
+            remark = remarks.get((connection.name, number), "")
+            lines += _comment_lines(remark) if remark else []
+            lines += step_lines(step, name, column)
+        blocks.append("".join(f"{line}\n" for line in lines))
+    text = format_header(header) + "\n".join(blocks)
+    if len(text) > notation.TEXT_CHARACTERS_MAX or text.count("\n") >= notation.LINES_MAX:
+        raise ValueError(
+            f"the transcript is too long: {notation.TEXT_CHARACTERS_MAX} characters in "
+            f"{notation.LINES_MAX} lines are allowed"
+        )
+    return text
+
+
+def check_scenario(scenario: Scenario) -> None:
+    """Raises ValueError for connections that no transcript can hold."""
+    names = [connection.name for connection in scenario.connections]
+    if not 1 <= len(names) <= notation.CONNECTIONS_MAX or len(set(names)) != len(names):
+        raise ValueError(
+            f"a scenario has 1 to {notation.CONNECTIONS_MAX} connections, with different names"
+        )
+    octets = 0
+    for connection in scenario.connections:
+        if not notation.CONNECTION_NAME.fullmatch(connection.name):
+            raise ValueError(f"connection name {connection.name!r}: 1 to 32 of a-z, 0-9 and -")
+        for step, message in faults(connection):
+            raise ValueError(f"connection {connection.name}: {message}: {str(step)[:200]}")
+        octets += sum(map(_octets_of, connection.steps))
+    if octets > notation.OCTETS_MAX:
+        raise ValueError(f"{octets} octets in all; {notation.OCTETS_MAX} are allowed")
+
+
+def check_packet(step: Step) -> None:
+    if not 0 <= step.packet <= notation.PACKET_MAX:
+        raise ValueError(f"packet {step.packet} does not lie in 0 to {notation.PACKET_MAX}")
+
+
+def _comment_lines(remark: str) -> list[str]:
+    octets = remark.encode("utf-8", "surrogatepass")
+    return [f"# {to_text(line.strip())}".rstrip() for line in octets.split(b"\n")]
+
+
+def step_lines(step: Step, name: str, column: int) -> list[str]:
+    """The lines of ``step``.  ``name`` is the filled name column ("" for none); items begin at
+    ``column``, or two spaces behind a longer time."""
+    time = time_of(step)
+    column = max(column, len(time) + len(_GAP))
+    first, *more = _items(step)
+    return [f"{time:{column}}{name}{first}"] + [f"{'':{column}}{name}{item}" for item in more]
+
+
+def time_of(step: Step) -> str:
+    """The time column."""
+    if isinstance(step, Departure):
+        return _anchor(step.anchor)
+    return "*" if step.at_ns is None else f"@{duration.format_ns(step.at_ns)}"
+
+
+def _anchor(anchor: Anchor) -> str:
+    prefix = {At: "@", After: "+"}.get(type(anchor), "reply+")
+    return prefix + duration.format_ns(anchor.ns)
+
+
+def _items(step: Step) -> list[str]:
+    packet = f"[{step.packet}]" if step.packet else ""
+    if isinstance(step, Departure):
+        action = step.action
+        if isinstance(action, Send):
+            return _octet_items(f"C{packet}", "C", action.octets)
+        if isinstance(action, Open):
+            return [f"open{packet} from {action.client}"]
+        return [f"{notation.VERB_OF[type(action)]}{packet}"]
+    outcome = step.outcome
+    if isinstance(outcome, ExactReply):
+        return _octet_items(f"S{packet}", "S", outcome.octets)
+    if isinstance(outcome, MaskedReply):
+        first, *more = masks.to_lines(outcome.pieces)
+        return [f"S~{packet}: {first}", *(f"S~: {line}" for line in more)]
+    if isinstance(outcome, ReplyCode):
+        first = f"S?{packet} {outcome.code}"
+        if not outcome.recorded:
+            return [first]
+        return _octet_items(f"{first} was:", "S? was:", outcome.recorded, colon="")
+    return [f"S{packet} {notation.SERVER_VERB_OF[type(outcome)]}"]
+
+
+def _octet_items(first: str, more: str, octets: bytes, colon: str = ":") -> list[str]:
+    items: list[str] = []
+    for count, text in to_pieces(octets):
+        times = f"*{count}" if count > 1 else ""
+        items.append(f"{more if items else first}{times}{colon} {text}")
+    return items
+
+
+def _octets_of(step: Step) -> int:
+    check_packet(step)
+    content = step.action if isinstance(step, Departure) else step.outcome
+    if isinstance(content, Send | ExactReply):
+        return len(content.octets)
+    if isinstance(content, MaskedReply):
+        return len(masks.shown(content.pieces))
+    return len(content.recorded) if isinstance(content, ReplyCode) else 0

@@ -1,0 +1,424 @@
+"""Two runs of one scenario, A and B: for each sender, where they part and what that does to it.
+
+A sender in a transcript cannot change its mind.  So a parting is judged where it happens, and
+what comes behind one that would have made a sender go on otherwise counts for nothing: a message
+that was said as commands since DATA was refused, and all after it, is *unproven*.  A reply of
+another class (first digit) parts two conversations; other words or another instant do not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import partial
+from itertools import zip_longest
+from typing import NamedTuple
+
+from replay.play.observed import ObservedConnection
+from replay.smtp.replies import Reply
+from replay.transcript.octets import to_text
+from replay.transcript.script import (
+    Abandon,
+    Action,
+    Close,
+    Connection,
+    HalfClose,
+    Reset,
+    Scenario,
+    Send,
+)
+from replay.verify.exchanges import UNASKED, Accepted, Delivery, Dialogue, Exchange, dialogue
+
+SHOWN_MAX_CHARACTERS = 1_000
+"""Of one reply."""
+CLOSING = 421
+"""The code of a server that ends the conversation (RFC 5321 section 3.8)."""
+
+
+class Verdict(Enum):
+    """What B does to a sender that A does not; the greatest harm first."""
+
+    REFUSED = "refused"
+    CUT_OFF = "cut off"
+    UNANSWERED = "left without an answer"
+    LOST = "message no longer accepted"
+    DEFERRED = "deferred"
+    CAME_AGAIN = "deferred, and came again"
+    ONLY_B = "accepted only in B"
+    ONLY_A_REFUSES = "refused or cut off only in A"
+    OTHER_REPLY = "another reply"
+    OTHER_END = "ends otherwise"
+    CUT_OFF_SOONER = "cut off sooner"
+    CUT_OFF_LATER = "cut off later"
+    SLOWER = "slower"
+    FASTER = "faster"
+    OTHER_TEXT = "text differs"
+    BROKEN = "could not be played"
+    SAME = "the same"
+
+
+class Side(NamedTuple):
+    """What one run had at the parting: ``text`` shows a reply or an end, "" for nothing."""
+
+    text: str = ""
+    at_ns: int | None = None
+
+
+NOTHING = Side()
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """One sender (a connection of ``scenario``) in both runs, at the place where they part.
+
+    ``why`` names the check or the limit that spoke in B, where it is known.  ``reply`` counts
+    replies from 1, and answered ``asked``; 0 where it is an end that differs.  ``gap_ns`` is by
+    how much B is later there (the greatest such gap, where time alone parts them).
+    ``octets_before`` and ``replies_before`` say how far the sender had come in B.  ``lost``
+    counts what A accepted and B never did, one for each recipient of a message, ``unproven``
+    the same behind what no sender would have said, ``messages_a`` and ``messages_b`` all that
+    were accepted.
+    """
+
+    scenario: str
+    connection: str
+    verdict: Verdict
+    why: str = ""
+    reply: int = 0
+    asked: str = ""
+    a: Side = NOTHING
+    b: Side = NOTHING
+    gap_ns: int = 0
+    octets_before: int = 0
+    replies_before: int = 0
+    lost: int = 0
+    unproven: int = 0
+    messages_a: int = 0
+    messages_b: int = 0
+
+    @property
+    def loses_mail(self) -> bool:
+        """Whether a message was accepted in A and is refused for good, or cut off, in B."""
+        return self.lost > 0 and self.verdict is not Verdict.DEFERRED
+
+    @property
+    def harm(self) -> tuple[bool, bool, int]:
+        """For sorting: the greatest harm first."""
+        rank = list(Verdict).index(self.verdict)
+        return not self.loses_mail, not self.lost, rank
+
+
+Why = Callable[[int, Reply | None], str]
+"""Names the check or limit behind a reply of B's connection (by place in the scenario), "" if
+that is not known; None stands for an end without a reply."""
+
+
+def no_reason(number: int, reply: Reply | None) -> str:
+    """Of a server whose reasons nobody knows."""
+    return ""
+
+
+def compare_runs(
+    name: str,
+    scenario: Scenario,
+    runs: tuple[Sequence[ObservedConnection], Sequence[ObservedConnection]],
+    *,
+    tolerance_ns: int = 0,
+    why: Why = no_reason,
+) -> list[Parting]:
+    """Compare two runs of ``scenario``, sender by sender.  Replies may lie ``tolerance_ns`` apart;
+    what each server calls itself, queue ids and dates are not compared."""
+    pairs = [
+        _Pair(connection, a, b, tolerance_ns)
+        for connection, a, b in zip(scenario.connections, *runs, strict=True)
+    ]
+    several = len(pairs) > 1
+    delivered: dict[Delivery, int] = {}
+    for pair in pairs:
+        for delivery, exchange in pair.b.accepted:
+            latest_ns = delivered.get(delivery, 0)
+            delivered[delivery] = max(latest_ns, exchange.reply.at_ns)
+    return [
+        replace(
+            pair.parting(partial(why, number), delivered),
+            scenario=name,
+            connection=pair.connection.name if several else "",
+        )
+        for number, pair in enumerate(pairs)
+    ]
+
+
+class _Pair:
+    """One connection in both runs."""
+
+    def __init__(
+        self, connection: Connection, a: ObservedConnection, b: ObservedConnection, tolerance: int
+    ) -> None:
+        self.connection = connection
+        self._observed_a, self._observed_b = a, b
+        self.a: Dialogue = dialogue(connection, a)
+        self.b: Dialogue = dialogue(connection, b)
+        self._tolerance_ns = tolerance
+
+    def parting(
+        self, why: Callable[[Reply | None], str], delivered: Mapping[Delivery, int]
+    ) -> Parting:
+        lost, unproven = self._lost(delivered)
+        found = self._of_class() or self._of_end() or self._of_time() or self._of_text()
+        parting = found or Parting("", "", Verdict.SAME)
+        verdict = parting.verdict
+        if verdict is Verdict.DEFERRED and not lost + unproven and self._lost_here():
+            verdict = Verdict.CAME_AGAIN
+        elif lost and verdict not in _HARMS:
+            verdict = Verdict.LOST
+        number = parting.reply
+        heard = self._observed_b.replies
+        spoke = heard[number - 1] if 0 < number <= len(heard) else None
+        return replace(
+            parting,
+            verdict=verdict,
+            why=why(spoke) if verdict in _HARMS or verdict in _CUTS else "",
+            lost=lost,
+            unproven=unproven,
+            messages_a=self.a.messages,
+            messages_b=self.b.messages,
+        )
+
+    # -- messages ---------------------------------------------------------------------------------
+
+    def _lost_here(self) -> list[Accepted]:
+        """What A accepted on this connection and B did not."""
+        left = [one.delivery for one in self.b.accepted]
+        lost = []
+        for one in self.a.accepted:
+            if one.delivery in left:
+                left.remove(one.delivery)
+            else:
+                lost.append(one)
+        return lost
+
+    def _lost(self, delivered: Mapping[Delivery, int]) -> tuple[int, int]:
+        """How much is lost, proven and unproven; what came again to B, and was accepted, is
+        not."""
+        proven_to = self._proven_to()
+        lost = [
+            exchange.transaction
+            for delivery, exchange in self._lost_here()
+            if delivered.get(delivery, 0) <= exchange.reply.at_ns
+        ]
+        proven = sum(transaction <= proven_to for transaction in lost)
+        return proven, len(lost) - proven
+
+    def _proven_to(self) -> float:
+        """The last transaction of which something is known."""
+        awry = self._awry()
+        return self.a.exchanges[awry - 1].transaction if awry else float("inf")
+
+    def _awry(self) -> int | None:
+        """The number of the reply from which on one sender says what the other does not."""
+        for number, (a, b) in enumerate(zip(self.a.exchanges, self.b.exchanges, strict=False), 1):
+            if a.awry != b.awry:
+                return number
+        return None
+
+    # -- where they part --------------------------------------------------------------------------
+
+    def _of_class(self) -> Parting | None:
+        """The first reply of another class; of several, one that refuses before one that defers,
+        and none that only follows from another."""
+        partings: list[tuple[bool, Parting]] = []
+        awry = self._awry()
+        for number, (a, b) in enumerate(zip_longest(self.a.exchanges, self.b.exchanges), 1):
+            if a is None or b is None or a.reply.code // 100 != b.reply.code // 100:
+                verdict = self._class_verdict(a, b)
+                follows = b is not None and b.follows
+                partings.append((follows, self._parting(verdict, number, a, b)))
+                if verdict is Verdict.CUT_OFF:
+                    break
+            elif a.reply.code != b.reply.code:
+                verdict = Verdict.CUT_OFF if b.reply.code == CLOSING else Verdict.OTHER_REPLY
+                partings.append((b.follows, self._parting(verdict, number, a, b)))
+            if number == awry or a is None or b is None:
+                break
+        own = [parting for follows, parting in partings if not follows]
+        return min(own or [one for _, one in partings], key=_severity, default=None)
+
+    def _class_verdict(self, a: Exchange | None, b: Exchange | None) -> Verdict:
+        if b is None:
+            ended = self._end_of(self._observed_b).text
+            return Verdict.CUT_OFF if ended else Verdict.UNANSWERED
+        if b.reply.code == CLOSING:
+            return Verdict.CUT_OFF
+        if a is None:
+            return Verdict.ONLY_A_REFUSES if self._observed_a.end else Verdict.OTHER_REPLY
+        if 400 <= b.reply.code < 500:
+            return Verdict.DEFERRED
+        if b.reply.code >= 500 or not b.reply.code:
+            return Verdict.REFUSED
+        if a.reply.code < 400:
+            return Verdict.OTHER_REPLY
+        gained = {one.delivery for one in self.b.accepted} - {
+            one.delivery for one in self.a.accepted
+        }
+        return Verdict.ONLY_B if gained else Verdict.ONLY_A_REFUSES
+
+    def _left(self, observed: ObservedConnection, *acts: type[Action]) -> bool:
+        """Whether the sender did one of ``acts`` before the server ended the connection, or as
+        it did: who was first is chance then."""
+        latest_ns = observed.end_at_ns + self._tolerance_ns
+        return any(
+            isinstance(one.action, acts) and departed_ns is not None and departed_ns <= latest_ns
+            for one, departed_ns in zip(
+                self.connection.departures(), observed.departed_ns, strict=True
+            )
+        )
+
+    def _end_of(self, observed: ObservedConnection) -> Side:
+        """The server's end, where the sender has not left by then."""
+        return NOTHING if self._left(observed, Close, Reset, Abandon) else _end_of(observed)
+
+    def _of_end(self) -> Parting | None:
+        """The same replies, and another end of the connection, or of a TLS handshake."""
+        a, b = _handshake_of(self._observed_a), _handshake_of(self._observed_b)
+        if a.text == b.text:
+            a, b = self._end_of(self._observed_a), self._end_of(self._observed_b)
+            if a.text == b.text:
+                return None
+        verdict = Verdict.OTHER_END
+        if self._observed_b.end and not a.text and not self._left(self._observed_b, HalfClose):
+            verdict = Verdict.CUT_OFF
+        return self._how_far(Parting("", "", verdict, a=a, b=b), b.at_ns or a.at_ns or 0)
+
+    def _of_time(self) -> Parting | None:
+        """The same codes, at other instants: told is the first that is, and the greatest gap."""
+        gaps = [
+            b.reply.at_ns - a.reply.at_ns
+            for a, b in zip(self.a.exchanges, self.b.exchanges, strict=False)
+        ]
+        apart = [number for number, gap in enumerate(gaps) if abs(gap) > self._tolerance_ns]
+        if not apart:
+            return self._of_end_time()
+        first = apart[0]
+        a, b = self.a.exchanges[first], self.b.exchanges[first]
+        gap_ns = max((gaps[number] for number in apart), key=abs)
+        verdict = Verdict.SLOWER if gap_ns > 0 else Verdict.FASTER
+        if b.reply.code == CLOSING and b.asked == UNASKED:
+            verdict = Verdict.CUT_OFF_LATER if gap_ns > 0 else Verdict.CUT_OFF_SOONER
+        return replace(self._parting(verdict, first + 1, a, b), gap_ns=gap_ns)
+
+    def _of_end_time(self) -> Parting | None:
+        """The same replies at the same instants, and an end at another one."""
+        a, b = self._end_of(self._observed_a), self._end_of(self._observed_b)
+        gap_ns = (b.at_ns or 0) - (a.at_ns or 0)
+        if abs(gap_ns) <= self._tolerance_ns:
+            return None
+        verdict = Verdict.CUT_OFF_LATER if gap_ns > 0 else Verdict.CUT_OFF_SOONER
+        if self._left(self._observed_b, HalfClose):
+            verdict = Verdict.SLOWER if gap_ns > 0 else Verdict.FASTER
+        parting = Parting("", "", verdict, a=a, b=b, gap_ns=gap_ns)
+        return self._how_far(parting, b.at_ns or 0)
+
+    def _of_text(self) -> Parting | None:
+        masks = _masks_of(self._observed_a), _masks_of(self._observed_b)
+        for number, (a, b) in enumerate(zip(self.a.exchanges, self.b.exchanges, strict=False), 1):
+            if masks[0](a.reply.octets) != masks[1](b.reply.octets):
+                return self._parting(Verdict.OTHER_TEXT, number, a, b)
+        return None
+
+    def _parting(
+        self, verdict: Verdict, number: int, a: Exchange | None, b: Exchange | None
+    ) -> Parting:
+        asked = a or b
+        side_a = _side_of(a) if a else self._end_of(self._observed_a)
+        side_b = _side_of(b) if b else self._end_of(self._observed_b)
+        at_ns = side_a.at_ns if side_b.at_ns is None else side_b.at_ns
+        gap_ns = b.reply.at_ns - a.reply.at_ns if a and b else 0
+        parting = Parting(
+            "",
+            "",
+            verdict,
+            reply=number,
+            asked=asked.asked if asked else "",
+            a=side_a,
+            b=side_b,
+            gap_ns=gap_ns,
+        )
+        return self._how_far(parting, at_ns or 0)
+
+    def _how_far(self, parting: Parting, at_ns: int) -> Parting:
+        """What had been said and heard in B when they parted."""
+        octets = sum(
+            len(one.action.octets)
+            for one, departed_ns in zip(
+                self.connection.departures(), self._observed_b.departed_ns, strict=True
+            )
+            if isinstance(one.action, Send) and departed_ns is not None and departed_ns <= at_ns
+        )
+        heard = self._observed_b.replies
+        replies = parting.reply - 1 if parting.reply else len(heard)
+        return replace(parting, octets_before=octets, replies_before=min(replies, len(heard)))
+
+
+_HARMS = (
+    Verdict.REFUSED,
+    Verdict.CUT_OFF,
+    Verdict.UNANSWERED,
+    Verdict.LOST,
+    Verdict.DEFERRED,
+    Verdict.CAME_AGAIN,
+)
+_CUTS = (Verdict.CUT_OFF_SOONER, Verdict.CUT_OFF_LATER)
+
+
+def _severity(parting: Parting) -> tuple[int, int]:
+    return list(Verdict).index(parting.verdict), parting.reply
+
+
+# -- sides ----------------------------------------------------------------------------------------
+
+
+def _side_of(exchange: Exchange) -> Side:
+    text = to_text(exchange.reply.octets)
+    if len(text) > SHOWN_MAX_CHARACTERS:
+        text = text[: SHOWN_MAX_CHARACTERS - 1] + "…"
+    return Side(text, exchange.reply.at_ns)
+
+
+def _end_of(observed: ObservedConnection) -> Side:
+    if not observed.end:
+        return Side()
+    words = {"eof": "closes the connection", "reset": "resets the connection"}
+    return Side(words.get(observed.end, observed.end), observed.end_at_ns)
+
+
+def _handshake_of(observed: ObservedConnection) -> Side:
+    if not observed.handshake:
+        return Side()
+    return Side(f"TLS handshake {observed.handshake}", observed.handshake_at_ns)
+
+
+# -- what is not compared -------------------------------------------------------------------------
+
+_HOST = re.compile(rb"220[ -]([A-Za-z0-9.-]+)")
+_QUEUE_ID = re.compile(rb"(?<=queued as )\S+|(?<=\bid=)\S+", re.IGNORECASE)
+_ID = re.compile(rb"\b(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{10,}\b")
+"""A word of ten letters and digits, both of which are in it, is no word."""
+_DATE = re.compile(
+    rb"(?:[A-Z][a-z]{2}, ?)?\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d(?::\d\d)?"
+    rb"(?: [+-]\d{4}| [A-Z]{2,5})?(?: \([A-Z]{2,5}\))?"
+    rb"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?"
+)
+
+
+def _masks_of(observed: ObservedConnection) -> Callable[[bytes], bytes]:
+    """Takes out of a reply what two good servers say differently."""
+    greeting = _HOST.match(observed.replies[0].octets) if observed.replies else None
+    host = greeting[1] if greeting and (b"." in greeting[1] or greeting[1] == b"localhost") else b""
+
+    def masked(octets: bytes) -> bytes:
+        text = octets.replace(host, b"(host)") if host else octets
+        return _ID.sub(b"(id)", _QUEUE_ID.sub(b"(id)", _DATE.sub(b"(date)", text)))
+
+    return masked

@@ -1,0 +1,353 @@
+"""Sets what was observed beside what was expected, and tells each difference in full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import NamedTuple
+
+from replay.play.observed import ObservedConnection
+from replay.play.schedule import server_delays_ns
+from replay.smtp.replies import Reply
+from replay.transcript import masks, script
+from replay.transcript.duration import format_ns
+from replay.transcript.octets import to_text
+from replay.transcript.script import (
+    Abandon,
+    Connection,
+    Departure,
+    ExactReply,
+    Expectation,
+    MaskedReply,
+    ReplyCode,
+    Scenario,
+)
+
+SHOWN_MAX_CHARACTERS = 4_000
+"""Of one reply; the longest that mailsrv itself gives has a tenth of that."""
+
+
+class Tolerance(NamedTuple):
+    """How far from its time an event may come, in real time: ``ns``, or so many hundredths of
+    the time that the server was expected to take, whichever is more."""
+
+    ns: int
+    percent: float = 0
+
+    def of(self, delay_ns: int) -> int:
+        """What is allowed after an expected delay."""
+        return max(self.ns, round(delay_ns * self.percent / 100))
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that was not as expected.
+
+    ``what`` names it in a few words ("reply 3: other code"); ``expected`` and ``observed`` show
+    both sides, None where there was nothing; instants count from the scenario's begin, None
+    where any would do or none was seen.  ``line`` and ``packet`` are the expectation's, 0 for
+    unknown.
+    """
+
+    connection: str
+    what: str
+    expected: str | None
+    observed: str | None
+    expected_at_ns: int | None
+    observed_at_ns: int | None
+    line: int = 0
+    packet: int = 0
+
+    def __str__(self) -> str:
+        where = [f"line {self.line}"] if self.line else []
+        where += [f"packet {self.packet}"] if self.packet else []
+        place = f" ({', '.join(where)})" if where else ""
+        return (
+            f"{self.what}{place}\n"
+            f"{_side('  expected ', self.expected_at_ns, self.expected)}\n"
+            f"{_side('  observed ', self.observed_at_ns, self.observed)}"
+        )
+
+
+def compare_all(
+    scenario: Scenario,
+    observed: Iterable[ObservedConnection],
+    *,
+    tolerance: Tolerance | None = None,
+    codes_only: bool = False,
+    line_masks: Sequence[MaskedReply] = (),
+) -> tuple[Difference, ...]:
+    """All differences of a run, connection by connection; names in masks hold for all of them.
+
+    ``line_masks`` say which lines of an exact reply need not be the same: those that one of them
+    fits, as expected and as observed.
+    """
+    bindings: masks.Bindings = {}
+    return tuple(
+        difference
+        for connection, seen in zip(scenario.connections, observed, strict=True)
+        for difference in compare(
+            connection,
+            seen,
+            tolerance=tolerance,
+            bindings=bindings,
+            codes_only=codes_only,
+            line_masks=line_masks,
+        )
+    )
+
+
+def compare(
+    connection: Connection,
+    observed: ObservedConnection,
+    *,
+    tolerance: Tolerance | None = None,
+    bindings: masks.Bindings | None = None,
+    codes_only: bool = False,
+    line_masks: Sequence[MaskedReply] = (),
+) -> list[Difference]:
+    """All differences of one connection, in the order of the script.
+
+    Without ``tolerance``, in virtual time, expected instants are exact.  With it they count from
+    the departure that they hang on, as it really left, so that neither a server's slowness nor a
+    quicker pace adds up.  ``bindings`` are what names in masks stand for, before and after.
+    """
+    said = _Saying({} if bindings is None else bindings, codes_only, line_masks)
+    return _Comparison(connection, observed, tolerance, said).run(connection)
+
+
+class _Due(NamedTuple):
+    """When something should have come in this run, and how far from it is allowed."""
+
+    at_ns: int
+    allowed_ns: int
+
+
+def _due(
+    connection: Connection, observed: ObservedConnection, tolerance: Tolerance | None
+) -> Iterator[_Due | None]:
+    """For each expectation; None for any time."""
+    expectations = connection.expectations()
+    if tolerance is None:
+        for one in expectations:
+            yield None if one.at_ns is None else _Due(one.at_ns, 0)
+        return
+    for departure, delay_ns in server_delays_ns(connection):
+        departed_ns = observed.departed_ns[departure]
+        if delay_ns is None or departed_ns is None:
+            yield None
+        else:
+            yield _Due(departed_ns + delay_ns, tolerance.of(delay_ns))
+
+
+class _Comparison:
+    def __init__(
+        self,
+        connection: Connection,
+        observed: ObservedConnection,
+        tolerance: Tolerance | None,
+        said: _Saying,
+    ) -> None:
+        self._name = connection.name
+        self._observed = observed
+        self._said = said
+        dues = _due(connection, observed, tolerance)
+        self._dues = {
+            id(one): due for one, due in zip(connection.expectations(), dues, strict=True)
+        }
+        self._differences: list[Difference] = []
+
+    def run(self, connection: Connection) -> list[Difference]:
+        expectations = list(connection.expectations())
+        replies = [one for one in expectations if isinstance(one.outcome, script.REPLIES)]
+        ends = [one for one in expectations if isinstance(one.outcome, script.ENDS)]
+        handshakes = [one for one in expectations if isinstance(one.outcome, script.HANDSHAKES)]
+        observed = self._observed
+        abandoned = any(isinstance(one.action, Abandon) for one in connection.departures())
+        heard = observed.replies[: len(replies)] if abandoned else observed.replies
+        due = _replies_before_leaving(connection)
+        for number, (expected, reply) in enumerate(zip_longest(replies, heard), 1):
+            if reply is not None or number <= due:
+                self._reply(number, expected, reply)
+        self._handshake(handshakes[0] if handshakes else None)
+        if observed.rest:
+            self._tell("an unfinished reply", None, _show(observed.rest))
+        self._end(ends[0] if ends else None, abandoned or _ended_by_sender(connection))
+        if observed.waits_for:
+            last = next(reversed(list(connection.departures())))
+            self._tell(
+                f"the script could not go on: it waited for {observed.waits_for}",
+                "the whole script played",
+                None,
+                near=last,
+            )
+        return self._differences
+
+    def _reply(self, number: int, expected: Expectation | None, reply: Reply | None) -> None:
+        faults: list[str] = []
+        if expected is not None and reply is not None:
+            faults += filter(None, (self._said.otherwise(expected.outcome, reply),))
+            faults += filter(None, (self._lateness(expected, reply.at_ns),))
+            if not faults:
+                return
+        name = f"reply {number}"
+        observed = None if reply is None else _show(reply.octets)
+        at_ns = None if reply is None else reply.at_ns
+        if expected is None:
+            self._tell(f"{name}: not expected", None, observed, observed_at_ns=at_ns)
+            return
+        wanted = _outcome(expected.outcome)
+        if reply is None:
+            self._tell(f"{name}: missing", wanted, None, expected=expected)
+            return
+        what = f"{name}: {', '.join(faults)}"
+        self._tell(what, wanted, observed, expected=expected, observed_at_ns=at_ns)
+
+    def _handshake(self, expected: Expectation | None) -> None:
+        observed, at_ns = self._observed, None
+        shown = {"done": "S tls", "refused": "S tls-refused"}.get(observed.handshake)
+        if shown:
+            at_ns = observed.handshake_at_ns
+        wanted = None if expected is None else _outcome(expected.outcome)
+        if wanted != shown:
+            what = "the TLS handshake differs" if wanted and shown else "the TLS handshake"
+            what += ": missing" if not shown else "" if wanted else ": not expected"
+            self._tell(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
+        elif expected is not None and (late := self._lateness(expected, observed.handshake_at_ns)):
+            what = f"the TLS handshake: {late}"
+            self._tell(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
+
+    def _end(self, expected: Expectation | None, free: bool) -> None:
+        observed = self._observed
+        shown = {"eof": "S eof", "reset": "S reset"}.get(observed.end)
+        at_ns = observed.end_at_ns if observed.end else None
+        if expected is None:
+            if observed.end and not free:
+                self._tell("the server ended the connection", None, shown, observed_at_ns=at_ns)
+            return
+        wanted = _outcome(expected.outcome)
+        if wanted != shown:
+            what = "the server's end differs" if shown else "the server did not end the connection"
+            self._tell(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
+        elif late := self._lateness(expected, observed.end_at_ns):
+            what = f"the server's end: {late}"
+            self._tell(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
+
+    def _lateness(self, expected: Expectation, observed_ns: int) -> str:
+        """By how much something missed its time; empty if it did not."""
+        due = self._dues[id(expected)]
+        gap_ns = 0 if due is None else observed_ns - due.at_ns
+        if due is None or abs(gap_ns) <= due.allowed_ns:
+            return ""
+        allowed = f" ({format_ns(due.allowed_ns)} allowed)" if due.allowed_ns else ""
+        return f"{format_ns(abs(gap_ns))} too {'late' if gap_ns > 0 else 'early'}{allowed}"
+
+    def _tell(
+        self,
+        what: str,
+        wanted: str | None,
+        shown: str | None,
+        *,
+        expected: Expectation | None = None,
+        near: Departure | None = None,
+        observed_at_ns: int | None = None,
+    ) -> None:
+        place = expected or near
+        due = self._dues[id(expected)] if expected else None
+        self._differences.append(
+            Difference(
+                self._name,
+                what,
+                wanted,
+                shown,
+                due.at_ns if due else None,
+                observed_at_ns,
+                place.line if place else 0,
+                place.packet if place else 0,
+            )
+        )
+
+
+def _replies_before_leaving(connection: Connection) -> int:
+    """How many replies the sender was there to hear: one behind its close may come too late."""
+    replies = 0
+    for step in connection.steps:
+        if isinstance(step, Expectation):
+            replies += isinstance(step.outcome, script.REPLIES)
+        elif isinstance(step.action, script.Close | script.Reset):
+            break
+    return replies
+
+
+def _ended_by_sender(connection: Connection) -> bool:
+    """True where the sender ends the connection: the server's own end need not be told."""
+    return any(
+        isinstance(one.action, script.Close | script.Reset) for one in connection.departures()
+    )
+
+
+def _outcome(outcome: script.Outcome) -> str:
+    match outcome:
+        case ExactReply(octets):
+            return _show(octets)
+        case ReplyCode(code, recorded):
+            said = f", recorded as {_show(recorded)}" if recorded else ""
+            return f"a reply {code}{said}"
+        case MaskedReply(pieces):
+            return _cut(masks.shown(pieces))
+        case script.ServerCloses():
+            return "S eof"
+        case script.ServerResets():
+            return "S reset"
+        case script.TlsDone():
+            return "S tls"
+        case script.TlsRefused():
+            return "S tls-refused"
+
+
+class _Saying:
+    """Tells what a reply says otherwise than expected."""
+
+    def __init__(
+        self, bindings: masks.Bindings, codes_only: bool, line_masks: Sequence[MaskedReply]
+    ) -> None:
+        self._bindings = bindings
+        self._line_masks = line_masks
+        self._codes_only = codes_only
+
+    def otherwise(self, outcome: script.Outcome, reply: Reply) -> str:
+        """In a few words; empty if it is as expected."""
+        match outcome:
+            case ReplyCode(code):
+                wanted, why = code, ""
+            case ExactReply(octets):
+                same = octets == reply.octets or (
+                    bool(self._line_masks)
+                    and masks.same_but_for(self._line_masks, octets, reply.octets)
+                )
+                wanted, why = Reply(0, octets).code, self._text(same)
+            case MaskedReply():
+                why = masks.mismatch(outcome, reply.octets, self._bindings)
+                wanted, why = outcome.code or reply.code, self._text(not why, why)
+            case _:
+                return ""
+        return why if reply.code == wanted else f"code {reply.code} instead of {wanted}"
+
+    def _text(self, same: bool, why: str = "text differs") -> str:
+        return "" if same or self._codes_only else why
+
+
+def _show(octets: bytes) -> str:
+    return _cut(to_text(octets))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN_MAX_CHARACTERS else text[: SHOWN_MAX_CHARACTERS - 1] + "…"
+
+
+def _side(label: str, at_ns: int | None, shown: str | None) -> str:
+    """One side of a difference, the further lines of a reply under its first."""
+    label += "" if at_ns is None else f"@{format_ns(at_ns)} "
+    lines = (shown or "nothing").replace(r"\r\n", "\\r\\n\n").splitlines()
+    return label + f"\n{' ' * len(label)}".join(lines)

@@ -1,0 +1,232 @@
+"""Runs transcripts, one file after another, and says what came of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import unified_diff
+from pathlib import Path
+from typing import NamedTuple
+
+from mailsrv.runtime.clock import Clock
+from replay.play import virtual
+from replay.play.fakes.world import WorldError
+from replay.play.harness import Leaked, ServerFault, Stalled
+from replay.play.observed import ObservedConnection
+from replay.transcript import transcript
+from replay.transcript.notation import TranscriptError
+from replay.transcript.script import Scenario
+from replay.verify import update
+from replay.verify.expectations import Difference, compare_all
+
+FILES_MAX = 100_000
+"""Transcripts in one run."""
+
+AS_EXPECTED = "as expected"
+DIFFERS = "differs"
+BROKEN = "broken"
+UPDATED = "updated"
+UNREADABLE = "unreadable"
+
+
+NOT_CI = ("", "0", "false", "no", "off")
+"""What the variable CI says where it says that this is none."""
+
+
+class Change(NamedTuple):
+    """What an update wrote of one kind ("fixed" or "created"): how many ``expectations``, and the
+    lines of a unified diff without its header."""
+
+    kind: str
+    expectations: int
+    diff: tuple[str, ...]
+
+
+class InputError(Exception):
+    """An input that cannot be used; the message names it and says what can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one transcript.
+
+    ``verdict`` is one of the constants of this module; ``complaint`` says in a sentence what was
+    wrong with a run that is ``BROKEN`` (the run itself failed: a leak, a stall, a fault), with a
+    transcript that is ``UNREADABLE``, or why an update was not made.  ``changes`` say what an
+    update wrote, the fixes first.
+
+    ``scenario`` is what was played and ``observed`` what came of it, connection by connection in
+    its order.  They are kept only when asked for, since many runs are many messages; ``observed``
+    is empty where the run is ``BROKEN``.
+    """
+
+    path: Path
+    story: str
+    sessions: int
+    verdict: str
+    virtual_ns: int = 0
+    real_ns: int = 0
+    trace_hash: str = ""
+    differences: tuple[Difference, ...] = ()
+    changes: tuple[Change, ...] = ()
+    complaint: str = ""
+    log: tuple[str, ...] = field(default=(), repr=False)
+    scenario: Scenario | None = field(default=None, repr=False)
+    observed: tuple[ObservedConnection, ...] = field(default=(), repr=False)
+
+    @property
+    def good(self) -> bool:
+        return self.verdict in (AS_EXPECTED, UPDATED)
+
+
+def find(paths: Iterable[Path]) -> list[Path]:
+    """The transcripts at ``paths``, those in folders included, in a fixed order.
+
+    Raises InputError for a path that is not there, a folder without transcripts, or another
+    kind of file.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(one for one in path.rglob("*.smtp") if not one.is_dir())
+            if not inside:
+                raise InputError(f"{path}: no .smtp transcript in this folder")
+            found += inside
+        elif not path.exists():
+            raise InputError(f"{path}: no such file or folder")
+        elif path.suffix == ".smtp":
+            found.append(path)
+        else:
+            raise InputError(
+                f"{path}: not a .smtp transcript; make one of a capture with "
+                f"'replay import {path} -o {path.with_suffix('')}'"
+            )
+    if len(found) > FILES_MAX:
+        raise InputError(f"{len(found)} transcripts; at most {FILES_MAX} at a time")
+    return list(dict.fromkeys(found))
+
+
+def run_all(
+    paths: Iterable[Path], clock: Clock, *, updating: Collection[str] = (), keep: bool = False
+) -> Iterator[Result]:
+    """Run each transcript in virtual time; one that cannot be read does not stop the others.
+
+    ``updating`` and ``keep`` as of ``run_file``.
+    """
+    for path in paths:
+        try:
+            yield run_file(path, clock, updating=updating, keep=keep)
+        except InputError as error:
+            yield Result(path, "", 0, UNREADABLE, complaint=str(error))
+
+
+def run_file(
+    path: Path, clock: Clock, *, updating: Collection[str] = (), keep: bool = False
+) -> Result:
+    """Run one transcript; ``clock`` measures the real duration.  Raises InputError.
+
+    ``updating`` names the kinds of changes (``update.KINDS``) that are written into the
+    transcript.  ``keep`` leaves on the result what was played and what was observed.
+    """
+    began_ns = clock.monotonic_ns()
+    with input_errors(path):
+        text = transcript.read_text(path)
+        scenario = transcript.parse(text, str(path))
+        result = run_scenario(scenario, path)
+        if updating and result.verdict != BROKEN:
+            result = _update(result, text, scenario, updating)
+    if not keep:
+        result = dataclasses.replace(result, scenario=None, observed=())
+    return dataclasses.replace(result, real_ns=clock.monotonic_ns() - began_ns)
+
+
+@contextmanager
+def input_errors(path: Path) -> Iterator[None]:
+    """Raise InputError, which names ``path``, for whatever can be wrong with a transcript."""
+    try:
+        yield
+    except TranscriptError as error:
+        raise InputError(str(error)) from None
+    except WorldError as error:
+        raise InputError(f"{path}: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def run_scenario(scenario: Scenario, path: Path) -> Result:
+    """Run one scenario, and keep what was observed.  Raises WorldError for a header that cannot
+    be."""
+    begun = Result(path, scenario.story, len(scenario.connections), BROKEN, scenario=scenario)
+    try:
+        played = virtual.play(scenario)
+    except (Leaked, ServerFault, Stalled) as error:
+        return dataclasses.replace(begun, complaint=str(error))
+    differences = compare_all(scenario, played.connections)
+    return dataclasses.replace(
+        begun,
+        verdict=DIFFERS if differences else AS_EXPECTED,
+        virtual_ns=played.virtual_ns,
+        trace_hash=played.trace_hash,
+        differences=differences,
+        log=played.log,
+        observed=played.connections,
+    )
+
+
+def under_ci(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this runs where nobody reads what an update changes."""
+    return environment.get("CI", "").strip().lower() not in NOT_CI
+
+
+def _update(result: Result, text: str, scenario: Scenario, kinds: Collection[str]) -> Result:
+    """Write what was observed into the transcript, and see that it then holds."""
+    if stuck := next((one.waits_for for one in result.observed if one.waits_for), ""):
+        # Without the reply that is waited for, what follows would hang on another one.
+        complaint = f"not updated: the script could not go on, it waited for {stuck}"
+        return dataclasses.replace(result, complaint=complaint)
+    updated = update.update(scenario, result.observed, kinds)
+    try:
+        fixed_text = transcript.rewrite(text, updated.fixed, str(result.path))
+        new_text = transcript.rewrite(fixed_text, updated.scenario, str(result.path))
+    except ValueError as error:
+        return dataclasses.replace(result, complaint=f"not updated: {error}")
+    if new_text == text:
+        return result
+    again = run_scenario(transcript.parse(new_text, str(result.path)), result.path)
+    kept_apart = set(kinds) != set(update.KINDS)  # then differences may be left
+    if again.trace_hash != result.trace_hash or (again.differences and not kept_apart):
+        complaint = "not updated: what was observed would not hold a second time"
+        return dataclasses.replace(again, complaint=complaint)
+    _replace(result.path, new_text)
+    changes = (
+        Change("fixed", updated.fixes, _diff(text, fixed_text)),
+        Change("created", updated.creations, _diff(fixed_text, new_text)),
+    )
+    return dataclasses.replace(
+        again,
+        verdict=DIFFERS if again.differences else UPDATED,
+        changes=tuple(one for one in changes if one.diff),
+    )
+
+
+def _diff(before: str, after: str) -> tuple[str, ...]:
+    lines = unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=1)
+    return tuple(lines)[2:]
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path = path.resolve()  # what a link points to is written, and the link stays
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        os.chmod(name, path.stat().st_mode)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

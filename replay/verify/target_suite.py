@@ -1,0 +1,124 @@
+"""Runs transcripts against a server that is there, one file after another, in real time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mailsrv.runtime.clock import Clock
+from mailsrv.units import NS_PER_MS
+from replay.load.plan import UnsuitableError, needs_of_its_own, refuse_timers
+from replay.load.tally import Latency
+from replay.play import realtime
+from replay.play.realtime import Capped, Options
+from replay.play.target import Target, TargetError
+from replay.transcript import transcript
+from replay.transcript.notation import TranscriptError
+from replay.transcript.script import MaskedReply, Scenario
+from replay.verify.expectations import Tolerance, compare_all
+from replay.verify.suite import AS_EXPECTED, DIFFERS, UNREADABLE, Result
+
+TOLERANCE = Tolerance(100 * NS_PER_MS)
+"""Room for a process to start or a disk to be flushed, and little beside a server's timers."""
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How to run: how to play, and how to judge.
+
+    ``line_masks`` say what may differ in texts that are expected exactly; ``forced`` plays also
+    what no server is likely to do as expected.
+    """
+
+    options: Options = field(default_factory=Options)
+    tolerance: Tolerance = TOLERANCE
+    codes_only: bool = False
+    line_masks: tuple[MaskedReply, ...] = ()
+    forced: bool = False
+
+
+@dataclass(slots=True)
+class Pacing:
+    """How well time was kept: ``lateness`` of all departures, and which waits were cut short.
+
+    ``unverified`` counts connections that spoke TLS to whoever answered.
+    """
+
+    lateness: Latency = field(default_factory=Latency)
+    capped: list[tuple[Path, Capped]] = field(default_factory=list)
+    unverified: int = 0
+
+
+class TargetRun:
+    """Plays files at ``target``; what they give comes one by one, what they sum up to stays here.
+
+    ``left_out`` says which files were not played, and why.
+    """
+
+    def __init__(self, target: Target, how: How, clock: Clock) -> None:
+        self.target = target
+        self.how = how
+        self._clock = clock
+        self._reached = False
+        self.pacing = Pacing()
+        self.left_out: list[str] = []
+
+    def run_all(self, paths: Iterable[Path]) -> Iterator[Result]:
+        """Run each transcript but those left out.  Raises TargetError where the target cannot be
+        reached from the beginning."""
+        for path in paths:
+            try:
+                scenario = transcript.load(path)
+            except TranscriptError as error:
+                yield Result(path, "", 0, UNREADABLE, complaint=str(error))
+                continue
+            except OSError as error:
+                yield Result(path, "", 0, UNREADABLE, complaint=f"{path}: {error.strerror}")
+                continue
+            reason = "" if self.how.forced else unsuitable(scenario)
+            if reason:
+                self.left_out.append(f"{path}: {reason}")
+            else:
+                yield self._run(scenario, path)
+
+    def _run(self, scenario: Scenario, path: Path) -> Result:
+        how = self.how
+        played = realtime.play(scenario, self.target, how.options, self._clock)
+        if played.unreachable and not self._reached:
+            raise TargetError(f"cannot connect to {self.target.name}: {played.unreachable}")
+        self._reached = True
+        for late_ns in played.lateness_ns:
+            self.pacing.lateness.record(late_ns)
+        self.pacing.capped += [(path, one) for one in played.capped]
+        if how.options.verify is None:
+            self.pacing.unverified += sum(one.handshake == "done" for one in played.connections)
+        differences = compare_all(
+            scenario,
+            played.connections,
+            tolerance=how.tolerance,
+            codes_only=how.codes_only,
+            line_masks=how.line_masks,
+        )
+        return Result(
+            path,
+            scenario.story,
+            len(scenario.connections),
+            DIFFERS if differences else AS_EXPECTED,
+            real_ns=played.real_ns,
+            differences=differences,
+            scenario=scenario,
+            observed=played.connections,
+        )
+
+
+def unsuitable(scenario: Scenario) -> str:
+    """Why no server is likely to do as expected, as for load; empty if one may."""
+    if reason := needs_of_its_own(scenario, with_tls=True):
+        return reason
+    for connection in scenario.connections:
+        try:
+            refuse_timers(connection)
+        except UnsuitableError as error:
+            return str(error)
+    return ""

@@ -1,0 +1,225 @@
+"""Makes expectations of what was observed: *creates* what was open, *fixes* what does not hold.
+
+An expectation that says less than the octets and the instant is open there: a reply of which only
+the code is expected, or the time ``*``.  To create is to say what was open; it takes nothing back.
+To fix is to change or to drop what was said and does not hold.  What came and nobody expected is
+created on a connection that is still open somewhere, or expects nothing at all; on one that is
+exact throughout it contradicts, and is fixed.
+
+Only a person who reads the fixes makes a golden transcript of the result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from replay.play.observed import ObservedConnection
+from replay.smtp.replies import Reply
+from replay.transcript import masks, script
+from replay.transcript.script import (
+    Connection,
+    Departure,
+    ExactReply,
+    Expectation,
+    MaskedReply,
+    Outcome,
+    ReplyCode,
+    Scenario,
+    Step,
+)
+
+CREATE, FIX = "create", "fix"
+KINDS = (CREATE, FIX)
+"""What an update may be asked to do."""
+
+
+class Updated(NamedTuple):
+    """What became of a scenario: ``fixed`` is it with the fixes alone, ``scenario`` with all."""
+
+    fixed: Scenario
+    fixes: int
+    scenario: Scenario
+    creations: int
+
+
+def update(
+    scenario: Scenario, observed: tuple[ObservedConnection, ...], kinds: Collection[str] = KINDS
+) -> Updated:
+    """``scenario`` with the same departures, and the expectations that ``kinds`` may change.
+
+    With all kinds it expects just what was observed.
+    """
+    creating, fixing = CREATE in kinds, FIX in kinds
+    fixed, created = [], []
+    names_fixing: masks.Bindings = {}
+    names_creating: masks.Bindings = {}
+    fixes = creations = 0
+    for connection, seen in zip(scenario.connections, observed, strict=True):
+        is_exact = _is_exact(connection)
+        if fixing:
+            fix = _Pass(seen, names_fixing, fixing=True, exactly=creating, adding=is_exact)
+            connection = fix.connection(connection)
+            fixes += fix.changes
+        fixed.append(connection)
+        if creating:
+            create = _Pass(seen, names_creating, fixing=False, exactly=True, adding=not is_exact)
+            connection = create.connection(connection)
+            creations += create.changes
+        created.append(connection)
+    return Updated(
+        dataclasses.replace(scenario, connections=tuple(fixed)),
+        fixes,
+        dataclasses.replace(scenario, connections=tuple(created)),
+        creations,
+    )
+
+
+def _is_exact(connection: Connection) -> bool:
+    """Whether the connection says all it can, and so also that nothing else comes."""
+    expectations = list(connection.expectations())
+    return bool(expectations) and all(
+        one.at_ns is not None and not isinstance(one.outcome, ReplyCode) for one in expectations
+    )
+
+
+class _Pass:
+    """Goes through one connection, to fix or to create.
+
+    ``exactly``: what is fixed says octets and instant from then on, though it was open in one of
+    them.  ``adding``: what nobody expected is put in.  ``names`` are what masks have met.
+    """
+
+    def __init__(
+        self,
+        observed: ObservedConnection,
+        names: masks.Bindings,
+        *,
+        fixing: bool,
+        exactly: bool,
+        adding: bool,
+    ) -> None:
+        self._observed = observed
+        self._names = names
+        self._fixing = fixing
+        self._exactly = exactly
+        self._adding = adding
+        self.changes = 0
+
+    def connection(self, connection: Connection) -> Connection:
+        """A reply is held against the expectation that has its number, so that departures stay
+        anchored to the same replies; replies beyond those are put where they were heard."""
+        observed = self._observed
+        kinds = [_kind(one) for one in connection.expectations()]
+        to_come = kinds.count("reply")
+        replies = [_heard(reply) for reply in observed.replies]
+        in_place, extra = iter(replies[:to_come]), replies[to_come:] if self._adding else []
+        handshake, end = _handshake(observed), _end(observed)
+        departed_ns = iter(observed.departed_ns)
+        late: list[Step] = []  # an end that the replies it stands above came before
+        steps: list[Step] = []
+        for step in connection.steps:
+            if isinstance(step, Departure):
+                at_ns = next(departed_ns)
+                while not to_come and extra and (at_ns is None or (extra[0].at_ns or 0) < at_ns):
+                    steps += self._add(extra.pop(0))
+                steps.append(step)
+                if isinstance(step.action, script.StartTls) and "handshake" not in kinds:
+                    steps += self._add(handshake)
+            elif isinstance(step.outcome, script.REPLIES):
+                to_come -= 1
+                steps += self._judge(step, next(in_place, None))
+            elif isinstance(step.outcome, script.HANDSHAKES):
+                steps += self._judge(step, handshake)
+            else:
+                judged = self._judge(step, end)
+                if to_come or extra:
+                    late += judged
+                else:
+                    steps += judged
+        for one in extra:
+            steps += self._add(one)
+        starts_tls = any(isinstance(one.action, script.StartTls) for one in connection.departures())
+        if "handshake" not in kinds and not starts_tls:
+            steps += self._add(handshake)  # an alert to somebody who spoke no TLS
+        steps += late
+        if "end" not in kinds and not _sender_ends(connection):
+            steps += self._add(end)
+        return Connection(connection.name, tuple(steps))
+
+    def _add(self, seen: Expectation | None) -> Iterator[Expectation]:
+        """What nobody expected."""
+        if seen is not None and self._adding:
+            self.changes += 1
+            yield seen
+
+    def _judge(self, step: Expectation, seen: Expectation | None) -> Iterator[Expectation]:
+        """What becomes of ``step`` where ``seen`` came, None for nothing."""
+        fits = seen is not None and _says(step.outcome, seen.outcome, self._names)
+        holds = fits and seen is not None and step.at_ns in (None, seen.at_ns)
+        if seen is None or holds is self._fixing:  # what holds is not fixed, what fails not created
+            if seen is None and self._fixing:
+                self.changes += 1
+            else:
+                yield step
+            return
+        new = dataclasses.replace(seen, packet=step.packet)
+        if fits and isinstance(step.outcome, MaskedReply):
+            new = dataclasses.replace(new, outcome=step.outcome)  # a mask that fits stays
+        if not self._exactly:
+            new = _as_open(step, new)
+        self.changes += new != step
+        yield step if new == step else new
+
+
+def _kind(expectation: Expectation) -> str:
+    if isinstance(expectation.outcome, script.REPLIES):
+        return "reply"
+    return "handshake" if isinstance(expectation.outcome, script.HANDSHAKES) else "end"
+
+
+def _says(outcome: Outcome, seen: Outcome, bindings: masks.Bindings) -> bool:
+    if isinstance(outcome, MaskedReply) and isinstance(seen, ExactReply):
+        return not masks.mismatch(outcome, seen.octets, bindings)
+    if isinstance(outcome, ReplyCode) and isinstance(seen, ExactReply):
+        return outcome.code == _code(seen)
+    return outcome == seen
+
+
+def _as_open(step: Expectation, new: Expectation) -> Expectation:
+    """``new``, as open as ``step`` is."""
+    outcome = new.outcome
+    if isinstance(step.outcome, ReplyCode) and isinstance(outcome, ExactReply) and _code(outcome):
+        outcome = dataclasses.replace(step.outcome, code=_code(outcome))
+    return dataclasses.replace(
+        new, outcome=outcome, at_ns=None if step.at_ns is None else new.at_ns
+    )
+
+
+def _code(reply: ExactReply) -> int:
+    return Reply(0, reply.octets).code
+
+
+def _heard(reply: Reply) -> Expectation:
+    return Expectation(ExactReply(reply.octets), reply.at_ns)
+
+
+def _handshake(observed: ObservedConnection) -> Expectation | None:
+    if not observed.handshake:
+        return None
+    outcome = script.TlsDone() if observed.handshake == "done" else script.TlsRefused()
+    return Expectation(outcome, observed.handshake_at_ns)
+
+
+def _end(observed: ObservedConnection) -> Expectation | None:
+    if not observed.end:
+        return None
+    outcome = script.ServerCloses() if observed.end == "eof" else script.ServerResets()
+    return Expectation(outcome, observed.end_at_ns)
+
+
+def _sender_ends(connection: Connection) -> bool:
+    """Where the sender ends the connection, the server's own end need not be told."""
+    ends = (script.Close, script.Reset, script.Abandon)
+    return any(isinstance(one.action, ends) for one in connection.departures())

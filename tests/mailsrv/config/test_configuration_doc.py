@@ -1,0 +1,104 @@
+"""docs/configuration.md says of each key what the program says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from mailsrv.config import endpoints
+from mailsrv.config import file as config
+from mailsrv.config.file import Config
+from mailsrv.resolver import cache, stub
+from mailsrv.settings import DnsList, Settings
+from mailsrv.stores.recipient_file import load_table
+from mailsrv.units import NS_PER_S
+
+TEXT = (Path(__file__).resolve().parents[3] / "docs" / "configuration.md").read_text("utf-8")
+ROW = re.compile(r"\| `(\w+)` \| ([^|]+) \| `([^|`]+)` \| ([^|]+) \|")
+
+Row = tuple[str, str, object]
+"""Key, type, default."""
+
+
+def documented() -> list[Row]:
+    return [
+        (key, kind, tomllib.loads(f"x = {default}")["x"])
+        for key, kind, default, _ in ROW.findall(TEXT)
+    ]
+
+
+def existing() -> Iterator[Row]:
+    for cls in (Config, Settings):
+        hints = get_type_hints(cls)
+        for field in dataclasses.fields(cls):
+            if field.name != "settings":
+                default = field.default
+                if field.name == "dns_lists":
+                    default = {}
+                if isinstance(default, tuple):
+                    default = list(default)
+                yield field.name, kind_of(field.name, hints[field.name]), default
+
+
+def kind_of(name: str, hint: object) -> str:
+    if hint == tuple[str, ...]:
+        return "list of networks" if name.endswith("networks") else "list of texts"
+    if hint is str:
+        return "name" if name == "hostname" else "text"
+    if get_origin(hint) is Literal:
+        return " or ".join(f'"{one}"' for one in get_args(hint))
+    if hint == tuple[DnsList, ...]:
+        return "table"
+    kinds: dict[object, str] = {bool: "true or false", int: "whole number", float: "seconds"}
+    return kinds[hint]
+
+
+def test_every_key_stands_there_with_its_type_and_default_and_no_other() -> None:
+    assert sorted(documented(), key=str) == sorted(existing(), key=str)
+
+
+def test_no_row_is_overlooked() -> None:
+    assert TEXT.count("\n| `") == len(documented())
+
+
+def test_the_example_is_a_configuration_that_fits_together(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    file = tmp_path / "mailsrv.toml"
+    file.write_text(example)
+    loaded = config.load(file)
+    assert loaded.settings.domains == ("example.org", "example.net")
+    assert loaded.recipient_table == f"{tmp_path}/recipients"
+    told = set(tomllib.loads(example))
+    defaults = {key: default for key, _, default in documented()}
+    assert told <= set(defaults)
+    assert [key for key in told if tomllib.loads(example)[key] == defaults[key]] == []
+
+
+def test_the_example_of_a_recipient_table_is_one(tmp_path: Path) -> None:
+    (example,) = re.findall(r"\n((?:    \S+ +# .*\n)+)", TEXT)
+    file = tmp_path / "recipients"
+    file.write_text(example)
+    assert load_table(file) == {"ann@example.org", "@example.net", "info"}
+
+
+def test_the_numbers_told_about_places_are_those_that_hold() -> None:
+    assert f"at most {endpoints.LISTENERS_MAX}; an IPv6 address" in TEXT
+    assert f"listens on {Config().listen[0]}," in " ".join(TEXT.split())
+
+
+def test_the_numbers_told_about_dns_are_those_that_hold() -> None:
+    attempt_s = stub.ATTEMPT_TIMEOUT_NS // NS_PER_S
+    for told in (
+        f"A server has {attempt_s} s;",
+        f"an answer takes {attempt_s * stub.ATTEMPTS_MAX} s at most",
+        f"{stub.INQUIRIES_MAX} questions asked at once",
+        f"{cache.ENTRIES_MAX:,} answers are kept",
+        f"{cache.TTL_FLOOR_S} s at least",
+        f"{cache.NEGATIVE_TTL_CEILING_S} s at most",
+        f"a failure for {cache.FAILURE_TTL_S} s",
+    ):
+        assert told in " ".join(TEXT.split()), told

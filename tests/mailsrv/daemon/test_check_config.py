@@ -1,0 +1,169 @@
+"""check-config: what it says of a good file, and that it names all that is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mailsrv.config.validation import ConfigError
+from mailsrv.daemon.check_config import certificate_doubt, inspect
+from replay.play.tls_client import CERTIFICATE, KEY
+
+EXPIRED = Path(__file__).parents[1] / "data" / "expired.crt.pem"
+"""For KEY and mx.example.test, of January 2001."""
+
+
+def inspected(tmp_path: Path, text: str) -> list[str]:
+    file = tmp_path / "mailsrv.toml"
+    file.write_text(text)
+    first, *rest = inspect(file)
+    assert first == f"{file}: good"
+    return [line.strip() for line in rest]
+
+
+def complaints(tmp_path: Path, text: str) -> list[str]:
+    file = tmp_path / "mailsrv.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        inspect(file)
+    assert all(one.startswith(f"{file}: ") for one in caught.value.complaints)
+    return [one.removeprefix(f"{file}: ") for one in caught.value.complaints]
+
+
+def test_an_empty_file_means_a_first_try(tmp_path: Path) -> None:
+    assert inspected(tmp_path, "") == [
+        "listens on 127.0.0.1:2525",
+        "takes mail for every domain, on this machine only",
+        f"delivers to the Maildir {Path('mail').absolute()}",
+        "checks: none",
+        "logs text to standard error",
+    ]
+
+
+def test_a_whole_configuration_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "recipients").write_text("ann@example.org\nbob\n")
+    text = f"""
+        listen = ["0.0.0.0:25"]
+        listen_tls = ["0.0.0.0:465"]
+        hostname = "mx.example.test"
+        domains = ["example.org", "b\u00fccher.example"]
+        delivery = "maildir=mail"
+        resolvers = ["127.0.0.1:53"]
+        tls_certificate = "{CERTIFICATE}"
+        tls_key = "{KEY}"
+        recipient_table = "recipients"
+        greylist_database = "greylist.sqlite"
+        log_file = "log"
+        log_format = "json"
+        metrics_listen = "127.0.0.1:9025"
+        user = "nobody"
+        proxy_networks = ["10.0.0.0/8"]
+        greet_wait_s = 2.5
+        sender_domain_check = "reject"
+        helo_check = "score"
+        greylist = true
+        reputation_threshold = 10
+        [dns_lists]
+        "zen.example" = {{ "127.0.0.2" = 8, "127.0.0.10/31" = 3 }}
+        "white.example" = -5
+    """
+    assert inspected(tmp_path, text) == [
+        "listens on 0.0.0.0:25",
+        "listens with TLS from the first octet on 0.0.0.0:465",
+        "takes the client's address from proxies in 10.0.0.0/8",
+        f"offers STARTTLS with {CERTIFICATE}",
+        "takes mail for example.org, b\u00fccher.example",
+        f"knows who exists from {tmp_path}/recipients, entries: 2",
+        f"delivers to the Maildir {tmp_path}/mail",
+        "checks: 2.5 s of silence before the greeting, sender domain (refuse), "
+        "HELO name (score 5), greylist (300 s)",
+        "asks the list zen.example: 127.0.0.2 scores 8, 127.0.0.10/31 scores 3",
+        "asks the list white.example: 127.0.0.0/8 scores -5",
+        "refuses a client from a score of 10 on",
+        "asks DNS at 127.0.0.1",
+        f"logs json to {tmp_path}/log",
+        "gives metrics at http://127.0.0.1:9025/metrics",
+        "becomes nobody once it listens",
+    ]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["mailsrv.toml", "recipients"]
+
+
+def test_all_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not PEM")
+    text = """
+        listen = ["0.0.0.0:25"]
+        delivery = "maildir=file/mail"
+        tls_certificate = "file"
+        recipient_table = "file"
+        greylist = true
+        greylist_database = "nowhere/greylist"
+        log_file = "."
+        user = "no such user"
+    """
+    first, *others = complaints(tmp_path, text)
+    assert first.startswith("domains: who listens on 0.0.0.0:25 must say")
+    assert [one.partition(": ")[::2] for one in others] == [
+        (
+            "recipient_table",
+            f"{tmp_path}/file:1: 'not PEM': takes user@domain, @domain or user",
+        ),
+        ("user", "no such user: there is no such user"),
+        ("tls_certificate", f"{tmp_path}/file: holds no certificate in PEM form"),
+        (
+            "greylist_database",
+            f"{tmp_path}/nowhere/greylist: there is no directory {tmp_path}/nowhere",
+        ),
+        ("log_file", f"{tmp_path}: is a directory"),
+        ("delivery", f"{tmp_path}/file: is not a directory"),
+    ]
+
+
+def test_a_key_that_is_none_is_named_by_its_own_key(tmp_path: Path) -> None:
+    text = f'tls_certificate = "{CERTIFICATE}"\ntls_key = "{EXPIRED}"'
+    assert complaints(tmp_path, text) == [f"tls_key: {EXPIRED}: holds no private key in PEM form"]
+
+
+def test_values_that_make_no_sense_are_named_before_anything_is_tried(tmp_path: Path) -> None:
+    found = complaints(tmp_path, 'nonsense = 1\nlog_format = 5\nuser = "no such user"')
+    assert [one.partition(":")[0] for one in found] == ["nonsense", "log_format"]
+
+
+@pytest.mark.parametrize(
+    ("text", "doubt"),
+    [
+        (
+            'listen = ["0.0.0.0:25"]\ndomains = ["*"]',
+            "hostname: localhost is no name to greet the internet with",
+        ),
+        (
+            'metrics_listen = "[::]:9025"',
+            "metrics_listen: everybody who reaches [::]:9025 can read them",
+        ),
+        (
+            'reputation_threshold = 9\nhelo_check = "score"\n[dns_lists]\n'
+            '"zen.example" = 3\n"white.example" = -9',
+            "reputation_threshold: all scores together make 8, so nobody is refused",
+        ),
+        (
+            'domains = ["example.org"]\nrecipient_table = "table"',
+            "recipient_table: 2 of the addresses are in none of domains, such as @a.example",
+        ),
+        (
+            f'hostname = "mx.example.org"\ntls_certificate = "{CERTIFICATE}"\ntls_key = "{KEY}"',
+            "tls_certificate: Hostname mismatch, certificate is not valid for 'mx.example.org'.",
+        ),
+        (
+            f'hostname = "mx.example.test"\ntls_certificate = "{EXPIRED}"\ntls_key = "{KEY}"',
+            "tls_certificate: certificate has expired",
+        ),
+    ],
+)
+def test_what_is_probably_not_meant_is_said(tmp_path: Path, text: str, doubt: str) -> None:
+    (tmp_path / "table").write_text("bob\nann@example.org\nx@other.example\n@a.example\n")
+    doubts = [line for line in inspected(tmp_path, text) if line.startswith("mind: ")]
+    assert doubts == [f"mind: {doubt}"]
+
+
+def test_a_good_certificate_leaves_no_doubt() -> None:
+    assert certificate_doubt(CERTIFICATE, KEY, "mx.example.test") == ""

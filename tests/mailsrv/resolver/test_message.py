@@ -1,0 +1,85 @@
+"""Reading DNS messages: whatever the octets, a judgement and no exception."""
+
+from __future__ import annotations
+
+import dns.message
+import dns.rrset
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mailsrv.policy.lookups import DnsAnswer, DnsStatus
+
+from mailsrv.resolver.message import RECORDS_MAX, Query, Told, Worthless, parse_name
+
+ID = 0x1234
+QUERY = Query(parse_name("a.example"), "MX", ID)
+
+
+def reply() -> bytes:
+    message = dns.message.make_response(dns.message.from_wire(QUERY.octets))
+    message.answer = [
+        dns.rrset.from_text("a.example.", 9, "IN", "CNAME", "b.example."),
+        dns.rrset.from_text("b.example.", 9, "IN", "MX", "10 mx.example."),
+    ]
+    message.authority = [dns.rrset.from_text("example.", 9, "IN", "NS", "ns.example.")]
+    return message.to_wire()
+
+
+REPLY = reply()
+TOLD = Told(DnsAnswer(DnsStatus.NOERROR, ("10 mx.example.",)), 9)
+
+
+def test_a_query_asks_for_recursion_and_nothing_else() -> None:
+    assert QUERY.octets == (
+        b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x07example\x00\x00\x0f\x00\x01"
+    )
+
+
+def test_a_reply_is_read_with_and_without_octets_behind_it() -> None:
+    assert QUERY.read(REPLY) == QUERY.read(REPLY + b"junk") == TOLD
+
+
+def test_no_beginning_of_a_reply_is_an_answer() -> None:
+    for end in range(len(REPLY)):
+        assert QUERY.read(REPLY[:end]) is (Worthless.STRAY if end < 12 else Worthless.BAD)
+
+
+@pytest.mark.parametrize("rdata", [b"", b"\x00", b"\x00\x0a", b"\x00\x0a\x02m", b"\x00\x0a\xc0"])
+def test_an_mx_record_too_short_to_be_one_is_no_answer(rdata: bytes) -> None:
+    """Postfix read past its end (20260623); here it is as if the server had failed."""
+    owner, mx_in, ttl = b"\xc0\x0c", b"\x00\x0f\x00\x01", b"\x00\x00\x00\x09"
+    record = owner + mx_in + ttl + len(rdata).to_bytes(2, "big") + rdata
+    header = ID.to_bytes(2, "big") + b"\x81\x80" + b"\x00\x01\x00\x01\x00\x00\x00\x00"
+    question = QUERY.octets[12:]
+    assert QUERY.read(header + question + record) is Worthless.BAD
+    assert QUERY.read(header + question + record + bytes(512)) is Worthless.BAD  # none to borrow
+
+
+@given(st.data())
+def test_a_reply_with_damage_is_judged(data: st.DataObject) -> None:
+    octets = bytearray(REPLY)
+    for _ in range(data.draw(st.integers(1, 4))):
+        octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
+    assert isinstance(QUERY.read(bytes(octets)), Told | Worthless)
+
+
+@given(st.binary(max_size=64))
+def test_any_octets_are_judged(octets: bytes) -> None:
+    assert isinstance(QUERY.read(octets), Worthless)
+    header = ID.to_bytes(2, "big") + b"\x80\x00"
+    assert isinstance(QUERY.read(header + octets), Told | Worthless)
+    assert isinstance(QUERY.read(REPLY[:12] + octets), Told | Worthless)
+
+
+def test_the_letters_of_the_question_may_come_back_in_another_case() -> None:
+    assert QUERY.read(REPLY.replace(b"\x01a\x07", b"\x01A\x07")) == TOLD
+
+
+def test_only_so_many_records_are_taken() -> None:
+    message = dns.message.make_response(dns.message.from_wire(QUERY.octets))
+    hosts = {f"10 mx{number}.example." for number in range(RECORDS_MAX + 1)}
+    message.answer = [dns.rrset.from_text("a.example.", 9, "IN", "MX", *hosts)]
+    told = QUERY.read(message.to_wire())
+    assert isinstance(told, Told)
+    assert len(told.answer.records) == RECORDS_MAX
+    assert hosts.issuperset(told.answer.records)

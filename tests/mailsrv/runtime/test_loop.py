@@ -1,0 +1,155 @@
+"""The loop: order of handlers, timers and hooks, and faults that end nothing."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from selectors import SelectorKey
+
+from conversing import NS_PER_MS
+
+from mailsrv.runtime.clock import FakeClock, SystemClock
+from mailsrv.runtime.loop import Loop
+from mailsrv.runtime.poll import READ, WRITE, Handler, Ready, SelectorPoll
+
+
+class ScriptedPoll:
+    """Gives what it was told to give, and moves the clock to where it waits."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.ready: list[tuple[Handler, int]] = []
+        self.waited_until: list[int | None] = []
+
+    def wait(self, until_ns: int | None) -> Ready:
+        self.waited_until.append(until_ns)
+        if not self.ready and until_ns is not None:
+            self._clock.advance_to_ns(until_ns)
+        ready, self.ready = self.ready, []
+        return [
+            (SelectorKey(handler.number, handler.number, READ, handler), events)
+            for handler, events in ready
+        ]
+
+    def watch(self, sock: socket.socket, events: int, handler: Handler) -> None: ...
+
+    def change(self, sock: socket.socket, events: int, handler: Handler) -> None: ...
+
+    def forget(self, sock: socket.socket) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Numbered:
+    """A handler that does as it was told."""
+
+    def __init__(self, number: int, act: Callable[[], object]) -> None:
+        self.number = number
+        self._act = act
+
+    def ready(self, events: int) -> None:
+        self._act()
+
+
+Fault = tuple[Handler | None, str]
+
+
+def make() -> tuple[Loop, ScriptedPoll, list[Fault]]:
+    clock = FakeClock(start=7)
+    poll = ScriptedPoll(clock)
+    faults: list[Fault] = []
+    loop = Loop(clock, poll, lambda handler, fault: faults.append((handler, str(fault))))
+    return loop, poll, faults
+
+
+def fail() -> None:
+    raise RuntimeError("a defect")
+
+
+def test_handlers_run_by_number_whatever_the_kernels_order() -> None:
+    loop, poll, _ = make()
+    ran: list[int] = []
+    poll.ready = [(Numbered(n, lambda n=n: ran.append(n)), READ) for n in (3, 1, 2)]  # type: ignore[misc]
+    loop.run_once()
+    assert ran == [1, 2, 3]
+
+
+def test_a_pass_waits_for_the_next_timer_and_runs_it_then() -> None:
+    loop, poll, _ = make()
+    fired: list[int] = []
+    due_ns = loop.now_ns + 5 * NS_PER_MS
+    loop.timers.schedule(due_ns, lambda: fired.append(loop.now_ns))
+    while not fired:
+        loop.run_once()
+    assert fired == [due_ns]
+    loop.run_once()
+    assert poll.waited_until[-1] is None
+
+
+def test_what_arrived_comes_before_the_timers_of_the_same_instant() -> None:
+    loop, poll, _ = make()
+    order: list[str] = []
+    loop.timers.schedule(loop.now_ns, lambda: order.append("timer"))
+    poll.ready = [(Numbered(1, lambda: order.append("handler")), READ)]
+    loop.run_once()
+    assert order == ["handler", "timer"]
+
+
+def test_hooks_run_after_the_handlers_and_after_the_timers() -> None:
+    loop, poll, _ = make()
+    order: list[str] = []
+    loop.at_end_of_pass(lambda: order.append("hook"))
+    loop.timers.schedule(loop.now_ns, lambda: order.append("timer"))
+    poll.ready = [(Numbered(1, lambda: order.append("handler")), READ)]
+    loop.run_once()
+    assert order == ["handler", "hook", "timer", "hook"]
+
+
+def test_a_fault_in_a_handler_is_reported_and_the_others_run() -> None:
+    loop, poll, faults = make()
+    ran: list[int] = []
+    bad = Numbered(1, fail)
+    poll.ready = [(bad, READ), (Numbered(2, lambda: ran.append(2)), READ)]
+    loop.run_once()
+    assert (faults, ran) == ([(bad, "a defect")], [2])
+
+
+def test_a_fault_in_a_timer_is_reported_and_the_others_run() -> None:
+    loop, _, faults = make()
+    ran: list[int] = []
+    loop.timers.schedule(loop.now_ns, fail)
+    loop.timers.schedule(loop.now_ns, lambda: ran.append(2))
+    loop.run_once()
+    loop.run_once()
+    assert (faults, ran) == ([(None, "a defect")], [2])
+
+
+def test_a_fault_in_a_hook_is_reported_and_the_others_run() -> None:
+    loop, _, faults = make()
+    ran: list[int] = []
+    loop.at_end_of_pass(fail)
+    loop.at_end_of_pass(lambda: ran.append(2))
+    loop.dispatch(None)
+    loop.expire()
+    assert (faults, ran) == ([(None, "a defect")] * 2, [2, 2])
+
+
+def test_the_production_poll_tells_of_real_sockets() -> None:
+    clock = SystemClock()
+    poll = SelectorPoll(clock)
+    near, far = socket.socketpair()
+    handler = Numbered(1, lambda: None)
+
+    def found(until_ns: int | None) -> list[tuple[Handler, int]]:
+        return [(key.data, events) for key, events in poll.wait(until_ns)]
+
+    with near, far:
+        poll.watch(near, READ, handler)
+        assert found(clock.monotonic_ns()) == []
+        far.send(b"x")
+        assert found(None) == [(handler, READ)]
+        poll.change(near, READ | WRITE, handler)
+        assert found(None) == [(handler, READ | WRITE)]
+        poll.forget(near)
+        assert found(0) == []
+    poll.close()

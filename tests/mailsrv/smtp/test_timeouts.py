@@ -1,0 +1,117 @@
+"""Deadlines: the formulas of docs/timers.md, and which limit is named."""
+
+from __future__ import annotations
+
+import pytest
+from conversing import NS_PER_MS, NS_PER_S
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailsrv.settings import Settings
+from mailsrv.smtp.timeouts import Deadlines, Limit, Patience
+
+T = 1_000_000_007
+"""The instant of acceptance: an odd one."""
+
+
+def at(**settings: float) -> Deadlines:
+    return Deadlines(Patience(Settings(**settings)), T)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"),
+    [
+        (Limit.IDLE, 300),
+        (Limit.COMMAND, 300),
+        (Limit.CONTENT_IDLE, 180),
+        (Limit.LOOKUP, 10),
+        (Limit.DELIVERY, 300),
+        (Limit.PAUSE, 1),
+        (Limit.UNREAD, 300),
+        (Limit.LINGER, 5),
+    ],
+)
+def test_a_phase_ends_its_time_after_it_began(limit: Limit, seconds: int) -> None:
+    deadlines = at()
+    deadlines.enter(limit, T + 5)
+    if limit is Limit.CONTENT_IDLE:
+        deadlines.enter_content(T + 5)
+    assert deadlines.next() == (T + 5 + seconds * NS_PER_S, limit)
+
+
+def test_fractions_of_seconds_are_exact() -> None:
+    deadlines = at(idle_timeout_s=0.25)
+    deadlines.enter(Limit.IDLE, T)
+    assert deadlines.next() == (T + 250 * NS_PER_MS, Limit.IDLE)
+
+
+def test_the_session_ends_whatever_the_phase() -> None:
+    deadlines = at(session_timeout_s=100)
+    for limit in (Limit.IDLE, Limit.COMMAND, Limit.DELIVERY, Limit.UNREAD):
+        deadlines.enter(limit, T + 50 * NS_PER_S)
+        assert deadlines.next() == (T + 100 * NS_PER_S, Limit.SESSION)
+
+
+def test_lingering_may_outlast_the_session() -> None:
+    deadlines = at(session_timeout_s=100)
+    deadlines.enter(Limit.LINGER, T + 99 * NS_PER_S)
+    assert deadlines.next() == (T + 104 * NS_PER_S, Limit.LINGER)
+
+
+def test_the_content_rate_counts_from_354_and_grows_with_each_octet() -> None:
+    deadlines = at()
+    deadlines.enter_content(T)
+    deadlines.content_came(1, T + 100 * NS_PER_S)
+    assert deadlines.next() == (T + 180 * NS_PER_S + 2 * NS_PER_MS, Limit.CONTENT_RATE)
+    deadlines.content_came(49_999, T + 110 * NS_PER_S)
+    assert deadlines.next() == (T + 280 * NS_PER_S, Limit.CONTENT_RATE)
+    deadlines.content_came(10**6, T + 120 * NS_PER_S)
+    assert deadlines.next() == (T + 300 * NS_PER_S, Limit.CONTENT_IDLE)
+
+
+def test_the_next_content_begins_with_no_credit() -> None:
+    deadlines = at()
+    deadlines.enter_content(T)
+    deadlines.content_came(10**6, T)
+    deadlines.enter_content(T + NS_PER_S)
+    deadlines.content_came(1, T + 150 * NS_PER_S)
+    assert deadlines.next() == (T + 181 * NS_PER_S + 2 * NS_PER_MS, Limit.CONTENT_RATE)
+
+
+def test_at_a_tie_the_narrower_limit_is_named() -> None:
+    deadlines = at(idle_timeout_s=100, session_timeout_s=100)
+    deadlines.enter(Limit.IDLE, T)
+    assert deadlines.next()[1] is Limit.IDLE
+    deadlines = at(session_timeout_s=180)
+    deadlines.enter_content(T)
+    assert deadlines.next() == (T + 180 * NS_PER_S, Limit.CONTENT_IDLE)
+    deadlines = at(session_timeout_s=182)
+    deadlines.enter_content(T)
+    deadlines.content_came(1000, T + 100 * NS_PER_S)
+    assert deadlines.next() == (T + 182 * NS_PER_S, Limit.CONTENT_RATE)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**11), st.integers(1, 10**6)), max_size=20))
+def test_the_named_limit_is_the_earliest_of_the_formulas(steps: list[tuple[int, int]]) -> None:
+    deadlines = at(session_timeout_s=400)
+    deadlines.enter_content(T)
+    now_ns, octets = T, 0
+    for wait_ns, came in steps:
+        now_ns, octets = now_ns + wait_ns, octets + came
+        deadlines.content_came(came, now_ns)
+    wanted = [
+        (now_ns + 180 * NS_PER_S, 0, Limit.CONTENT_IDLE),
+        (T + 180 * NS_PER_S + octets * NS_PER_S // 500, 1, Limit.CONTENT_RATE),
+        (T + 400 * NS_PER_S, 2, Limit.SESSION),
+    ]
+    due_ns, _, limit = min(wanted, key=lambda one: one[:2])
+    assert deadlines.next() == (due_ns, limit)
+
+
+def test_each_limit_that_a_421_may_name_has_a_sentence() -> None:
+    patience = Patience(Settings(idle_timeout_s=1.5, content_rate_octets_s=10))
+    assert patience.sentence(Limit.IDLE) == "no command for 1.5 s"
+    assert patience.sentence(Limit.COMMAND) == "command not ended after 300 s"
+    assert patience.sentence(Limit.CONTENT_IDLE) == "no content for 180 s"
+    assert patience.sentence(Limit.CONTENT_RATE) == "content slower than 10 octets/s"
+    assert patience.sentence(Limit.SESSION) == "session longer than 3600 s"
