@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from mailsrv.policy.greylist import RETRY_WITHIN_S, Greylist, Key, Record
+from mailsrv.policy.greylist import RETRY_WITHIN_S, Greylist, GreylistKey, GreylistRecord
 from mailsrv.runtime.clock import FakeClock
-from mailsrv.stores.greylist_sqlite import ROWS_A_FLUSH_MAX, DatabaseStore
+from mailsrv.stores.greylist_sqlite import ROWS_A_FLUSH_MAX, SqliteStore
 from mailsrv.units import NS_PER_S
 
 ROWS = [1_000, 1_000_000]
@@ -37,7 +37,7 @@ class Filled:
 
     def __init__(self, path: Path, rows: int) -> None:
         self.clock = FakeClock(start=WALL_S)
-        self.store = DatabaseStore(str(path))
+        self.store = SqliteStore(str(path))
         self.fill(rows)
         self.greylist = Greylist(self.clock, store=self.store)
         self._numbers = count(rows)
@@ -52,12 +52,15 @@ class Filled:
         file._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         file._connection.execute("PRAGMA synchronous = NORMAL")
 
-    def _records(self, rows: int) -> Iterator[tuple[Key, Record]]:
+    def _records(self, rows: int) -> Iterator[tuple[GreylistKey, GreylistRecord]]:
         first_ns = self.clock.realtime_ns() - 86_400 * NS_PER_S
         for number in range(rows):
             client, sender, recipient = triplet(number)
             since_ns = first_ns + 86_400 * NS_PER_S // rows * number
-            yield Key(f"{client}/16", sender, recipient), Record(since_ns, number % 2)
+            yield (
+                GreylistKey(f"{client}/16", sender, recipient),
+                GreylistRecord(since_ns, number % 2),
+            )
 
     def check(self, tries: int) -> None:
         for number in islice(self._numbers, tries):

@@ -20,7 +20,7 @@ from mailsrv.runtime.clock import SystemClock
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.load import runner
 from replay.load.plan import plans_of
-from replay.load.tally import Outcome
+from replay.load.tally import LoadResult
 from replay.play.target import Target, resolve
 from replay.transcript import transcript
 
@@ -81,7 +81,7 @@ def server(folder: Path) -> Iterator[Target]:
             process.wait(timeout=60)
 
 
-def table(idle: int, best: Outcome, ratio: float | None) -> str:
+def table(idle: int, best: LoadResult, ratio: float | None) -> str:
     tally = best.tally
     times = "  ".join(
         f"{name} p50 {one.percentile_us(50):,} p99 {one.percentile_us(99):,} us"
@@ -106,12 +106,12 @@ def test_load_beside_idle_connections(
 ) -> None:
     small = benchmark.disabled
     plans, _ = plans_of(transcript.parse(SESSION, "plain.smtp"), "plain.smtp")
-    options = runner.Options(
+    options = runner.LoadOptions(
         concurrency=CONCURRENCY,
         idle=idle // BITROT_SHARE if small else idle,
         duration_ns=BITROT_DURATION_NS if small else DURATION_NS,
     )
-    outcomes: list[Outcome] = []
+    outcomes: list[LoadResult] = []
     with server(tmp_path) as target:
         benchmark.pedantic(
             lambda: outcomes.append(runner.play(plans, target, options, SystemClock())),

@@ -19,7 +19,7 @@ CAPTURES = Path(__file__).resolve().parents[1] / "captures"
 def test_virtual_sessions_a_second(benchmark: BenchmarkFixture) -> None:
     paths = suite.find([CAPTURES])
 
-    def run_all() -> list[suite.Result]:
+    def run_all() -> list[suite.ScenarioResult]:
         return list(suite.run_all(paths, SystemClock()))
 
     results = benchmark.pedantic(run_all, rounds=10, warmup_rounds=1)

@@ -15,7 +15,7 @@ from mailsrv.config import file
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
 from mailsrv.daemon.check_config import inspect
-from mailsrv.daemon.service import Orders, serve
+from mailsrv.daemon.service import ServeOptions, serve
 from mailsrv.runtime.clock import SystemClock
 
 WRONG_USE = 2
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "check-config":
             print("\n".join(inspect(options.file)))
             return 0
-        orders = Orders(partial(_config_of, options), options.config)
+        orders = ServeOptions(partial(_config_of, options), options.config)
         return serve(orders, SystemClock(), os.environ)
     except ConfigError as error:
         for complaint in error.complaints:

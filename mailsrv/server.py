@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from mailsrv.inbound.connection import Connection
-from mailsrv.inbound.connection_context import Guest, Premises
+from mailsrv.inbound.connection_context import AdmittedClient, ConnectionContext
 from mailsrv.policy.connection_limits import Admission, stress_settings
 from mailsrv.policy.greylist import Greylist
 from mailsrv.policy.lookups import NoReputation, Reputation, Resolver
@@ -18,7 +18,7 @@ from mailsrv.policy.networks import Networks
 from mailsrv.policy.policy import Policy
 from mailsrv.policy.rate_limits import Rates
 from mailsrv.policy.recipients import Directory
-from mailsrv.policy.runner import Panel
+from mailsrv.policy.runner import PolicyContext
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.listener import Listener
 from mailsrv.runtime.loop import Loop
@@ -29,9 +29,9 @@ from mailsrv.smtp import reply
 from mailsrv.smtp.courier import Courier
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.state import SessionContext
-from mailsrv.smtp.timeouts import Patience
-from mailsrv.telemetry.event_log import Journal
-from mailsrv.transport.transport import Tap
+from mailsrv.smtp.timeouts import Timeouts
+from mailsrv.telemetry.event_log import EventLog
+from mailsrv.transport.transport import TransportTap
 from mailsrv.units import seconds_to_ns
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class RandomBits(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Edges:
+class ServerBackends:
     """Whom a server asks, and where its mail goes; a reload exchanges them.
 
     Left out, ``greylist`` is kept in memory if the settings want one, ``directory`` knows the
@@ -82,14 +82,14 @@ class Server:
     def __init__(
         self,
         settings: Settings,
-        edges: Edges,
+        edges: ServerBackends,
         *,
         clock: Clock,
         poll: Poll,
         random: RandomBits,
-        journal: Journal,
+        journal: EventLog,
         peer_name: PeerName | None = None,
-        tap: Tap | None = None,
+        tap: TransportTap | None = None,
     ) -> None:
         self._clock = clock
         self._random = random
@@ -109,7 +109,7 @@ class Server:
         self.listeners: list[Listener] = []
         self._furnish(settings, edges)
 
-    def _furnish(self, settings: Settings, edges: Edges) -> None:
+    def _furnish(self, settings: Settings, edges: ServerBackends) -> None:
         """Make the premises, for calm and for stress."""
         self._settings = settings
         greylist = edges.greylist
@@ -123,13 +123,13 @@ class Server:
             directory=None if directory.takes_all else directory,
             rates=rates,
         )
-        self._calm = Premises(
+        self._calm = ConnectionContext(
             session_context=SessionContext.of(
                 settings, edges.courier, policy.stages, self._new_id, tls=edges.tls is not None
             ),
             policy=policy,
-            panel=Panel(edges.resolver, edges.reputation),
-            patience=Patience(settings),
+            panel=PolicyContext(edges.resolver, edges.reputation),
+            patience=Timeouts(settings),
             loop=self.loop,
             journal=self._journal,
             tap=self._tap,
@@ -145,11 +145,11 @@ class Server:
             session_context=SessionContext.of(
                 hurried, edges.courier, policy.stages, self._new_id, tls=edges.tls is not None
             ),
-            patience=Patience(hurried),
+            patience=Timeouts(hurried),
         )
         self._premises = self._stressed if self._admission.stressed else self._calm
 
-    def reload(self, settings: Settings, edges: Edges) -> None:
+    def reload(self, settings: Settings, edges: ServerBackends) -> None:
         """Serve new connections by other rules; those who are here keep theirs."""
         self._admission.reload(settings, settings.connections or _connections_max())
         self._rates.reload(settings)
@@ -220,7 +220,7 @@ class Server:
             connection.drop()  # the loop knows the listener alone; it logs what is raised
             raise
 
-    def _admit(self, guest: Guest) -> Reply | None:
+    def _admit(self, guest: AdmittedClient) -> Reply | None:
         """Count a client in, or give the reply that turns it away."""
         rates, client = self._rates, guest.client
         hasty = rates.connection(client)
@@ -244,7 +244,7 @@ class Server:
         self._refused[guest.number] = None
         return refusal
 
-    def _connection_closed(self, guest: Guest) -> None:
+    def _connection_closed(self, guest: AdmittedClient) -> None:
         connection = self.connections.pop(guest.number)
         self._refused.pop(guest.number, None)
         if connection.admitted:

@@ -24,7 +24,7 @@ import pytest
 if TYPE_CHECKING:
     from mailsrv.runtime.clock import FakeClock
     from replay.testing.virtual_server import VirtualServer
-    from replay.verify.suite import Result
+    from replay.verify.suite import ScenarioResult
 
 SUFFIX = ".smtp"
 ITEM_NAME = "transcript"
@@ -130,7 +130,7 @@ class TranscriptItem(pytest.Item):
         return self.path, 0, f"{ITEM_NAME} {_shown(self.path, self.config)}"
 
 
-def _run(path: Path, item: pytest.Item) -> Result:
+def _run(path: Path, item: pytest.Item) -> ScenarioResult:
     """Run the transcript at ``path`` for ``item``, which fails if it does not hold."""
     __tracebackhide__ = True
     from mailsrv.runtime.clock import SystemClock
@@ -162,7 +162,7 @@ def _log_shown(lines: Sequence[str]) -> str:
     return "\n".join(lines[-LOG_LINES_SHOWN_MAX:])
 
 
-def _complaint(result: Result, shown: str) -> str:
+def _complaint(result: ScenarioResult, shown: str) -> str:
     """Every difference, each under its file and line, and at last what the transcript shows.
 
     pytest's summary has room for the first line.
@@ -176,7 +176,7 @@ def _complaint(result: Result, shown: str) -> str:
     return "\n".join([*lines, f"{shown}: {result.story}"])
 
 
-def _updated(result: Result, shown: str) -> str:
+def _updated(result: ScenarioResult, shown: str) -> str:
     """What an update wrote.  Its test fails, so that no run that writes passes for a check."""
     counts = ", ".join(f"{one.expectations} {one.kind}" for one in result.changes)
     lines = [f"{shown}: updated ({counts}): read the change, then run again"]
@@ -230,14 +230,14 @@ def fake_clock() -> FakeClock:
 
 
 @pytest.fixture
-def smtp_replay(request: pytest.FixtureRequest) -> Callable[[str | Path], Result]:
+def smtp_replay(request: pytest.FixtureRequest) -> Callable[[str | Path], ScenarioResult]:
     """Runs a transcript: ``smtp_replay("stall.smtp")``, with the path seen from the test's file.
 
-    Returns its ``Result`` (of ``replay.verify.suite``); the test fails, with every difference,
-    when the transcript does not run as it expects.
+    Returns its ``ScenarioResult`` (of ``replay.verify.suite``); the test fails, with every
+    difference, when the transcript does not run as it expects.
     """
 
-    def run(path: str | Path) -> Result:
+    def run(path: str | Path) -> ScenarioResult:
         __tracebackhide__ = True
         return _run(request.path.parent / path, request.node)
 

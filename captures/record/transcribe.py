@@ -16,7 +16,7 @@ from recipe import RecipeError, load
 
 from replay.capture.oddity import CaptureError
 from replay.convert.evidence_files import FilingError, evidence, file_capture
-from replay.convert.importer import Imported, import_capture
+from replay.convert.importer import ImportedCapture, import_capture
 
 FAULTS = (CaptureError, FilingError, RecipeError, OSError, KeyError, tomllib.TOMLDecodeError)
 
@@ -43,7 +43,7 @@ def transcribe(note_path: Path) -> str:
     return f"{evidence(imported)}{why}"
 
 
-def _imported(capture: Path, delayed: Path) -> tuple[Imported, str]:
+def _imported(capture: Path, delayed: Path) -> tuple[ImportedCapture, str]:
     """With the delayed take where it tells of the same connections, else without."""
     try:
         return import_capture(capture, delayed=delayed), ""

@@ -26,38 +26,38 @@ from mailsrv.policy.recipients import Directory
 from mailsrv.resolver.resolv_conf import read_nameservers
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.loop import Loop
-from mailsrv.server import Edges
+from mailsrv.server import ServerBackends
 from mailsrv.smtp.courier import Courier
-from mailsrv.stores.recipient_file import TableError, reading
-from mailsrv.telemetry.event_log import Journal
+from mailsrv.stores.recipient_file import RecipientFileError, reading
+from mailsrv.telemetry.event_log import EventLog
 from mailsrv.telemetry.metrics import PREFIX, Metrics
 from mailsrv.transport.tls_context import TlsError, server_context
 from mailsrv.units import NS_PER_S
 
 if TYPE_CHECKING:
     from mailsrv.resolver.stub import StubResolver
-    from mailsrv.stores.greylist_sqlite import DatabaseStore
+    from mailsrv.stores.greylist_sqlite import SqliteStore
 
 RESOLVER_KEPT_NS = 60 * NS_PER_S
 """How long a resolver is kept whose successor is there: longer than any question takes."""
 
-Steps = Generator[None, None, Edges]
+Steps = Generator[None, None, ServerBackends]
 
 
-class Supplies:
+class Backends:
     """Makes edges of configurations, one after the other.
 
     ``steps`` may be taken before ``attach`` gives the loop, which comes with the server.
     """
 
-    def __init__(self, clock: Clock, journal: Journal, metrics: Metrics) -> None:
+    def __init__(self, clock: Clock, journal: EventLog, metrics: Metrics) -> None:
         self._clock = clock
         self._journal = journal
         self._loop: Loop | None = None
         self._resolver: StubResolver | None = None
         self._nameservers: tuple[tuple[str, int], ...] = ()
         self._store: Store | None = None
-        self._database: DatabaseStore | None = None
+        self._database: SqliteStore | None = None
         self._read_gauges(metrics)
 
     def steps(self, config: Config, tls: ssl.SSLContext | None) -> Steps:
@@ -69,10 +69,10 @@ class Supplies:
         if config.recipient_table:
             try:
                 table = yield from reading(Path(config.recipient_table))
-            except TableError as error:
+            except RecipientFileError as error:
                 complaints = [f"recipient_table: {one}" for one in error.complaints]
                 raise ConfigError(*complaints) from None
-        return Edges(
+        return ServerBackends(
             courier=self._courier_of(config),
             greylist=self._greylist_of(config),
             directory=Directory.of(config.settings, table),
@@ -119,10 +119,10 @@ class Supplies:
     def _store_of(self, path: str) -> Store:
         if not path:
             return MemoryStore()
-        from mailsrv.stores.greylist_sqlite import DatabaseStore  # SQLite is needed by nobody else
+        from mailsrv.stores.greylist_sqlite import SqliteStore  # SQLite is needed by nobody else
 
         journal = self._journal
-        database = DatabaseStore(path, lambda event, error: journal.note(event, error=error))
+        database = SqliteStore(path, lambda event, error: journal.note(event, error=error))
         if self._loop is not None:
             database.attach(self._loop)
         self._database = database

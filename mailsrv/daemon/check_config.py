@@ -19,7 +19,7 @@ from mailsrv.policy.policy import needs_dns
 from mailsrv.policy.recipients import EVERY_DOMAIN, Directory
 from mailsrv.resolver.resolv_conf import read_nameservers
 from mailsrv.settings import Settings
-from mailsrv.stores.recipient_file import TableError, load_table
+from mailsrv.stores.recipient_file import RecipientFileError, load_table
 from mailsrv.transport.tls_context import TlsError, server_context
 
 HANDSHAKE_STEPS_MAX = 20
@@ -34,7 +34,7 @@ def inspect(path: Path) -> list[str]:
     if loaded.recipient_table:
         try:
             table = load_table(Path(loaded.recipient_table))
-        except TableError as error:
+        except RecipientFileError as error:
             found += [f"recipient_table: {complaint}" for complaint in error.complaints]
     found += missing(loaded)
     if found:

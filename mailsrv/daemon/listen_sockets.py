@@ -19,7 +19,7 @@ from mailsrv.config.validation import ConfigError
 from mailsrv.runtime.listener import bind
 
 
-class Kind(Enum):
+class SocketKind(Enum):
     """What is spoken behind a door; the value is the name of such a socket in systemd."""
 
     SMTP = "smtp"
@@ -27,15 +27,15 @@ class Kind(Enum):
     METRICS = "metrics"
 
 
-_MAIL = {Kind.SMTP, Kind.SMTPS}
+_MAIL = {SocketKind.SMTP, SocketKind.SMTPS}
 HANDED = ""
 """Stands for the address of a socket that was handed over."""
 
 
-class Place(NamedTuple):
+class ListenPlace(NamedTuple):
     """A door as the configuration wants it."""
 
-    kind: Kind
+    kind: SocketKind
     address: str
 
     def bind(self) -> socket.socket:
@@ -46,7 +46,7 @@ class Place(NamedTuple):
             raise ConfigError(f"cannot listen on {self.address}: {error.strerror}") from None
 
 
-class Listening(Protocol):
+class OpenListener(Protocol):
     """What answers at a door; closing it closes the socket."""
 
     @property
@@ -57,15 +57,15 @@ class Listening(Protocol):
         """Answer no more; harmless when closed."""
 
 
-Answer = Callable[[Kind, socket.socket], Listening]
+Answer = Callable[[SocketKind, socket.socket], OpenListener]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """What a new configuration wants, bound already.  ``discard`` it, or let ``Doors.open`` it."""
+class SocketChange:
+    """What a new configuration wants, bound already: for ``discard``, or ``ListenSockets.open``."""
 
-    opened: list[tuple[Place, socket.socket]]
-    closed: list[Place]
+    opened: list[tuple[ListenPlace, socket.socket]]
+    closed: list[ListenPlace]
 
     def discard(self) -> None:
         """Let go of what was bound."""
@@ -73,7 +73,7 @@ class Change:
             sock.close()
 
 
-class Doors:
+class ListenSockets:
     """All doors of a server.
 
     ``answer`` lets something answer at a socket.  Sockets in ``handed``, each with its name, were
@@ -82,21 +82,21 @@ class Doors:
     """
 
     def __init__(self, answer: Answer, handed: Iterable[tuple[str, socket.socket]] = ()) -> None:
-        kinds = {kind.value: kind for kind in Kind}
+        kinds = {kind.value: kind for kind in SocketKind}
         self._answer = answer
-        self._handed = [(kinds.get(name, Kind.SMTP), sock) for name, sock in handed]
-        self._open: list[tuple[Place, Listening]] = []
+        self._handed = [(kinds.get(name, SocketKind.SMTP), sock) for name, sock in handed]
+        self._open: list[tuple[ListenPlace, OpenListener]] = []
 
-    def prepare(self, config: Config) -> Change:
+    def prepare(self, config: Config) -> SocketChange:
         """Bind what ``config`` wants in addition.  Raises ConfigError, and has bound nothing."""
         handed = {kind for kind, _ in self._handed}
         if complaints := domain_complaints(config.settings, self._handed_for_mail()):
             raise ConfigError(*complaints)
-        if Kind.SMTPS in handed and not config.tls_certificate:
+        if SocketKind.SMTPS in handed and not config.tls_certificate:
             raise ConfigError("tls_certificate: the smtps socket that was handed over needs one")
         if handed & _MAIL:
             handed |= _MAIL
-        change = Change([], [place for place, _ in self._open if place.address != HANDED])
+        change = SocketChange([], [place for place, _ in self._open if place.address != HANDED])
         try:
             for place in _wanted(config):
                 if place in change.closed:
@@ -113,7 +113,7 @@ class Doors:
         mail = [sock for kind, sock in self._handed if kind in _MAIL]
         return [format_address(*sock.getsockname()[:2]) for sock in mail]
 
-    def open(self, change: Change) -> list[tuple[Kind, Listening]]:
+    def open(self, change: SocketChange) -> list[tuple[SocketKind, OpenListener]]:
         """Answer at the new doors, and close those that nobody wants any more; gives the new."""
         opened = [(place, self._answer(place.kind, sock)) for place, sock in change.opened]
         for gone in change.closed:
@@ -122,10 +122,10 @@ class Doors:
         self._open += opened
         return [(place.kind, listening) for place, listening in opened]
 
-    def open_handed(self) -> list[tuple[Kind, Listening]]:
+    def open_handed(self) -> list[tuple[SocketKind, OpenListener]]:
         """Answer at the sockets that were handed over; once."""
         opened = [(kind, self._answer(kind, sock)) for kind, sock in self._handed]
-        self._open += [(Place(kind, HANDED), listening) for kind, listening in opened]
+        self._open += [(ListenPlace(kind, HANDED), listening) for kind, listening in opened]
         return opened
 
     def close(self) -> None:
@@ -135,9 +135,13 @@ class Doors:
         self._open.clear()
 
 
-def _wanted(config: Config) -> list[Place]:
+def _wanted(config: Config) -> list[ListenPlace]:
     return [
-        *(Place(Kind.SMTP, address) for address in config.listen),
-        *(Place(Kind.SMTPS, address) for address in config.listen_tls),
-        *(Place(Kind.METRICS, address) for address in [config.metrics_listen] if address),
+        *(ListenPlace(SocketKind.SMTP, address) for address in config.listen),
+        *(ListenPlace(SocketKind.SMTPS, address) for address in config.listen_tls),
+        *(
+            ListenPlace(SocketKind.METRICS, address)
+            for address in [config.metrics_listen]
+            if address
+        ),
     ]

@@ -27,20 +27,20 @@ from mailsrv import __version__
 from mailsrv.config.endpoints import is_public, parse_delivery
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
-from mailsrv.daemon.backends import Steps, Supplies, certificate_of, import_what_is_needed
-from mailsrv.daemon.listen_sockets import Change, Doors, Kind, Listening
+from mailsrv.daemon.backends import Backends, Steps, certificate_of, import_what_is_needed
+from mailsrv.daemon.listen_sockets import ListenSockets, OpenListener, SocketChange, SocketKind
 from mailsrv.daemon.privileges import PrivilegeError, become, identity
 from mailsrv.daemon.systemd import ActivationError, Environment, Notifier, listening_sockets
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.poll import SelectorPoll
-from mailsrv.runtime.signals import Doorbell
-from mailsrv.server import Edges, Server
-from mailsrv.telemetry.event_log import Journal
+from mailsrv.runtime.signals import SignalReader
+from mailsrv.server import Server, ServerBackends
+from mailsrv.telemetry.event_log import EventLog
 from mailsrv.telemetry.log_file import LogFile
 from mailsrv.telemetry.metrics import Metrics
-from mailsrv.telemetry.metrics_http import MetricsPage
+from mailsrv.telemetry.metrics_http import MetricsServer
 from mailsrv.telemetry.process_metrics import read_process_gauges
-from mailsrv.transport.transport import Tap
+from mailsrv.transport.transport import TransportTap
 from mailsrv.units import NS_PER_MS
 
 KEPT_KEYS = ("user", "group", "greylist_database")
@@ -50,7 +50,7 @@ STEP_NS = NS_PER_MS
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class ServeOptions:
     """What the command line says: how to come by the configuration, and which file it is in.
     Without a file there is nothing to reload: SIGHUP stops the server as it stops any program."""
 
@@ -58,7 +58,9 @@ class Orders:
     file: Path | None
 
 
-def serve(orders: Orders, clock: Clock, environment: Environment, tap: Tap | None = None) -> int:
+def serve(
+    orders: ServeOptions, clock: Clock, environment: Environment, tap: TransportTap | None = None
+) -> int:
     """Serve until a signal ends it; gives the exit status.  ``tap`` watches the connections.
 
     Raises ConfigError.
@@ -70,7 +72,7 @@ def serve(orders: Orders, clock: Clock, environment: Environment, tap: Tap | Non
     return 0
 
 
-class Log:
+class LogOutput:
     """Where the journal's text goes: standard error, or a file that a reload may exchange."""
 
     def __init__(self, clock: Clock) -> None:
@@ -130,16 +132,20 @@ class Service:
     """One process's server; ``start``, then ``run``."""
 
     def __init__(
-        self, orders: Orders, clock: Clock, environment: Environment, tap: Tap | None = None
+        self,
+        orders: ServeOptions,
+        clock: Clock,
+        environment: Environment,
+        tap: TransportTap | None = None,
     ) -> None:
         self._orders = orders
         self._tap = tap
         self._clock = clock
         self._environment = environment
         self._metrics = Metrics()
-        self._log = Log(clock)
-        self._journal = Journal(clock, self._log.write, metrics=self._metrics)
-        self._supplies = Supplies(clock, self._journal, self._metrics)
+        self._log = LogOutput(clock)
+        self._journal = EventLog(clock, self._log.write, metrics=self._metrics)
+        self._supplies = Backends(clock, self._journal, self._metrics)
         self._reload: Generator[None, None, None] | None = None
         self._reload_again = False
         self._stops = 0
@@ -151,7 +157,7 @@ class Service:
         except ActivationError as error:
             raise ConfigError(f"socket activation: {error}") from None
         self._notifier = Notifier.of(self._environment)
-        self._doors = Doors(self._answer, handed)
+        self._doors = ListenSockets(self._answer, handed)
         change = self._doors.prepare(config)
         tls = certificate_of(config)
         import_what_is_needed(config)  # the user may be unable to read where we are installed
@@ -174,7 +180,7 @@ class Service:
         self._read_gauges()
         # Before the first word: who reads it may ring at once.
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        self._doorbell = Doorbell(self._server.loop.poll, numbers, self._rung)
+        self._doorbell = SignalReader(self._server.loop.poll, numbers, self._rung)
         self._open(change)
         self._say_where_mail_goes(config)
         self._note_what_cannot_be_read_again(config)
@@ -199,21 +205,21 @@ class Service:
 
     # -- doors ------------------------------------------------------------------------------------
 
-    def _open(self, change: Change) -> None:
+    def _open(self, change: SocketChange) -> None:
         for kind, listening in [*self._doors.open_handed(), *self._doors.open(change)]:
             host, port = listening.address
             place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            if kind is Kind.METRICS:
+            if kind is SocketKind.METRICS:
                 say(f"metrics at http://{place}/metrics")
             else:
-                say(f"listening on {place}{' with TLS' if kind is Kind.SMTPS else ''}")
+                say(f"listening on {place}{' with TLS' if kind is SocketKind.SMTPS else ''}")
 
-    def _answer(self, kind: Kind, sock: socket.socket) -> Listening:
-        if kind is Kind.METRICS:
-            return MetricsPage(
+    def _answer(self, kind: SocketKind, sock: socket.socket) -> OpenListener:
+        if kind is SocketKind.METRICS:
+            return MetricsServer(
                 self._server.loop, sock, self._metrics.page, lambda: self._stops == 0
             )
-        return self._server.listen(sock, implicit_tls=kind is Kind.SMTPS)
+        return self._server.listen(sock, implicit_tls=kind is SocketKind.SMTPS)
 
     # -- signals ----------------------------------------------------------------------------------
 
@@ -323,12 +329,12 @@ class Service:
         read_process_gauges(self._metrics, self._clock)
 
 
-def _at_once(steps: Steps) -> Edges:
+def _at_once(steps: Steps) -> ServerBackends:
     while True:
         try:
             next(steps)
         except StopIteration as stop:
-            edges: Edges = stop.value
+            edges: ServerBackends = stop.value
             return edges
 
 

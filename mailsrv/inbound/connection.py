@@ -10,7 +10,7 @@ section 3.6.1).  *Closed*.
 Nobody is read from who does not read: while output is pending, or too much input waits for a
 verdict, the socket is not watched for reading, and the kernel holds the sender back.
 
-There is one timer (``Alarm``); a received chunk costs no timer operation.
+There is one timer (``TimeoutTimer``); a received chunk costs no timer operation.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import socket
 from enum import Enum
 from functools import partial
 
-from mailsrv.inbound.connection_context import Premises
-from mailsrv.inbound.timeout_timer import Alarm
-from mailsrv.policy.runner import Counsel
+from mailsrv.inbound.connection_context import ConnectionContext
+from mailsrv.inbound.timeout_timer import TimeoutTimer
+from mailsrv.policy.runner import PolicyRunner
 from mailsrv.runtime.poll import READ, WRITE
 from mailsrv.smtp import reply
 from mailsrv.smtp.events import Ended, Question, Stage
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.session import Session
 from mailsrv.smtp.state import State
-from mailsrv.smtp.timeouts import Limit
+from mailsrv.smtp.timeouts import Timeout
 from mailsrv.transport.proxy_protocol import ProxyFault, ProxyHeader
-from mailsrv.transport.transport import CHUNK_OCTETS, Wire
+from mailsrv.transport.transport import CHUNK_OCTETS, Transport
 
 LINGER_MAX_OCTETS = 64 * 1024
 """How much is drained from a client that goes on sending after our FIN."""
 
 
-class Life(Enum):
+class ConnectionStage(Enum):
     """The stages of a connection."""
 
     ARRIVING = "arriving"
@@ -47,9 +47,9 @@ class Life(Enum):
 
 
 # Attributes of an Enum class are slow to look up; these are used for every chunk.
-_ARRIVING, _SHAKING, _TALKING, _LINGERING, _CLOSED = Life
-_GREET_WAIT, _LOOKUP = Limit.GREET_WAIT, Limit.LOOKUP
-_IDLE, _CONTENT_IDLE = Limit.IDLE, Limit.CONTENT_IDLE
+_ARRIVING, _SHAKING, _TALKING, _LINGERING, _CLOSED = ConnectionStage
+_GREET_WAIT, _LOOKUP = Timeout.GREET_WAIT, Timeout.LOOKUP
+_IDLE, _CONTENT_IDLE = Timeout.IDLE, Timeout.CONTENT_IDLE
 _CONTENT, _MESSAGE = State.CONTENT, Stage.MESSAGE
 
 
@@ -65,7 +65,7 @@ class Connection:
 
     def __init__(
         self,
-        premises: Premises,
+        premises: ConnectionContext,
         sock: socket.socket,
         client: str,
         number: int,
@@ -77,7 +77,7 @@ class Connection:
         self.number = number
         self.admitted = False
         self.session = Session(premises.session_context, client)
-        self._counsel: Counsel | None = None
+        self._counsel: PolicyRunner | None = None
         self._asked: Question | None = None
         self._asking = False
         self._at_eof = False
@@ -86,8 +86,8 @@ class Connection:
         self._tls = ""
         self._life = _TALKING
         self._drained_octets = 0
-        self._alarm = Alarm(premises.patience, premises.loop, self)
-        self._wire = Wire(sock, premises.loop.poll, self, premises.tap)
+        self._alarm = TimeoutTimer(premises.patience, premises.loop, self)
+        self._wire = Transport(sock, premises.loop.poll, self, premises.tap)
         if premises.tap is not None:
             premises.tap.opened(self, sock)
 
@@ -98,7 +98,7 @@ class Connection:
         if self.client in self._premises.proxies:
             self._life = _ARRIVING
             self._header = ProxyHeader()
-            self._alarm.begin(Limit.PROXY)
+            self._alarm.begin(Timeout.PROXY)
         else:
             self._come_in(b"")
 
@@ -140,7 +140,7 @@ class Connection:
         """The socket, for those who must ask the kernel about it."""
         return self._wire.sock
 
-    def change_pace(self, premises: Premises) -> None:
+    def change_pace(self, premises: ConnectionContext) -> None:
         """Wait, and bear errors, as ``premises`` say from now on; who came under another
         configuration keeps its rules, but for the waiting."""
         if self._life is not _CLOSED:
@@ -199,7 +199,7 @@ class Connection:
             return
         self.admitted = True
         if premises.policy.stages:
-            self._counsel = Counsel(premises.policy, premises.panel, self.client, self._note)
+            self._counsel = PolicyRunner(premises.policy, premises.panel, self.client, self._note)
             self._counsel.begin()
         if self._implicit_tls:
             self._start_tls(rest)
@@ -258,7 +258,7 @@ class Connection:
         premises = self._premises
         assert premises.tls is not None, "TLS is offered where there is a certificate only"
         self._life = _SHAKING
-        self._alarm.begin(Limit.HANDSHAKE)
+        self._alarm.begin(Timeout.HANDSHAKE)
         self._wire.start_tls(premises.tls, rest, self._secured)
         if rest:
             self._shake()
@@ -433,31 +433,31 @@ class Connection:
 
     # -- limits -----------------------------------------------------------------------------------
 
-    def run_out(self, limit: Limit) -> None:
+    def run_out(self, limit: Timeout) -> None:
         """A limit was reached."""
         self.session.now_ns = self._premises.loop.now_ns
         if limit is _GREET_WAIT:
             self._greet()
-        elif limit is Limit.PAUSE:
+        elif limit is Timeout.PAUSE:
             self.session.answer(None)
             self._settle()
         elif limit is _LOOKUP:
             assert self._counsel is not None
             self._counsel.expire()
-        elif limit is Limit.DELIVERY:
+        elif limit is Timeout.DELIVERY:
             # The true answer will find nobody waiting.
             self._note("no answer", limit=limit.value)
             self.session.answer(reply.DELIVERY_SLOW)
             self._settle()
-        elif limit in (Limit.UNREAD, Limit.LINGER):
+        elif limit in (Timeout.UNREAD, Timeout.LINGER):
             self._close(limit.value)
-        elif limit in (Limit.PROXY, Limit.HANDSHAKE):
+        elif limit in (Timeout.PROXY, Timeout.HANDSHAKE):
             self._note("timeout", limit=limit.value)
             self._close(limit.value)
         else:
             self._time_out(limit)
 
-    def _time_out(self, limit: Limit) -> None:
+    def _time_out(self, limit: Timeout) -> None:
         self._note("timeout", limit=limit.value)
         if self._wire.unsent_octets or self._life is not _TALKING:
             self._close(limit.value)  # who does not read, or not yet speak, cannot be told
@@ -476,7 +476,7 @@ class Connection:
         if self._wire.half_close():
             self._life = _LINGERING
             self._watch()
-            self._alarm.begin(Limit.LINGER)
+            self._alarm.begin(Timeout.LINGER)
 
     def _close(self, how: str) -> None:
         if self._life is _CLOSED:

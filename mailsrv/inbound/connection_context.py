@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Protocol
 from mailsrv.policy.networks import Networks
 from mailsrv.policy.policy import Policy
 from mailsrv.policy.rate_limits import Rates
-from mailsrv.policy.runner import Panel
+from mailsrv.policy.runner import PolicyContext
 from mailsrv.runtime.loop import Loop
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.state import SessionContext
-from mailsrv.smtp.timeouts import Patience
-from mailsrv.telemetry.event_log import Journal
-from mailsrv.transport.transport import Owner, Tap
+from mailsrv.smtp.timeouts import Timeouts
+from mailsrv.telemetry.event_log import EventLog
+from mailsrv.transport.transport import TransportOwner, TransportTap
 
 if TYPE_CHECKING:
     import ssl
 
 
-class Guest(Owner, Protocol):
+class AdmittedClient(TransportOwner, Protocol):
     """A connection, as far as the door knows it: ``client`` is its address as text."""
 
     client: str
 
 
 @dataclass(frozen=True, slots=True)
-class Premises:
+class ConnectionContext:
     """What all connections of a server share until it is configured anew.
 
     ``admit`` counts a client in once its address is known; it gives the reply that turns it
@@ -39,13 +39,13 @@ class Premises:
 
     session_context: SessionContext
     policy: Policy
-    panel: Panel
-    patience: Patience
+    panel: PolicyContext
+    patience: Timeouts
     loop: Loop
-    journal: Journal
-    tap: Tap | None
+    journal: EventLog
+    tap: TransportTap | None
     tls: ssl.SSLContext | None
     rates: Rates | None
     proxies: Networks
-    admit: Callable[[Guest], Reply | None]
-    closed: Callable[[Guest], None]
+    admit: Callable[[AdmittedClient], Reply | None]
+    closed: Callable[[AdmittedClient], None]

@@ -13,43 +13,43 @@ from mailsrv.runtime.timer_wheel import Timer
 from mailsrv.smtp.events import Stage
 from mailsrv.smtp.session import Session
 from mailsrv.smtp.state import State
-from mailsrv.smtp.timeouts import Deadlines, Limit, Patience
+from mailsrv.smtp.timeouts import ConnectionTimeouts, Timeout, Timeouts
 
 _PHASE_OF = {
-    Stage.SENDER: Limit.LOOKUP,
-    Stage.RECIPIENT: Limit.LOOKUP,
-    Stage.MESSAGE: Limit.DELIVERY,
-    Stage.PAUSE: Limit.PAUSE,
+    Stage.SENDER: Timeout.LOOKUP,
+    Stage.RECIPIENT: Timeout.LOOKUP,
+    Stage.MESSAGE: Timeout.DELIVERY,
+    Stage.PAUSE: Timeout.PAUSE,
 }
 
 # Attributes of an Enum class are slow to look up; these are used for every message.
-_IDLE, _COMMAND, _CONTENT_IDLE = Limit.IDLE, Limit.COMMAND, Limit.CONTENT_IDLE
+_IDLE, _COMMAND, _CONTENT_IDLE = Timeout.IDLE, Timeout.COMMAND, Timeout.CONTENT_IDLE
 _CONTENT = State.CONTENT
 
 
-class Sleeper(Protocol):
+class TimedOut(Protocol):
     """Who is woken."""
 
-    def run_out(self, limit: Limit) -> None:
+    def run_out(self, limit: Timeout) -> None:
         """``limit`` has been reached."""
 
     def drop(self) -> None:
         """A defect struck in ``run_out``."""
 
 
-class Alarm(Deadlines):
+class TimeoutTimer(ConnectionTimeouts):
     """See the module.  It is set from its first phase on until ``cancel``."""
 
     __slots__ = ("_lines", "_loop", "_sleeper", "_timer")
 
-    def __init__(self, patience: Patience, loop: Loop, sleeper: Sleeper) -> None:
+    def __init__(self, patience: Timeouts, loop: Loop, sleeper: TimedOut) -> None:
         super().__init__(patience, loop.now_ns)
         self._loop = loop
-        self._sleeper: Sleeper | None = sleeper
+        self._sleeper: TimedOut | None = sleeper
         self._timer: Timer | None = None
         self._lines = 0
 
-    def begin(self, phase: Limit) -> None:
+    def begin(self, phase: Timeout) -> None:
         """The phase begins now."""
         self.enter(phase, self._loop.now_ns)
         self.arm()
@@ -60,7 +60,7 @@ class Alarm(Deadlines):
         before, is_next = self.phase, session.lines != self._lines
         self._lines = session.lines
         if unsent_octets:
-            self.enter(Limit.UNREAD, now_ns)
+            self.enter(Timeout.UNREAD, now_ns)
         elif session.question is not None:
             waiting = _PHASE_OF[session.question.stage]
             if before is not waiting or is_next:

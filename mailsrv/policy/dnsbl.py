@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from mailsrv.policy.effects import Deliberation, Note, Together, look_up
+from mailsrv.policy.effects import AllOf, Deliberation, LogNote, look_up
 from mailsrv.policy.lookups import DnsStatus, Rating
 from mailsrv.policy.sender_checks import parse_address
 from mailsrv.settings import DnsList
@@ -69,7 +69,7 @@ class DnsLists:
         address = parse_address(client)
         if address is None:
             return Rating(0)
-        told: list[list[Listing]] = yield Together(
+        told: list[list[Listing]] = yield AllOf(
             tuple(self._listings(zone, str(address)) for zone in self._scores)
         )
         listings = [one for of_a_list in told for one in of_a_list]
@@ -106,7 +106,7 @@ class DnsLists:
             return []
         if zone in self._silent:
             self._silent.remove(zone)
-            yield Note("list answers again", {"list": zone})
+            yield LogNote("list answers again", {"list": zone})
         addresses = [parse_address(record) for record in answer.records]
         found = [one for one in addresses if isinstance(one, ipaddress.IPv4Address)]
         good = [one for one in found if one in _LISTED and one not in _REFUSED]
@@ -118,13 +118,13 @@ class DnsLists:
         """Note when silence begins, not each time."""
         if zone not in self._silent:
             self._silent.add(zone)
-            yield Note("list does not answer", {"list": zone, "why": why})
+            yield LogNote("list does not answer", {"list": zone, "why": why})
 
     def _note_odd(self, zone: str, event: str, answer: str) -> Deliberation[None]:
         """Note once what is the list's lasting oddity."""
         if zone not in self._odd:
             self._odd.add(zone)
-            yield Note(event, {"list": zone, "answer": answer})
+            yield LogNote(event, {"list": zone, "answer": answer})
 
 
 def question_name(client: str, zone: str) -> str:

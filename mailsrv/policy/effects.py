@@ -15,7 +15,7 @@ from mailsrv.policy.lookups import DnsAnswer, Rating
 
 
 @dataclass(frozen=True, slots=True)
-class Lookup:
+class DnsLookup:
     """Wanted: the ``rtype`` records of ``name``.  Answered with a ``DnsAnswer``."""
 
     name: str
@@ -26,7 +26,7 @@ class Lookup:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class ReputationLookup:
     """Wanted: what the reputation says of the client.  Answered with a ``Rating``."""
 
     client: str
@@ -36,26 +36,26 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Together:
+class AllOf:
     """Wanted: the results of all these, which run side by side.  Answered with their list."""
 
     deliberations: tuple[Deliberation[Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Screened:
+class ScreeningResult:
     """Wanted: what was found out about the client since it connected (``policy.Standing``)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class LogNote:
     """Wanted: a line in the log.  Answered with None."""
 
     event: str
     values: Mapping[str, object]
 
 
-Wanted = Lookup | Score | Together | Screened | Note
+Wanted = DnsLookup | ReputationLookup | AllOf | ScreeningResult | LogNote
 
 T = TypeVar("T")
 Deliberation: TypeAlias = Generator[Wanted, Any, T]
@@ -63,13 +63,13 @@ Deliberation: TypeAlias = Generator[Wanted, Any, T]
 
 def look_up(name: str, rtype: str) -> Deliberation[DnsAnswer]:
     """Want one lookup; for ``yield from``."""
-    answer = yield Lookup(name, rtype)
+    answer = yield DnsLookup(name, rtype)
     assert isinstance(answer, DnsAnswer)
     return answer
 
 
 def score(client: str) -> Deliberation[Rating]:
     """Want the reputation's word on ``client``; for ``yield from``."""
-    rating = yield Score(client)
+    rating = yield ReputationLookup(client)
     assert isinstance(rating, Rating)
     return rating

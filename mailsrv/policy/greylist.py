@@ -42,14 +42,14 @@ EXPIRED_A_CHECK_MAX = 8
 Triplet = tuple[str, str, str]
 
 
-class Outcome(StrEnum):
+class GreylistDecision(StrEnum):
     """What to do with this recipient now."""
 
     DEFER = "DEFER"
     PASS = "PASS"
 
 
-class Key(NamedTuple):
+class GreylistKey(NamedTuple):
     """A pool with the transaction that it tried; or a client network alone, for its credit."""
 
     client: str
@@ -57,7 +57,7 @@ class Key(NamedTuple):
     recipient: str = ""
 
 
-class Record(NamedTuple):
+class GreylistRecord(NamedTuple):
     """What is known of a key.
 
     ``passed`` is 0 while a triplet waits for its retry, 1 once it has passed; for a client
@@ -69,7 +69,7 @@ class Record(NamedTuple):
     passed: int
 
 
-class Reading(NamedTuple):
+class GreylistTime(NamedTuple):
     """The wall clock and the greylist's own time at one instant."""
 
     wall_ns: int
@@ -79,13 +79,13 @@ class Reading(NamedTuple):
 class Store(Protocol):
     """Where records are kept.  It may forget any of them: the sender is then new again."""
 
-    reading: Reading | None
+    reading: GreylistTime | None
     """Set by each check; what the last one before a restart has left."""
 
-    def get(self, key: Key) -> Record | None:
+    def get(self, key: GreylistKey) -> GreylistRecord | None:
         """The record of ``key``."""
 
-    def put(self, key: Key, record: Record) -> None:
+    def put(self, key: GreylistKey, record: GreylistRecord) -> None:
         """Set the record of ``key``."""
 
     def expire(self, waiting_before_ns: int, passed_before_ns: int, at_most: int) -> None:
@@ -105,29 +105,29 @@ class MemoryStore:
 
     def __init__(self, entries: int = ENTRIES_MAX) -> None:
         self._entries = entries
-        self._waiting: dict[Key, Record] = {}
-        self._passed: dict[Key, Record] = {}
-        self.reading: Reading | None = None
+        self._waiting: dict[GreylistKey, GreylistRecord] = {}
+        self._passed: dict[GreylistKey, GreylistRecord] = {}
+        self.reading: GreylistTime | None = None
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._passed)
 
-    def get(self, key: Key) -> Record | None:
+    def get(self, key: GreylistKey) -> GreylistRecord | None:
         return self._passed.get(key) or self._waiting.get(key)
 
-    def put(self, key: Key, record: Record) -> None:
+    def put(self, key: GreylistKey, record: GreylistRecord) -> None:
         self.delete(key)
         records = self._passed if record.passed else self._waiting
         records[key] = record
         if len(records) > self._entries:
             del records[next(iter(records))]
 
-    def delete(self, key: Key) -> None:
+    def delete(self, key: GreylistKey) -> None:
         """Forget ``key``; harmless if it is not known."""
         self._waiting.pop(key, None)
         self._passed.pop(key, None)
 
-    def records(self) -> Iterator[tuple[Key, Record]]:
+    def records(self) -> Iterator[tuple[GreylistKey, GreylistRecord]]:
         """All of them, those that have passed first."""
         return chain(self._passed.items(), self._waiting.items())
 
@@ -231,7 +231,9 @@ class Greylist:
             ),
         )
 
-    def check(self, triplet: Triplet, *, helo: str = "", reverse_name: str = "") -> Outcome:
+    def check(
+        self, triplet: Triplet, *, helo: str = "", reverse_name: str = ""
+    ) -> GreylistDecision:
         """Take note of a try and say what becomes of it.  Letter case makes no difference.
 
         ``reverse_name`` is the client's forward-confirmed name, "" if it has none; with it or,
@@ -239,16 +241,16 @@ class Greylist:
         """
         client, reverse_path, forward_path = triplet
         if self._allowed.permits(client, reverse_name, forward_path):
-            return Outcome.PASS
+            return GreylistDecision.PASS
         now_ns = self._now_ns()
         store = self._store
         store.expire(now_ns - self._retry_within_ns, now_ns - self._kept_ns, EXPIRED_A_CHECK_MAX)
 
-        network = Key(client_network(client))
+        network = GreylistKey(client_network(client))
         credit = self._record(network, now_ns)
         if credit and credit.passed >= self._client_passes:
-            store.put(network, Record(now_ns, credit.passed))
-            return Outcome.PASS
+            store.put(network, GreylistRecord(now_ns, credit.passed))
+            return GreylistDecision.PASS
 
         sender, recipient = plain_sender(reverse_path), forward_path.lower()
         pools = [wide_network(client)]
@@ -257,7 +259,7 @@ class Greylist:
         facts = len(pools)
         if not reverse_name and (pool := claimed_pool(client, helo, reverse_path, forward_path)):
             pools.append(pool)
-        keys = [Key(pool, sender, recipient) for pool in pools]
+        keys = [GreylistKey(pool, sender, recipient) for pool in pools]
         records = [self._record(key, now_ns) for key in keys]
 
         if not any(record and self._passes(record, now_ns) for record in records):
@@ -265,20 +267,20 @@ class Greylist:
             first_ns = min([record.since_ns for record in records if record], default=now_ns)
             for key, record in zip(keys, records, strict=True):
                 if record is None:
-                    store.put(key, Record(first_ns, 0))
-            return Outcome.DEFER
+                    store.put(key, GreylistRecord(first_ns, 0))
+            return GreylistDecision.DEFER
 
         is_retry = not any(record and record.passed for record in records)
         if is_retry and any(record and self._passes(record, now_ns) for record in records[:facts]):
-            store.put(network, Record(now_ns, credit.passed + 1 if credit else 1))
+            store.put(network, GreylistRecord(now_ns, credit.passed + 1 if credit else 1))
         for key in keys:
-            store.put(key, Record(now_ns, 1))
-        return Outcome.PASS
+            store.put(key, GreylistRecord(now_ns, 1))
+        return GreylistDecision.PASS
 
-    def _passes(self, record: Record, now_ns: int) -> bool:
+    def _passes(self, record: GreylistRecord, now_ns: int) -> bool:
         return record.passed > 0 or now_ns - record.since_ns >= self._delay_ns
 
-    def _record(self, key: Key, now_ns: int) -> Record | None:
+    def _record(self, key: GreylistKey, now_ns: int) -> GreylistRecord | None:
         """The record of ``key``, unless it is too old to count."""
         record = self._store.get(key)
         if record is None:
@@ -299,5 +301,5 @@ class Greylist:
 
     def _now_ns(self) -> int:
         own_ns = self._clock.monotonic_ns() + self._offset_ns
-        self._store.reading = Reading(self._clock.realtime_ns(), own_ns)
+        self._store.reading = GreylistTime(self._clock.realtime_ns(), own_ns)
         return own_ns

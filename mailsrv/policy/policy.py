@@ -18,20 +18,20 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mailsrv.policy import dnsbl, sender_checks
-from mailsrv.policy.effects import Deliberation, Note, Screened, Together, score
-from mailsrv.policy.greylist import Greylist, Outcome
+from mailsrv.policy.effects import AllOf, Deliberation, LogNote, ScreeningResult, score
+from mailsrv.policy.greylist import Greylist, GreylistDecision
 from mailsrv.policy.lookups import Rating
 from mailsrv.policy.networks import Networks
 from mailsrv.policy.rate_limits import Rates
 from mailsrv.policy.recipients import Directory
-from mailsrv.policy.sender_checks import Finding, ReverseName
+from mailsrv.policy.sender_checks import ReverseName, SenderFault
 from mailsrv.settings import Mode, Settings
 from mailsrv.smtp import reply
 from mailsrv.smtp.events import Question, Stage
 from mailsrv.smtp.reply import Reply
 
 
-class Standing:
+class ClientStanding:
     """What is known of a client.  ``score`` is that of its last MAIL, until then the rating's."""
 
     __slots__ = ("finding", "rating", "reverse_name", "score")
@@ -40,7 +40,7 @@ class Standing:
         self,
         rating: Rating = Rating(0),  # noqa: B008 - immutable
         reverse_name: str = "",
-        finding: Finding | None = None,
+        finding: SenderFault | None = None,
     ) -> None:
         self.rating = rating
         self.reverse_name = reverse_name
@@ -117,20 +117,20 @@ class Policy:
 
     # -- the client -------------------------------------------------------------------------------
 
-    def screening(self, client: str) -> Deliberation[Standing] | None:
+    def screening(self, client: str) -> Deliberation[ClientStanding] | None:
         """What to find out about ``client`` before it says a word; None for nothing."""
         if not (self._threshold or self._wants_reverse_name) or client in self._trusted:
             return None
         return self._screen(client)
 
-    def _screen(self, client: str) -> Deliberation[Standing]:
-        rating, reverse_name = yield Together((self._rate(client), self._name(client)))
-        return Standing(rating, *reverse_name)
+    def _screen(self, client: str) -> Deliberation[ClientStanding]:
+        rating, reverse_name = yield AllOf((self._rate(client), self._name(client)))
+        return ClientStanding(rating, *reverse_name)
 
     def _rate(self, client: str) -> Deliberation[Rating]:
         if not self._threshold:
             return Rating(0)
-        ratings: list[Rating] = yield Together((score(client), self._lists.rate(client)))
+        ratings: list[Rating] = yield AllOf((score(client), self._lists.rate(client)))
         return Rating(
             sum(one.score for one in ratings), tuple(why for one in ratings for why in one.reasons)
         )
@@ -143,40 +143,42 @@ class Policy:
     # -- the questions ----------------------------------------------------------------------------
 
     def deliberate(
-        self, question: Question, standing: Standing | None
+        self, question: Question, standing: ClientStanding | None
     ) -> Deliberation[Reply | None]:
         """Decide ``question``.  ``standing`` is None while the screening goes on."""
         if question.stage is Stage.SENDER:
             return self._sender(question, standing)
         return self._recipient(question, standing)
 
-    def _sender(self, question: Question, standing: Standing | None) -> Deliberation[Reply | None]:
+    def _sender(
+        self, question: Question, standing: ClientStanding | None
+    ) -> Deliberation[Reply | None]:
         if standing is not None and (refusal := self._weigh(standing).refusal) is not None:
             return refusal
-        helo: Finding | None = None
-        domain: Finding | None
+        helo: SenderFault | None = None
+        domain: SenderFault | None
         if self._helo is None or question.client in self._trusted:
             domain = yield from self._check_domain(question)
         else:
             check_helo = sender_checks.helo(question, self._hostname)
-            helo, domain = yield Together((check_helo, self._check_domain(question)))
+            helo, domain = yield AllOf((check_helo, self._check_domain(question)))
         if standing is None:
-            standing = yield Screened()
-            assert isinstance(standing, Standing)
+            standing = yield ScreeningResult()
+            assert isinstance(standing, ClientStanding)
         refusal, reasons = self._weigh(standing, helo, domain)
         if refusal is not None:
             return refusal
         if reasons:
-            yield Note("scored", {"score": standing.score, "reasons": ", ".join(reasons)})
+            yield LogNote("scored", {"score": standing.score, "reasons": ", ".join(reasons)})
         return None if self._rates is None else self._rates.message(question.client)
 
-    def _check_domain(self, question: Question) -> Deliberation[Finding | None]:
+    def _check_domain(self, question: Question) -> Deliberation[SenderFault | None]:
         if self._sender_domain is None:
             return None
         return (yield from sender_checks.sender_domain(question))
 
     def _recipient(
-        self, question: Question, standing: Standing | None
+        self, question: Question, standing: ClientStanding | None
     ) -> Deliberation[Reply | None]:
         assert question.forward_path is not None
         refusal = None
@@ -184,27 +186,30 @@ class Policy:
             refusal = self._directory.check(question.forward_path)
         if refusal is None and self._greylist is not None:
             if standing is None:
-                standing = yield Screened()
-                assert isinstance(standing, Standing)
+                standing = yield ScreeningResult()
+                assert isinstance(standing, ClientStanding)
             refusal = self._check_greylist(self._greylist, question, standing)
         if refusal is None and self._rates is not None:
             refusal = self._rates.recipient(question.client)
         return refusal
 
     def _check_greylist(
-        self, greylist: Greylist, question: Question, standing: Standing
+        self, greylist: Greylist, question: Question, standing: ClientStanding
     ) -> Reply | None:
         """Who is known for good need not prove it."""
         if standing.score < 0:
             return None
         triplet = (question.client, str(question.reverse_path), str(question.forward_path))
         outcome = greylist.check(triplet, helo=question.helo, reverse_name=standing.reverse_name)
-        return reply.GREYLISTED if outcome == Outcome.DEFER else None
+        return reply.GREYLISTED if outcome == GreylistDecision.DEFER else None
 
     # -- weighing ---------------------------------------------------------------------------------
 
     def _weigh(
-        self, standing: Standing, helo: Finding | None = None, domain: Finding | None = None
+        self,
+        standing: ClientStanding,
+        helo: SenderFault | None = None,
+        domain: SenderFault | None = None,
     ) -> _Weighed:
         """Add up what was found, and find what it refuses: the score first, then each check."""
         total, reasons = standing.rating

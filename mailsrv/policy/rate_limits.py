@@ -37,7 +37,7 @@ _Minute = tuple[int, int]
 """When it began, and how many were counted in it."""
 
 
-class Minutes:
+class MinuteCounts:
     """Counts by key, ``limit`` in a minute; without limit where that is 0."""
 
     __slots__ = ("_entries", "_running", "_spent", "limit")
@@ -91,7 +91,7 @@ class _Rate:
     __slots__ = ("by_client", "by_network")
 
     def __init__(self) -> None:
-        self.by_client, self.by_network = Minutes(), Minutes()
+        self.by_client, self.by_network = MinuteCounts(), MinuteCounts()
 
     def limit_to(self, per_client: int, per_network: int) -> None:
         self.by_client.limit, self.by_network.limit = per_client, per_network

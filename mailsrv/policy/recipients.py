@@ -20,7 +20,7 @@ from collections.abc import Set as AbstractSet
 
 from mailsrv.settings import Settings
 from mailsrv.smtp import reply
-from mailsrv.smtp.path import NULL_PATH, Path, is_address_literal, is_domain, parse_forward_path
+from mailsrv.smtp.path import NULL_PATH, MailPath, is_address_literal, is_domain, parse_forward_path
 from mailsrv.smtp.reply import Reply
 
 EVERY_DOMAIN = "*"
@@ -76,7 +76,7 @@ class Directory:
         """Whether ``check`` never refuses."""
         return self._domains is None and self._table is None
 
-    def check(self, path: Path) -> Reply | None:
+    def check(self, path: MailPath) -> Reply | None:
         """Refuse a forward-path that is not ours, or that nobody has; None takes it.
 
         The postmaster of each of our domains is always taken, and ``<postmaster>`` without one

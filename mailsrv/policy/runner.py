@@ -1,11 +1,11 @@
 """Carries the checks' wishes to the resolver and the reputation, and the answers back.
 
-Theory of operation.  A connection has one ``Counsel``.  When the client has connected, its
+Theory of operation.  A connection has one ``PolicyRunner``.  When the client has connected, its
 *screening* begins: what can be learnt from its address alone, which takes as long as it takes,
 beside the greeting.  A *question* of the session is decided by checks of its own, which run at
 once; where they need the screening's result they wait for it.
 
-Each generator is driven by a ``_Run``; one that wants several others ``Together`` becomes their
+Each generator is driven by a ``_Run``; one that wants several others ``AllOf`` becomes their
 parent and is sent their results.  An answer that comes within the call is used within the call:
 a verdict that is known at once costs no trip through the loop.  An answer that comes when nobody
 waits for it any more, because time is up or the client is gone, finds its *matter* over: that is
@@ -18,9 +18,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from mailsrv.policy.effects import Deliberation, Lookup, Note, Score, Screened, Together, Wanted
+from mailsrv.policy.effects import (
+    AllOf,
+    Deliberation,
+    DnsLookup,
+    LogNote,
+    ReputationLookup,
+    ScreeningResult,
+    Wanted,
+)
 from mailsrv.policy.lookups import DnsAnswer, DnsStatus, Rating, Reputation, Resolver
-from mailsrv.policy.policy import Policy, Standing
+from mailsrv.policy.policy import ClientStanding, Policy
 from mailsrv.smtp import reply
 from mailsrv.smtp.events import Question
 from mailsrv.smtp.reply import Reply
@@ -29,7 +37,7 @@ _UNANSWERED = DnsAnswer(DnsStatus.TIMEOUT)
 _UNRATED = Rating(0)
 
 
-class Panel:
+class PolicyContext:
     """Who is asked."""
 
     __slots__ = ("_reputation", "_resolver")
@@ -38,9 +46,9 @@ class Panel:
         self._resolver = resolver
         self._reputation = reputation
 
-    def ask(self, wanted: Lookup | Score, answer: Callable[[Any], None]) -> None:
+    def ask(self, wanted: DnsLookup | ReputationLookup, answer: Callable[[Any], None]) -> None:
         """Pass ``wanted`` on to whom it concerns."""
-        if isinstance(wanted, Lookup):
+        if isinstance(wanted, DnsLookup):
             self._resolver.lookup(wanted.name, wanted.rtype, answer)
         else:  # asked when the client connects: it has said nothing yet
             self._reputation.ask(wanted.client, "", "", answer)
@@ -50,7 +58,7 @@ def _unheard(event: str, **values: object) -> None:
     """Notes that nobody keeps."""
 
 
-class Counsel:
+class PolicyRunner:
     """One connection's adviser.  ``note`` takes what is to be logged: an event and its values.
 
     What a check raises comes out of whatever call let the check go on: ``begin``, ``ask``,
@@ -73,7 +81,7 @@ class Counsel:
     def __init__(
         self,
         policy: Policy,
-        panel: Panel,
+        panel: PolicyContext,
         client: str,
         note: Callable[..., object] = _unheard,
     ) -> None:
@@ -84,16 +92,16 @@ class Counsel:
         self._screening: _Matter | None = None
         self._question: _Matter | None = None
         self._decided: Callable[[Reply | None], None] | None = None
-        self._standing: Standing | None = None
+        self._standing: ClientStanding | None = None
         self.note = note
 
     def begin(self) -> None:
         """The client has connected: begin to find out about it."""
         screening = self._policy.screening(self._client)
         if screening is None:
-            self._standing = Standing()
+            self._standing = ClientStanding()
         else:
-            self._screening = _Matter(self, self._screened, Standing())
+            self._screening = _Matter(self, self._screened, ClientStanding())
             _Run(self._screening, screening, self._screening.close).proceed(None)
 
     def ask(self, question: Question, decided: Callable[[Reply | None], None]) -> None:
@@ -138,12 +146,12 @@ class Counsel:
 
     def put(self, wanted: Wanted, run: _Run) -> None:
         """See to it that ``run`` gets what it wants, now or later."""
-        if isinstance(wanted, Together):
+        if isinstance(wanted, AllOf):
             run.spread(wanted.deliberations)
-        elif isinstance(wanted, Note):
+        elif isinstance(wanted, LogNote):
             self.note(wanted.event, **wanted.values)
             run.answer(None)
-        elif isinstance(wanted, Screened):
+        elif isinstance(wanted, ScreeningResult):
             if self._standing is not None:
                 run.answer(self._standing)
         elif run.matter.hurried:
@@ -168,20 +176,20 @@ class Counsel:
         for run in [run for run in self._open if run.matter is matter]:
             del self._open[run]
 
-    def _asking(self, matters: list[_Matter]) -> list[tuple[_Run, Lookup | Score]]:
+    def _asking(self, matters: list[_Matter]) -> list[tuple[_Run, DnsLookup | ReputationLookup]]:
         """Who of ``matters`` waits for a seam, and for what."""
         return [
             (run, wanted)
             for run, wanted in self._open.items()
-            if isinstance(wanted, Lookup | Score) and run.matter in matters
+            if isinstance(wanted, DnsLookup | ReputationLookup) and run.matter in matters
         ]
 
     # -- the ends ---------------------------------------------------------------------------------
 
-    def _screened(self, standing: Standing) -> None:
+    def _screened(self, standing: ClientStanding) -> None:
         self._screening, self._standing = None, standing
         for run, wanted in list(self._open.items()):
-            if isinstance(wanted, Screened):
+            if isinstance(wanted, ScreeningResult):
                 run.answer(standing)
 
     def _concluded(self, verdict: Reply | None) -> None:
@@ -190,8 +198,8 @@ class Counsel:
             decided(verdict)
 
 
-def _nothing(wanted: Lookup | Score) -> DnsAnswer | Rating:
-    return _UNANSWERED if isinstance(wanted, Lookup) else _UNRATED
+def _nothing(wanted: DnsLookup | ReputationLookup) -> DnsAnswer | Rating:
+    return _UNANSWERED if isinstance(wanted, DnsLookup) else _UNRATED
 
 
 class _Matter:
@@ -199,7 +207,7 @@ class _Matter:
 
     __slots__ = ("_end", "_failed", "counsel", "hurried")
 
-    def __init__(self, counsel: Counsel, end: Callable[[Any], None], failed: object) -> None:
+    def __init__(self, counsel: PolicyRunner, end: Callable[[Any], None], failed: object) -> None:
         self._end: Callable[[Any], None] | None = end
         self._failed = failed
         self.counsel = counsel

@@ -1,8 +1,8 @@
 """The checks of a sender: what speaks against a sender's domain, a HELO name, a client's address.
 
 Each is a generator that reads straight down (see ``mailsrv.policy.effects``) and returns a
-``Finding``, or None where all is well.  What becomes of it, nothing, a score or a refusal, is the
-policy's business.  DNS that fails is nobody's fault: such a finding says so, and counts in no
+``SenderFault``, or None where all is well.  What becomes of it, nothing, a score or a refusal, is
+the policy's business.  DNS that fails is nobody's fault: such a finding says so, and counts in no
 score.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 from typing import NamedTuple
 
-from mailsrv.policy.effects import Deliberation, Together, look_up
+from mailsrv.policy.effects import AllOf, Deliberation, look_up
 from mailsrv.policy.lookups import DnsAnswer, DnsStatus
 from mailsrv.smtp import reply
 from mailsrv.smtp.events import Question
@@ -24,7 +24,7 @@ REVERSE_NAMES_MAX = 5
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class Finding(NamedTuple):
+class SenderFault(NamedTuple):
     """What speaks against a sender: the refusal that says it; and whether it is only that DNS
     did not answer."""
 
@@ -36,7 +36,7 @@ class ReverseName(NamedTuple):
     """A client's reverse name that leads back to it, "" for none; and what speaks against it."""
 
     name: str
-    finding: Finding | None
+    finding: SenderFault | None
 
 
 def parse_address(client: str) -> IPAddress | None:
@@ -52,7 +52,7 @@ def parse_address(client: str) -> IPAddress | None:
 # -- the sender's domain --------------------------------------------------------------------------
 
 
-def sender_domain(question: Question) -> Deliberation[Finding | None]:
+def sender_domain(question: Question) -> Deliberation[SenderFault | None]:
     """The sender's domain must be able to take replies: MX, else A or AAAA (RFC 5321 section 5.1).
 
     A null MX says that it never will (RFC 7505 section 4.2).
@@ -63,20 +63,20 @@ def sender_domain(question: Question) -> Deliberation[Finding | None]:
     for rtype in ("MX", "A", "AAAA"):
         answer = yield from look_up(domain, rtype)
         if answer.status is DnsStatus.NXDOMAIN:
-            return Finding(reply.SENDER_DOMAIN_UNKNOWN)
+            return SenderFault(reply.SENDER_DOMAIN_UNKNOWN)
         if answer.status is not DnsStatus.NOERROR:
-            return Finding(reply.RESOLVER_TROUBLE, trouble=True)
+            return SenderFault(reply.RESOLVER_TROUBLE, trouble=True)
         if rtype == "MX" and [record.split()[1:] for record in answer.records] == [["."]]:
-            return Finding(reply.SENDER_NULL_MX)
+            return SenderFault(reply.SENDER_NULL_MX)
         if answer.records:
             return None
-    return Finding(reply.SENDER_DOMAIN_UNKNOWN)
+    return SenderFault(reply.SENDER_DOMAIN_UNKNOWN)
 
 
 # -- the HELO name --------------------------------------------------------------------------------
 
 
-def helo(question: Question, hostname: str) -> Deliberation[Finding | None]:
+def helo(question: Question, hostname: str) -> Deliberation[SenderFault | None]:
     """The name given with HELO or EHLO must be the client's: not ``hostname``, which is ours; a
     fully qualified name that exists, or the client's own address literal (RFC 5321 section
     4.1.4).
@@ -88,20 +88,20 @@ def helo(question: Question, hostname: str) -> Deliberation[Finding | None]:
     if is_address_literal(name):
         own = parse_address(question.client)
         said = parse_address(name[1:-1].removeprefix("ipv6:"))
-        return None if said == own else Finding(reply.HELO_NOT_YOURS)
+        return None if said == own else SenderFault(reply.HELO_NOT_YOURS)
     if name == hostname.lower():
-        return Finding(reply.HELO_OURS)
+        return SenderFault(reply.HELO_OURS)
     if not _is_full_name(name):
-        return Finding(reply.HELO_NOT_A_NAME)
+        return SenderFault(reply.HELO_NOT_A_NAME)
     for rtype in ("A", "AAAA", "MX"):
         answer = yield from look_up(name, rtype)
         if answer.status is DnsStatus.NXDOMAIN:
             break
         if answer.status is not DnsStatus.NOERROR:
-            return Finding(reply.HELO_TROUBLE, trouble=True)
+            return SenderFault(reply.HELO_TROUBLE, trouble=True)
         if answer.records:
             return None
-    return Finding(reply.HELO_UNKNOWN)
+    return SenderFault(reply.HELO_UNKNOWN)
 
 
 def _is_full_name(name: str) -> bool:
@@ -118,20 +118,20 @@ def reverse_name(client: str) -> Deliberation[ReverseName]:
     (RFC 8601 section 2.7.3 calls that "iprev")."""
     address = parse_address(client)
     if address is None:
-        return ReverseName("", Finding(reply.REVERSE_NAME_MISSING))
+        return ReverseName("", SenderFault(reply.REVERSE_NAME_MISSING))
     answer = yield from look_up(address.reverse_pointer, "PTR")
     if answer.status not in (DnsStatus.NOERROR, DnsStatus.NXDOMAIN):
-        return ReverseName("", Finding(reply.REVERSE_NAME_TROUBLE, trouble=True))
+        return ReverseName("", SenderFault(reply.REVERSE_NAME_TROUBLE, trouble=True))
     texts = [record.removesuffix(".").lower() for record in answer.records[:REVERSE_NAMES_MAX]]
     names = [text for text in texts if text.isascii() and is_domain(text)]
     if not names:
-        return ReverseName("", Finding(reply.REVERSE_NAME_MISSING))
+        return ReverseName("", SenderFault(reply.REVERSE_NAME_MISSING))
     rtype = "A" if address.version == 4 else "AAAA"
-    answers: list[DnsAnswer] = yield Together(tuple(look_up(name, rtype) for name in names))
+    answers: list[DnsAnswer] = yield AllOf(tuple(look_up(name, rtype) for name in names))
     for name, forward in zip(names, answers, strict=True):
         if any(parse_address(record) == address for record in forward.records):
             return ReverseName(name, None)
     certain = all(one.status in (DnsStatus.NOERROR, DnsStatus.NXDOMAIN) for one in answers)
     if certain:
-        return ReverseName("", Finding(reply.REVERSE_NAME_UNCONFIRMED))
-    return ReverseName("", Finding(reply.REVERSE_NAME_TROUBLE, trouble=True))
+        return ReverseName("", SenderFault(reply.REVERSE_NAME_UNCONFIRMED))
+    return ReverseName("", SenderFault(reply.REVERSE_NAME_TROUBLE, trouble=True))

@@ -12,7 +12,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 
-from mailsrv.resolver.message import Query, Told, Worthless
+from mailsrv.resolver.message import DnsQuery, DnsResponse, InvalidResponse
 from mailsrv.runtime.poll import READ, WRITE, Poll
 
 MESSAGE_OCTETS_MAX = 4096
@@ -24,10 +24,10 @@ STRAYS_MAX = 16
 
 _LENGTH_OCTETS = 2  # before each message over TCP (RFC 1035 section 4.2.2)
 
-Address = tuple[str, int]
+ServerAddress = tuple[str, int]
 
 
-class Exchange:
+class DnsExchange:
     """A question on its way.  ``done`` is called once, with None if the server failed; silence
     is for the caller to judge, who then calls ``close``.
     """
@@ -48,9 +48,9 @@ class Exchange:
         self,
         poll: Poll,
         number: int,
-        server: Address,
-        query: Query,
-        done: Callable[[Told | None], None],
+        server: ServerAddress,
+        query: DnsQuery,
+        done: Callable[[DnsResponse | None], None],
     ) -> None:
         self._poll = poll
         self._server = server
@@ -93,10 +93,10 @@ class Exchange:
         except BlockingIOError:
             return
         except OSError:
-            outcome = Worthless.BAD
+            outcome = InvalidResponse.BAD
         if outcome is not None:
             self.close()
-            self._done(outcome if isinstance(outcome, Told) else None)
+            self._done(outcome if isinstance(outcome, DnsResponse) else None)
 
     def _open(self, kind: socket.SocketKind, events: int) -> socket.socket:
         sock = self._connect(kind)
@@ -123,16 +123,18 @@ class Exchange:
 
     # -- UDP --------------------------------------------------------------------------------------
 
-    def _take_datagrams(self, sock: socket.socket) -> Told | Worthless | None:
+    def _take_datagrams(self, sock: socket.socket) -> DnsResponse | InvalidResponse | None:
         for _ in range(DATAGRAMS_PER_PASS_MAX):
             octets, source = sock.recvfrom(MESSAGE_OCTETS_MAX)
             # One from elsewhere may have come in the instant before the socket was connected.
-            outcome = self._query.read(octets) if source == sock.getpeername() else Worthless.STRAY
-            if outcome is Worthless.STRAY:
+            outcome = (
+                self._query.read(octets) if source == sock.getpeername() else InvalidResponse.STRAY
+            )
+            if outcome is InvalidResponse.STRAY:
                 self._strays += 1
                 if self._strays < STRAYS_MAX:
                     continue
-            elif outcome is not Worthless.CUT:
+            elif outcome is not InvalidResponse.CUT:
                 return outcome
             self._turn_to_tcp()
             break
@@ -146,18 +148,18 @@ class Exchange:
         self._unsent = len(octets).to_bytes(_LENGTH_OCTETS, "big") + octets
         self._open(socket.SOCK_STREAM, WRITE)
 
-    def _send_rest(self, sock: socket.socket) -> Told | Worthless | None:
+    def _send_rest(self, sock: socket.socket) -> DnsResponse | InvalidResponse | None:
         self._unsent = self._unsent[sock.send(self._unsent) :]
         if not self._unsent:
             self._poll.change(sock, READ, self)
         return None
 
-    def _take_stream(self, sock: socket.socket) -> Told | Worthless | None:
+    def _take_stream(self, sock: socket.socket) -> DnsResponse | InvalidResponse | None:
         octets = sock.recv(_LENGTH_OCTETS + MESSAGE_OCTETS_MAX - len(self._received))
         self._received += octets
         length = int.from_bytes(self._received[:_LENGTH_OCTETS], "big")
         if not octets or length > MESSAGE_OCTETS_MAX:
-            return Worthless.BAD
+            return InvalidResponse.BAD
         end = _LENGTH_OCTETS + length
         if len(self._received) < end:
             return None

@@ -33,7 +33,7 @@ class NoSuchName(ValueError):
     """A text that can be no name in DNS: a label over 63 octets, more than 255 in all."""
 
 
-class Worthless(Enum):
+class InvalidResponse(Enum):
     """Why octets are no answer."""
 
     STRAY = "not for this question: another's answer, or a forger's guess"
@@ -42,7 +42,7 @@ class Worthless(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class DnsResponse:
     """What a server said, and for how many seconds it holds."""
 
     answer: DnsAnswer
@@ -60,7 +60,7 @@ def parse_name(text: str) -> Name:
         raise NoSuchName(str(error)) from None
 
 
-class Query:
+class DnsQuery:
     """One question under one id (0 to 65,535); ``octets`` is what to send."""
 
     __slots__ = ("_message", "octets")
@@ -69,35 +69,37 @@ class Query:
         self._message = dns.message.make_query(name, rtype, id=id_)
         self.octets = self._message.to_wire()
 
-    def read(self, octets: bytes) -> Told | Worthless:
+    def read(self, octets: bytes) -> DnsResponse | InvalidResponse:
         """Judge what came back.  Never raises."""
         if len(octets) < _HEADER_OCTETS or octets[:2] != self.octets[:2] or not octets[2] & _QR:
-            return Worthless.STRAY  # not worth parsing
+            return InvalidResponse.STRAY  # not worth parsing
         if octets[2] & _TC:
-            return Worthless.CUT
+            return InvalidResponse.CUT
         try:
             return self._judge(dns.message.from_wire(octets, ignore_trailing=True))
         except Exception:  # whatever a parser of hostile octets may yet stumble over
-            return Worthless.BAD
+            return InvalidResponse.BAD
 
-    def _judge(self, message: dns.message.Message) -> Told | Worthless:
+    def _judge(self, message: dns.message.Message) -> DnsResponse | InvalidResponse:
         if not self._message.is_response(message):
-            return Worthless.STRAY
+            return InvalidResponse.STRAY
         rcode = message.rcode()
         if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-            return Worthless.BAD
+            return InvalidResponse.BAD
         assert isinstance(message, dns.message.QueryMessage)
         chain = message.resolve_chaining()  # bounded by dns.message.MAX_CHAIN
         if chain.answer is not None:
             records = tuple(record.to_text() for record in islice(chain.answer, RECORDS_MAX))
-            return Told(DnsAnswer(DnsStatus.NOERROR, records), chain.minimum_ttl)
+            return DnsResponse(DnsAnswer(DnsStatus.NOERROR, records), chain.minimum_ttl)
         known_by = {rrset.rdtype for rrset in message.authority}
         has_soa = dns.rdatatype.SOA in known_by
         if rcode == dns.rcode.NXDOMAIN:
             status = DnsStatus.NXDOMAIN
         elif dns.rdatatype.NS in known_by and not has_soa and not message.flags & dns.flags.AA:
-            return Worthless.BAD  # a referral (RFC 2308 section 2.2.1): it does not recurse for us
+            return (
+                InvalidResponse.BAD
+            )  # a referral (RFC 2308 section 2.2.1): it does not recurse for us
         else:
             status = DnsStatus.NOERROR
         # Without SOA nothing says how long (RFC 2308 section 5): as short as can be.
-        return Told(DnsAnswer(status), chain.minimum_ttl if has_soa else 0)
+        return DnsResponse(DnsAnswer(status), chain.minimum_ttl if has_soa else 0)

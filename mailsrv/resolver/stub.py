@@ -2,7 +2,7 @@
 
 Theory of operation.  A question is first looked up in the cache, then among the questions that
 are under way: who asks what is being asked already waits with the others.  Otherwise it becomes
-an *inquiry*, which puts it to one server after the other, each time in a fresh ``Exchange``:
+an *inquiry*, which puts it to one server after the other, each time in a fresh ``DnsExchange``:
 
 * silence for ``ATTEMPT_TIMEOUT_NS`` moves on to the next server, round and round;
 * a server that fails (SERVFAIL, nonsense, a closed port) is not asked this question again;
@@ -20,8 +20,8 @@ from random import Random
 
 from mailsrv.policy.lookups import DnsAnswer, DnsStatus
 from mailsrv.resolver.cache import DnsCache, Key
-from mailsrv.resolver.exchange import Address, Exchange
-from mailsrv.resolver.message import ID_BITS, Name, NoSuchName, Query, Told, parse_name
+from mailsrv.resolver.exchange import DnsExchange, ServerAddress
+from mailsrv.resolver.message import ID_BITS, DnsQuery, DnsResponse, Name, NoSuchName, parse_name
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.timer_wheel import Timer
 from mailsrv.units import NS_PER_S
@@ -48,17 +48,17 @@ _NXDOMAIN = DnsAnswer(DnsStatus.NXDOMAIN)
 
 class StubResolver:
     """Asks ``servers``, at least one.  ``random`` must be unpredictable: it makes the ids.
-    ``exchange`` makes what carries a question to a server, from what ``Exchange`` takes.
+    ``exchange`` makes what carries a question to a server, from what ``DnsExchange`` takes.
 
     ``attach`` it to a loop before the first lookup, and ``close`` it when the loop ends.
     """
 
     def __init__(
         self,
-        servers: Sequence[Address],
+        servers: Sequence[ServerAddress],
         random: Random,
         note: Note = lambda *_: None,
-        exchange: Callable[..., Exchange] = Exchange,
+        exchange: Callable[..., DnsExchange] = DnsExchange,
     ) -> None:
         self._servers = deque(servers)
         self._random = random
@@ -127,12 +127,12 @@ class StubResolver:
         self._exchanges += 1
         return FIRST_NUMBER + self._exchanges
 
-    def _was_silent(self, server: Address) -> None:
+    def _was_silent(self, server: ServerAddress) -> None:
         """Ask others first from now on."""
         if self._servers[0] == server:
             self._servers.rotate(-1)
 
-    def _finished(self, inquiry: _Inquiry, told: Told) -> None:
+    def _finished(self, inquiry: _Inquiry, told: DnsResponse) -> None:
         """Tell all who wait.  What one of them does with it is kept from the others."""
         del self._inquiries[inquiry.key]
         self._cache.put(inquiry.key, told.answer, told.ttl_s, self._loop.now_ns)
@@ -167,7 +167,7 @@ class _Inquiry:
         self._name = name
         self._servers = deque(resolver._servers)
         self._attempts = 0
-        self._exchange: Exchange | None = None
+        self._exchange: DnsExchange | None = None
         self._timer: Timer | None = None
         self.key = key
         self.waiting: list[Answer] = []
@@ -177,7 +177,7 @@ class _Inquiry:
         resolver = self._resolver
         while self._servers and self._attempts < ATTEMPTS_MAX:
             self._attempts += 1
-            query = Query(self._name, self.key[1], resolver._random.getrandbits(ID_BITS))
+            query = DnsQuery(self._name, self.key[1], resolver._random.getrandbits(ID_BITS))
             exchange = resolver._exchange(
                 resolver._loop.poll, resolver._next_number(), self._servers[0], query, self._done
             )
@@ -190,7 +190,7 @@ class _Inquiry:
             deadline_ns = resolver._loop.now_ns + ATTEMPT_TIMEOUT_NS
             self._timer = resolver._loop.timers.schedule(deadline_ns, self._silence)
             return
-        resolver._finished(self, Told(_TIMEOUT if self._servers else _SERVFAIL, 0))
+        resolver._finished(self, DnsResponse(_TIMEOUT if self._servers else _SERVFAIL, 0))
 
     def close(self) -> None:
         """Stop asking."""
@@ -204,7 +204,7 @@ class _Inquiry:
         self._servers.rotate(-1)
         self.proceed()
 
-    def _done(self, told: Told | None) -> None:
+    def _done(self, told: DnsResponse | None) -> None:
         self.close()
         if told is not None:
             self._resolver._finished(self, told)

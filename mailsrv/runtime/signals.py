@@ -13,7 +13,7 @@ RINGS_MAX = 64
 """Signals taken in one pass."""
 
 
-class Doorbell:
+class SignalReader:
     """Calls ``rung`` on the loop with the number of each signal out of ``numbers``, in order."""
 
     def __init__(

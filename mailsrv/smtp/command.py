@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from mailsrv.smtp import command, reply
 from mailsrv.smtp.envelope import Notice
-from mailsrv.smtp.path import Path, needs_smtputf8, parse_forward_path, parse_reverse_path
+from mailsrv.smtp.path import MailPath, needs_smtputf8, parse_forward_path, parse_reverse_path
 from mailsrv.smtp.reply import Reply
 
 PARAMETERS_MAX = 16
@@ -183,7 +183,7 @@ def split(line: bytes) -> tuple[str, str] | Reply:
     return verb.upper() if verb.isascii() else verb, argument.strip(" ")
 
 
-def parse_mail(argument: str) -> tuple[Path, MailParameters] | Reply:
+def parse_mail(argument: str) -> tuple[MailPath, MailParameters] | Reply:
     """Parse what stands after ``MAIL``."""
     if argument[:5].upper() != _MAIL_FROM:
         return reply.MAIL_SYNTAX
@@ -199,7 +199,7 @@ def parse_mail(argument: str) -> tuple[Path, MailParameters] | Reply:
     return path, asked
 
 
-def parse_rcpt(argument: str, smtputf8: bool) -> tuple[Path, Notice | None] | Reply:
+def parse_rcpt(argument: str, smtputf8: bool) -> tuple[MailPath, Notice | None] | Reply:
     """Parse what stands after ``RCPT``; ``smtputf8`` says whether MAIL asked for it."""
     if argument[:3].upper() != _RCPT_TO:
         return reply.RCPT_SYNTAX

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mailsrv.smtp.path import Path
+from mailsrv.smtp.path import MailPath
 
 
 class Notice(NamedTuple):
@@ -35,8 +35,8 @@ class Envelope:
     helo: str
     protocol: str
     id: str
-    reverse_path: Path
-    forward_paths: list[Path] = field(default_factory=list)
+    reverse_path: MailPath
+    forward_paths: list[MailPath] = field(default_factory=list)
     size_declared_octets: int | None = None
     body: str = "7BIT"
     smtputf8: bool = False

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from mailsrv.smtp.envelope import Envelope
-from mailsrv.smtp.path import Path
+from mailsrv.smtp.path import MailPath
 from mailsrv.smtp.reply import Reply
 
 
@@ -30,16 +30,16 @@ class Question(NamedTuple):
     stage: Stage
     client: str
     helo: str
-    reverse_path: Path
-    forward_path: Path | None = None
+    reverse_path: MailPath
+    forward_path: MailPath | None = None
 
 
 class Refusal(NamedTuple):
     """A negative reply, for the log: what it was about, as far as it was known."""
 
     id: str | None
-    sender: Path | None
-    recipient: Path | None
+    sender: MailPath | None
+    recipient: MailPath | None
     reply: Reply
 
 

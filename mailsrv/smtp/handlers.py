@@ -13,7 +13,7 @@ from mailsrv.smtp import command, reply
 from mailsrv.smtp.content import ChunkReader, ContentReader
 from mailsrv.smtp.envelope import Envelope, Notice
 from mailsrv.smtp.events import Stage
-from mailsrv.smtp.path import Path
+from mailsrv.smtp.path import MailPath
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.state import SessionState, State
 from mailsrv.smtp.transaction import Transaction
@@ -150,7 +150,7 @@ def _recipient_decided(session: SessionState, verdict: Reply | None) -> None:
 
 
 def _accept_recipient(
-    session: SessionState, envelope: Envelope, path: Path, notice: Notice | None
+    session: SessionState, envelope: Envelope, path: MailPath, notice: Notice | None
 ) -> None:
     if notice is not None:
         envelope.notices[len(envelope.forward_paths)] = notice
@@ -159,7 +159,7 @@ def _accept_recipient(
     session.say(reply.RECIPIENT_OK, joinable=True)
 
 
-def _refuse_recipient(session: SessionState, verdict: Reply, path: Path) -> None:
+def _refuse_recipient(session: SessionState, verdict: Reply, path: MailPath) -> None:
     transaction = session.transaction
     assert transaction is not None
     transaction.envelope.refused += 1

@@ -24,7 +24,7 @@ LABEL_OCTETS_MAX = 63
 """RFC 1035 section 2.3.4."""
 
 
-class Path(NamedTuple):
+class MailPath(NamedTuple):
     """A reverse-path or forward-path as it was written, without source route and brackets.
 
     The null reverse-path has neither part; the forward-path ``<postmaster>`` has no domain.
@@ -37,7 +37,7 @@ class Path(NamedTuple):
         return f"{self.local}@{self.domain}" if self.domain else self.local
 
 
-NULL_PATH = Path("", "")
+NULL_PATH = MailPath("", "")
 """``<>``: nobody to send a bounce to (RFC 5321 section 4.5.5)."""
 
 
@@ -102,7 +102,7 @@ _make_tuple = tuple.__new__
 # -- parsing --------------------------------------------------------------------------------------
 
 
-def parse_reverse_path(argument: str) -> tuple[Path, str] | None:
+def parse_reverse_path(argument: str) -> tuple[MailPath, str] | None:
     """Parse what stands after ``MAIL FROM:``: the path, and the parameters behind it.
 
     None if it is no reverse-path, or exceeds a bound of RFC 5321 section 4.5.3.1.
@@ -110,7 +110,7 @@ def parse_reverse_path(argument: str) -> tuple[Path, str] | None:
     return _parse_common(argument) or _parse_null(argument) or _parse_any(argument)
 
 
-def parse_forward_path(argument: str) -> tuple[Path, str] | None:
+def parse_forward_path(argument: str) -> tuple[MailPath, str] | None:
     """Parse what stands after ``RCPT TO:``: the path, and the parameters behind it.
 
     None if it is no forward-path, or exceeds a bound of RFC 5321 section 4.5.3.1.
@@ -118,27 +118,27 @@ def parse_forward_path(argument: str) -> tuple[Path, str] | None:
     return _parse_common(argument) or _parse_postmaster(argument) or _parse_any(argument)
 
 
-def _parse_common(argument: str) -> tuple[Path, str] | None:
+def _parse_common(argument: str) -> tuple[MailPath, str] | None:
     match = _match_common(argument)
     if match is None:
         return None
     local, domain, rest = match.groups()
     if len(local) > LOCAL_PART_OCTETS_MAX or len(domain) > LABEL_OCTETS_MAX:
         return None  # it may still be right: the long way will tell
-    return _make_tuple(Path, (local, domain)), rest
+    return _make_tuple(MailPath, (local, domain)), rest
 
 
-def _parse_null(argument: str) -> tuple[Path, str] | None:
+def _parse_null(argument: str) -> tuple[MailPath, str] | None:
     match = _NULL.match(argument)
     return None if match is None else (NULL_PATH, argument[match.end() :])
 
 
-def _parse_postmaster(argument: str) -> tuple[Path, str] | None:
+def _parse_postmaster(argument: str) -> tuple[MailPath, str] | None:
     match = _POSTMASTER.match(argument)
-    return None if match is None else (Path(match[2], ""), argument[match.end() :])
+    return None if match is None else (MailPath(match[2], ""), argument[match.end() :])
 
 
-def _parse_any(argument: str) -> tuple[Path, str] | None:
+def _parse_any(argument: str) -> tuple[MailPath, str] | None:
     match = _PATH.match(argument)
     if match is None:
         return None
@@ -149,7 +149,7 @@ def _parse_any(argument: str) -> tuple[Path, str] | None:
         return None
     if not (_literal_holds(domain) if domain.startswith("[") else _labels_fit(domain)):
         return None
-    return Path(local, domain), argument[match.end() :]
+    return MailPath(local, domain), argument[match.end() :]
 
 
 def _labels_fit(domain: str) -> bool:
@@ -174,7 +174,7 @@ def _literal_holds(literal: str) -> bool:
 # -- questions ------------------------------------------------------------------------------------
 
 
-def needs_smtputf8(path: Path) -> bool:
+def needs_smtputf8(path: MailPath) -> bool:
     """Whether the path may only be used after MAIL with SMTPUTF8 (RFC 6531 section 3.4)."""
     return not (path.local.isascii() and path.domain.isascii())
 

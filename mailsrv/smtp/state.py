@@ -18,7 +18,7 @@ from mailsrv.smtp.content import RefusedChunk
 from mailsrv.smtp.courier import Courier
 from mailsrv.smtp.envelope import Envelope, Notice
 from mailsrv.smtp.events import Event, Question, Refusal, Stage
-from mailsrv.smtp.path import NULL_PATH, Path
+from mailsrv.smtp.path import NULL_PATH, MailPath
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.transaction import Transaction
 
@@ -142,7 +142,7 @@ class SessionState:
         self.protocol = "SMTP"
         self.junk = 0
         self.transactions = 0
-        self.asked: tuple[Path, Notice | None] | None = None
+        self.asked: tuple[MailPath, Notice | None] | None = None
         self._input = b""
         self._errors_soft = context.errors_soft
         self._stopped = False
@@ -170,7 +170,9 @@ class SessionState:
             self.output.append(said.wire)
         self._joinable = joinable
 
-    def refuse(self, said: Reply, joinable: bool = False, recipient: Path | None = None) -> None:
+    def refuse(
+        self, said: Reply, joinable: bool = False, recipient: MailPath | None = None
+    ) -> None:
         """Say a negative reply that does not end the transaction, and tell the log."""
         envelope = self.envelope
         if envelope is None:
@@ -224,7 +226,7 @@ class SessionState:
 
     # -- the course of the session ----------------------------------------------------------------
 
-    def ask(self, stage: Stage, forward_path: Path | None = None) -> None:
+    def ask(self, stage: Stage, forward_path: MailPath | None = None) -> None:
         """Let somebody else decide; for SENDER, RECIPIENT and MESSAGE see ``DECIDED``."""
         transaction = self.transaction
         reverse_path = NULL_PATH if transaction is None else transaction.envelope.reverse_path

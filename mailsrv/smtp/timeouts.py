@@ -27,7 +27,7 @@ from mailsrv.settings import Settings
 from mailsrv.units import NS_PER_S, seconds_to_ns
 
 
-class Limit(Enum):
+class Timeout(Enum):
     """The limits, narrowest first."""
 
     __hash__ = object.__hash__  # members are singletons; Enum's own hash is a Python call
@@ -47,7 +47,7 @@ class Limit(Enum):
     SESSION = "session"
 
 
-class Patience:
+class Timeouts:
     """The settings' times in nanoseconds, computed once for a server."""
 
     __slots__ = ("_sentences", "content_rate_octets_s", "ns")
@@ -55,38 +55,38 @@ class Patience:
     def __init__(self, settings: Settings) -> None:
         self.content_rate_octets_s = settings.content_rate_octets_s
         seconds = {
-            Limit.PROXY: settings.proxy_timeout_s,
-            Limit.HANDSHAKE: settings.handshake_timeout_s,
-            Limit.GREET_WAIT: settings.greet_wait_s,
-            Limit.PAUSE: settings.error_pause_s,
-            Limit.IDLE: settings.idle_timeout_s,
-            Limit.COMMAND: settings.command_timeout_s,
-            Limit.CONTENT_IDLE: settings.content_timeout_s,
-            Limit.LOOKUP: settings.lookup_timeout_s,
-            Limit.DELIVERY: settings.delivery_timeout_s,
-            Limit.UNREAD: settings.idle_timeout_s,
-            Limit.LINGER: settings.linger_timeout_s,
-            Limit.SESSION: settings.session_timeout_s,
+            Timeout.PROXY: settings.proxy_timeout_s,
+            Timeout.HANDSHAKE: settings.handshake_timeout_s,
+            Timeout.GREET_WAIT: settings.greet_wait_s,
+            Timeout.PAUSE: settings.error_pause_s,
+            Timeout.IDLE: settings.idle_timeout_s,
+            Timeout.COMMAND: settings.command_timeout_s,
+            Timeout.CONTENT_IDLE: settings.content_timeout_s,
+            Timeout.LOOKUP: settings.lookup_timeout_s,
+            Timeout.DELIVERY: settings.delivery_timeout_s,
+            Timeout.UNREAD: settings.idle_timeout_s,
+            Timeout.LINGER: settings.linger_timeout_s,
+            Timeout.SESSION: settings.session_timeout_s,
         }
         self.ns = {limit: seconds_to_ns(value) for limit, value in seconds.items()}
         self._sentences = {
-            Limit.IDLE: f"no command for {settings.idle_timeout_s:g} s",
-            Limit.COMMAND: f"command not ended after {settings.command_timeout_s:g} s",
-            Limit.CONTENT_IDLE: f"no content for {settings.content_timeout_s:g} s",
-            Limit.CONTENT_RATE: f"content slower than {settings.content_rate_octets_s} octets/s",
-            Limit.SESSION: f"session longer than {settings.session_timeout_s:g} s",
+            Timeout.IDLE: f"no command for {settings.idle_timeout_s:g} s",
+            Timeout.COMMAND: f"command not ended after {settings.command_timeout_s:g} s",
+            Timeout.CONTENT_IDLE: f"no content for {settings.content_timeout_s:g} s",
+            Timeout.CONTENT_RATE: f"content slower than {settings.content_rate_octets_s} octets/s",
+            Timeout.SESSION: f"session longer than {settings.session_timeout_s:g} s",
         }
 
-    def sentence(self, limit: Limit) -> str:
+    def sentence(self, limit: Timeout) -> str:
         """What the 421 says of a limit."""
         return self._sentences.get(limit, limit.value)
 
 
 # Attributes of an Enum class are slow to look up; these are used for every message.
-_CONTENT_IDLE, _LINGER = Limit.CONTENT_IDLE, Limit.LINGER
+_CONTENT_IDLE, _LINGER = Timeout.CONTENT_IDLE, Timeout.LINGER
 
 
-class Deadlines:
+class ConnectionTimeouts:
     """One connection's: the phase it is in, since when, and the two limits beside it.
 
     While a phase lasts its deadline only moves away; unless ``patience`` is exchanged.
@@ -101,15 +101,15 @@ class Deadlines:
         "since_ns",
     )
 
-    def __init__(self, patience: Patience, now_ns: int) -> None:
+    def __init__(self, patience: Timeouts, now_ns: int) -> None:
         self.patience = patience
-        self._session_due_ns = now_ns + patience.ns[Limit.SESSION]
+        self._session_due_ns = now_ns + patience.ns[Timeout.SESSION]
         self._content_since_ns = 0
         self._content_octets = 0
-        self.phase = Limit.IDLE
+        self.phase = Timeout.IDLE
         self.since_ns = now_ns
 
-    def enter(self, phase: Limit, now_ns: int) -> None:
+    def enter(self, phase: Timeout, now_ns: int) -> None:
         """The phase begins, or begins anew, at ``now_ns``."""
         self.phase = phase
         self.since_ns = now_ns
@@ -129,7 +129,7 @@ class Deadlines:
         """The phase's own deadline."""
         return self.since_ns + self.patience.ns[self.phase]
 
-    def next(self) -> tuple[int, Limit]:
+    def next(self) -> tuple[int, Timeout]:
         """The earliest deadline, and its limit."""
         due_ns, limit = self.phase_due_ns, self.phase
         if limit is _CONTENT_IDLE:
@@ -139,7 +139,7 @@ class Deadlines:
                 + self._content_octets * NS_PER_S // self.patience.content_rate_octets_s
             )
             if rate_due_ns < due_ns:
-                due_ns, limit = rate_due_ns, Limit.CONTENT_RATE
+                due_ns, limit = rate_due_ns, Timeout.CONTENT_RATE
         if self._session_due_ns < due_ns and limit is not _LINGER:
-            return self._session_due_ns, Limit.SESSION
+            return self._session_due_ns, Timeout.SESSION
         return due_ns, limit

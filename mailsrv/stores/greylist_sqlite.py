@@ -19,7 +19,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from itertools import islice
 
-from mailsrv.policy.greylist import Key, MemoryStore, Reading, Record
+from mailsrv.policy.greylist import GreylistKey, GreylistRecord, GreylistTime, MemoryStore
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.timer_wheel import Timer
 from mailsrv.units import NS_PER_MS, NS_PER_S
@@ -95,7 +95,7 @@ Note = Callable[[str, str | None], object]
 """Told of what befalls the file: the event, and the error if it is one."""
 
 
-class Unusable(Exception):
+class UnusableStore(Exception):
     """The file is not one to write into; the message says why."""
 
 
@@ -118,7 +118,7 @@ class _File:
         execute = self._connection.execute
         if self._number("application_id") != APPLICATION_ID:
             if self._number("user_version") or execute("SELECT 1 FROM sqlite_schema").fetchone():
-                raise Unusable("it is another program's database")
+                raise UnusableStore("it is another program's database")
             execute("PRAGMA journal_mode = WAL")
             try:
                 self._connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}COMMIT;")
@@ -126,7 +126,7 @@ class _File:
                 self._roll_back()
                 raise
         if (version := self._number("user_version")) != VERSION:
-            raise Unusable(f"it has version {version}, and this program writes {VERSION}")
+            raise UnusableStore(f"it has version {version}, and this program writes {VERSION}")
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = NORMAL")
         execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
@@ -138,18 +138,18 @@ class _File:
         (number,) = self._connection.execute(f"PRAGMA {pragma}").fetchone()
         return int(number)
 
-    def reading(self) -> Reading | None:
+    def reading(self) -> GreylistTime | None:
         row = self._connection.execute("SELECT wall_ns, own_ns FROM reading").fetchone()
-        return None if row is None else Reading(*row)
+        return None if row is None else GreylistTime(*row)
 
-    def get(self, key: Key) -> Record | None:
+    def get(self, key: GreylistKey) -> GreylistRecord | None:
         row = self._connection.execute(_GET, key).fetchone()
-        return None if row is None else Record(*row)
+        return None if row is None else GreylistRecord(*row)
 
     def write(
         self,
-        records: Iterable[tuple[Key, Record]],
-        reading: Reading | None,
+        records: Iterable[tuple[GreylistKey, GreylistRecord]],
+        reading: GreylistTime | None,
         waiting_before_ns: int,
         passed_before_ns: int,
         at_most: int,
@@ -184,7 +184,7 @@ class _File:
         self._connection.close()
 
 
-class DatabaseStore:
+class SqliteStore:
     """Keeps the greylist's records in the SQLite file ``path``, whatever becomes of it.
 
     ``attach`` it to a loop, and ``close`` it when the loop has ended.  ``trouble`` says why the
@@ -213,13 +213,13 @@ class DatabaseStore:
         self._quiet_until_ns: int | None = None
         self._hopeless = False
         self._file: _File | None = None
-        self.reading: Reading | None = None
+        self.reading: GreylistTime | None = None
         self.trouble = ""
         self._attempt(self._open)
 
     # -- for the greylist -------------------------------------------------------------------------
 
-    def get(self, key: Key) -> Record | None:
+    def get(self, key: GreylistKey) -> GreylistRecord | None:
         record = self._backlog.get(key)
         if record is not None or self._file is None:
             return record
@@ -229,7 +229,7 @@ class DatabaseStore:
             self._failed(error)
             return None
 
-    def put(self, key: Key, record: Record) -> None:
+    def put(self, key: GreylistKey, record: GreylistRecord) -> None:
         self._backlog.put(key, record)
 
     def expire(self, waiting_before_ns: int, passed_before_ns: int, at_most: int) -> None:
@@ -276,7 +276,7 @@ class DatabaseStore:
         """Whether ``act`` succeeded; what failed, failed for the log and for ``trouble``."""
         try:
             act()
-        except (sqlite3.Error, OSError, Unusable) as error:
+        except (sqlite3.Error, OSError, UnusableStore) as error:
             self._failed(error)
             return False
         return True
@@ -313,7 +313,7 @@ class DatabaseStore:
         code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
         if code not in _PASSING:
             self._let_go()
-        self._hopeless |= code in _HOPELESS or isinstance(error, Unusable)
+        self._hopeless |= code in _HOPELESS or isinstance(error, UnusableStore)
         self.trouble = _in_words(error)
         now_ns = self._now_ns()
         if self._failing_since_ns is None:

@@ -32,7 +32,7 @@ _ORDINARY = re.compile(rb"(?:%b(?:\.[a-z0-9!#$%%&'*+/=?^_`{|}~-]++)*+@%b\n)*+" %
 """Lines of nothing but ASCII addresses in lower case, which are their own keys."""
 
 
-class TableError(Exception):
+class RecipientFileError(Exception):
     """A table that cannot be: ``complaints``, of which each is a line that names file and line."""
 
     def __init__(self, *complaints: str) -> None:
@@ -54,12 +54,12 @@ def load_table(path: Path) -> AbstractSet[str]:
 def reading(path: Path) -> Generator[None, None, AbstractSet[str]]:
     """Read the table in a file step by step; the last gives the keys.  Raises TableError."""
     if path.is_fifo():
-        raise TableError(f"{path}: is a FIFO; takes a file")  # opening it may wait for ever
+        raise RecipientFileError(f"{path}: is a FIFO; takes a file")  # opening it may wait for ever
     try:
         with path.open("rb") as file:
             return (yield from _Reading(path).blocks(file))
     except OSError as error:
-        raise TableError(f"{path}: cannot be read: {error.strerror}") from None
+        raise RecipientFileError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 class _Reading:
@@ -80,13 +80,13 @@ class _Reading:
             if len(rest) > LINE_MAX_OCTETS:
                 self._line += 1
                 self._complain(_TOO_LONG)
-                raise TableError(*self._complaints)
+                raise RecipientFileError(*self._complaints)
             if len(self._keys) > ENTRIES_MAX:
                 self._fail(f"more than {ENTRIES_MAX} addresses")
             yield
         self._take(rest)
         if self._complaints:
-            raise TableError(*self._complaints)
+            raise RecipientFileError(*self._complaints)
         return self._keys  # no frozenset: copying a million takes as long as a fifth of reading
 
     def _take(self, block: bytes) -> None:
@@ -118,10 +118,10 @@ class _Reading:
     def _complain(self, text: str) -> None:
         self._complaints.append(f"{self._path}:{self._line}: {text}")
         if len(self._complaints) >= COMPLAINTS_MAX:
-            raise TableError(*self._complaints)
+            raise RecipientFileError(*self._complaints)
 
     def _fail(self, text: str) -> None:
-        raise TableError(*self._complaints, f"{self._path}: {text}")
+        raise RecipientFileError(*self._complaints, f"{self._path}: {text}")
 
 
 def _without_comment(line: str) -> str:

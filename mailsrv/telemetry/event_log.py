@@ -31,7 +31,7 @@ _JSON = json.JSONEncoder(separators=(",", ":"))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Journal:
+class EventLog:
     """Collects lines and hands them to ``write`` in one piece.
 
     ``write`` takes text that ends in a line end; an OSError of its is dropped, since a log that

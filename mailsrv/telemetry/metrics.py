@@ -104,7 +104,7 @@ class Histogram:
         yield f"{self.name}_count {total}"
 
 
-class Reading:
+class Gauge:
     """A number that is looked up when the page is read."""
 
     __slots__ = ("_kind", "_labels", "_read", "help", "name")
@@ -180,7 +180,7 @@ class Metrics:
         }
         """Events that are also counted by one of their values, or else by this word."""
         self._stressed = 0
-        self._readings: list[Reading] = []
+        self._readings: list[Gauge] = []
         self.read(PREFIX + "stressed", "1 while patience is short.", lambda: self._stressed)
 
     def message(
@@ -219,11 +219,11 @@ class Metrics:
         **labels: str,
     ) -> None:
         """Show what ``read`` gives at that moment; None shows nothing."""
-        self._readings.append(Reading(name, help_text, read, kind, labels))
+        self._readings.append(Gauge(name, help_text, read, kind, labels))
 
     def page(self) -> str:
         """Everything, in the text format."""
-        families: Iterable[Counter | Histogram | Reading] = (
+        families: Iterable[Counter | Histogram | Gauge] = (
             self._messages,
             self._recipients,
             self._durations,

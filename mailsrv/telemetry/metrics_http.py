@@ -36,7 +36,7 @@ _REASONS = {
 }
 
 
-class MetricsPage:
+class MetricsServer:
     """Serves ``metrics()`` on the listening socket ``sock``; ``healthy`` says whether we take
     mail.  It closes the socket when it is closed."""
 

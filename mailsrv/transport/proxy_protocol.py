@@ -35,7 +35,7 @@ class ProxyFault(Exception):
     be closed (section 2: no attempt to guess)."""
 
 
-class Proxied(NamedTuple):
+class ProxiedClient(NamedTuple):
     """A whole header was read.
 
     ``client`` is the address of who connected to the proxy, IPv4-mapped ones as IPv4; None if
@@ -55,7 +55,7 @@ class ProxyHeader:
     def __init__(self) -> None:
         self._held = b""
 
-    def feed(self, chunk: bytes) -> Proxied | None:
+    def feed(self, chunk: bytes) -> ProxiedClient | None:
         """Take octets; None until the header is whole.  Raises ProxyFault."""
         held = self._held + chunk
         proxied = _read_v2(held) if held[:1] == V2_SIGNATURE[:1] else _read_v1(held)
@@ -67,7 +67,7 @@ class ProxyHeader:
 # -- version 1: a line of text --------------------------------------------------------------------
 
 
-def _read_v1(held: bytes) -> Proxied | None:
+def _read_v1(held: bytes) -> ProxiedClient | None:
     if not _V1_BEGIN.startswith(held[: len(_V1_BEGIN)]):
         raise ProxyFault(
             'no PROXY header: a connection from a proxy begins with "PROXY " (version 1)'
@@ -80,7 +80,9 @@ def _read_v1(held: bytes) -> Proxied | None:
         return None
     if not held.endswith(b"\r", 0, end):
         raise ProxyFault("PROXY header: a bare LF ends the line; CRLF is required")
-    return Proxied(_v1_client(held[len(_V1_BEGIN) : end - 1].decode("latin-1")), held[end + 1 :])
+    return ProxiedClient(
+        _v1_client(held[len(_V1_BEGIN) : end - 1].decode("latin-1")), held[end + 1 :]
+    )
 
 
 def _v1_client(text: str) -> str | None:
@@ -129,7 +131,7 @@ def _v1_address(protocol: str, text: str) -> str:
 # -- version 2: binary ----------------------------------------------------------------------------
 
 
-def _read_v2(held: bytes) -> Proxied | None:
+def _read_v2(held: bytes) -> ProxiedClient | None:
     if not V2_SIGNATURE.startswith(held[: len(V2_SIGNATURE)]):
         raise ProxyFault("no PROXY header: it begins like version 2, with another signature")
     if len(held) > 12:
@@ -151,7 +153,7 @@ def _read_v2(held: bytes) -> Proxied | None:
     client = None
     if command == _PROXY and transport == 1:  # a stream; TLVs behind the addresses are skipped
         client = _v2_client(family, held[V2_FIXED_OCTETS:end])
-    return Proxied(client, held[end:])
+    return ProxiedClient(client, held[end:])
 
 
 def _check_version(octet: int) -> None:

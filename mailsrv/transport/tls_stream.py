@@ -31,7 +31,7 @@ class TlsFault(OSError):
         super().__init__(errno.EPROTO, reason)
 
 
-class TlsChannel:
+class TlsStream:
     """See the module.
 
     ``rest`` was received before the handshake began; the first ``recv`` takes it instead of

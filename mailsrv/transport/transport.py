@@ -17,13 +17,13 @@ from mailsrv.runtime.poll import READ, WRITE, Poll
 if TYPE_CHECKING:
     import ssl
 
-    from mailsrv.transport.tls_stream import TlsChannel
+    from mailsrv.transport.tls_stream import TlsStream
 
 CHUNK_OCTETS = 64 * 1024
 """One read."""
 
 
-class Owner(Protocol):
+class TransportOwner(Protocol):
     """Whose wire it is: the poll's handler."""
 
     number: int
@@ -35,7 +35,7 @@ class Owner(Protocol):
         """The connection broke: ``how`` says what the system said."""
 
 
-class Tap(Protocol):
+class TransportTap(Protocol):
     """Somebody who watches octets pass: a recorder, a test's book-keeping.
 
     ``connection`` is the wire's owner.  What passes under TLS is told as it is on the wire; a tap
@@ -44,26 +44,26 @@ class Tap(Protocol):
 
     plaintext: bool
 
-    def opened(self, connection: Owner, sock: socket.socket) -> None:
+    def opened(self, connection: TransportOwner, sock: socket.socket) -> None:
         """A connection was accepted at ``sock``."""
 
-    def received(self, connection: Owner, octets: bytes) -> None:
+    def received(self, connection: TransportOwner, octets: bytes) -> None:
         """These octets were read from the socket; none is the client's FIN."""
 
-    def sent(self, connection: Owner, octets: bytes) -> None:
+    def sent(self, connection: TransportOwner, octets: bytes) -> None:
         """These octets were written to the socket; none is our FIN."""
 
-    def secured(self, connection: Owner, tls: str) -> None:
+    def secured(self, connection: TransportOwner, tls: str) -> None:
         """A TLS handshake is complete; ``tls`` is its version and cipher.  For plaintext only."""
 
-    def lost(self, connection: Owner, how: str) -> None:
+    def lost(self, connection: TransportOwner, how: str) -> None:
         """The connection broke; it is closed next."""
 
-    def closed(self, connection: Owner) -> None:
+    def closed(self, connection: TransportOwner) -> None:
         """The socket is closed."""
 
 
-class Wire:
+class Transport:
     """See the module.  ``unsent_octets`` is what the kernel has not taken yet; ``events`` what the
     poll watches for."""
 
@@ -81,15 +81,17 @@ class Wire:
         "unsent_octets",
     )
 
-    def __init__(self, sock: socket.socket, poll: Poll, owner: Owner, tap: Tap | None) -> None:
+    def __init__(
+        self, sock: socket.socket, poll: Poll, owner: TransportOwner, tap: TransportTap | None
+    ) -> None:
         self.sock = sock
         self._poll = poll
-        self._owner: Owner | None = owner
+        self._owner: TransportOwner | None = owner
         self._tap = tap
         self._told = tap  # of octets; what is under TLS, the channel tells
         self._recv: Callable[[int], bytes] = sock.recv
         self._send: Callable[[bytes], int] = sock.send
-        self._channel: TlsChannel | None = None
+        self._channel: TlsStream | None = None
         self._kept = b""
         self.events = READ
         self.unsent_octets = 0
@@ -176,7 +178,7 @@ class Wire:
         """Begin the handshake, to which ``rest`` belongs, whatever it is; ``secured`` is told of
         its end from within ``receive``."""
         from mailsrv.transport.tls_stream import (
-            TlsChannel,  # with OpenSSL, which a plain server can spare
+            TlsStream,  # with OpenSSL, which a plain server can spare
         )
 
         tap, owner = self._tap, self._owner_now
@@ -184,7 +186,7 @@ class Wire:
             secured, tap = partial(self._secured, tap, secured), None
         else:
             self._told = None
-        self._channel = TlsChannel(
+        self._channel = TlsStream(
             self.sock,
             context,
             rest,
@@ -194,7 +196,7 @@ class Wire:
         )
         self._recv, self._send = self._channel.recv, self._channel.send
 
-    def _secured(self, tap: Tap, secured: Callable[[str], None], tls: str) -> None:
+    def _secured(self, tap: TransportTap, secured: Callable[[str], None], tls: str) -> None:
         tap.secured(self._owner_now, tls)
         secured(tls)
 
@@ -229,7 +231,7 @@ class Wire:
             self._tap.closed(owner)
 
     @property
-    def _owner_now(self) -> Owner:
+    def _owner_now(self) -> TransportOwner:
         assert self._owner is not None, "a closed wire carries nothing"
         return self._owner
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from replay.capture.flow import End, Endpoint, Event, Flow, Gap, Piece
+from replay.capture.flow import Endpoint, Event, Flow, Gap, Piece, StreamEnd
 from replay.capture.oddity import Oddity
 from replay.capture.smtp_flows import begins_with_tls
 
@@ -26,7 +26,7 @@ _STARTTLS = re.compile(rb"(?im)^STARTTLS[ \t]*\r?$")
 _TLS_RECORDS = (b"\x16\x03", b"\x15\x03", b"\x14\x03", b"\x17\x03")  # RFC 8446 section 5.1
 
 
-class Reply(NamedTuple):
+class CapturedReply(NamedTuple):
     """One whole reply.  ``ts_ns`` and ``packet`` are those of its last octet; ``end`` is the place
     after it in the server's stream; ``order`` its place among all that happened in the flow."""
 
@@ -38,7 +38,7 @@ class Reply(NamedTuple):
     order: int
 
 
-class Act(NamedTuple):
+class SenderAct(NamedTuple):
     """Something the sender did: ``kind`` is send, starttls, half-close, close or reset.
 
     ``acknowledged`` is how many of the server's octets it had acknowledged then; a FIN counts as
@@ -53,7 +53,7 @@ class Act(NamedTuple):
     order: int
 
 
-class ServerEnd(NamedTuple):
+class CapturedEnd(NamedTuple):
     """The server finished its direction, or aborted the connection."""
 
     ts_ns: int
@@ -69,9 +69,9 @@ class Conversation:
     flow: Flow
     client: Endpoint
     server: Endpoint
-    acts: list[Act] = field(default_factory=list)
-    replies: list[Reply] = field(default_factory=list)
-    server_end: ServerEnd | None = None
+    acts: list[SenderAct] = field(default_factory=list)
+    replies: list[CapturedReply] = field(default_factory=list)
+    server_end: CapturedEnd | None = None
     cut_short: str = ""
     """Why nothing is followed any further; empty if all is followed to the end."""
     tls: str = ""
@@ -111,7 +111,7 @@ class _Follower:
         self._sender_tail = b""
         self._starttls = self._encrypted = False
         self._line_told = False
-        self._upgraded: Reply | None = None  # to STARTTLS, until the sender says something
+        self._upgraded: CapturedReply | None = None  # to STARTTLS, until the sender says something
         self._bad_lines = 0
         self._bare_line_feeds = 0
 
@@ -187,7 +187,7 @@ class _Follower:
 
     # -- the sender -----------------------------------------------------------------------------
 
-    def _client(self, order: int, event: Piece | End) -> None:
+    def _client(self, order: int, event: Piece | StreamEnd) -> None:
         if isinstance(event, Piece):
             if self._upgraded is not None:
                 self._upgrade(order, event, self._upgraded)
@@ -203,7 +203,7 @@ class _Follower:
         else:
             self._act(self._how_it_finished(order, event), order, event)
 
-    def _upgrade(self, order: int, event: Piece, reply: Reply) -> None:
+    def _upgrade(self, order: int, event: Piece, reply: CapturedReply) -> None:
         """The sender goes on in the clear after STARTTLS was accepted.  If the server understands
         it, the two were under TLS, and recorded where it had been taken off."""
         self._upgraded = None
@@ -212,7 +212,7 @@ class _Follower:
         answer = next(said, None)
         if answer is None or not _REPLY_BEGINS.match(answer.octets):
             return
-        act = Act("starttls", reply.ts_ns, event.packet, b"", reply.end, reply.order)
+        act = SenderAct("starttls", reply.ts_ns, event.packet, b"", reply.end, reply.order)
         self._result.acts.append(act)
         self._encrypted = self._starttls = False
         sentence = (
@@ -231,11 +231,11 @@ class _Follower:
         )
         self._odd(event.packet, "unterminated-reply", sentence)
 
-    def _act(self, kind: str, order: int, event: Piece | End, octets: bytes = b"") -> None:
-        act = Act(kind, event.ts_ns, event.packet, octets, event.acknowledged, order)
+    def _act(self, kind: str, order: int, event: Piece | StreamEnd, octets: bytes = b"") -> None:
+        act = SenderAct(kind, event.ts_ns, event.packet, octets, event.acknowledged, order)
         self._result.acts.append(act)
 
-    def _how_it_finished(self, order: int, fin: End) -> str:
+    def _how_it_finished(self, order: int, fin: StreamEnd) -> str:
         """A FIN says that nothing more will be sent.  Whether its sender still reads shows only in
         what it does with what the server says afterwards: who takes it has half-closed, who
         resets has closed.  Where the server was not captured, all that is known is the FIN."""
@@ -247,7 +247,7 @@ class _Follower:
             if event.side != self._side and isinstance(event, Piece):
                 server_octets += len(event.octets)
                 spoke_after = spoke_after or place > order
-            elif event.side == self._side and isinstance(event, End) and event.is_reset:
+            elif event.side == self._side and isinstance(event, StreamEnd) and event.is_reset:
                 reset_after = reset_after or place > order
         taken = min(self._flow.acknowledged[self._side], server_octets) > fin.acknowledged
         return "half-close" if taken or (spoke_after and not reset_after) else "close"
@@ -255,9 +255,9 @@ class _Follower:
     # -- the server -----------------------------------------------------------------------------
 
     def _server(self, order: int, event: Event) -> None:
-        if isinstance(event, End):
+        if isinstance(event, StreamEnd):
             if self._result.server_end is None:
-                self._result.server_end = ServerEnd(
+                self._result.server_end = CapturedEnd(
                     event.ts_ns, event.packet, order, event.is_reset
                 )
         elif self._result.blind_from is not None:
@@ -307,7 +307,9 @@ class _Follower:
         octets = b"".join(self._lines)
         self._lines, self._reply_octets = [], 0
         code = int(match[1])
-        self._result.replies.append(Reply(piece.ts_ns, piece.packet, octets, code, end, order))
+        self._result.replies.append(
+            CapturedReply(piece.ts_ns, piece.packet, octets, code, end, order)
+        )
         if code == 220 and self._starttls and not self._encrypted:
             self._encrypted = True
             self._result.tls = "starttls"

@@ -47,7 +47,7 @@ class Gap(NamedTuple):
     why: str
 
 
-class End(NamedTuple):
+class StreamEnd(NamedTuple):
     """``side`` finished its stream (FIN), or aborted the connection (``is_reset``)."""
 
     side: int
@@ -57,7 +57,7 @@ class End(NamedTuple):
     is_reset: bool
 
 
-Event = Piece | Gap | End
+Event = Piece | Gap | StreamEnd
 
 RawPiece = tuple[int, int, int, int, bytes, int]
 """The fields of a ``Piece``.  Millions of them are kept, and unlike named tuples plain ones are
@@ -97,7 +97,7 @@ class Flow:
     """Whether the other side was seen to accept."""
     first_ns: int
     last_ns: int
-    happened: list[RawPiece | Gap | End]
+    happened: list[RawPiece | Gap | StreamEnd]
     """The events as the reassembler notes them; read ``events`` instead."""
     oddities: list[Oddity]
     packets: list[int]
@@ -153,7 +153,7 @@ class Flow:
     def said(self) -> Iterator[tuple[int, bytes]]:
         """Side and octets of each piece so far, in order."""
         for event in self.happened:
-            if not isinstance(event, Gap | End):
+            if not isinstance(event, Gap | StreamEnd):
                 side, _, _, _, octets, _ = event
                 yield side, octets
 

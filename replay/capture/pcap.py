@@ -14,10 +14,10 @@ from pathlib import Path
 
 from replay.capture.oddity import CaptureError, Oddity
 from replay.capture.pcapng import pcapng_records
-from replay.capture.records import MAX_RECORD_OCTETS, Record, Stream, end_of_records
+from replay.capture.records import MAX_RECORD_OCTETS, PacketRecord, ReadAhead, end_of_records
 from replay.capture.source import PCAPNG_MAGIC, Watch, name_of, opened
 
-__all__ = ["CaptureError", "Oddity", "Record", "read_records"]
+__all__ = ["CaptureError", "Oddity", "PacketRecord", "read_records"]
 
 # magic -> (struct byte order, nanoseconds per unit of the fraction, octets of a record header).
 # 0xa1b2cd34 is Alexey Kuznetsov's "modified" format: eight more octets in each record header.
@@ -48,7 +48,7 @@ _OTHER_FORMATS = (
 
 def read_records(
     path: str | Path, oddities: list[Oddity], watch: Watch | None = None
-) -> Iterator[Record]:
+) -> Iterator[PacketRecord]:
     """Yield the records of the capture at ``path``, adding what is odd to ``oddities``.
 
     "-" is standard input; what is packed with gzip is unpacked as it is read.  ``watch`` is told
@@ -58,7 +58,7 @@ def read_records(
     name = name_of(path)
     try:
         with opened(path, oddities, watch) as file:
-            stream = Stream(file, name, b"")
+            stream = ReadAhead(file, name, b"")
             stream.has(len(PCAPNG_MAGIC))
             magic = stream.buffer[: len(PCAPNG_MAGIC)]
             if magic == PCAPNG_MAGIC:
@@ -82,8 +82,8 @@ def _why_not_a_capture(magic: bytes) -> str:
 
 
 def _pcap_records(
-    stream: Stream, oddities: list[Oddity], order: str, ns_per_unit: int, header_octets: int
-) -> Iterator[Record]:
+    stream: ReadAhead, oddities: list[Oddity], order: str, ns_per_unit: int, header_octets: int
+) -> Iterator[PacketRecord]:
     if not stream.has(24):
         raise CaptureError(
             f"{stream.name}: the file breaks off in its header, after {stream.left} of 24 octets"
@@ -122,5 +122,5 @@ def _pcap_records(
         number += 1
         frame = buffer[position + header_octets : stop]
         ts_ns = seconds * 1_000_000_000 + fraction * ns_per_unit
-        yield new(Record, (number, ts_ns, linktype, captured, original, frame))
+        yield new(PacketRecord, (number, ts_ns, linktype, captured, original, frame))
         position = stop

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from replay.capture.oddity import CaptureError, Oddity
-from replay.capture.records import MAX_RECORD_OCTETS, Record, Stream, end_of_records
+from replay.capture.records import MAX_RECORD_OCTETS, PacketRecord, ReadAhead, end_of_records
 
 MAX_INTERFACES = 65_536
 """Interfaces one section may describe: what the obsolete packet block can number."""
@@ -51,7 +51,7 @@ class _Section:
         self.order = order
         self.interfaces = []
 
-    def packet(self, block_type: int, body: bytes, number: int) -> Record | None:
+    def packet(self, block_type: int, body: bytes, number: int) -> PacketRecord | None:
         """The record in a packet block's body, or None with an oddity if it makes no sense."""
         try:
             if block_type == _SIMPLE_PACKET:
@@ -69,9 +69,9 @@ class _Section:
         if len(frame) < captured:
             self._odd(number, f"claims {captured} octets but holds {len(frame)}")
         self.last_ns = interface.ns(high, low)
-        return Record(number, self.last_ns, interface.linktype, len(frame), original, frame)
+        return PacketRecord(number, self.last_ns, interface.linktype, len(frame), original, frame)
 
-    def _simple_packet(self, body: bytes, number: int) -> Record | None:
+    def _simple_packet(self, body: bytes, number: int) -> PacketRecord | None:
         (original,) = struct.unpack_from(self.order + "I", body)
         if not self.interfaces:
             self._odd(number, "belongs to interface 0, which nobody described; it is skipped")
@@ -83,7 +83,7 @@ class _Section:
             self.oddities.append(Oddity(number, "no-timestamp", sentence))
         captured = min(original, interface.snaplen or original)
         frame = body[4 : 4 + captured]
-        return Record(number, self.last_ns, interface.linktype, len(frame), original, frame)
+        return PacketRecord(number, self.last_ns, interface.linktype, len(frame), original, frame)
 
     def _odd(self, number: int, what: str) -> None:
         self.oddities.append(Oddity(number, "damaged-block", f"packet {number} {what}"))
@@ -113,7 +113,7 @@ class _Section:
             position += 4 + octets + (-octets & 3)
 
 
-def pcapng_records(stream: Stream, oddities: list[Oddity]) -> Iterator[Record]:
+def pcapng_records(stream: ReadAhead, oddities: list[Oddity]) -> Iterator[PacketRecord]:
     """Yield the records of a pcapng file; ``stream`` stands at its first section header.
 
     Name resolution, statistics, secrets and blocks unknown here are passed over.
@@ -147,7 +147,7 @@ def pcapng_records(stream: Stream, oddities: list[Oddity]) -> Iterator[Record]:
 
 
 def _next_block(
-    stream: Stream, section: _Section, number: int, oddities: list[Oddity]
+    stream: ReadAhead, section: _Section, number: int, oddities: list[Oddity]
 ) -> tuple[int, bytes | None]:
     """Take the next block off the stream: its type and body, or no body where the file ends."""
     (block_type,) = struct.unpack_from(section.order + "I", stream.buffer, stream.position)

@@ -19,7 +19,7 @@ from replay.capture.flow import Flow
 from replay.capture.oddity import Oddity
 from replay.capture.pcap import read_records
 from replay.capture.reassembly import PIECE_OCTETS, Reassembler
-from replay.capture.records import Record
+from replay.capture.records import PacketRecord
 from replay.capture.segments import decode
 from replay.capture.smtp_flows import client_side, why_forget, why_not_smtp
 from replay.capture.source import Watch, name_of
@@ -71,7 +71,7 @@ def read_capture(path: str | Path, watch: Watch | None = None) -> Capture:
     oddities = capture.oddities
     records = _counted(read_records(path, oddities, watch), capture)
     reassembler = Reassembler(oddities, why_forget)
-    shelf = Shelf(capture)
+    shelf = FlowSorter(capture)
     for flow in reassembler.walk(decode(records, oddities)):
         capture.flows += 1
         shelf.put(flow)
@@ -79,13 +79,13 @@ def read_capture(path: str | Path, watch: Watch | None = None) -> Capture:
     return capture
 
 
-def _counted(records: Iterator[Record], capture: Capture) -> Iterator[Record]:
+def _counted(records: Iterator[PacketRecord], capture: Capture) -> Iterator[PacketRecord]:
     for record in records:
         capture.packets = record.number
         yield record
 
 
-class Shelf:
+class FlowSorter:
     """Puts flows where they belong, as long as there is room."""
 
     __slots__ = ("_capture", "_foreign_octets", "_session_octets")

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from operator import attrgetter
 
-from replay.capture.flow import End, Endpoint, Flow
+from replay.capture.flow import Endpoint, Flow, StreamEnd
 from replay.capture.oddity import Oddity
 from replay.capture.segments import ACK, FIN, RST, SYN, Segment
-from replay.capture.stream import FORGOTTEN, MAX_JUMP_OCTETS, SEQUENCE_MASK, Half
+from replay.capture.stream import FORGOTTEN, MAX_JUMP_OCTETS, SEQUENCE_MASK, DirectionStream
 
 MAX_OPEN_FLOWS = 65_536
 """Flows followed at one time.  Above, the quarter that has been idle for longest is given up."""
@@ -64,9 +64,11 @@ class Reassembler:
     )  # fmt: skip
 
     def __init__(self, oddities: list[Oddity], judge: Judge = _wanted) -> None:
-        self._halves: dict[tuple[bytes, int, bytes, int], Half] = {}
-        self._open: dict[int, Half] = {}  # by number of the flow: its first half
-        self._leaving: deque[tuple[int, Half]] = deque()  # have ended then, may get packets
+        self._halves: dict[tuple[bytes, int, bytes, int], DirectionStream] = {}
+        self._open: dict[int, DirectionStream] = {}  # by number of the flow: its first half
+        self._leaving: deque[tuple[int, DirectionStream]] = (
+            deque()
+        )  # have ended then, may get packets
         self._over: list[Flow] = []
         self._number = 0
         self._now_ns = 0
@@ -144,7 +146,7 @@ class Reassembler:
 
     # -- what is not the ordinary case --------------------------------------------------------
 
-    def _feed_unusual(self, half: Half | None, segment: Segment) -> None:
+    def _feed_unusual(self, half: DirectionStream | None, segment: Segment) -> None:
         if half is None or self._is_another_connection(half, segment):
             half = self._begin(segment)
         flow, peer = half.flow, half.peer
@@ -174,18 +176,18 @@ class Reassembler:
             start = half.offset(seq)
             end = start + len(segment.payload) + segment.missing_octets
             if flags & FIN and half.fin is None:
-                half.fin = End(half.side, ts_ns, number, half.acknowledged, False)
+                half.fin = StreamEnd(half.side, ts_ns, number, half.acknowledged, False)
                 half.fin_offset = max(end, half.next)
             half.accept(start, segment.payload, segment.missing_octets, ts_ns, number)
             self._kept_octets += len(segment.payload) + PIECE_OCTETS
         half.give_up_acknowledged_holes(ts_ns, number)
         if flags & RST and not half.reset:
             half.reset = True
-            flow.happened.append(End(half.side, ts_ns, number, half.acknowledged, True))
+            flow.happened.append(StreamEnd(half.side, ts_ns, number, half.acknowledged, True))
         if flags & (FIN | RST) or half.fin is not None:
             self._see_off(half)
 
-    def _feed_forgotten(self, half: Half, segment: Segment) -> None:
+    def _feed_forgotten(self, half: DirectionStream, segment: Segment) -> None:
         """A segment of a flow that is no longer followed: it is counted."""
         flow, flags = half.flow, segment.flags
         if flags & SYN and (segment.seq + 1) & SEQUENCE_MASK != half.base:
@@ -199,7 +201,7 @@ class Reassembler:
             half.ended = True
             self._see_off(half)
 
-    def _see_off(self, half: Half) -> None:
+    def _see_off(self, half: DirectionStream) -> None:
         """Let the flow go some time after it has ended."""
         peer = half.peer
         over = half.reset or peer.reset or (half.ended and peer.ended)
@@ -207,7 +209,7 @@ class Reassembler:
             half.flow.leaving = True
             self._leaving.append((half.flow.last_ns, half))
 
-    def _is_another_connection(self, half: Half, segment: Segment) -> bool:
+    def _is_another_connection(self, half: DirectionStream, segment: Segment) -> bool:
         """Whether the ports were reused: a new initial sequence number, or one out of reach."""
         if half.expected is None or segment.flags & RST:
             return False
@@ -226,7 +228,7 @@ class Reassembler:
             self._oddities.append(Oddity(segment.number, "stream-jump", sentence))
         return far
 
-    def _begin(self, segment: Segment) -> Half:
+    def _begin(self, segment: Segment) -> DirectionStream:
         """Begin a flow with its first segment."""
         near = Endpoint(segment.src, segment.sport)
         far = Endpoint(segment.dst, segment.dport)
@@ -234,14 +236,14 @@ class Reassembler:
             self._finish(before)
         self._number += 1
         flow = Flow(self._number, (near, far), segment.ts_ns, segment.number)
-        half, peer = Half(flow, 0), Half(flow, 1)
+        half, peer = DirectionStream(flow, 0), DirectionStream(flow, 1)
         half.peer, peer.peer = peer, half
         self._halves[near + far] = half
         self._halves[far + near] = peer
         self._open[flow.number] = half
         return half
 
-    def _synchronize(self, half: Half, segment: Segment, first: int) -> None:
+    def _synchronize(self, half: DirectionStream, segment: Segment, first: int) -> None:
         """A SYN: it names the sequence number of its side's first octet."""
         if half.expected is None or half.base != first:
             half.begin(first)
@@ -271,7 +273,7 @@ class Reassembler:
         if self._kept_octets > self._judged_at:
             self._forget_unwanted()
 
-    def _finish(self, half: Half) -> None:
+    def _finish(self, half: DirectionStream) -> None:
         """Give a flow out, once."""
         flow = half.flow
         if self._open.pop(flow.number, None) is None:
@@ -289,7 +291,7 @@ class Reassembler:
             self._give_out(flow)
         del half.peer, peer.peer  # what refers to each other stays for longer
 
-    def _close(self, half: Half) -> None:
+    def _close(self, half: DirectionStream) -> None:
         """No more octets of this flow will be taken in."""
         flow = half.flow
         for one in sorted((half, half.peer), key=_side):
@@ -313,7 +315,7 @@ class Reassembler:
     def _forget_unwanted(self) -> None:
         """Forget the octets of flows that nobody wants; follow the largest no further if what is
         left is still too much."""
-        kept: list[tuple[int, int, Half]] = []
+        kept: list[tuple[int, int, DirectionStream]] = []
         for half in self._open.values():
             if half.expected == FORGOTTEN:
                 continue
@@ -343,14 +345,14 @@ class Reassembler:
         self._judged_at = total + JUDGED_FROM_OCTETS
 
 
-def _weight(half: Half) -> int:
+def _weight(half: DirectionStream) -> int:
     """The memory that a flow takes."""
     waiting = half.pending + half.peer.pending
     octets = sum(len(chunk.octets or b"") + PIECE_OCTETS for chunk in waiting)
     return octets + half.flow.kept_octets(PIECE_OCTETS)
 
 
-def _let_go(half: Half) -> None:
+def _let_go(half: DirectionStream) -> None:
     """Take in no more of a flow's octets, and forget what served for that."""
     for one in (half, half.peer):
         one.expected = FORGOTTEN

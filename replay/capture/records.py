@@ -11,7 +11,7 @@ MAX_RECORD_OCTETS = 16 << 20
 """No link has frames like that; a record or block that claims more is damage, not data."""
 
 
-class Record(NamedTuple):
+class PacketRecord(NamedTuple):
     """One captured frame.  ``number`` counts from 1 in file order; ``ts_ns`` since 1970 UTC.
 
     ``captured_octets`` is what the file holds (``len(frame)``), ``original_octets`` what the
@@ -26,7 +26,7 @@ class Record(NamedTuple):
     frame: bytes
 
 
-class Stream:
+class ReadAhead:
     """A file read in pieces: ``buffer[position:]`` is what has been read and not yet used."""
 
     __slots__ = ("_file", "_offset", "buffer", "name", "position")
@@ -64,7 +64,7 @@ class Stream:
 
 
 def end_of_records(
-    stream: Stream, records: int, what: str, oddities: list[Oddity], kind: str = "truncated-file"
+    stream: ReadAhead, records: int, what: str, oddities: list[Oddity], kind: str = "truncated-file"
 ) -> None:
     """Say that the file is of no use after ``records`` records: as an oddity, or if there are
     none as a CaptureError."""

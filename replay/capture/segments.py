@@ -16,7 +16,7 @@ from typing import NamedTuple
 from replay.capture.ip_fragments import Fragments
 from replay.capture.link_layers import AS_ETHERNET, IPV4, IPV6, linktype_name, untagged
 from replay.capture.oddity import CaptureError, Oddity
-from replay.capture.records import Record
+from replay.capture.records import PacketRecord
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 
@@ -93,7 +93,7 @@ _NOT_TCP = "not TCP over IP"
 _CUT_OFF = "damaged or cut off within its headers"
 
 
-def decode(records: Iterable[Record], oddities: list[Oddity]) -> Iterator[Segment]:
+def decode(records: Iterable[PacketRecord], oddities: list[Oddity]) -> Iterator[Segment]:
     """Yield the TCP segments of ``records``; what else there was goes to ``oddities`` at the end.
 
     Raises CaptureError if all there was is a link type that is not decoded.

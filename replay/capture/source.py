@@ -40,14 +40,14 @@ READ_OCTETS = 1 << 18
 _MAGIC_OCTETS = 4
 
 
-class Progress(NamedTuple):
+class ReadProgress(NamedTuple):
     """How far the file has been read, as it lies on disk; ``total_octets`` is 0 if unknown."""
 
     read_octets: int
     total_octets: int
 
 
-Watch = Callable[[Progress], None]
+Watch = Callable[[ReadProgress], None]
 """Told of every piece that is read."""
 
 
@@ -80,7 +80,7 @@ class _Counted:
         piece = self._file.read(octets)
         self._read_octets += len(piece)
         if self._watch is not None:
-            self._watch(Progress(self._read_octets, self._total_octets))
+            self._watch(ReadProgress(self._read_octets, self._total_octets))
         return piece
 
     def peek(self, octets: int) -> bytes:

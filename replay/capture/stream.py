@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from operator import attrgetter, itemgetter
 
-from replay.capture.flow import End, Flow, Gap, RawPiece
+from replay.capture.flow import Flow, Gap, RawPiece, StreamEnd
 
 MAX_PENDING_OCTETS = 8 << 20
 """Octets of one side held behind a hole; no receiver's window of the mail world is larger."""
@@ -59,7 +59,7 @@ _chunk_end = attrgetter("end")
 _piece_start = itemgetter(3)  # of a Piece, plain or not, and of a Gap
 
 
-class Half:
+class DirectionStream:
     """One direction of a flow: the stream of ``side``, and what it acknowledged of the other."""
 
     __slots__ = (
@@ -68,7 +68,7 @@ class Half:
         "side", "taken",
     )  # fmt: skip
 
-    peer: Half
+    peer: DirectionStream
 
     def __init__(self, flow: Flow, side: int) -> None:
         self.flow = flow
@@ -82,7 +82,7 @@ class Half:
         self.acknowledged = 0
         self.pending: list[_Chunk] = []
         self.pieces: list[RawPiece | Gap] = []
-        self.fin: End | None = None  # captured, though perhaps not yet reached
+        self.fin: StreamEnd | None = None  # captured, though perhaps not yet reached
         self.fin_offset = 0
         self.ended = False  # its FIN was reached
         self.reset = False

@@ -21,8 +21,8 @@ from replay.cli.common import (
 if TYPE_CHECKING:
     from replay.report.diff import Comparison
     from replay.transcript.script import Scenario
-    from replay.verify.diff import Parting
-    from replay.verify.diff_runs import Policy
+    from replay.verify.diff import Divergence
+    from replay.verify.diff_runs import ComparedPolicy
 
 SPEED_MAX = 1_000_000.0
 TOLERANCE_S_DEFAULT = 0.1
@@ -113,7 +113,7 @@ def _speed(text: str) -> float:
     return number
 
 
-Differ = Callable[[str, "Scenario"], "list[Parting]"]
+Differ = Callable[[str, "Scenario"], "list[Divergence]"]
 """Plays one scenario twice."""
 
 
@@ -125,7 +125,7 @@ def _diff(options: argparse.Namespace) -> int:
 
     if complaint := _misuse(options):
         return refuse(complaint)
-    partings: list[Parting] = []
+    partings: list[Divergence] = []
     complaints: list[str] = []
     interrupted = False
     try:
@@ -181,7 +181,9 @@ def _find(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _all(paths: Sequence[Path], differ: Differ, complaints: list[str]) -> Iterator[list[Parting]]:
+def _all(
+    paths: Sequence[Path], differ: Differ, complaints: list[str]
+) -> Iterator[list[Divergence]]:
     """Each file's senders; what cannot be used is complained of, and the others go on."""
     from rich.progress import track
 
@@ -228,7 +230,7 @@ def _policies(options: argparse.Namespace) -> tuple[Differ, str, str, list[str]]
     a, b = read if len(read) == 2 else (diff_runs.OWN, read[0])
     tolerance_ns = seconds_to_ns(options.tolerance or 0)
 
-    def differ(name: str, scenario: Scenario) -> list[Parting]:
+    def differ(name: str, scenario: Scenario) -> list[Divergence]:
         return diff_runs.diff_policies(
             name, scenario, a, b, keep_own=options.keep_own, tolerance_ns=tolerance_ns
         )
@@ -236,7 +238,7 @@ def _policies(options: argparse.Namespace) -> tuple[Differ, str, str, list[str]]
     return differ, a.described(b), b.described(a), _policy_notes(a, b)
 
 
-def _policy_notes(a: Policy, b: Policy) -> list[str]:
+def _policy_notes(a: ComparedPolicy, b: ComparedPolicy) -> list[str]:
     notes = []
     if ignored := list(dict.fromkeys([*a.ignored, *b.ignored])):
         notes.append(f"left out, since senders here meet nothing of it: {', '.join(ignored)}")
@@ -257,7 +259,7 @@ def _servers(options: argparse.Namespace) -> tuple[Differ, str, str, list[str]]:
     from replay.verify import diff_runs
 
     first, second = (resolve(text) for text in options.target)
-    playing = realtime.Options(
+    playing = realtime.RealtimeOptions(
         speed=options.speed,
         wait_max_ns=None if options.max_wait is None else seconds_to_ns(options.max_wait),
         patience_ns=seconds_to_ns(options.patience),
@@ -265,7 +267,7 @@ def _servers(options: argparse.Namespace) -> tuple[Differ, str, str, list[str]]:
     clock = SystemClock()
     tolerance_s = TOLERANCE_S_DEFAULT if options.tolerance is None else options.tolerance
 
-    def differ(name: str, scenario: Scenario) -> list[Parting]:
+    def differ(name: str, scenario: Scenario) -> list[Divergence]:
         return diff_runs.diff_targets(
             name,
             scenario,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from replay.cli.common import AS_EXPECTED, DIFFERS, Commands, explain, refuse
 
 if TYPE_CHECKING:
-    from replay.verify.suite import Result
+    from replay.verify.suite import ScenarioResult
 
 _DESCRIPTION = """\
 Write a .smtp transcript as a pcapng that Wireshark and tshark open: made-up
@@ -76,7 +76,7 @@ def _export(options: argparse.Namespace) -> int:
     path: Path = options.file
     if path.is_dir():
         return refuse(f"{path}: is a folder; one transcript becomes one capture")
-    result: Result | None = None
+    result: ScenarioResult | None = None
     try:
         suite.find([path])  # says what is wrong with other files
         if options.observed:

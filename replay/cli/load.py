@@ -77,7 +77,7 @@ def _load(options: argparse.Namespace) -> int:
     from replay.report import load as load_report
     from replay.verify import suite
 
-    amounts = runner.Options(
+    amounts = runner.LoadOptions(
         concurrency=options.concurrency,
         idle=options.idle,
         duration_ns=seconds_to_ns(options.duration),

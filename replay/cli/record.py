@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from replay.cli.common import AS_EXPECTED, WRONG_USE, Commands, at_least, explain, refuse, write
 
 if TYPE_CHECKING:
-    from replay.record.proxy import Outcome
+    from replay.record.proxy import RecordingResult
 
 _DESCRIPTION = """\
 Record senders without root. As a proxy, between them and any server:
@@ -128,10 +128,10 @@ def _record(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     from mailsrv.runtime.clock import SystemClock
-    from replay.record.capture_ring import Keeping
+    from replay.record.capture_ring import RingLimits
     from replay.record.server_tap import ServeError, serve
 
-    keeping = Keeping(
+    keeping = RingLimits(
         options.output,
         KEEP_DEFAULT if options.keep is None else options.keep,
         KEEP_DEFAULT if options.keep_bad is None else options.keep_bad,
@@ -146,7 +146,7 @@ def _serve(options: argparse.Namespace) -> int:
 def _proxy(options: argparse.Namespace) -> int:
     from mailsrv.runtime.clock import SystemClock
     from replay.play.target import TargetError, resolve
-    from replay.record.proxy import RecordError, Wanted, listen, record, upstream_path
+    from replay.record.proxy import RecordError, RecordingOptions, listen, record, upstream_path
 
     if options.listen is None:
         return refuse("--upstream goes with --listen: where shall the senders connect?")
@@ -160,7 +160,7 @@ def _proxy(options: argparse.Namespace) -> int:
             return refuse(f"{existing}: is there already; --force replaces it")
     try:
         target = resolve(options.upstream)
-        wanted = Wanted(
+        wanted = RecordingOptions(
             listen=listen(options.listen),
             upstream=target,
             path=path,
@@ -177,7 +177,7 @@ def _proxy(options: argparse.Namespace) -> int:
     return _sum_up(outcome)
 
 
-def _sum_up(outcome: Outcome) -> int:
+def _sum_up(outcome: RecordingResult) -> int:
     senders, _ = outcome.tapes
     for tape in outcome.tapes:
         _say(f"wrote {tape.file.path}: {tape.packets} packets, {tape.file.octets} octets")
@@ -190,7 +190,7 @@ def _sum_up(outcome: Outcome) -> int:
     return 1 if outcome.incomplete else AS_EXPECTED
 
 
-def _as_json(outcome: Outcome) -> dict[str, object]:
+def _as_json(outcome: RecordingResult) -> dict[str, object]:
     return {
         "files": [
             {

@@ -12,7 +12,7 @@ from replay.cli.common import AS_EXPECTED, DIFFERS, WRONG_USE, Commands, explain
 from replay.cli.sweeps import run_cuts, run_edges
 
 if TYPE_CHECKING:
-    from replay.verify.suite import Result
+    from replay.verify.suite import ScenarioResult
 
 _DESCRIPTION = """\
 Play .smtp transcripts against the real mailsrv, on real sockets, in virtual
@@ -169,7 +169,7 @@ def _run(options: argparse.Namespace) -> int:
         playing = without_what_is_not_drawn(playing)
     errors = console.console(stderr=True)
     plain = not errors.is_terminal or errors.color_system is None
-    results: list[suite.Result] = []
+    results: list[suite.ScenarioResult] = []
     interrupted = False
     watched = track(playing, "playing", len(paths), console=errors, transient=True, disable=plain)
     try:
@@ -192,7 +192,7 @@ def _run(options: argparse.Namespace) -> int:
     return AS_EXPECTED if all(result.good for result in results) else DIFFERS
 
 
-def _write_page(path: Path, results: Sequence[Result]) -> bool:
+def _write_page(path: Path, results: Sequence[ScenarioResult]) -> bool:
     from replay.report.html.page import page
 
     return write(path, page(results))

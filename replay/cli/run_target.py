@@ -13,8 +13,8 @@ from replay.cli.common import AS_EXPECTED, DIFFERS, WRONG_USE, refuse, seconds, 
 if TYPE_CHECKING:
     from replay.play.tls_client import Verify
     from replay.transcript.script import MaskedReply
-    from replay.verify.suite import Result
-    from replay.verify.target_suite import How, TargetRun
+    from replay.verify.suite import ScenarioResult
+    from replay.verify.target_suite import TargetOptions, TargetRun
 
 DESCRIPTION = """\
   replay run captures/client --target 127.0.0.1:25
@@ -119,7 +119,7 @@ def misused(options: argparse.Namespace) -> str:
 
 def play(
     options: argparse.Namespace, paths: Sequence[Path]
-) -> tuple[TargetRun, list[Result], bool] | str:
+) -> tuple[TargetRun, list[ScenarioResult], bool] | str:
     """The run, its results, and whether it was interrupted; or why there is none."""
     from rich.progress import Progress
 
@@ -129,7 +129,7 @@ def play(
     from replay.transcript.notation import TranscriptError
     from replay.verify.target_suite import TargetRun
 
-    results: list[Result] = []
+    results: list[ScenarioResult] = []
     errors = console.console(stderr=True)
     plain = not errors.is_terminal or errors.color_system is None
     try:
@@ -177,7 +177,7 @@ def run_target(options: argparse.Namespace, paths: Sequence[Path]) -> int:
     return AS_EXPECTED if all(result.good for result in results) else DIFFERS
 
 
-def _write_page(options: argparse.Namespace, results: Sequence[Result]) -> bool:
+def _write_page(options: argparse.Namespace, results: Sequence[ScenarioResult]) -> bool:
     from replay.report.html.page import page
 
     return write(options.html, page(results, title=f"Replay against {options.target}"))
@@ -187,17 +187,17 @@ class _FileError(Exception):
     """A file of the command line that cannot be used; the message names it."""
 
 
-def _how(options: argparse.Namespace, host: str) -> How:
+def _how(options: argparse.Namespace, host: str) -> TargetOptions:
     """Raises _FileError and TranscriptError for files that cannot be used."""
     from mailsrv.units import seconds_to_ns
-    from replay.play.realtime import PATIENCE_NS, Options
-    from replay.verify.target_suite import TOLERANCE, How
+    from replay.play.realtime import PATIENCE_NS, RealtimeOptions
+    from replay.verify.target_suite import TOLERANCE, TargetOptions
 
     tolerance = TOLERANCE
     for given in options.tolerance or ():
         tolerance = tolerance._replace(**given)
-    return How(
-        Options(
+    return TargetOptions(
+        RealtimeOptions(
             speed=options.speed or 1,
             wait_max_ns=None if options.max_wait is None else seconds_to_ns(options.max_wait),
             patience_ns=PATIENCE_NS if options.timeout is None else seconds_to_ns(options.timeout),

@@ -16,7 +16,7 @@ from enum import Enum
 from operator import attrgetter
 from typing import NamedTuple
 
-from replay.capture.conversation import Act, Conversation, Reply
+from replay.capture.conversation import CapturedReply, Conversation, SenderAct
 from replay.capture.smtp_flows import behind_proxy_header
 from replay.transcript.duration import DURATION_NS_MAX, format_ns
 from replay.transcript.script import After, AfterReply, Anchor
@@ -51,7 +51,7 @@ class Anchored(NamedTuple):
     for people.  ``is_settled`` says that a second recording decided.
     """
 
-    act: Act
+    act: SenderAct
     anchor: Anchor
     replies_seen: int
     evidence: Evidence
@@ -97,7 +97,7 @@ def _bounded(ns: int) -> int:
     return min(max(ns, 0), DURATION_NS_MAX)
 
 
-def _named(replies: Sequence[Reply], seen: int, sent: int) -> str:
+def _named(replies: Sequence[CapturedReply], seen: int, sent: int) -> str:
     """The replies after the first ``seen`` up to ``sent``, by number and packet."""
     if sent == seen + 1:
         return f"reply {sent} (packet {replies[seen].packet})"
@@ -131,7 +131,7 @@ def settle(
     return settled
 
 
-def _places(acts: Sequence[Act]) -> list[tuple[bool, int]]:
+def _places(acts: Sequence[SenderAct]) -> list[tuple[bool, int]]:
     """What makes an act the same in both recordings: whether it sends or ends, and its place in
     the stream.  How it ends depends on what was on its way."""
     places, offset = [], 0

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from replay.convert.importer import Imported
+from replay.convert.importer import ImportedCapture
 from replay.transcript import transcript
 
 COPY_MAX_OCTETS = 64 * 1024 * 1024
@@ -20,7 +20,7 @@ class FilingError(Exception):
 
 
 def file_capture(
-    imported: Imported,
+    imported: ImportedCapture,
     stem: Path,
     capture: Path,
     delayed: Path | None = None,
@@ -73,7 +73,7 @@ def file_capture(
     return [target, *(copy for _, copy in copies)]
 
 
-def settles(imported: Imported) -> bool:
+def settles(imported: ImportedCapture) -> bool:
     """Whether a second recording, with replies held back, told anything about the first."""
     return any(
         one.is_settled
@@ -82,7 +82,7 @@ def settles(imported: Imported) -> bool:
     )
 
 
-def evidence(imported: Imported) -> str:
+def evidence(imported: ImportedCapture) -> str:
     """How many departures rest on what, in a line."""
     counted = Counter(
         one.evidence.value

@@ -18,7 +18,7 @@ from replay.capture.segments import ACK
 from replay.capture.tcp_packets import CLIENT, LINKTYPE_RAW, SERVER, PacketFlow
 from replay.convert.timeline import Moment, expected, observed, with_differences
 from replay.play.observed import ObservedConnection
-from replay.transcript.script import Connection, Open, Scenario
+from replay.transcript.script import Open, Scenario, ScriptedConnection
 from replay.verify.expectations import Difference
 
 BEGIN_NS = 1_767_225_600_000_000_000
@@ -96,7 +96,7 @@ class _Connection:
     something: that a half-closed client takes what it is told, or that the record went on.
     """
 
-    def __init__(self, number: int, connection: Connection, moments: list[Moment]) -> None:
+    def __init__(self, number: int, connection: ScriptedConnection, moments: list[Moment]) -> None:
         first = next(connection.departures())
         assert isinstance(first.action, Open)
         client = first.action.client

@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from replay.capture.conversation import Act, Conversation
+from replay.capture.conversation import Conversation, SenderAct
 from replay.capture.oddity import CaptureError, Oddity
 from replay.capture.reader import Capture, read_capture
 from replay.convert.anchors import Anchored, Evidence, anchor_acts, settle, why_another_sender
@@ -59,7 +59,7 @@ class ImportedConnection:
     """A connection's script and what it rests on."""
 
     conversation: Conversation
-    script: script.Connection
+    script: script.ScriptedConnection
     evidence: dict[int, Anchored]
     """Why a departure has its anchor, by number of the step; not for open, until-closed and
     abandon, which nobody did."""
@@ -68,7 +68,7 @@ class ImportedConnection:
 
 
 @dataclass(slots=True)
-class Imported:
+class ImportedCapture:
     """What a capture became."""
 
     scenario: Scenario
@@ -85,7 +85,7 @@ def import_capture(
     session: int | None = None,
     delayed: str | Path | None = None,
     recorded_times: bool = False,
-) -> Imported:
+) -> ImportedCapture:
     """Make a scenario of the capture at ``path``.
 
     ``session`` picks one SMTP conversation, counted from 1.  ``delayed`` is a second capture of
@@ -117,7 +117,7 @@ def import_capture(
         _settings(conversations),
         _world(conversations),
     )
-    imported = Imported(scenario, connections, capture.oddities)
+    imported = ImportedCapture(scenario, connections, capture.oddities)
     for connection in connections:
         imported.remarks.update(_remarks(connection, start_ns))
     return imported
@@ -189,7 +189,9 @@ def _world(conversations: list[Conversation]) -> dict[str, object]:
     return {"tls": True} if "starttls" in kinds else {}
 
 
-def _story(conversations: list[Conversation], scripts: tuple[script.Connection, ...]) -> str:
+def _story(
+    conversations: list[Conversation], scripts: tuple[script.ScriptedConnection, ...]
+) -> str:
     """A first line to be made better by who knows what the capture shows."""
     senders = sorted({one.client.host() for one in conversations})
     who = senders[0] if len(senders) == 1 else f"{senders[0]} and {len(senders) - 1} more"
@@ -242,7 +244,7 @@ class _Writer:
             self._end_without_the_sender()
         return ImportedConnection(
             conversation,
-            script.Connection(self._name, tuple(self._steps)),
+            script.ScriptedConnection(self._name, tuple(self._steps)),
             self._evidence,
             sorted(self._oddities),
         )
@@ -273,7 +275,7 @@ class _Writer:
                     return True
         return False
 
-    def _had_seen_the_end(self, act: Act) -> bool:
+    def _had_seen_the_end(self, act: SenderAct) -> bool:
         """Whether the server had ended the connection as far as the sender knew."""
         end = self._conversation.server_end
         if end is None:
@@ -282,7 +284,7 @@ class _Writer:
             return end.order < act.order
         return act.acknowledged > self._conversation.server_octets
 
-    def _follows_suit(self, act: Act) -> bool:
+    def _follows_suit(self, act: SenderAct) -> bool:
         end = self._conversation.server_end
         return self._end_told and end is not None and act.ts_ns - end.ts_ns <= PROMPT_CLOSE_NS
 
@@ -348,10 +350,10 @@ class _Writer:
         self._oddities.append(Oddity(packet, kind, sentence))
 
 
-def _action(act: Act) -> script.Action:
+def _action(act: SenderAct) -> script.Action:
     match act.kind:
         case "send":
-            return script.Send(act.octets)
+            return script.SendOctets(act.octets)
         case "starttls":
             return script.StartTls()
         case "half-close":

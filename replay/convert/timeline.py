@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from replay.play.observed import ObservedConnection
 from replay.transcript import script
 from replay.transcript.octets import to_text
-from replay.transcript.script import After, AfterReply, At, Connection, Departure, Expectation, Step
+from replay.transcript.script import (
+    After,
+    AfterReply,
+    At,
+    Departure,
+    Expectation,
+    ScriptedConnection,
+    Step,
+)
 from replay.verify.expectations import Difference
 
 NEVER_NS = 1 << 62
@@ -48,7 +56,7 @@ class Moment:
 
 _KINDS = {
     script.Open: "open",
-    script.Send: "send",
+    script.SendOctets: "send",
     script.HalfClose: "half-close",
     script.Close: "close",
     script.Reset: "reset",
@@ -62,7 +70,7 @@ _NOTES = {
 }
 
 
-def expected(connection: Connection) -> list[Moment]:
+def expected(connection: ScriptedConnection) -> list[Moment]:
     """What ``connection`` says, in order of time."""
     steps: list[tuple[Step, Moment]] = []
     replies = new = 0
@@ -120,7 +128,7 @@ def _departure(step: Departure) -> Moment:
     kind = _KINDS.get(type(step.action))
     if kind is None:
         return Moment("note", comments=(_NOTES[type(step.action)],))
-    return Moment(kind, step.action.octets if isinstance(step.action, script.Send) else b"")
+    return Moment(kind, step.action.octets if isinstance(step.action, script.SendOctets) else b"")
 
 
 def _expectation(step: Expectation, number: int) -> Moment:
@@ -175,7 +183,7 @@ def _is_open(step: Step) -> bool:
 # -- a run ----------------------------------------------------------------------------------------
 
 
-def observed(connection: Connection, seen: ObservedConnection) -> list[Moment]:
+def observed(connection: ScriptedConnection, seen: ObservedConnection) -> list[Moment]:
     """What came of ``connection`` in a run, in order of time.  Of two things at one instant a
     reply comes first where the script has it so."""
     said = [

@@ -21,7 +21,6 @@ from replay.transcript.script import (
     AfterReply,
     At,
     Close,
-    Connection,
     Departure,
     ExactReply,
     Expectation,
@@ -31,7 +30,8 @@ from replay.transcript.script import (
     ReplyCode,
     Reset,
     Scenario,
-    Send,
+    ScriptedConnection,
+    SendOctets,
     StartTls,
     StopReading,
 )
@@ -47,7 +47,7 @@ _END_OF_CONTENT = b"\r\n.\r\n"
 _START_MAIL_INPUT = 354
 _CLOSING, _SHUTTING_DOWN = 221, 421
 
-Action = Send | HalfClose | Close | Reset
+Action = SendOctets | HalfClose | Close | Reset
 
 
 class LoadError(Exception):
@@ -59,7 +59,7 @@ class UnsuitableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class PlannedAct:
     """``action`` is due when ``replies`` replies have arrived on the connection."""
 
     replies: int
@@ -77,7 +77,7 @@ class Plan:
     """
 
     name: str
-    acts: tuple[Act, ...]
+    acts: tuple[PlannedAct, ...]
     codes: tuple[int, ...]
     content_ends: Mapping[int, int] = field(default_factory=dict)
     server_ends: bool = False
@@ -91,7 +91,7 @@ class Plan:
 
 def idle_plan() -> Plan:
     """A client that says EHLO and then nothing."""
-    hello = Act(1, Send(b"EHLO idle.example\r\n"))
+    hello = PlannedAct(1, SendOctets(b"EHLO idle.example\r\n"))
     return Plan("idle connection", (hello,), (220, 250), held=True)
 
 
@@ -147,7 +147,7 @@ def needs_of_its_own(scenario: Scenario, *, with_tls: bool = False) -> str:
     return ""
 
 
-def plan_of(connection: Connection, name: str) -> Plan:
+def plan_of(connection: ScriptedConnection, name: str) -> Plan:
     """Raises UnsuitableError."""
     refuse_timers(connection)
     builder = _Builder()
@@ -171,7 +171,7 @@ class _Builder:
     """Walks through a connection's steps and notes which act ends a message's content."""
 
     def __init__(self) -> None:
-        self.acts: list[Act] = []
+        self.acts: list[PlannedAct] = []
         self.codes: list[int] = []
         self.content_ends: dict[int, int] = {}
         self.server_ends = False
@@ -184,14 +184,14 @@ class _Builder:
             raise UnsuitableError(f"stops reading (line {step.line}): only buffers are tried")
         if isinstance(action, StartTls):
             raise UnsuitableError(f"speaks TLS (line {step.line}): load is plaintext")
-        if not isinstance(action, Send | HalfClose | Close | Reset):
+        if not isinstance(action, SendOctets | HalfClose | Close | Reset):
             return  # until-closed, abandon: the replies still expected are waited for, no more
-        if isinstance(action, Send):
+        if isinstance(action, SendOctets):
             window = self._sent_last + action.octets
             if _END_OF_CONTENT in window:
                 self._dot = len(self.acts)
             self._sent_last = window[-len(_END_OF_CONTENT) + 1 :]
-        self.acts.append(Act(len(self.codes), action))
+        self.acts.append(PlannedAct(len(self.codes), action))
 
     def expect(self, step: Expectation) -> None:
         if not isinstance(step.outcome, REPLIES):
@@ -210,7 +210,7 @@ def _code(outcome: ExactReply | ReplyCode | MaskedReply) -> int:
     return int(digits) if len(digits) == 3 and digits.isdigit() else 0
 
 
-def refuse_timers(connection: Connection) -> None:
+def refuse_timers(connection: ScriptedConnection) -> None:
     """Raise UnsuitableError where what the server does hangs on a long timer, not on a command."""
     opened_ns = departed_ns = seen_ns = 0
     may_close = False

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from mailsrv.runtime.clock import Clock
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.load.plan import LoadError, Plan, idle_plan
-from replay.load.session import Session
-from replay.load.tally import Idle, Outcome, Tally
+from replay.load.session import LoadSession
+from replay.load.tally import Idle, LoadResult, Tally
 from replay.play.target import Target, bind_client
 
 OPENING_AT_ONCE_MAX = 100
@@ -38,7 +38,7 @@ _ADDRESSES_IN_A_NET = 250
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class LoadOptions:
     """How much of it.  ``sessions`` ends a run early; 0 does not."""
 
     concurrency: int = 10
@@ -49,7 +49,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class LoadProgress:
     """What a run has come to: ``phase`` in a word or two, then numbers so far."""
 
     phase: str
@@ -62,10 +62,10 @@ class Progress:
 def play(
     plans: Sequence[Plan],
     target: Target,
-    options: Options,
+    options: LoadOptions,
     clock: Clock,
-    progress: Callable[[Progress], None] | None = None,
-) -> Outcome:
+    progress: Callable[[LoadProgress], None] | None = None,
+) -> LoadResult:
     """Run the load.  Raises LoadError; Ctrl-C gives what there is so far."""
     if not plans:
         raise LoadError("nothing to play: every session of these transcripts was left out")
@@ -109,9 +109,9 @@ class _Run:
         self,
         plans: Sequence[Plan],
         target: Target,
-        options: Options,
+        options: LoadOptions,
         clock: Clock,
-        progress: Callable[[Progress], None],
+        progress: Callable[[LoadProgress], None],
     ) -> None:
         self.interrupted = False
         self._plans = itertools.cycle(plans)
@@ -121,8 +121,8 @@ class _Run:
         self._progress = progress
         self._addresses = _client_addresses(target)
         self._selector = selectors.DefaultSelector()
-        self._active: set[Session] = set()
-        self._held: set[Session] = set()
+        self._active: set[LoadSession] = set()
+        self._held: set[LoadSession] = set()
         self._tally = Tally()
         self._idle_tally = Tally()
         self._opened = self._lost = 0
@@ -180,7 +180,7 @@ class _Run:
             sock = self._socket()
         except OSError as error:
             raise LoadError(f"cannot open a socket: {error.strerror}") from None
-        session = Session(plan, sock, self._clock, tally)
+        session = LoadSession(plan, sock, self._clock, tally)
         session.connect(self._target.address)
         self._active.add(session)
         self._selector.register(sock, _events(session), session)
@@ -205,7 +205,7 @@ class _Run:
         wake_ns = self._check_at_ns if until_ns is None else min(self._check_at_ns, until_ns)
         ready = self._selector.select(max(0, wake_ns - now_ns) / NS_PER_S)
         for key, _ in ready:
-            session: Session = key.data
+            session: LoadSession = key.data
             if not session.over:  # else Ctrl-C came just before it could be retired
                 session.ready()
             if session.over:
@@ -220,13 +220,13 @@ class _Run:
             self._check_at_ns = now_ns + CHECK_EVERY_NS
             self._check(now_ns)
 
-    def _hold(self, session: Session) -> None:
+    def _hold(self, session: LoadSession) -> None:
         self._active.discard(session)
         self._held.add(session)
         self._opened += 1
         self._ever_connected = True
 
-    def _retire(self, session: Session) -> None:
+    def _retire(self, session: LoadSession) -> None:
         """A session is over."""
         self._selector.unregister(session.sock)
         session.sock.close()
@@ -250,16 +250,16 @@ class _Run:
             self._progress_at_ns = now_ns + PROGRESS_EVERY_NS
             elapsed_ns = now_ns - self._phase_began_ns
             good, failed = self._tally.good, self._tally.failed
-            self._progress(Progress(self._phase, elapsed_ns, good, failed, len(self._held)))
+            self._progress(LoadProgress(self._phase, elapsed_ns, good, failed, len(self._held)))
 
     # -- the end ----------------------------------------------------------------------------------
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> LoadResult:
         """Look at the idle connections once more, and sum up."""
         window = self._window or _Window(self._clock, self._tally)
         window.close()
         self._turn(0)
-        return Outcome(
+        return LoadResult(
             target=self._target.name,
             concurrency=self._options.concurrency,
             tally=self._tally,
@@ -298,7 +298,7 @@ class _Window:
             self.good, self.messages = self._tally.good, self._tally.messages
 
 
-def _events(session: Session) -> int:
+def _events(session: LoadSession) -> int:
     return selectors.EVENT_READ | (selectors.EVENT_WRITE if session.writing else 0)
 
 

@@ -17,9 +17,9 @@ import struct
 from mailsrv.runtime.clock import Clock
 from replay.load.plan import Plan
 from replay.load.tally import CLOSED, NO_REPLY, REFUSED, RESET, TIMEOUT, TOO_LONG, UNEXPECTED, Tally
-from replay.smtp.replies import REPLY_MAX_OCTETS, Reply, ReplyReader
+from replay.smtp.replies import REPLY_MAX_OCTETS, ReceivedReply, ReplyReader
 from replay.transcript.octets import to_text
-from replay.transcript.script import Close, HalfClose, Send
+from replay.transcript.script import Close, HalfClose, SendOctets
 from replay.transcript.script import Reset as ResetAction
 
 SHOWN_MAX_CHARACTERS = 100
@@ -34,7 +34,7 @@ _KINDS = {
 }
 
 
-class Session:
+class LoadSession:
     """``over`` becomes True when the session has ended; ``holding`` when a plan that is ``held``
     has come to its end and its connection is kept.  Then ``failure`` is empty, or says in a few
     words what was wrong."""
@@ -130,7 +130,7 @@ class Session:
             if act.replies > self._replies:
                 return
             self._acts_done += 1
-            if isinstance(act.action, Send):
+            if isinstance(act.action, SendOctets):
                 self._unsent = act.action.octets
                 self._write()
             elif isinstance(act.action, HalfClose):
@@ -180,7 +180,7 @@ class Session:
         if len(self._reader.rest) > REPLY_MAX_OCTETS:
             self._fail(TOO_LONG, f"reply {self._replies + 1} has over {REPLY_MAX_OCTETS} octets")
 
-    def _take(self, reply: Reply) -> None:
+    def _take(self, reply: ReceivedReply) -> None:
         number, code = self._replies, reply.code
         codes, tally = self.plan.codes, self._tally
         self._replies += 1
@@ -242,6 +242,6 @@ class Session:
         self._tally.fail(kind, f"{self.plan.name}: {complaint}", shown)
 
 
-def _shown(reply: Reply) -> str:
+def _shown(reply: ReceivedReply) -> str:
     text = to_text(reply.octets.rstrip(b"\r\n"))
     return text if len(text) <= SHOWN_MAX_CHARACTERS else text[: SHOWN_MAX_CHARACTERS - 1] + "…"

@@ -110,7 +110,7 @@ class Idle:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class LoadResult:
     """A finished run.
 
     ``window_ns`` is the time that counts: from the first session until no more were begun.

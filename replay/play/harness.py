@@ -24,15 +24,15 @@ from mailsrv.policy.recipients import Directory
 from mailsrv.runtime.clock import FakeClock, SystemClock
 from mailsrv.runtime.listener import bind
 from mailsrv.runtime.poll import READ, Handler, Ready
-from mailsrv.server import Edges, Server
+from mailsrv.server import Server, ServerBackends
 from mailsrv.settings import Settings
-from mailsrv.telemetry.event_log import Journal
+from mailsrv.telemetry.event_log import EventLog
 from mailsrv.transport.tls_context import server_context
-from mailsrv.transport.transport import Owner
+from mailsrv.transport.transport import TransportOwner
 from mailsrv.units import NS_PER_S
 from replay.play.fakes.world import World, world_from
 from replay.play.tls_client import CERTIFICATE, KEY
-from replay.play.virtual_link import PIECE_OCTETS, Link
+from replay.play.virtual_link import PIECE_OCTETS, VirtualLink
 
 GUARD_NS = 5 * NS_PER_S
 """Real time after which a connection that does not come to rest is given up."""
@@ -131,20 +131,20 @@ class Harness:
         self._poll = VirtualPoll()
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
-        self._by_port: dict[tuple[str, int], tuple[Link, str]] = {}
-        self._arriving: Link
-        self._links: dict[int, Link] = {}
-        self._unsettled: set[Link] = set()
+        self._by_port: dict[tuple[str, int], tuple[VirtualLink, str]] = {}
+        self._arriving: VirtualLink
+        self._links: dict[int, VirtualLink] = {}
+        self._unsettled: set[VirtualLink] = set()
         self._opened = 0
         self._steps = 0
         self.log: list[str] = []
         self.world: World = world_from(world or {}, self._call_later)
-        journal = Journal(self.clock, self._keep_log)
+        journal = EventLog(self.clock, self._keep_log)
         nameserver = self.world.nameserver
         self.stub = nameserver.resolver(seed, journal.note) if nameserver else None
         self.server = Server(
             settings,
-            Edges(
+            ServerBackends(
                 resolver=self.stub or self.world.resolver,
                 reputation=self.world.reputation,
                 courier=self.world.courier,
@@ -233,14 +233,14 @@ class Harness:
 
     def connect(
         self, client: str, on_octets: Callable[[bytes], None], on_end: Callable[[str], None]
-    ) -> Link:
+    ) -> VirtualLink:
         """Open a connection that the server sees coming from ``client``; not yet settled."""
         self._opened += 1
         sock = socket.socket()
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.bind((f"127.0.1.{1 + self._opened % CLIENT_NETWORKS}", 0))
-            link = Link(self._opened, sock, on_octets, on_end)
+            link = VirtualLink(self._opened, sock, on_octets, on_end)
             self._by_port[sock.getsockname()] = link, client
             sock.connect(self.address)
         except OSError:
@@ -250,7 +250,7 @@ class Harness:
         self._unsettled.add(link)
         return link
 
-    def send(self, link: Link, octets: bytes) -> None:
+    def send(self, link: VirtualLink, octets: bytes) -> None:
         """Write ``octets`` on a link, piece by piece, each settled."""
         for at in range(0, len(octets), PIECE_OCTETS):
             piece = octets[at : at + PIECE_OCTETS]
@@ -258,7 +258,7 @@ class Harness:
             self.touch(link)
             self.settle()
 
-    def touch(self, link: Link) -> None:
+    def touch(self, link: VirtualLink) -> None:
         """Something was done with ``link``: the next ``settle`` looks at it."""
         self._unsettled.add(link)
 
@@ -293,7 +293,7 @@ class Harness:
                 raise Stalled(f"{unbalanced[0]} does not come to rest")
             self._poll.wait_really()
 
-    def _in_order(self) -> list[Link]:
+    def _in_order(self) -> list[VirtualLink]:
         links = list(self._unsettled)
         if len(links) > 1:
             links.sort(key=_number)
@@ -307,32 +307,32 @@ class Harness:
 
     plaintext = False
 
-    def opened(self, connection: Owner, sock: socket.socket) -> None:
+    def opened(self, connection: TransportOwner, sock: socket.socket) -> None:
         assert isinstance(connection, Connection)
         link = self._arriving  # the socket itself may have been reset, and know its peer no more
         link.connection = connection
         self._links[connection.number] = link
 
-    def received(self, connection: Owner, octets: bytes) -> None:
+    def received(self, connection: TransportOwner, octets: bytes) -> None:
         link = self._links[connection.number]
         link.server_received += len(octets)
         if not octets:
             link.server_eof = True
 
-    def sent(self, connection: Owner, octets: bytes) -> None:
+    def sent(self, connection: TransportOwner, octets: bytes) -> None:
         link = self._links[connection.number]
         link.server_sent += len(octets)
         if not octets:
             link.server_fin = True
         self._unsettled.add(link)
 
-    def secured(self, connection: Owner, tls: str) -> None:
+    def secured(self, connection: TransportOwner, tls: str) -> None:
         """Nothing: octets are counted as they are on the wire."""
 
-    def lost(self, connection: Owner, how: str) -> None:
+    def lost(self, connection: TransportOwner, how: str) -> None:
         """Nothing: it is closed next."""
 
-    def closed(self, connection: Owner) -> None:
+    def closed(self, connection: TransportOwner) -> None:
         link = self._links.pop(connection.number)
         link.server_gone = True
         self._unsettled.add(link)
@@ -397,11 +397,11 @@ def _server_tls() -> ssl.SSLContext:
     return server_context(CERTIFICATE, KEY)
 
 
-def _number(link: Link) -> int:
+def _number(link: VirtualLink) -> int:
     return link.number
 
 
-def _needs_care(link: Link) -> bool:
+def _needs_care(link: VirtualLink) -> bool:
     """True for a link that may move again without being touched: one with octets held back."""
     if link.unsent:
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from replay.smtp.replies import Reply, ReplyReader
+from replay.smtp.replies import ReceivedReply, ReplyReader
 
 
 @dataclass(slots=True)
@@ -20,7 +20,7 @@ class ObservedConnection:
 
     name: str
     departed_ns: list[int | None] = field(default_factory=list)
-    replies: list[Reply] = field(default_factory=list)
+    replies: list[ReceivedReply] = field(default_factory=list)
     rest: bytes = b""
     end: str = ""
     end_at_ns: int = 0
@@ -66,7 +66,7 @@ class Trace:
         return self._hash.hexdigest()
 
 
-class Ear:
+class ReplyListener:
     """Listens for one sender: turns arrivals into an ``ObservedConnection``."""
 
     __slots__ = ("_reader", "observed")

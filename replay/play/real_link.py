@@ -26,7 +26,7 @@ _LINGER_RESET = struct.pack("ii", 1, 0)
 _RESETS = (errno.ECONNRESET, errno.EPIPE)
 
 
-class Listener(Protocol):
+class LinkListener(Protocol):
     """Who is told what happens on a link."""
 
     def hear(self, octets: bytes) -> None:
@@ -62,7 +62,7 @@ class RealLink:
     )
 
     def __init__(
-        self, sock: socket.socket, listener: Listener, verify: Verify | None = None
+        self, sock: socket.socket, listener: LinkListener, verify: Verify | None = None
     ) -> None:
         self._sock = sock
         self._listener = listener

@@ -20,13 +20,13 @@ from typing import Protocol
 from mailsrv.runtime.clock import Clock
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.play import realtime
-from replay.play.observed import Ear, ObservedConnection
+from replay.play.observed import ObservedConnection, ReplyListener
 from replay.play.real_link import RealLink
-from replay.play.schedule import Timetable, server_delay_max_ns
+from replay.play.schedule import Schedule, server_delay_max_ns
 from replay.play.target import Target, bind_client, loopback_address, proxy_header
 from replay.play.tls_client import Verify
 from replay.transcript import script
-from replay.transcript.script import Connection, Scenario
+from replay.transcript.script import Scenario, ScriptedConnection
 
 POLL_NS = 3 * NS_PER_MS
 """The last part of a wait, spent polling: one millisecond for the selector's rounding, two for
@@ -66,7 +66,7 @@ HEARD_OCTETS_MAX = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RealtimeOptions:
     """How to play.
 
     ``speed`` divides every wait of the senders'; where nothing happens for ``wait_max_ns`` but a
@@ -82,7 +82,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Capped:
+class CappedWait:
     """A wait that was cut short: before which departure, and by how much."""
 
     connection: str
@@ -102,11 +102,11 @@ class RealRun:
     connections: tuple[ObservedConnection, ...]
     real_ns: int
     lateness_ns: tuple[int, ...] = ()
-    capped: tuple[Capped, ...] = ()
+    capped: tuple[CappedWait, ...] = ()
     unreachable: str = ""
 
 
-def play(scenario: Scenario, target: Target, options: Options, clock: Clock) -> RealRun:
+def play(scenario: Scenario, target: Target, options: RealtimeOptions, clock: Clock) -> RealRun:
     """Play ``scenario`` against the server at ``target``.
 
     Never hangs: what the server does not do within its expected time and ``patience_ns`` is not
@@ -124,18 +124,20 @@ class _Run:
     Script time is real time and what has been skipped of it; the agenda is in script time.
     """
 
-    def __init__(self, scenario: Scenario, target: Target, options: Options, clock: Clock) -> None:
+    def __init__(
+        self, scenario: Scenario, target: Target, options: RealtimeOptions, clock: Clock
+    ) -> None:
         self.target = target
         self.options = options
         self._clock = clock
         self._selector = selectors.DefaultSelector()
-        self._agenda: list[tuple[int, int, Player]] = []
+        self._agenda: list[tuple[int, int, RealtimePlayer]] = []
         self._order = count()
         self._patience_ns = options.patience_ns + server_delay_max_ns(scenario)
         self.skipped_ns = 0
         self._lateness_ns: list[int] = []
-        self._capped: list[Capped] = []
-        self._players = [Player(self, one) for one in scenario.connections]
+        self._capped: list[CappedWait] = []
+        self._players = [RealtimePlayer(self, one) for one in scenario.connections]
         self._playing = set(self._players)
         self._began_ns = clock.monotonic_ns()
         self._progress_ns = 0
@@ -201,9 +203,9 @@ class _Run:
         """A sender's wait is over before its time."""
         player = self._agenda[0][2]
         self.skipped_ns += ns
-        self._capped.append(Capped(player.observed.name, player.next_line, ns))
+        self._capped.append(CappedWait(player.observed.name, player.next_line, ns))
 
-    def _look_at(self, player: Player) -> None:
+    def _look_at(self, player: RealtimePlayer) -> None:
         """Something happened to ``player``: wait for what its link wants from here on."""
         if player.done:
             self._playing.discard(player)
@@ -220,7 +222,7 @@ class _Run:
 
     # -- what players tell ------------------------------------------------------------------------
 
-    def at(self, due_ns: int, player: Player) -> None:
+    def at(self, due_ns: int, player: RealtimePlayer) -> None:
         """Let ``player`` depart at ``due_ns`` of script time."""
         heapq.heappush(self._agenda, (due_ns, next(self._order), player))
 
@@ -241,15 +243,15 @@ class _Run:
         )
 
 
-class Player:
+class RealtimePlayer:
     """Plays one connection's departures and listens to what comes back.
 
     ``watched`` is what the run waits for on the link; ``failure`` says why there is none.
     """
 
-    def __init__(self, run: _Run, connection: Connection) -> None:
+    def __init__(self, run: _Run, connection: ScriptedConnection) -> None:
         self._run = run
-        self._timetable = Timetable(connection, run.options.speed)
+        self._timetable = Schedule(connection, run.options.speed)
         self._replies = sum(
             isinstance(one.outcome, script.REPLIES) for one in connection.expectations()
         )
@@ -261,7 +263,7 @@ class Player:
         self.watched = 0
         self.failure = ""
         self.observed = ObservedConnection(connection.name, [None] * len(self._timetable))
-        self._ear = Ear(self.observed)
+        self._ear = ReplyListener(self.observed)
 
     @property
     def done(self) -> bool:
@@ -351,7 +353,7 @@ class Player:
 
     def _act(self, action: script.Action, link: RealLink) -> None:
         match action:
-            case script.Send(octets):
+            case script.SendOctets(octets):
                 link.send(octets)
             case script.StartTls():
                 link.start_tls()

@@ -15,14 +15,14 @@ from replay.transcript.script import (
     After,
     AfterReply,
     At,
-    Connection,
     Departure,
     Expectation,
     Scenario,
+    ScriptedConnection,
 )
 
 
-class Timetable:
+class Schedule:
     """The departures of ``connection`` that are still to come.
 
     ``gone`` says how many have left.
@@ -30,7 +30,7 @@ class Timetable:
 
     __slots__ = ("_arrivals_ns", "_plan", "_previous_ns", "_speed", "gone")
 
-    def __init__(self, connection: Connection, speed: float = 1) -> None:
+    def __init__(self, connection: ScriptedConnection, speed: float = 1) -> None:
         self._plan = _plan(connection)
         self._speed = speed
         self._arrivals_ns: list[int] = []
@@ -92,7 +92,7 @@ class Timetable:
         return ns if self._speed == 1 else round(ns / self._speed)
 
 
-def _plan(connection: Connection) -> list[tuple[Departure, int]]:
+def _plan(connection: ScriptedConnection) -> list[tuple[Departure, int]]:
     """The departures, each with the number of replies expected above it."""
     plan, replies = [], 0
     for step in connection.steps:
@@ -103,7 +103,7 @@ def _plan(connection: Connection) -> list[tuple[Departure, int]]:
     return plan
 
 
-def server_delays_ns(connection: Connection) -> list[tuple[int, int | None]]:
+def server_delays_ns(connection: ScriptedConnection) -> list[tuple[int, int | None]]:
     """How long the server is expected to take, for each expectation in order.
 
     That is the number (from 0) of the last departure above it whose instant is expected, and the

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from replay.play.fakes.world import Message, settings_from
+from replay.play.fakes.world import DeliveredMessage, settings_from
 from replay.play.harness import Harness
-from replay.play.observed import Ear, ObservedConnection, Trace
-from replay.play.schedule import Timetable
-from replay.play.virtual_link import Link
+from replay.play.observed import ObservedConnection, ReplyListener, Trace
+from replay.play.schedule import Schedule
+from replay.play.virtual_link import VirtualLink
 from replay.transcript import script
-from replay.transcript.script import Connection, Scenario
+from replay.transcript.script import Scenario, ScriptedConnection
 
 VIRTUAL_NS_MAX = 1000 * 24 * 3600 * 1_000_000_000
 """A scenario may last a thousand days."""
@@ -25,7 +25,7 @@ class VirtualRun:
     virtual_ns: int
     trace_hash: str
     log: tuple[str, ...]
-    messages: tuple[Message, ...]
+    messages: tuple[DeliveredMessage, ...]
 
 
 Play = Callable[[Scenario], VirtualRun]
@@ -41,7 +41,7 @@ def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
     trace = Trace()
     with Harness(settings_from(scenario.server), scenario.world, seed=seed) as harness:
         players = [
-            Player(harness, trace, number, connection)
+            VirtualPlayer(harness, trace, number, connection)
             for number, connection in enumerate(scenario.connections)
         ]
         for player in players:
@@ -63,20 +63,22 @@ def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
     )
 
 
-class Player:
+class VirtualPlayer:
     """Plays one connection's departures and listens to what comes back."""
 
-    def __init__(self, harness: Harness, trace: Trace, number: int, connection: Connection) -> None:
+    def __init__(
+        self, harness: Harness, trace: Trace, number: int, connection: ScriptedConnection
+    ) -> None:
         self._harness = harness
         self._trace = trace
         self._number = number
-        self._timetable = Timetable(connection)
+        self._timetable = Schedule(connection)
         self._scheduled = False
-        self._link: Link | None = None
+        self._link: VirtualLink | None = None
         self._abandoned = False
         self.done = False
         self.observed = ObservedConnection(connection.name, [None] * len(self._timetable))
-        self._ear = Ear(self.observed)
+        self._ear = ReplyListener(self.observed)
 
     def schedule(self) -> None:
         """Put the next departure on the harness's agenda, if it is known when it goes."""
@@ -110,12 +112,12 @@ class Player:
         self.observed.departed_ns[self._timetable.gone] = harness.now_ns
         action = self._timetable.depart().action
         self._scheduled = False
-        octets = action.octets if isinstance(action, script.Send) else b""
+        octets = action.octets if isinstance(action, script.SendOctets) else b""
         self._trace.departure(self._number, harness.now_ns, type(action).__name__, octets)
         if isinstance(action, script.Open):
             self._link = harness.connect(action.client, self._hear, self._ended)
             self._link.on_handshake = self._shook_hands
-        elif isinstance(action, script.Send):
+        elif isinstance(action, script.SendOctets):
             if self._link is not None:
                 harness.send(self._link, action.octets)
         elif self._link is not None:
@@ -128,7 +130,7 @@ class Player:
             self.done = True
         self.schedule()
 
-    def _act(self, action: script.Action, link: Link) -> None:
+    def _act(self, action: script.Action, link: VirtualLink) -> None:
         match action:
             case script.StartTls():
                 link.start_tls()

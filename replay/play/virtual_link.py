@@ -28,7 +28,7 @@ _ALERT = b"\x15\x03"
 _LINGER_RESET = struct.pack("ii", 1, 0)
 
 
-class Link:
+class VirtualLink:
     """A sender's socket and the server's connection at its other end.
 
     ``on_octets`` is told of what arrives at the sender, ``on_end`` of the server's "eof" or

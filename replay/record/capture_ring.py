@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mailsrv.units import NS_PER_S
-from replay.record.recorder import Tape
+from replay.record.recorder import CaptureRecorder
 
 BAD, PLAINTEXT = ".bad", ".plaintext"
 SESSION_SHARE = 4
@@ -31,7 +31,7 @@ _UNSAFE = re.compile(r"[^0-9A-Za-z.]", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class RingLimits:
     """What is kept: the last ``keep`` sessions and the last ``keep_bad`` that ended badly, all
     together within ``octets_max``."""
 
@@ -41,14 +41,14 @@ class Keeping:
     octets_max: int
 
 
-class Shelf:
+class CaptureRing:
     """See the module.  The constructor raises OSError if the folder cannot be made or read."""
 
-    def __init__(self, keeping: Keeping) -> None:
+    def __init__(self, keeping: RingLimits) -> None:
         self._keeping = keeping
         self._good: dict[Path, int] = {}
         self._bad: dict[Path, int] = {}
-        self._open: dict[Tape, int] = {}
+        self._open: dict[CaptureRecorder, int] = {}
         self.octets = 0
         """What all of it takes."""
         keeping.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -70,11 +70,11 @@ class Shelf:
         name = f"{begun}.{fraction_ns // 1000:06d}Z-{who}-{number:06d}.pcap"
         return self._keeping.folder / name
 
-    def add(self, tape: Tape) -> None:
+    def add(self, tape: CaptureRecorder) -> None:
         """A capture is begun."""
         self._open[tape] = 0
 
-    def grown(self, tape: Tape) -> bool:
+    def grown(self, tape: CaptureRecorder) -> bool:
         """A capture has grown: remove the oldest until all has room again; False where nothing
         is left to remove."""
         octets = tape.file.octets
@@ -90,7 +90,7 @@ class Shelf:
             self._remove(min(shelves, key=lambda shelf: next(iter(shelf)).name))
         return True
 
-    def close(self, tape: Tape, *, is_bad: bool) -> None:
+    def close(self, tape: CaptureRecorder, *, is_bad: bool) -> None:
         """A capture is complete."""
         self.octets -= self._open.pop(tape, 0)
         file = tape.file
@@ -121,7 +121,7 @@ class Shelf:
             os.unlink(oldest)
 
 
-def mark_plaintext(tape: Tape) -> None:
+def mark_plaintext(tape: CaptureRecorder) -> None:
     """Let the name say that what follows was said under TLS.  Raises OSError."""
     path = tape.file.path
     if PLAINTEXT not in path.name:

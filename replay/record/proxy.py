@@ -21,11 +21,11 @@ from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.listener import bind
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.poll import READ, Handler, SelectorPoll
-from mailsrv.runtime.signals import Doorbell
+from mailsrv.runtime.signals import SignalReader
 from mailsrv.units import NS_PER_S
 from replay.play.target import Target
-from replay.record.proxy_connection import Passage, Route, Side, shown
-from replay.record.recorder import End, Tape
+from replay.record.proxy_connection import ProxyConnection, ProxyRoute, ProxySide, shown
+from replay.record.recorder import CaptureRecorder, End
 
 CONNECTIONS_MAX = 1000
 """Passed through at once; who comes then waits to be accepted."""
@@ -46,7 +46,7 @@ class RecordError(Exception):
     """Recording cannot begin; the message says why."""
 
 
-class Session(NamedTuple):
+class ProxiedSession(NamedTuple):
     """One connection that was passed through."""
 
     number: int
@@ -58,13 +58,13 @@ class Session(NamedTuple):
 
 
 @dataclass(slots=True)
-class Outcome:
+class RecordingResult:
     """What was recorded.  ``sessions`` holds the first ``SESSIONS_LISTED_MAX``."""
 
-    tapes: tuple[Tape, Tape]
+    tapes: tuple[CaptureRecorder, CaptureRecorder]
     count: int = 0
     octets: int = 0
-    sessions: list[Session] = field(default_factory=list)
+    sessions: list[ProxiedSession] = field(default_factory=list)
 
     @property
     def incomplete(self) -> list[str]:
@@ -81,7 +81,7 @@ class Proxy:
 
     def __init__(
         self,
-        route: Route,
+        route: ProxyRoute,
         sock: socket.socket,
         say: Say,
         *,
@@ -89,8 +89,8 @@ class Proxy:
         sessions: int = 0,
     ) -> None:
         self.number = 0  # before every side of a passage
-        self.outcome = Outcome((route.client_tape, route.upstream_tape))
-        self.passages: dict[int, Passage] = {}
+        self.outcome = RecordingResult((route.client_tape, route.upstream_tape))
+        self.passages: dict[int, ProxyConnection] = {}
         self._route = route
         self._sock = sock
         self._say = say
@@ -99,7 +99,7 @@ class Proxy:
         self._accepted = 0
         self._accepting = False
         self._stopping = False
-        self._warned: set[Tape] = set()
+        self._warned: set[CaptureRecorder] = set()
         self._accept(True)
         route.loop.at_end_of_pass(self._flush)
 
@@ -143,7 +143,7 @@ class Proxy:
     def fault(self, handler: Handler | None, fault: Exception) -> None:
         """A defect of ours: the connection it struck is cut off, the others go on."""
         self._say(f"a defect of ours: {fault!r}")
-        if isinstance(handler, Side):
+        if isinstance(handler, ProxySide):
             handler.passage.drop("cut off by a defect of ours")
 
     # -- the door ---------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ class Proxy:
         self._accepted += 1
         number = self._accepted
         try:
-            passage = Passage(self._route, sock, client, number)
+            passage = ProxyConnection(self._route, sock, client, number)
         except OSError as error:  # no descriptor for the way on
             self._say(f"connection {number} from {shown(client)}: {error.strerror}")
             sock.close()
@@ -183,9 +183,9 @@ class Proxy:
         self.passages[number] = passage
         passage.begin(self._ended)
 
-    def _ended(self, passage: Passage) -> None:
+    def _ended(self, passage: ProxyConnection) -> None:
         del self.passages[passage.number]
-        session = Session(
+        session = ProxiedSession(
             passage.number,
             passage.address,
             passage.client.octets,
@@ -213,7 +213,7 @@ class Proxy:
                 self._say(f"{tape.file.path}: {why}: nothing more is recorded; mail goes on")
 
 
-def told(session: Session) -> str:
+def told(session: ProxiedSession) -> str:
     """A line about a connection."""
     return (
         f"connection {session.number} from {shown(session.client)}: "
@@ -223,7 +223,7 @@ def told(session: Session) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RecordingOptions:
     """What to record: from whom, for whom, into what."""
 
     listen: socket.socket
@@ -250,7 +250,7 @@ def upstream_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.upstream{path.suffix}")
 
 
-def record(wanted: Wanted, clock: Clock, say: Say) -> Outcome:
+def record(wanted: RecordingOptions, clock: Clock, say: Say) -> RecordingResult:
     """Record until a signal comes, or the sessions that were wanted have ended.
 
     Raises RecordError.
@@ -259,7 +259,7 @@ def record(wanted: Wanted, clock: Clock, say: Say) -> Outcome:
     upstream = str(wanted.upstream.address[0]), int(wanted.upstream.address[1])
     poll = SelectorPoll(clock)
     loop = Loop(clock, poll, lambda handler, fault: proxy.fault(handler, fault))
-    route = Route(
+    route = ProxyRoute(
         loop,
         clock,
         wanted.upstream.family,
@@ -288,7 +288,7 @@ def record(wanted: Wanted, clock: Clock, say: Say) -> Outcome:
         elif proxy.passages:
             say(f"finishing {len(proxy.passages)} connections; once more cuts them off")
 
-    bell = Doorbell(poll, (signal.SIGTERM, signal.SIGINT), rung)
+    bell = SignalReader(poll, (signal.SIGTERM, signal.SIGINT), rung)
     try:
         while not proxy.done:
             loop.run_once()
@@ -301,11 +301,11 @@ def record(wanted: Wanted, clock: Clock, say: Say) -> Outcome:
     return proxy.outcome
 
 
-def _tapes(wanted: Wanted, clock: Clock) -> tuple[Tape, Tape]:
+def _tapes(wanted: RecordingOptions, clock: Clock) -> tuple[CaptureRecorder, CaptureRecorder]:
     made = []
     for path in (wanted.path, upstream_path(wanted.path)):
         try:
-            made.append(Tape(path, clock, wanted.octets_max))
+            made.append(CaptureRecorder(path, clock, wanted.octets_max))
         except OSError as error:
             for tape in made:
                 tape.file.close()

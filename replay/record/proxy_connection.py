@@ -31,7 +31,7 @@ from mailsrv.runtime.timer_wheel import Timer
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.capture.tcp_packets import CLIENT, SEGMENT_MAX_OCTETS, SERVER
 from replay.play.target import proxy_header
-from replay.record.recorder import End, Tape, Track, unacknowledged_octets
+from replay.record.recorder import CaptureRecorder, End, RecordedFlow, unacknowledged_octets
 
 CHUNK_OCTETS = SEGMENT_MAX_OCTETS
 """One read: one packet of the capture."""
@@ -55,7 +55,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class ProxyRoute:
     """Where connections lead and how: what all of them share.
 
     ``delay_ns`` holds back what the server says; ``tells_client`` begins with a PROXY header.
@@ -65,13 +65,13 @@ class Route:
     clock: Clock
     family: socket.AddressFamily
     upstream: End
-    client_tape: Tape
-    upstream_tape: Tape
+    client_tape: CaptureRecorder
+    upstream_tape: CaptureRecorder
     delay_ns: int = 0
     tells_client: bool = False
 
 
-class Side:
+class ProxySide:
     """One of the two sockets of a passage, and what waits to be written to it."""
 
     __slots__ = (
@@ -91,7 +91,9 @@ class Side:
         "waiting_octets",
     )
 
-    def __init__(self, passage: Passage, sock: socket.socket, number: int, track: Track) -> None:
+    def __init__(
+        self, passage: ProxyConnection, sock: socket.socket, number: int, track: RecordedFlow
+    ) -> None:
         self.passage = passage
         self._alarm: Timer | None = None
         self.sock = sock
@@ -173,7 +175,7 @@ class Side:
             self.sock.close()
 
 
-class Passage:
+class ProxyConnection:
     """See the module.  ``how`` says in the end how it ended.
 
     The constructor raises OSError where there is no descriptor for the way on.
@@ -181,7 +183,7 @@ class Passage:
 
     def __init__(
         self,
-        route: Route,
+        route: ProxyRoute,
         sock: socket.socket,
         client: End,
         number: int,
@@ -191,22 +193,22 @@ class Passage:
         self.address = client
         self.began_ns = self._last_ns = route.clock.monotonic_ns()
         self.how = ""
-        self._ended: Callable[[Passage], None] = _nobody
+        self._ended: Callable[[ProxyConnection], None] = _nobody
         self._steps = self._looks = 0
         self._sockname = _end(sock)
-        track = Track(route.client_tape, client, self._sockname, CLIENT, number)
-        self.client = Side(self, sock, 2 * number, track)
+        track = RecordedFlow(route.client_tape, client, self._sockname, CLIENT, number)
+        self.client = ProxySide(self, sock, 2 * number, track)
         self.client.delay_ns = route.delay_ns
         self.client.connected = True
         track.opened()
         out = socket.socket(route.family, socket.SOCK_STREAM)
-        self.upstream = Side(self, out, 2 * number + 1, self._upstream_track(out))
+        self.upstream = ProxySide(self, out, 2 * number + 1, self._upstream_track(out))
         timers = route.loop.timers
         self._idle = timers.schedule(self.began_ns + IDLE_MAX_NS, self._look_for_life)
         self._timer: Timer | None = None
         self._call_in(CONNECT_MAX_NS, self._connect_too_long)
 
-    def begin(self, ended: Callable[[Passage], None]) -> None:
+    def begin(self, ended: Callable[[ProxyConnection], None]) -> None:
         """Connect to the server; ``ended`` is called once, when both sockets are closed."""
         self._ended = ended
         self._connect()
@@ -234,10 +236,12 @@ class Passage:
         client, port = self.address
         return proxy_header(1, client, port, self._sockname)
 
-    def _upstream_track(self, out: socket.socket) -> Track:
+    def _upstream_track(self, out: socket.socket) -> RecordedFlow:
         """Our own port is known once the connection is made, or has failed."""
         near = _end(out)
-        return Track(self.route.upstream_tape, near, self.route.upstream, SERVER, self.number)
+        return RecordedFlow(
+            self.route.upstream_tape, near, self.route.upstream, SERVER, self.number
+        )
 
     def _connected(self) -> None:
         upstream = self.upstream
@@ -278,7 +282,7 @@ class Passage:
 
     # -- to and fro -------------------------------------------------------------------------------
 
-    def ready(self, side: Side) -> None:
+    def ready(self, side: ProxySide) -> None:
         """One of the sockets is ready."""
         if side is self.upstream and not side.connected:
             self._connected()
@@ -302,13 +306,13 @@ class Passage:
             self._steps += 1
             self._call_in(LINGER_STEP_NS, self.turn)
 
-    def _other(self, side: Side) -> Side:
+    def _other(self, side: ProxySide) -> ProxySide:
         return self.upstream if side is self.client else self.client
 
-    def _may_hear(self, side: Side) -> bool:
+    def _may_hear(self, side: ProxySide) -> bool:
         return side.connected and not (side.ended or side.gone or self._other(side).is_full)
 
-    def _hear(self, side: Side) -> bool:
+    def _hear(self, side: ProxySide) -> bool:
         """One read; True if it brought anything."""
         if not self._may_hear(side):
             if side.ended and not side.gone and _error(side.sock):
@@ -329,7 +333,7 @@ class Passage:
         self._other(side).queue(octets, self._last_ns)
         return True
 
-    def _tell(self, side: Side) -> bool:
+    def _tell(self, side: ProxySide) -> bool:
         """One write; True if anything went."""
         now_ns = self.route.clock.monotonic_ns()
         if not side.is_due(now_ns):
@@ -357,14 +361,14 @@ class Passage:
             side.waiting_octets += len(item) - written
         return bool(written) or not item
 
-    def _abort(self, side: Side) -> None:
+    def _abort(self, side: ProxySide) -> None:
         if _error(side.sock):
             side.track.reset(unacknowledged_octets(side.sock))
         else:
             side.track.reset()
         side.close(reset=True)
 
-    def _write(self, side: Side, item: bytes) -> int:
+    def _write(self, side: ProxySide, item: bytes) -> int:
         # Whoever acts on what it is told now shall find what led there on the disk.
         self.route.client_tape.file.flush()
         self.route.upstream_tape.file.flush()
@@ -381,7 +385,7 @@ class Passage:
         side.track.said(item[:written])
         return written
 
-    def _lose(self, side: Side) -> None:
+    def _lose(self, side: ProxySide) -> None:
         """The far end has aborted the connection: so do we, on the other side."""
         self._last_ns = self.route.clock.monotonic_ns()
         self.how = self.how or f"reset by the {'client' if side is self.client else 'server'}"
@@ -389,7 +393,7 @@ class Passage:
         side.close()
         self._other(side).queue(None, self._last_ns)
 
-    def _watch(self, side: Side) -> None:
+    def _watch(self, side: ProxySide) -> None:
         if side.gone:
             return
         is_due = side.is_due(self.route.clock.monotonic_ns())
@@ -448,11 +452,11 @@ class Passage:
             self.drop(f"nothing said for {IDLE_MAX_NS // NS_PER_S} s")
 
 
-def _nobody(passage: Passage) -> None:
+def _nobody(passage: ProxyConnection) -> None:
     """It has been told already."""
 
 
-def _may_refuse(side: Side) -> bool:
+def _may_refuse(side: ProxySide) -> bool:
     """Whether it will show soon if ``side`` has closed or half-closed: something is on its way."""
     return side.ended and not side.gone and unacknowledged_octets(side.sock) > 0
 

@@ -21,7 +21,7 @@ End = tuple[str, int]
 """Address and port."""
 
 
-class Tape:
+class CaptureRecorder:
     """A capture file, and the clock that dates what goes into it.
 
     A wall clock that is set while recording does not move the packets: they keep the distances of
@@ -46,7 +46,7 @@ class Tape:
             self.missing += len(packets)
 
 
-class Track:
+class RecordedFlow:
     """One recorded connection: the ``far`` end is who is listened to, the other one is us.
 
     ``read`` and ``written`` count octets as the sequence numbers do: a FIN is one.
@@ -54,7 +54,9 @@ class Track:
 
     __slots__ = ("_far", "_flow", "_over", "_tape", "read", "written")
 
-    def __init__(self, tape: Tape, client: End, server: End, far: int, number: int) -> None:
+    def __init__(
+        self, tape: CaptureRecorder, client: End, server: End, far: int, number: int
+    ) -> None:
         # Connections that reuse ports are told apart by their first sequence numbers.
         first = number * 0x10001 & 0xFFFFFFFF
         self._tape = tape

@@ -17,13 +17,13 @@ from mailsrv.config import file as config
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
 from mailsrv.daemon.privileges import PrivilegeError, identity
-from mailsrv.daemon.service import Orders
+from mailsrv.daemon.service import ServeOptions
 from mailsrv.daemon.service import serve as serve_mail
 from mailsrv.runtime.clock import Clock
-from mailsrv.transport.transport import Owner
+from mailsrv.transport.transport import TransportOwner
 from replay.capture.tcp_packets import CLIENT
-from replay.record.capture_ring import Keeping, Shelf, mark_plaintext
-from replay.record.recorder import Tape, Track, unacknowledged_octets
+from replay.record.capture_ring import CaptureRing, RingLimits, mark_plaintext
+from replay.record.recorder import CaptureRecorder, RecordedFlow, unacknowledged_octets
 
 _REFUSAL = re.compile(rb"(?:\A|\n)[45][0-9][0-9][ -]")
 _GOODBYE = re.compile(rb"(?:\A|\n)221 ")
@@ -33,7 +33,7 @@ class ServeError(Exception):
     """Serving cannot begin; the message says why."""
 
 
-class Session:
+class TappedSession:
     """One connection as it is being recorded."""
 
     __slots__ = (
@@ -41,7 +41,7 @@ class Session:
         *("tape", "track"),
     )
 
-    def __init__(self, tape: Tape, track: Track, sock: socket.socket) -> None:
+    def __init__(self, tape: CaptureRecorder, track: RecordedFlow, sock: socket.socket) -> None:
         self.tape = tape
         self.track = track
         self._sock = sock
@@ -96,51 +96,53 @@ class Session:
         return min(held, 1) if self._secured else held
 
 
-class Recorder:
+class ServerTap:
     """A tap of ``mailsrv`` that puts each connection on a shelf."""
 
     plaintext = True
 
-    def __init__(self, shelf: Shelf, clock: Clock, say: Callable[[str], None]) -> None:
+    def __init__(self, shelf: CaptureRing, clock: Clock, say: Callable[[str], None]) -> None:
         self._shelf = shelf
         self._clock = clock
         self._say = say
-        self._sessions: dict[int, Session] = {}
+        self._sessions: dict[int, TappedSession] = {}
         self._trouble = ""
 
-    def opened(self, connection: Owner, sock: socket.socket) -> None:
+    def opened(self, connection: TransportOwner, sock: socket.socket) -> None:
         """A connection was accepted."""
         try:
             server, client = sock.getsockname()[:2], sock.getpeername()[:2]
             path = self._shelf.new_path(self._clock.realtime_ns(), client[0], connection.number)
-            tape = Tape(path, self._clock, self._shelf.session_octets_max, stays_open=False)
+            tape = CaptureRecorder(
+                path, self._clock, self._shelf.session_octets_max, stays_open=False
+            )
             self._shelf.add(tape)
-            track = Track(tape, client, server, CLIENT, connection.number)
-            self._sessions[connection.number] = Session(tape, track, sock)
+            track = RecordedFlow(tape, client, server, CLIENT, connection.number)
+            self._sessions[connection.number] = TappedSession(tape, track, sock)
             track.opened()
             self._written(tape)
         except Exception as fault:  # see the module
             self._give_up(connection, fault)
 
-    def received(self, connection: Owner, octets: bytes) -> None:
+    def received(self, connection: TransportOwner, octets: bytes) -> None:
         """Read from the client."""
-        self._note(connection, Session.heard, octets)
+        self._note(connection, TappedSession.heard, octets)
 
-    def sent(self, connection: Owner, octets: bytes) -> None:
+    def sent(self, connection: TransportOwner, octets: bytes) -> None:
         """Written to the client."""
-        self._note(connection, Session.said, octets)
+        self._note(connection, TappedSession.said, octets)
 
-    def secured(self, connection: Owner, tls: str) -> None:
+    def secured(self, connection: TransportOwner, tls: str) -> None:
         """TLS has begun."""
-        self._note(connection, Session.secured)
+        self._note(connection, TappedSession.secured)
 
-    def lost(self, connection: Owner, how: str) -> None:
+    def lost(self, connection: TransportOwner, how: str) -> None:
         """The connection broke."""
-        self._note(connection, Session.lost)
+        self._note(connection, TappedSession.lost)
 
-    def closed(self, connection: Owner) -> None:
+    def closed(self, connection: TransportOwner) -> None:
         """The connection is over."""
-        self._note(connection, Session.closed)
+        self._note(connection, TappedSession.closed)
         session = self._sessions.pop(connection.number, None)
         if session is not None:
             self._put_away(session)
@@ -150,7 +152,9 @@ class Recorder:
         while self._sessions:
             self._put_away(self._sessions.popitem()[1])
 
-    def _note(self, connection: Owner, act: Callable[..., None], *arguments: bytes) -> None:
+    def _note(
+        self, connection: TransportOwner, act: Callable[..., None], *arguments: bytes
+    ) -> None:
         session = self._sessions.get(connection.number)
         if session is None:
             return
@@ -160,7 +164,7 @@ class Recorder:
         except Exception as fault:  # see the module
             self._give_up(connection, fault)
 
-    def _written(self, tape: Tape) -> None:
+    def _written(self, tape: CaptureRecorder) -> None:
         """What happened can be read from now on, whatever becomes of us."""
         tape.file.flush()
         if not self._shelf.grown(tape):
@@ -168,7 +172,7 @@ class Recorder:
         if tape.file.failure:
             self._complain(f"{tape.file.path.name} is incomplete: {tape.file.failure}")
 
-    def _give_up(self, connection: Owner, fault: Exception) -> None:
+    def _give_up(self, connection: TransportOwner, fault: Exception) -> None:
         """End a recording; mail goes on."""
         why = fault.strerror if isinstance(fault, OSError) else repr(fault)
         self._complain(f"connection {connection.number} is not recorded: {why}")
@@ -176,7 +180,7 @@ class Recorder:
         if session is not None:
             self._put_away(session)
 
-    def _put_away(self, session: Session) -> None:
+    def _put_away(self, session: TappedSession) -> None:
         try:
             self._shelf.close(session.tape, is_bad=session.is_bad)
         except Exception as fault:  # see the module
@@ -190,15 +194,15 @@ class Recorder:
             self._say(f"{sentence}; mail goes on")
 
 
-def serve(file: Path, keeping: Keeping, clock: Clock, say: Callable[[str], None]) -> int:
+def serve(file: Path, keeping: RingLimits, clock: Clock, say: Callable[[str], None]) -> int:
     """Serve as ``file`` says, and record, until a signal ends it; gives the exit status.
 
     Raises ServeError.
     """
-    orders = Orders(partial(_read, file), file)
+    orders = ServeOptions(partial(_read, file), file)
     try:
         configured = orders.read()
-        recorder = Recorder(Shelf(keeping), clock, say)
+        recorder = ServerTap(CaptureRing(keeping), clock, say)
         _hand_over(keeping.folder, configured)
     except ConfigError as error:
         raise ServeError("; ".join(error.complaints)) from None

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mailsrv.units import NS_PER_MS, NS_PER_S
-from replay.capture.conversation import Conversation, Reply
+from replay.capture.conversation import CapturedReply, Conversation
 from replay.capture.oddity import Oddity, told
 from replay.capture.reader import Capture
 from replay.capture.smtp_flows import behind_proxy_header
@@ -167,7 +167,7 @@ def _rungs(conversation: Conversation, anchored: dict[int, Anchored]) -> Iterato
     return iter(sorted(rungs, key=lambda one: one.order))  # in place where one packet has several
 
 
-def _act_rung(one: Anchored, greeting: Reply | None) -> _Rung:
+def _act_rung(one: Anchored, greeting: CapturedReply | None) -> _Rung:
     act = one.act
     lines = _shown(act.octets) if act.kind == "send" else [act.kind]
     style = "" if act.kind == "send" else "magenta"

@@ -11,7 +11,7 @@ from base64 import b64encode
 from typing import Any
 
 from replay.capture.conversation import Conversation
-from replay.capture.flow import End, Flow, Gap, Piece
+from replay.capture.flow import Flow, Gap, Piece, StreamEnd
 from replay.capture.oddity import Oddity
 from replay.capture.reader import Capture
 from replay.capture.smtp_flows import client_side
@@ -93,7 +93,7 @@ def _flow(flow: Flow, oddities: list[Oddity]) -> dict[str, Any]:
 
 def _side(flow: Flow, side: int) -> dict[str, Any]:
     events = [event for event in flow.events if event.side == side]
-    ends = [event for event in events if isinstance(event, End)]
+    ends = [event for event in events if isinstance(event, StreamEnd)]
     return {
         "address": flow.ends[side].host(),
         "port": flow.ends[side].port,

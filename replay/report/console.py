@@ -15,7 +15,7 @@ from rich.text import Text
 
 from mailsrv.units import NS_PER_S
 from replay.verify.expectations import Difference
-from replay.verify.suite import AS_EXPECTED, BROKEN, DIFFERS, UNREADABLE, UPDATED, Result
+from replay.verify.suite import AS_EXPECTED, BROKEN, DIFFERS, UNREADABLE, UPDATED, ScenarioResult
 
 PIPE_WIDTH = 160
 """Columns where nobody says how wide the paper is."""
@@ -54,7 +54,7 @@ def console(*, stderr: bool = False) -> Console:
     return made
 
 
-def show(results: Sequence[Result], console: Console) -> None:
+def show(results: Sequence[ScenarioResult], console: Console) -> None:
     """The table, the differences, the sum."""
     _show_table(results, console)
     for result in results:
@@ -62,7 +62,7 @@ def show(results: Sequence[Result], console: Console) -> None:
     console.print(_sum(results), style="bold", soft_wrap=True)
 
 
-def as_json(results: Sequence[Result]) -> str:
+def as_json(results: Sequence[ScenarioResult]) -> str:
     """For machines; durations of the real world stand under keys that begin with real_."""
     return json.dumps({"scenarios": [scenario_json(one) for one in results]}, indent=2)
 
@@ -84,12 +84,12 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else "?" for one in text)
 
 
-def capture_name(result: Result) -> str:
+def capture_name(result: ScenarioResult) -> str:
     """How a table names a transcript."""
     return printable("/".join(result.path.with_suffix("").parts[-2:]))
 
 
-def _show_table(results: Sequence[Result], console: Console) -> None:
+def _show_table(results: Sequence[ScenarioResult], console: Console) -> None:
     """A line a transcript; on a narrow terminal its story under it."""
     if console.width >= STORY_BESIDE_COLUMNS:
         console.print(_table(results, numbers=True, stories=True))
@@ -103,7 +103,7 @@ def _show_table(results: Sequence[Result], console: Console) -> None:
         console.print(story, no_wrap=True, overflow="ellipsis")
 
 
-def _table(results: Sequence[Result], *, numbers: bool, stories: bool) -> Table:
+def _table(results: Sequence[ScenarioResult], *, numbers: bool, stories: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("capture", no_wrap=stories)
     if stories:
@@ -124,7 +124,7 @@ def _table(results: Sequence[Result], *, numbers: bool, stories: bool) -> Table:
     return table
 
 
-def show_trouble(result: Result, console: Console) -> None:
+def show_trouble(result: ScenarioResult, console: Console) -> None:
     """What there is to tell of a transcript, except that it cannot be read: that is an error."""
     if result.verdict == UNREADABLE or (result.verdict == AS_EXPECTED and not result.complaint):
         return
@@ -148,7 +148,7 @@ def _indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
 
 
-def _sum(results: Sequence[Result]) -> str:
+def _sum(results: Sequence[ScenarioResult]) -> str:
     virtual = long_duration(sum(one.virtual_ns for one in results))
     real = long_duration(sum(one.real_ns for one in results))
     captures = f"{len(results)} capture{'s' if len(results) != 1 else ''}"
@@ -159,7 +159,7 @@ def _sum(results: Sequence[Result]) -> str:
     return f"\n{captures}, {virtual} of traffic, {real}{verdict}"
 
 
-def _changed(results: Sequence[Result]) -> str:
+def _changed(results: Sequence[ScenarioResult]) -> str:
     """How many expectations were changed, and what to do about it."""
     counts = Counter[str]()
     for result in results:
@@ -168,7 +168,7 @@ def _changed(results: Sequence[Result]) -> str:
     return f"{told}){': read each fix before you commit it' if counts['fixed'] else ''}"
 
 
-def scenario_json(result: Result) -> dict[str, Any]:
+def scenario_json(result: ScenarioResult) -> dict[str, Any]:
     """One transcript's part of the JSON."""
     return {
         "path": str(result.path),

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from replay.report.console import long_duration, printable
 from replay.transcript.duration import format_ns
-from replay.verify.diff import Parting, Side, Verdict
+from replay.verify.diff import DiffVerdict, Divergence, RunSide
 
 SIDE_BY_SIDE_COLUMNS = 120
 """From this width on A and B stand side by side."""
@@ -27,15 +27,20 @@ GROUPS_SHOWN_MAX, NAMES_SHOWN_MAX = 30, 10
 WIDTH_MIN = 20
 """However narrow the terminal is."""
 
-_BY_TIME = (Verdict.SLOWER, Verdict.FASTER, Verdict.CUT_OFF_SOONER, Verdict.CUT_OFF_LATER)
+_BY_TIME = (
+    DiffVerdict.SLOWER,
+    DiffVerdict.FASTER,
+    DiffVerdict.CUT_OFF_SOONER,
+    DiffVerdict.CUT_OFF_LATER,
+)
 _STYLES = {
-    Verdict.SAME: "green",
-    Verdict.BROKEN: "bold red",
-    Verdict.REFUSED: "red",
-    Verdict.CUT_OFF: "red",
-    Verdict.UNANSWERED: "red",
-    Verdict.LOST: "red",
-    Verdict.DEFERRED: "yellow",
+    DiffVerdict.SAME: "green",
+    DiffVerdict.BROKEN: "bold red",
+    DiffVerdict.REFUSED: "red",
+    DiffVerdict.CUT_OFF: "red",
+    DiffVerdict.UNANSWERED: "red",
+    DiffVerdict.LOST: "red",
+    DiffVerdict.DEFERRED: "yellow",
 }
 _DEFERRED_NOTE = (
     "What a sender does that was never deferred before, its transcript does not say: it would "
@@ -53,14 +58,14 @@ class Comparison:
 
     a: str
     b: str
-    partings: Sequence[Parting]
+    partings: Sequence[Divergence]
     notes: Sequence[str] = ()
 
     @property
     def differs(self) -> bool:
-        return any(one.verdict is not Verdict.SAME for one in self.partings)
+        return any(one.verdict is not DiffVerdict.SAME for one in self.partings)
 
-    def sorted(self) -> list[Parting]:
+    def sorted(self) -> list[Divergence]:
         """The greatest harm first; the order of the files where that is equal."""
         return sorted(self.partings, key=lambda one: one.harm)
 
@@ -74,7 +79,7 @@ def show(comparison: Comparison, console: Console, *, every: bool = False) -> No
         _put(_wrapped(printable(note), console.width - 2), console, style="dim")
     console.print(Text(f"\n{_sum(partings)}", style="bold"), soft_wrap=True)
     _show_verdicts(partings, console)
-    apart = [one for one in partings if one.verdict is not Verdict.SAME]
+    apart = [one for one in partings if one.verdict is not DiffVerdict.SAME]
     groups = [list(group) for _, group in groupby(sorted(apart, key=_likeness), _likeness)]
     shown = groups if every else groups[:GROUPS_SHOWN_MAX]
     for group in shown:
@@ -101,7 +106,7 @@ def as_json(comparison: Comparison) -> str:
     return json.dumps(whole, indent=2)
 
 
-def _as_table(parting: Parting) -> dict[str, Any]:
+def _as_table(parting: Divergence) -> dict[str, Any]:
     table = {one.name: getattr(parting, one.name) for one in dataclasses.fields(parting)}
     table |= {"verdict": parting.verdict.value, "loses_mail": parting.loses_mail}
     return table | {"a": parting.a._asdict(), "b": parting.b._asdict()}
@@ -110,12 +115,12 @@ def _as_table(parting: Parting) -> dict[str, Any]:
 # -- the sum --------------------------------------------------------------------------------------
 
 
-def _sum(partings: Sequence[Parting]) -> str:
-    same = sum(one.verdict is Verdict.SAME for one in partings)
+def _sum(partings: Sequence[Divergence]) -> str:
+    same = sum(one.verdict is DiffVerdict.SAME for one in partings)
     losing = sum(one.loses_mail for one in partings)
     told = [_senders(len(partings)), "all the same"]
     if same < len(partings):
-        again = sum(one.verdict is Verdict.DEFERRED and one.lost > 0 for one in partings)
+        again = sum(one.verdict is DiffVerdict.DEFERRED and one.lost > 0 for one in partings)
         others = len(partings) - same - losing - again
         counts = (
             (losing, "lose mail" if losing != 1 else "loses mail"),
@@ -131,7 +136,7 @@ def _sum(partings: Sequence[Parting]) -> str:
     return f"{told[0]}: {told[1]} (messages accepted: {a} in A, {b} in B)"
 
 
-def _show_verdicts(partings: Sequence[Parting], console: Console) -> None:
+def _show_verdicts(partings: Sequence[Divergence], console: Console) -> None:
     counts = Counter((one.lost > 0, one.verdict) for one in partings)
     width = len(str(max(counts.values())))
     for (lost, verdict), count in counts.items():  # in the order of harm, as they stand
@@ -142,13 +147,13 @@ def _show_verdicts(partings: Sequence[Parting], console: Console) -> None:
 # -- one way to part ------------------------------------------------------------------------------
 
 
-def _likeness(one: Parting) -> tuple[Any, ...]:
+def _likeness(one: Divergence) -> tuple[Any, ...]:
     verb = one.asked.upper().split(" ")[:2]
     gap = _gap(one.gap_ns) if one.verdict in _BY_TIME else ""
     return one.harm, one.verdict.value, one.why, verb, one.b.text, one.a.text, gap
 
 
-def _show_group(group: Sequence[Parting], console: Console, *, every: bool) -> None:
+def _show_group(group: Sequence[Divergence], console: Console, *, every: bool) -> None:
     first = group[0]
     style = _STYLES.get(first.verdict, "")
     heading = Text(f"\n{_heading(group)}", style=f"bold {style}".strip())
@@ -159,7 +164,7 @@ def _show_group(group: Sequence[Parting], console: Console, *, every: bool) -> N
         if len(group) > len(shown):
             names += f" … and {len(group) - len(shown)} more (--all shows them)"
         _put(_wrapped(names, console.width - 2), console)
-    if first.verdict is Verdict.BROKEN:
+    if first.verdict is DiffVerdict.BROKEN:
         return
     example = f"{_name(first)}, " if len(group) > 1 else ""
     _put(_wrapped(f"{example}{_place(first)}", console.width - 2), console, style="dim")
@@ -178,7 +183,7 @@ def _show_group(group: Sequence[Parting], console: Console, *, every: bool) -> N
         _put(_side(label, indent, side, console.width - 2), console)
 
 
-def _heading(group: Sequence[Parting]) -> str:
+def _heading(group: Sequence[Divergence]) -> str:
     first = group[0]
     who = _name(first) if len(group) == 1 else _senders(len(group))
     words = _words(first.verdict, lost=first.lost > 0, count=len(group))
@@ -188,7 +193,7 @@ def _heading(group: Sequence[Parting]) -> str:
     return f"{who}: {words}{why}"
 
 
-def _place(one: Parting) -> str:
+def _place(one: Divergence) -> str:
     """Where they part, and how far the sender had come."""
     place = f"reply {one.reply}, {printable(one.asked)}" if one.reply else "at the end"
     replies = "1 reply" if one.replies_before == 1 else f"{one.replies_before} replies"
@@ -196,11 +201,11 @@ def _place(one: Parting) -> str:
     return f"{place}; in B after {octets} sent and {replies} heard"
 
 
-def _label(name: str, side: Side) -> str:
+def _label(name: str, side: RunSide) -> str:
     return name if side.at_ns is None else f"{name} @{format_ns(side.at_ns)}"
 
 
-def _side(label: str, indent: int, side: Side, width: int) -> list[str]:
+def _side(label: str, indent: int, side: RunSide, width: int) -> list[str]:
     """The lines of one side: its label, and the lines of its reply under each other."""
     said = printable(side.text).replace(r"\r\n", "\\r\\n\n").splitlines() or ["nothing"]
     lines = [piece for line in said for piece in _wrapped(line, width - indent - 1)]
@@ -219,9 +224,9 @@ def _put(lines: Sequence[str], console: Console, style: str = "") -> None:
         console.print(Text(f"  {line}", style=style), soft_wrap=True)
 
 
-def _show_remarks(partings: Sequence[Parting], console: Console) -> None:
+def _show_remarks(partings: Sequence[Divergence], console: Console) -> None:
     remarks = []
-    if any(one.verdict is Verdict.DEFERRED and one.lost for one in partings):
+    if any(one.verdict is DiffVerdict.DEFERRED and one.lost for one in partings):
         remarks.append(_DEFERRED_NOTE)
     if unproven := sum(one.unproven for one in partings):
         remarks.append(_UNPROVEN_NOTE.format(unproven))
@@ -234,11 +239,11 @@ def _show_remarks(partings: Sequence[Parting], console: Console) -> None:
 # -- words ----------------------------------------------------------------------------------------
 
 
-def _name(one: Parting) -> str:
+def _name(one: Divergence) -> str:
     return printable(f"{one.scenario} [{one.connection}]" if one.connection else one.scenario)
 
 
-def _named(one: Parting) -> str:
+def _named(one: Divergence) -> str:
     """With its instant, so that it can be found."""
     at_ns = one.b.at_ns if one.b.at_ns is not None else one.a.at_ns
     return _name(one) if at_ns is None else f"{_name(one)} @{format_ns(at_ns)}"
@@ -248,11 +253,11 @@ def _senders(count: int) -> str:
     return f"{count} sender{'s' if count != 1 else ''}"
 
 
-def _words(verdict: Verdict, *, lost: bool, count: int) -> str:
+def _words(verdict: DiffVerdict, *, lost: bool, count: int) -> str:
     """A verdict, and what it means for the mail of so many senders."""
     if not lost:
         return verdict.value
-    if verdict is Verdict.DEFERRED:
+    if verdict is DiffVerdict.DEFERRED:
         return f"{verdict.value}, and would have to come again"
     return f"{verdict.value}, and {'loses' if count == 1 else 'lose'} mail"
 

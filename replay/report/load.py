@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mailsrv.units import NS_PER_S
-from replay.load.runner import Progress
-from replay.load.tally import PERCENTILES, Latency, Outcome, Tally
+from replay.load.runner import LoadProgress
+from replay.load.tally import PERCENTILES, Latency, LoadResult, Tally
 
 COMPLAINTS_SHOWN_MAX = 10
 SKIPPED_SHOWN_MAX = 5
@@ -23,7 +23,7 @@ BUSY_SHARE = 0.9
 _LINE_MAX_CHARACTERS = 79
 
 
-def show(outcome: Outcome, skipped: Sequence[str], console: Console) -> None:
+def show(outcome: LoadResult, skipped: Sequence[str], console: Console) -> None:
     """Everything, for people."""
     tally = outcome.tally
     console.print(_sums(outcome))
@@ -57,7 +57,7 @@ def is_live(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def as_json(outcome: Outcome, skipped: Sequence[str]) -> str:
+def as_json(outcome: LoadResult, skipped: Sequence[str]) -> str:
     """Latencies are in microseconds, rates per second of ``seconds``."""
     tally, idle = outcome.tally, outcome.idle
     document = {
@@ -98,7 +98,7 @@ class LiveLine:
         self._stream = stream
         self._before = (0, 0)
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: LoadProgress) -> None:
         then_ns, then = self._before
         since_ns = progress.elapsed_ns - then_ns
         rate = (progress.sessions - then) * NS_PER_S / since_ns if since_ns > 0 else 0
@@ -127,7 +127,7 @@ def duration(us: int) -> str:
     return f"{us / 1000:.1f} ms" if us < 1_000_000 else f"{us / 1_000_000:.2f} s"
 
 
-def _sums(outcome: Outcome) -> Table:
+def _sums(outcome: LoadResult) -> Table:
     tally, idle = outcome.tally, outcome.idle
     table = Table(box=None, pad_edge=False, show_header=False)
     seconds = outcome.window_ns / NS_PER_S

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from replay.capture.source import STANDARD_INPUT, Watch
-from replay.capture.source import Progress as Reached
+from replay.capture.source import ReadProgress as Reached
 from replay.report import console as report
 
 SMALL_OCTETS = 16 << 20

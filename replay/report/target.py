@@ -12,7 +12,7 @@ from rich.text import Text
 
 from replay.load.tally import PERCENTILES
 from replay.report import console as report
-from replay.verify.suite import Result
+from replay.verify.suite import ScenarioResult
 from replay.verify.target_suite import TargetRun
 
 SHOWN_MAX = 20
@@ -22,7 +22,7 @@ BUSY_US = 1000
 """With a hundredth of the departures later than this, the machine was too busy to keep time."""
 
 
-def show(run: TargetRun, results: Sequence[Result], console: Console) -> None:
+def show(run: TargetRun, results: Sequence[ScenarioResult], console: Console) -> None:
     """The table, the differences, how well time was kept, what was left out, the sum."""
     console.print(_table(results, console.width))
     for result in results:
@@ -42,7 +42,7 @@ def show(run: TargetRun, results: Sequence[Result], console: Console) -> None:
     console.print(Text(_sum(run, results), style="bold"), soft_wrap=True)
 
 
-def as_json(run: TargetRun, results: Sequence[Result]) -> str:
+def as_json(run: TargetRun, results: Sequence[ScenarioResult]) -> str:
     """As of a run in virtual time; what is of the real world stands under keys that begin with
     real_."""
     late = run.pacing.lateness
@@ -68,7 +68,7 @@ def as_json(run: TargetRun, results: Sequence[Result]) -> str:
     return json.dumps(document, indent=2)
 
 
-def _table(results: Sequence[Result], width: int) -> Table:
+def _table(results: Sequence[ScenarioResult], width: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     stories = width >= report.STORY_BESIDE_COLUMNS
     table.add_column("capture", no_wrap=stories)
@@ -114,7 +114,7 @@ def _list(what: str, lines: Sequence[str], console: Console) -> None:
         console.print(Text(f"{what}: {len(lines) - SHOWN_MAX} more", style="yellow"))
 
 
-def _sum(run: TargetRun, results: Sequence[Result]) -> str:
+def _sum(run: TargetRun, results: Sequence[ScenarioResult]) -> str:
     took = report.long_duration(sum(one.real_ns for one in results))
     captures = f"{len(results)} capture{'s' if len(results) != 1 else ''}"
     bad = sum(not one.good for one in results)

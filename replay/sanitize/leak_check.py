@@ -53,7 +53,7 @@ _PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n"
 _NTLM = b"\n".join(base64.b64encode(b"NTLMSSP\0" + bytes([kind, 0, 0, 0])) for kind in (1, 2, 3))
 
 
-class Finding(NamedTuple):
+class Leak(NamedTuple):
     """Something of the original: ``what`` it is, and where it was found."""
 
     what: str
@@ -121,20 +121,20 @@ class Originals:
 
     # -- looking ----------------------------------------------------------------------------------
 
-    def find(self, octets: bytes, where: str) -> list[Finding]:
+    def find(self, octets: bytes, where: str) -> list[Leak]:
         """What of the original is in ``octets``."""
-        found: dict[str, Finding] = {}
+        found: dict[str, Leak] = {}
         for number, view in enumerate(views(octets)):
             what = "word" if number == 0 else "word, encoded"
             least = WORD_MIN_CHARACTERS if number == 0 else DECODED_WORD_MIN_CHARACTERS
             for word in words(view):
                 if len(word) >= least and word in self.words:
-                    found.setdefault(word, Finding(what, word, where))
+                    found.setdefault(word, Leak(what, word, where))
         return [*self.find_exact(octets, where), *found.values()][:FINDINGS_MAX]
 
-    def find_exact(self, octets: bytes, where: str) -> list[Finding]:
+    def find_exact(self, octets: bytes, where: str) -> list[Leak]:
         """Whole addresses and host names only: for what holds words of others too."""
-        found: list[Finding] = []
+        found: list[Leak] = []
         for number, view in enumerate(views(octets)):
             if not _is_text(number, view):
                 continue
@@ -143,21 +143,21 @@ class Originals:
             candidates |= {lowered(one[0]) for one in _HOST.finditer(view)}
             candidates |= {lowered(one[0]) for one in _IP.finditer(view)}
             found += [
-                Finding("address or host name", token, where)
+                Leak("address or host name", token, where)
                 for token in self.exact
                 if token in candidates or (len(token) >= EXACT_MIN_CHARACTERS and token in folded)
             ]
         return found[:FINDINGS_MAX]
 
-    def find_names(self, text: str, where: str) -> list[Finding]:
+    def find_names(self, text: str, where: str) -> list[Leak]:
         """Parts of names: for what its author wrote, in words of his own."""
-        found = [Finding("name", word, where) for word in words(text) if word in self.names]
+        found = [Leak("name", word, where) for word in words(text) if word in self.names]
         return found + self.find_exact(text.encode("utf-8"), where)
 
-    def find_packed(self, octets: bytes, where: str) -> list[Finding]:
+    def find_packed(self, octets: bytes, where: str) -> list[Leak]:
         """Addresses as packets have them."""
         return [
-            Finding("address of a packet", one.hex(), where) for one in self.packed if one in octets
+            Leak("address of a packet", one.hex(), where) for one in self.packed if one in octets
         ]
 
 
@@ -210,7 +210,7 @@ def _behind_proxy_header(octets: bytes) -> bytes:
     return octets[:end] + b"\n" + octets[end:]
 
 
-def told(findings: Iterable[Finding]) -> str:
+def told(findings: Iterable[Leak]) -> str:
     """The findings in a sentence."""
     shown = [f"{one.what} {one.token!r} in {one.where}" for one in findings]
     more = f", and {len(shown) - 5} more" if len(shown) > 5 else ""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from replay.sanitize.lookalikes import lowered
-from replay.sanitize.text_cleaner import Cleaner, Manner
+from replay.sanitize.text_cleaner import CleaningManner, TextCleaner
 from replay.sanitize.vocabulary import (
     CALENDAR,
     COMMANDS,
@@ -56,21 +56,21 @@ _SMALL_FIELDS = terms(
     " x-auto-response-suppress lines content-length x-spam-flag x-spam-status x-spam-score"
 )
 
-_MIME = Manner(MIME_WORDS | FIELD_WORDS, short_numbers=True)
-_FILE = Manner(FILE_KINDS | frozenset(["utf-8"]))
-_FIELDS = Manner(FIELD_WORDS)
-_SMALL = Manner(FIELD_WORDS | MIME_WORDS, short_numbers=True)
-_DATED = Manner(FIELD_WORDS | CALENDAR, dates=True)
-_TEXT = Manner(frozenset(["re", "fw", "fwd"]) | SCHEMES, joins=False)
-_BODY = Manner(SCHEMES, joins=False)
-_QUOTED_PRINTABLE = Manner(SCHEMES, joins=False, escape="=")
+_MIME = CleaningManner(MIME_WORDS | FIELD_WORDS, short_numbers=True)
+_FILE = CleaningManner(FILE_KINDS | frozenset(["utf-8"]))
+_FIELDS = CleaningManner(FIELD_WORDS)
+_SMALL = CleaningManner(FIELD_WORDS | MIME_WORDS, short_numbers=True)
+_DATED = CleaningManner(FIELD_WORDS | CALENDAR, dates=True)
+_TEXT = CleaningManner(frozenset(["re", "fw", "fwd"]) | SCHEMES, joins=False)
+_BODY = CleaningManner(SCHEMES, joins=False)
+_QUOTED_PRINTABLE = CleaningManner(SCHEMES, joins=False, escape="=")
 
 
 class MessageCleaner:
     """Cleans one message, line by line; ``stuffed`` where dots were doubled (RFC 5321 section
     4.5.2)."""
 
-    def __init__(self, cleaner: Cleaner, *, stuffed: bool) -> None:
+    def __init__(self, cleaner: TextCleaner, *, stuffed: bool) -> None:
         self._cleaner = cleaner
         self._stuffed = stuffed
         self._boundaries: set[str] = set()
@@ -129,14 +129,14 @@ class MessageCleaner:
         return ""
 
     def _boundary(self, name: str) -> str:
-        return self._cleaner.clean(name, Manner(kind="boundary"))
+        return self._cleaner.clean(name, CleaningManner(kind="boundary"))
 
     # -- fields -----------------------------------------------------------------------------------
 
     def _name(self, name: str) -> str:
         if lowered(name) in HEADER_FIELDS:
             return name
-        kept = Manner(HEADER_FIELDS | frozenset(["x"]), kind="header field")
+        kept = CleaningManner(HEADER_FIELDS | frozenset(["x"]), kind="header field")
         return self._cleaner.clean(name, kept)
 
     def _value(self, field: str, text: str) -> str:

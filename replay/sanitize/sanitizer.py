@@ -30,7 +30,7 @@ from replay.capture.pcap_writer import PcapWriter
 from replay.capture.reader import Capture
 from replay.capture.tcp_packets import LINKTYPE_RAW, PacketFlow
 from replay.sanitize.ip_lookalikes import is_nobodys
-from replay.sanitize.leak_check import Finding, Originals, TooMuch, told
+from replay.sanitize.leak_check import Leak, Originals, TooMuch, told
 from replay.sanitize.lookalikes import Lookalikes
 from replay.sanitize.smtp_cleaner import SmtpCleaner
 
@@ -49,7 +49,7 @@ Chosen = tuple[Capture, Sequence[Conversation]]
 class LeftOver(Exception):
     """Something of the original is in the result, which is therefore given up."""
 
-    def __init__(self, findings: Sequence[Finding]) -> None:
+    def __init__(self, findings: Sequence[Leak]) -> None:
         super().__init__(f"something of the original would remain: {told(findings)}")
         self.findings = findings
 
@@ -91,7 +91,7 @@ def sanitize(
     originals.allow(cleaner.kept_numbers)
     names = [capture.name for capture, _ in chosen]
     captures = tuple(_written(name, some, cleaner) for name, some in zip(names, flows, strict=True))
-    findings: list[Finding] = []
+    findings: list[Leak] = []
     for capture, some in zip(captures, flows, strict=True):
         findings += originals.find_packed(capture, "the packets")
         findings += originals.find_exact(capture, "the packets")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from replay.sanitize.ip_lookalikes import like_address
 from replay.sanitize.lookalikes import Lookalikes, lowered
 from replay.sanitize.mail_cleaner import MessageCleaner
-from replay.sanitize.text_cleaner import Cleaner, Manner
+from replay.sanitize.text_cleaner import CleaningManner, TextCleaner
 from replay.sanitize.vocabulary import (
     CALENDAR,
     COMMANDS,
@@ -58,9 +58,9 @@ _REPLY = re.compile(
 )
 _KEYWORD = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?=[ =\r\n]|$)")
 
-_IN_COMMANDS = Manner(PARAMETERS | FOREIGN_COMMANDS | FIELD_WORDS)
-_IN_XTEXT = Manner(frozenset(["rfc822", "utf-8"]), escape="+")
-_IN_REPLIES = Manner(
+_IN_COMMANDS = CleaningManner(PARAMETERS | FOREIGN_COMMANDS | FIELD_WORDS)
+_IN_XTEXT = CleaningManner(frozenset(["rfc822", "utf-8"]), escape="+")
+_IN_REPLIES = CleaningManner(
     REPLY_WORDS | COMMANDS | EHLO_KEYWORDS | CALENDAR | PARAMETERS, short_numbers=True, dates=True
 )
 _PROMPTS = (b"username:", b"password:", b"user name\0", b"password\0")
@@ -147,7 +147,7 @@ class SmtpCleaner:
 
     def __init__(self, looks: Lookalikes) -> None:
         self._looks = looks
-        self._cleaner = Cleaner(looks)
+        self._cleaner = TextCleaner(looks)
         self.kept_numbers: set[str] = set()
         """Of SIZE and the like: what they count is kept, so they are."""
 
@@ -221,7 +221,7 @@ class SmtpCleaner:
         elif name == "BDAT" or name == "PROXY":
             self.kept_numbers.update(re.findall(r"[0-9]+", rest))
             cleaned = (
-                self._cleaner.clean(rest, Manner(_IN_COMMANDS.keep, short_numbers=True))
+                self._cleaner.clean(rest, CleaningManner(_IN_COMMANDS.keep, short_numbers=True))
                 if name == "PROXY"
                 else _keep_numbers(self._cleaner, rest)
             )
@@ -233,8 +233,8 @@ class SmtpCleaner:
         """The argument of EHLO: one name, or whatever a sender takes for one."""
         name = rest.strip()
         if not name or re.search(r"[\s\[\]<>@():]", name):
-            return self._cleaner.clean(rest, Manner(kind="host name"))
-        new = like_address(self._looks, name) or self._cleaner.host(name, Manner())
+            return self._cleaner.clean(rest, CleaningManner(kind="host name"))
+        new = like_address(self._looks, name) or self._cleaner.host(name, CleaningManner())
         return rest.replace(name, new, 1)
 
     def _path_and_parameters(self, rest: str) -> str:
@@ -329,7 +329,7 @@ class SmtpCleaner:
 
     def _who(self, text: str) -> str:
         self._looks.counts["credential"] += 1
-        return self._cleaner.clean(text, Manner(kind="local part"))
+        return self._cleaner.clean(text, CleaningManner(kind="local part"))
 
     def _digest(self, text: str) -> str:
         stream = self._looks.stream("digest", text, len(text.encode("utf-8", "surrogateescape")))
@@ -371,12 +371,14 @@ class SmtpCleaner:
         if meant.startswith(b"NTLMSSP\0") and len(meant) > 12:
             new = meant[:12] + self._looks.stream("ntlm", value, len(meant) - 12)
         else:
-            cleaned = self._cleaner.clean(meant.decode("utf-8", "surrogateescape"), Manner())
+            cleaned = self._cleaner.clean(
+                meant.decode("utf-8", "surrogateescape"), CleaningManner()
+            )
             new = cleaned.encode("utf-8", "surrogateescape")
         return text.replace(value, base64.b64encode(new).decode("ascii"), 1)
 
 
-def _keep_numbers(cleaner: Cleaner, text: str) -> str:
+def _keep_numbers(cleaner: TextCleaner, text: str) -> str:
     """``text`` cleaned, its numbers left."""
     words = re.split(r"([0-9]+)", text)
     return "".join(

@@ -65,7 +65,7 @@ _DATE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class CleaningManner:
     """How a stretch of text is cleaned."""
 
     keep: Container[str] = NOTHING
@@ -82,7 +82,7 @@ class Manner:
     """What the report calls the words."""
 
 
-class Cleaner:
+class TextCleaner:
     """Cleans text with the look-alikes of ``looks``.
 
     ``key`` is what words hang on that are replaced with their line: the line, and the place in it.
@@ -92,10 +92,10 @@ class Cleaner:
     def __init__(self, looks: Lookalikes) -> None:
         self.looks = looks
 
-    def clean(self, text: str, manner: Manner) -> str:
+    def clean(self, text: str, manner: CleaningManner) -> str:
         """``text`` cleaned, as long as before in octets and in characters."""
         if manner.dates:
-            whole = Manner(manner.keep, manner.joins, manner.escape, manner.short_numbers)
+            whole = CleaningManner(manner.keep, manner.joins, manner.escape, manner.short_numbers)
             return _split(_DATE, text, lambda one: one[0], lambda rest, _: self.clean(rest, whole))
         if manner.joins:
             return self._between_addresses(text, manner, "")
@@ -106,7 +106,7 @@ class Cleaner:
                 break
         return changed
 
-    def _between_addresses(self, text: str, manner: Manner, key: str) -> str:
+    def _between_addresses(self, text: str, manner: CleaningManner, key: str) -> str:
         return _split(
             _ADDRESS,
             text,
@@ -114,7 +114,7 @@ class Cleaner:
             lambda rest, place: self._tokens(rest, manner, _at(key, place)),
         )
 
-    def _tokens(self, text: str, manner: Manner, key: str) -> str:
+    def _tokens(self, text: str, manner: CleaningManner, key: str) -> str:
         def cleaned(found: re.Match[str]) -> str:
             token, here = found[0], _at(key, found.start())
             match found.lastgroup:
@@ -141,16 +141,16 @@ class Cleaner:
         """``=?charset?B?...?=`` (RFC 2047)."""
         _, charset, encoding, payload, _ = text.split("?", 4)
         if not CHARSET.match(charset):
-            charset = self._chunk(charset, Manner(), "")
+            charset = self._chunk(charset, CleaningManner(), "")
         if encoding in "Bb":
             payload = self.looks.base64(payload)
         else:
-            payload = self._chunk(payload, Manner(escape="="), "")
+            payload = self._chunk(payload, CleaningManner(escape="="), "")
         return f"=?{charset}?{encoding}?{payload}?="
 
     # -- chunks: what stands between spaces and brackets ----------------------------------------
 
-    def _chunk(self, text: str, manner: Manner, key: str) -> str:
+    def _chunk(self, text: str, manner: CleaningManner, key: str) -> str:
         if lowered(text) in manner.keep:
             return text
         if "@" in text:
@@ -165,21 +165,21 @@ class Cleaner:
             lambda rest, place: self._words(rest, manner, _at(key, place)),
         )
 
-    def local_part(self, text: str, manner: Manner) -> str:
+    def local_part(self, text: str, manner: CleaningManner) -> str:
         """A mailbox's name, piece by piece; a domain behind ``=`` is one (VERP)."""
         if lowered(text) in MAILBOXES:
             return text
-        pieces = Manner(escape=manner.escape, kind="local part")
+        pieces = CleaningManner(escape=manner.escape, kind="local part")
         head, equals, tail = text.rpartition("=")
         if equals and _DOMAIN.fullmatch(tail):
             return f"{self._words(head, pieces, '')}={self.looks.domain(tail)}"
         return self._words(text, pieces, "")
 
-    def host(self, text: str, manner: Manner) -> str:
+    def host(self, text: str, manner: CleaningManner) -> str:
         """What stands where a host's name belongs."""
         if text.replace("-", "").isalnum():
             return self.looks.domain(text)
-        pieces = Manner(escape=manner.escape, kind="host name")
+        pieces = CleaningManner(escape=manner.escape, kind="host name")
         return _split(
             _DOMAIN,
             text,
@@ -187,7 +187,7 @@ class Cleaner:
             lambda rest, _: self._words(rest, pieces, ""),
         )
 
-    def _words(self, text: str, manner: Manner, key: str) -> str:
+    def _words(self, text: str, manner: CleaningManner, key: str) -> str:
         mark = manner.escape or "%"
         if mark not in text:
             return self._compounds(text, manner, key)
@@ -210,7 +210,7 @@ class Cleaner:
             for place, (old, other) in enumerate(zip(octets, new, strict=True))
         )
 
-    def _compounds(self, text: str, manner: Manner, key: str) -> str:
+    def _compounds(self, text: str, manner: CleaningManner, key: str) -> str:
         return _split(
             _COMPOUND,
             text,
@@ -218,7 +218,7 @@ class Cleaner:
             lambda rest, place: self._single_words(rest, manner, _at(key, place)),
         )
 
-    def _single_words(self, text: str, manner: Manner, key: str) -> str:
+    def _single_words(self, text: str, manner: CleaningManner, key: str) -> str:
         def replaced(found: re.Match[str]) -> str:
             word = found[0]
             if lowered(word) in manner.keep:

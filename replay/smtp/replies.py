@@ -13,7 +13,7 @@ _BEGIN = re.compile(rb"\d{3}")
 _FURTHER_LINE = re.compile(rb"\d{3}-")
 
 
-class Reply(NamedTuple):
+class ReceivedReply(NamedTuple):
     """One whole reply and the instant at which its last octet arrived.
 
     ``code`` is 0 for a line that is no reply at all.
@@ -42,7 +42,7 @@ class ReplyReader:
         self._begun_octets = 0
         self._rest = b""
 
-    def feed(self, octets: bytes, at_ns: int) -> list[Reply]:
+    def feed(self, octets: bytes, at_ns: int) -> list[ReceivedReply]:
         """Take what arrived at ``at_ns``."""
         lines = (self._rest + octets).split(b"\n")
         self._rest = lines.pop()
@@ -51,7 +51,7 @@ class ReplyReader:
             self._begun += (line, b"\n")
             self._begun_octets += len(line) + 1
             if not (_FURTHER_LINE.match(line) and self._begun_octets < REPLY_MAX_OCTETS):
-                replies.append(Reply(at_ns, b"".join(self._begun)))
+                replies.append(ReceivedReply(at_ns, b"".join(self._begun)))
                 self._begun.clear()
                 self._begun_octets = 0
         return replies

@@ -27,7 +27,7 @@ from typing import Protocol
 
 from mailsrv.runtime.clock import Clock, SystemClock
 from mailsrv.units import NS_PER_S, seconds_to_ns
-from replay.smtp.replies import Reply, ReplyReader
+from replay.smtp.replies import ReceivedReply, ReplyReader
 from replay.transcript.duration import DURATION_NS_MAX, format_ns
 
 TIMEOUT_S = 30.0
@@ -45,7 +45,7 @@ class Unexpected(AssertionError):
 class Expect(Protocol):
     """Takes the next reply.  Raises TypeError for a code that is no number."""
 
-    def __call__(self, code: int) -> Reply:
+    def __call__(self, code: int) -> ReceivedReply:
         """Wait for one whole reply, all of its lines, and give it; its ``at_ns`` counts from
         when the connection was opened.  Raises Unexpected for another code, and when no reply
         comes."""
@@ -71,7 +71,7 @@ def session(
     *,
     timeout_s: float = TIMEOUT_S,
     clock: Clock | None = None,
-) -> list[Reply]:
+) -> list[ReceivedReply]:
     """Play ``script`` against the server at ``host`` and ``port``; gives all of its replies.
 
     Nothing waits longer than ``timeout_s`` seconds, pauses aside.  A pause ends early when the
@@ -119,7 +119,7 @@ def check_code(code: int) -> None:
         raise TypeError(f"expect takes a reply code as a number, such as 250, not {code!r}")
 
 
-def check(code: int, reply: Reply, who: str = "") -> Reply:
+def check(code: int, reply: ReceivedReply, who: str = "") -> ReceivedReply:
     """``reply``, if it has this code; ``who`` heard it.  Raises Unexpected."""
     __tracebackhide__ = True
     if reply.code != code:
@@ -140,11 +140,11 @@ class _Wire:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._sock, selectors.EVENT_READ)
         self._reader = ReplyReader()
-        self._unread: deque[Reply] = deque()
+        self._unread: deque[ReceivedReply] = deque()
         self._end = ""
-        self.replies: list[Reply] = []
+        self.replies: list[ReceivedReply] = []
 
-    def expect(self, code: int) -> Reply:
+    def expect(self, code: int) -> ReceivedReply:
         """See ``Expect``."""
         __tracebackhide__ = True
         check_code(code)

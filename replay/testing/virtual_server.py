@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from types import TracebackType
 
 from mailsrv.runtime.clock import FakeClock
-from replay.play.fakes.world import Message, World, settings_from
+from replay.play.fakes.world import DeliveredMessage, World, settings_from
 from replay.play.harness import Harness
 from replay.play.tls_client import DONE
-from replay.smtp.replies import Reply, ReplyReader
+from replay.smtp.replies import ReceivedReply, ReplyReader
 from replay.testing.sender import Script, Unexpected, check, check_code, wait_ns, wire_octets
 from replay.transcript.duration import format_ns
 
@@ -42,11 +42,11 @@ class Sender:
         self._name = f"sender {name or client}"
         self._began_ns = harness.now_ns
         self._reader = ReplyReader()
-        self._unread: deque[Reply] = deque()
+        self._unread: deque[ReceivedReply] = deque()
         self._end = ""
         self._end_at_ns = 0
         self.client = client
-        self.replies: list[Reply] = []
+        self.replies: list[ReceivedReply] = []
         self._handshake = ""
         self._shaking = False
         self._link = harness.connect(client, self._hear, self._ended)
@@ -60,7 +60,7 @@ class Sender:
 
     # -- a script's two words ---------------------------------------------------------------------
 
-    def expect(self, code: int) -> Reply:
+    def expect(self, code: int) -> ReceivedReply:
         """Wait for one whole reply, all of its lines, and give it.
 
         Raises Unexpected for another code, and as soon as no reply can come any more.
@@ -279,7 +279,7 @@ class VirtualServer:
         return self.harness.world
 
     @property
-    def messages(self) -> list[Message]:
+    def messages(self) -> list[DeliveredMessage]:
         """The messages that got their 250."""
         return self.harness.world.delivery.accepted
 

@@ -20,7 +20,6 @@ from replay.transcript.script import (
     AfterReply,
     Anchor,
     At,
-    Connection,
     Departure,
     ExactReply,
     Expectation,
@@ -29,7 +28,8 @@ from replay.transcript.script import (
     Open,
     Outcome,
     ReplyCode,
-    Send,
+    ScriptedConnection,
+    SendOctets,
     Step,
 )
 
@@ -116,7 +116,7 @@ class _OpenStep:
         octets = b"".join(item.pieces)
         content: Action | Outcome | None = item.action
         if item.kind == "C":
-            content = Send(octets)
+            content = SendOctets(octets)
         elif item.kind == "S":
             content = ExactReply(octets)
         elif item.kind == "S~":
@@ -376,7 +376,7 @@ class _Reader:
         if not self._connections:
             raise self._fault(0, "there is no connection; write @0 open from ADDRESS")
         for name, placed in self._connections.items():
-            connection = Connection(name, tuple(one.step for one in placed))
+            connection = ScriptedConnection(name, tuple(one.step for one in placed))
             for step, message in faults(connection):
                 line = step.line if step is not None else 1
                 raise TranscriptError(self._path, line, 1, f"{message} (connection {name})")

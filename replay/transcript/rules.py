@@ -18,7 +18,6 @@ from replay.transcript.script import (
     REPLIES,
     AfterReply,
     At,
-    Connection,
     Departure,
     ExactReply,
     Expectation,
@@ -26,7 +25,8 @@ from replay.transcript.script import (
     MaskedReply,
     Open,
     ReplyCode,
-    Send,
+    ScriptedConnection,
+    SendOctets,
     StartTls,
     Step,
 )
@@ -35,7 +35,7 @@ from replay.transcript.script import (
 _REPLY_ENDS = re.compile(rb"^[2-5][0-9][0-9](?: [^\n]*)?\r?\n(?=[\x00-\xff])", re.MULTILINE)
 
 
-def faults(connection: Connection) -> Iterator[tuple[Step | None, str]]:
+def faults(connection: ScriptedConnection) -> Iterator[tuple[Step | None, str]]:
     """What is wrong, step by step; None for the connection as a whole."""
     replies = 0
     latest_ns = 0
@@ -45,7 +45,7 @@ def faults(connection: Connection) -> Iterator[tuple[Step | None, str]]:
     for step in connection.steps:
         if isinstance(step, Departure):
             message = _departure_fault(step, latest, replies)
-            if half_closed and isinstance(step.action, Send | StartTls):
+            if half_closed and isinstance(step.action, SendOctets | StartTls):
                 message = message or "nothing can be sent after half-close"
             half_closed = half_closed or isinstance(step.action, HalfClose)
             handshakes["sent"] += isinstance(step.action, StartTls)
@@ -85,7 +85,7 @@ def _departure_fault(step: Departure, above: Departure | None, replies: int) -> 
         return "nothing departs after the connection's end"
     if isinstance(anchor, AfterReply) and not replies:
         return "reply+ needs a reply expected above; write @T or +T"
-    if isinstance(action, Send) and not action.octets:
+    if isinstance(action, SendOctets) and not action.octets:
         return "nothing to send; write at least one octet"
     return ""
 

@@ -58,7 +58,7 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
+class SendOctets:
     """Write these octets with one system call: one segment, as far as the network keeps it."""
 
     octets: bytes
@@ -107,7 +107,7 @@ class Abandon:
 
 Action = (
     Open
-    | Send
+    | SendOctets
     | StartTls
     | HalfClose
     | Close
@@ -229,7 +229,7 @@ Step = Departure | Expectation
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
+class ScriptedConnection:
     """One sender's connection: its name in the file and its steps in order.
 
     The first step is a departure with ``Open``; the last departure is one of ``ENDINGS``.
@@ -256,7 +256,7 @@ class Scenario:
     """
 
     story: str
-    connections: tuple[Connection, ...]
+    connections: tuple[ScriptedConnection, ...]
     source: str = ""
     server: dict[str, Any] = field(default_factory=dict)
     world: dict[str, Any] = field(default_factory=dict)

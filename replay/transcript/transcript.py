@@ -17,7 +17,7 @@ from replay.transcript import notation
 from replay.transcript.notation import CONNECTION_NAME_DEFAULT, TranscriptError
 from replay.transcript.reader import read
 from replay.transcript.rewriter import rewrite_text
-from replay.transcript.script import Connection, Scenario
+from replay.transcript.script import Scenario, ScriptedConnection
 from replay.transcript.writer import write_text
 
 __all__ = [
@@ -37,7 +37,7 @@ def parse(text: str, path: str) -> Scenario:
     document = read(text, path)
     header = document.header
     connections = tuple(
-        Connection(name, tuple(placed.step for placed in steps))
+        ScriptedConnection(name, tuple(placed.step for placed in steps))
         for name, steps in document.connections.items()
     )
     return Scenario(header.story, connections, header.source, header.server, header.world)

@@ -18,7 +18,7 @@ from replay.transcript.script import (
     Open,
     ReplyCode,
     Scenario,
-    Send,
+    SendOctets,
     Step,
 )
 
@@ -106,7 +106,7 @@ def _items(step: Step) -> list[str]:
     packet = f"[{step.packet}]" if step.packet else ""
     if isinstance(step, Departure):
         action = step.action
-        if isinstance(action, Send):
+        if isinstance(action, SendOctets):
             return _octet_items(f"C{packet}", "C", action.octets)
         if isinstance(action, Open):
             return [f"open{packet} from {action.client}"]
@@ -136,7 +136,7 @@ def _octet_items(first: str, more: str, octets: bytes, colon: str = ":") -> list
 def _octets_of(step: Step) -> int:
     check_packet(step)
     content = step.action if isinstance(step, Departure) else step.outcome
-    if isinstance(content, Send | ExactReply):
+    if isinstance(content, SendOctets | ExactReply):
         return len(content.octets)
     if isinstance(content, MaskedReply):
         return len(masks.shown(content.pieces))

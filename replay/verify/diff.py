@@ -17,19 +17,19 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from replay.play.observed import ObservedConnection
-from replay.smtp.replies import Reply
+from replay.smtp.replies import ReceivedReply
 from replay.transcript.octets import to_text
 from replay.transcript.script import (
     Abandon,
     Action,
     Close,
-    Connection,
     HalfClose,
     Reset,
     Scenario,
-    Send,
+    ScriptedConnection,
+    SendOctets,
 )
-from replay.verify.exchanges import UNASKED, Accepted, Delivery, Dialogue, Exchange, dialogue
+from replay.verify.exchanges import UNASKED, Accepted, Delivery, Exchange, Exchanges, dialogue
 
 SHOWN_MAX_CHARACTERS = 1_000
 """Of one reply."""
@@ -37,7 +37,7 @@ CLOSING = 421
 """The code of a server that ends the conversation (RFC 5321 section 3.8)."""
 
 
-class Verdict(Enum):
+class DiffVerdict(Enum):
     """What B does to a sender that A does not; the greatest harm first."""
 
     REFUSED = "refused"
@@ -59,18 +59,18 @@ class Verdict(Enum):
     SAME = "the same"
 
 
-class Side(NamedTuple):
+class RunSide(NamedTuple):
     """What one run had at the parting: ``text`` shows a reply or an end, "" for nothing."""
 
     text: str = ""
     at_ns: int | None = None
 
 
-NOTHING = Side()
+NOTHING = RunSide()
 
 
 @dataclass(frozen=True, slots=True)
-class Parting:
+class Divergence:
     """One sender (a connection of ``scenario``) in both runs, at the place where they part.
 
     ``why`` names the check or the limit that spoke in B, where it is known.  ``reply`` counts
@@ -84,12 +84,12 @@ class Parting:
 
     scenario: str
     connection: str
-    verdict: Verdict
+    verdict: DiffVerdict
     why: str = ""
     reply: int = 0
     asked: str = ""
-    a: Side = NOTHING
-    b: Side = NOTHING
+    a: RunSide = NOTHING
+    b: RunSide = NOTHING
     gap_ns: int = 0
     octets_before: int = 0
     replies_before: int = 0
@@ -101,21 +101,21 @@ class Parting:
     @property
     def loses_mail(self) -> bool:
         """Whether a message was accepted in A and is refused for good, or cut off, in B."""
-        return self.lost > 0 and self.verdict is not Verdict.DEFERRED
+        return self.lost > 0 and self.verdict is not DiffVerdict.DEFERRED
 
     @property
     def harm(self) -> tuple[bool, bool, int]:
         """For sorting: the greatest harm first."""
-        rank = list(Verdict).index(self.verdict)
+        rank = list(DiffVerdict).index(self.verdict)
         return not self.loses_mail, not self.lost, rank
 
 
-Why = Callable[[int, Reply | None], str]
+Why = Callable[[int, ReceivedReply | None], str]
 """Names the check or limit behind a reply of B's connection (by place in the scenario), "" if
 that is not known; None stands for an end without a reply."""
 
 
-def no_reason(number: int, reply: Reply | None) -> str:
+def no_reason(number: int, reply: ReceivedReply | None) -> str:
     """Of a server whose reasons nobody knows."""
     return ""
 
@@ -127,7 +127,7 @@ def compare_runs(
     *,
     tolerance_ns: int = 0,
     why: Why = no_reason,
-) -> list[Parting]:
+) -> list[Divergence]:
     """Compare two runs of ``scenario``, sender by sender.  Replies may lie ``tolerance_ns`` apart;
     what each server calls itself, queue ids and dates are not compared."""
     pairs = [
@@ -154,25 +154,29 @@ class _Pair:
     """One connection in both runs."""
 
     def __init__(
-        self, connection: Connection, a: ObservedConnection, b: ObservedConnection, tolerance: int
+        self,
+        connection: ScriptedConnection,
+        a: ObservedConnection,
+        b: ObservedConnection,
+        tolerance: int,
     ) -> None:
         self.connection = connection
         self._observed_a, self._observed_b = a, b
-        self.a: Dialogue = dialogue(connection, a)
-        self.b: Dialogue = dialogue(connection, b)
+        self.a: Exchanges = dialogue(connection, a)
+        self.b: Exchanges = dialogue(connection, b)
         self._tolerance_ns = tolerance
 
     def parting(
-        self, why: Callable[[Reply | None], str], delivered: Mapping[Delivery, int]
-    ) -> Parting:
+        self, why: Callable[[ReceivedReply | None], str], delivered: Mapping[Delivery, int]
+    ) -> Divergence:
         lost, unproven = self._lost(delivered)
         found = self._of_class() or self._of_end() or self._of_time() or self._of_text()
-        parting = found or Parting("", "", Verdict.SAME)
+        parting = found or Divergence("", "", DiffVerdict.SAME)
         verdict = parting.verdict
-        if verdict is Verdict.DEFERRED and not lost + unproven and self._lost_here():
-            verdict = Verdict.CAME_AGAIN
+        if verdict is DiffVerdict.DEFERRED and not lost + unproven and self._lost_here():
+            verdict = DiffVerdict.CAME_AGAIN
         elif lost and verdict not in _HARMS:
-            verdict = Verdict.LOST
+            verdict = DiffVerdict.LOST
         number = parting.reply
         heard = self._observed_b.replies
         spoke = heard[number - 1] if 0 < number <= len(heard) else None
@@ -225,44 +229,46 @@ class _Pair:
 
     # -- where they part --------------------------------------------------------------------------
 
-    def _of_class(self) -> Parting | None:
+    def _of_class(self) -> Divergence | None:
         """The first reply of another class; of several, one that refuses before one that defers,
         and none that only follows from another."""
-        partings: list[tuple[bool, Parting]] = []
+        partings: list[tuple[bool, Divergence]] = []
         awry = self._awry()
         for number, (a, b) in enumerate(zip_longest(self.a.exchanges, self.b.exchanges), 1):
             if a is None or b is None or a.reply.code // 100 != b.reply.code // 100:
                 verdict = self._class_verdict(a, b)
                 follows = b is not None and b.follows
                 partings.append((follows, self._parting(verdict, number, a, b)))
-                if verdict is Verdict.CUT_OFF:
+                if verdict is DiffVerdict.CUT_OFF:
                     break
             elif a.reply.code != b.reply.code:
-                verdict = Verdict.CUT_OFF if b.reply.code == CLOSING else Verdict.OTHER_REPLY
+                verdict = (
+                    DiffVerdict.CUT_OFF if b.reply.code == CLOSING else DiffVerdict.OTHER_REPLY
+                )
                 partings.append((b.follows, self._parting(verdict, number, a, b)))
             if number == awry or a is None or b is None:
                 break
         own = [parting for follows, parting in partings if not follows]
         return min(own or [one for _, one in partings], key=_severity, default=None)
 
-    def _class_verdict(self, a: Exchange | None, b: Exchange | None) -> Verdict:
+    def _class_verdict(self, a: Exchange | None, b: Exchange | None) -> DiffVerdict:
         if b is None:
             ended = self._end_of(self._observed_b).text
-            return Verdict.CUT_OFF if ended else Verdict.UNANSWERED
+            return DiffVerdict.CUT_OFF if ended else DiffVerdict.UNANSWERED
         if b.reply.code == CLOSING:
-            return Verdict.CUT_OFF
+            return DiffVerdict.CUT_OFF
         if a is None:
-            return Verdict.ONLY_A_REFUSES if self._observed_a.end else Verdict.OTHER_REPLY
+            return DiffVerdict.ONLY_A_REFUSES if self._observed_a.end else DiffVerdict.OTHER_REPLY
         if 400 <= b.reply.code < 500:
-            return Verdict.DEFERRED
+            return DiffVerdict.DEFERRED
         if b.reply.code >= 500 or not b.reply.code:
-            return Verdict.REFUSED
+            return DiffVerdict.REFUSED
         if a.reply.code < 400:
-            return Verdict.OTHER_REPLY
+            return DiffVerdict.OTHER_REPLY
         gained = {one.delivery for one in self.b.accepted} - {
             one.delivery for one in self.a.accepted
         }
-        return Verdict.ONLY_B if gained else Verdict.ONLY_A_REFUSES
+        return DiffVerdict.ONLY_B if gained else DiffVerdict.ONLY_A_REFUSES
 
     def _left(self, observed: ObservedConnection, *acts: type[Action]) -> bool:
         """Whether the sender did one of ``acts`` before the server ended the connection, or as
@@ -275,23 +281,23 @@ class _Pair:
             )
         )
 
-    def _end_of(self, observed: ObservedConnection) -> Side:
+    def _end_of(self, observed: ObservedConnection) -> RunSide:
         """The server's end, where the sender has not left by then."""
         return NOTHING if self._left(observed, Close, Reset, Abandon) else _end_of(observed)
 
-    def _of_end(self) -> Parting | None:
+    def _of_end(self) -> Divergence | None:
         """The same replies, and another end of the connection, or of a TLS handshake."""
         a, b = _handshake_of(self._observed_a), _handshake_of(self._observed_b)
         if a.text == b.text:
             a, b = self._end_of(self._observed_a), self._end_of(self._observed_b)
             if a.text == b.text:
                 return None
-        verdict = Verdict.OTHER_END
+        verdict = DiffVerdict.OTHER_END
         if self._observed_b.end and not a.text and not self._left(self._observed_b, HalfClose):
-            verdict = Verdict.CUT_OFF
-        return self._how_far(Parting("", "", verdict, a=a, b=b), b.at_ns or a.at_ns or 0)
+            verdict = DiffVerdict.CUT_OFF
+        return self._how_far(Divergence("", "", verdict, a=a, b=b), b.at_ns or a.at_ns or 0)
 
-    def _of_time(self) -> Parting | None:
+    def _of_time(self) -> Divergence | None:
         """The same codes, at other instants: told is the first that is, and the greatest gap."""
         gaps = [
             b.reply.at_ns - a.reply.at_ns
@@ -303,39 +309,39 @@ class _Pair:
         first = apart[0]
         a, b = self.a.exchanges[first], self.b.exchanges[first]
         gap_ns = max((gaps[number] for number in apart), key=abs)
-        verdict = Verdict.SLOWER if gap_ns > 0 else Verdict.FASTER
+        verdict = DiffVerdict.SLOWER if gap_ns > 0 else DiffVerdict.FASTER
         if b.reply.code == CLOSING and b.asked == UNASKED:
-            verdict = Verdict.CUT_OFF_LATER if gap_ns > 0 else Verdict.CUT_OFF_SOONER
+            verdict = DiffVerdict.CUT_OFF_LATER if gap_ns > 0 else DiffVerdict.CUT_OFF_SOONER
         return replace(self._parting(verdict, first + 1, a, b), gap_ns=gap_ns)
 
-    def _of_end_time(self) -> Parting | None:
+    def _of_end_time(self) -> Divergence | None:
         """The same replies at the same instants, and an end at another one."""
         a, b = self._end_of(self._observed_a), self._end_of(self._observed_b)
         gap_ns = (b.at_ns or 0) - (a.at_ns or 0)
         if abs(gap_ns) <= self._tolerance_ns:
             return None
-        verdict = Verdict.CUT_OFF_LATER if gap_ns > 0 else Verdict.CUT_OFF_SOONER
+        verdict = DiffVerdict.CUT_OFF_LATER if gap_ns > 0 else DiffVerdict.CUT_OFF_SOONER
         if self._left(self._observed_b, HalfClose):
-            verdict = Verdict.SLOWER if gap_ns > 0 else Verdict.FASTER
-        parting = Parting("", "", verdict, a=a, b=b, gap_ns=gap_ns)
+            verdict = DiffVerdict.SLOWER if gap_ns > 0 else DiffVerdict.FASTER
+        parting = Divergence("", "", verdict, a=a, b=b, gap_ns=gap_ns)
         return self._how_far(parting, b.at_ns or 0)
 
-    def _of_text(self) -> Parting | None:
+    def _of_text(self) -> Divergence | None:
         masks = _masks_of(self._observed_a), _masks_of(self._observed_b)
         for number, (a, b) in enumerate(zip(self.a.exchanges, self.b.exchanges, strict=False), 1):
             if masks[0](a.reply.octets) != masks[1](b.reply.octets):
-                return self._parting(Verdict.OTHER_TEXT, number, a, b)
+                return self._parting(DiffVerdict.OTHER_TEXT, number, a, b)
         return None
 
     def _parting(
-        self, verdict: Verdict, number: int, a: Exchange | None, b: Exchange | None
-    ) -> Parting:
+        self, verdict: DiffVerdict, number: int, a: Exchange | None, b: Exchange | None
+    ) -> Divergence:
         asked = a or b
         side_a = _side_of(a) if a else self._end_of(self._observed_a)
         side_b = _side_of(b) if b else self._end_of(self._observed_b)
         at_ns = side_a.at_ns if side_b.at_ns is None else side_b.at_ns
         gap_ns = b.reply.at_ns - a.reply.at_ns if a and b else 0
-        parting = Parting(
+        parting = Divergence(
             "",
             "",
             verdict,
@@ -347,14 +353,16 @@ class _Pair:
         )
         return self._how_far(parting, at_ns or 0)
 
-    def _how_far(self, parting: Parting, at_ns: int) -> Parting:
+    def _how_far(self, parting: Divergence, at_ns: int) -> Divergence:
         """What had been said and heard in B when they parted."""
         octets = sum(
             len(one.action.octets)
             for one, departed_ns in zip(
                 self.connection.departures(), self._observed_b.departed_ns, strict=True
             )
-            if isinstance(one.action, Send) and departed_ns is not None and departed_ns <= at_ns
+            if isinstance(one.action, SendOctets)
+            and departed_ns is not None
+            and departed_ns <= at_ns
         )
         heard = self._observed_b.replies
         replies = parting.reply - 1 if parting.reply else len(heard)
@@ -362,41 +370,41 @@ class _Pair:
 
 
 _HARMS = (
-    Verdict.REFUSED,
-    Verdict.CUT_OFF,
-    Verdict.UNANSWERED,
-    Verdict.LOST,
-    Verdict.DEFERRED,
-    Verdict.CAME_AGAIN,
+    DiffVerdict.REFUSED,
+    DiffVerdict.CUT_OFF,
+    DiffVerdict.UNANSWERED,
+    DiffVerdict.LOST,
+    DiffVerdict.DEFERRED,
+    DiffVerdict.CAME_AGAIN,
 )
-_CUTS = (Verdict.CUT_OFF_SOONER, Verdict.CUT_OFF_LATER)
+_CUTS = (DiffVerdict.CUT_OFF_SOONER, DiffVerdict.CUT_OFF_LATER)
 
 
-def _severity(parting: Parting) -> tuple[int, int]:
-    return list(Verdict).index(parting.verdict), parting.reply
+def _severity(parting: Divergence) -> tuple[int, int]:
+    return list(DiffVerdict).index(parting.verdict), parting.reply
 
 
 # -- sides ----------------------------------------------------------------------------------------
 
 
-def _side_of(exchange: Exchange) -> Side:
+def _side_of(exchange: Exchange) -> RunSide:
     text = to_text(exchange.reply.octets)
     if len(text) > SHOWN_MAX_CHARACTERS:
         text = text[: SHOWN_MAX_CHARACTERS - 1] + "…"
-    return Side(text, exchange.reply.at_ns)
+    return RunSide(text, exchange.reply.at_ns)
 
 
-def _end_of(observed: ObservedConnection) -> Side:
+def _end_of(observed: ObservedConnection) -> RunSide:
     if not observed.end:
-        return Side()
+        return RunSide()
     words = {"eof": "closes the connection", "reset": "resets the connection"}
-    return Side(words.get(observed.end, observed.end), observed.end_at_ns)
+    return RunSide(words.get(observed.end, observed.end), observed.end_at_ns)
 
 
-def _handshake_of(observed: ObservedConnection) -> Side:
+def _handshake_of(observed: ObservedConnection) -> RunSide:
     if not observed.handshake:
-        return Side()
-    return Side(f"TLS handshake {observed.handshake}", observed.handshake_at_ns)
+        return RunSide()
+    return RunSide(f"TLS handshake {observed.handshake}", observed.handshake_at_ns)
 
 
 # -- what is not compared -------------------------------------------------------------------------

@@ -22,11 +22,11 @@ from mailsrv.runtime.clock import Clock
 from replay.play import realtime, virtual
 from replay.play.harness import Leaked, ServerFault, Stalled
 from replay.play.observed import ObservedConnection
-from replay.play.realtime import Options
+from replay.play.realtime import RealtimeOptions
 from replay.play.target import Target, TargetError
-from replay.smtp.replies import Reply
+from replay.smtp.replies import ReceivedReply
 from replay.transcript.script import Scenario
-from replay.verify.diff import CLOSING, Parting, Verdict, compare_runs
+from replay.verify.diff import CLOSING, DiffVerdict, Divergence, compare_runs
 
 _PROCESS_KEYS = frozenset(one.name for one in dataclasses.fields(Config)) - {"settings"}
 _LEFT_TO_THE_TRANSCRIPTS = frozenset({"hostname"})
@@ -42,7 +42,7 @@ class PolicyError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class ComparedPolicy:
     """Settings to lay over a transcript's.
 
     ``name`` is what was typed; ``ignored`` are keys that say nothing about senders.
@@ -57,7 +57,7 @@ class Policy:
         """The keys that turn on a check which asks DNS, and so a transcript's world."""
         return tuple(key for key in _DNS_KEYS if self.settings.get(key, "off") not in ("off", []))
 
-    def described(self, other: Policy) -> str:
+    def described(self, other: ComparedPolicy) -> str:
         """Its name, and what it says otherwise than ``other``."""
         said = [
             f"{key} = {json.dumps(self.settings[key], ensure_ascii=False)}"
@@ -70,11 +70,11 @@ class Policy:
         return f"{self.name} ({', '.join(said[:KEYS_SHOWN_MAX])}{more})"
 
 
-OWN = Policy("as each transcript has it", {})
+OWN = ComparedPolicy("as each transcript has it", {})
 """Nothing laid over: each transcript's settings, and the defaults for the rest."""
 
 
-def read_policy(text: str) -> Policy:
+def read_policy(text: str) -> ComparedPolicy:
     """The policy in the file ``text``, or in ``text`` itself where that is no file and has a "=",
     as in "idle_timeout_s = 60".  Raises PolicyError."""
     path = Path(text)
@@ -101,7 +101,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _policy(text: str, name: str, place: str) -> Policy:
+def _policy(text: str, name: str, place: str) -> ComparedPolicy:
     try:
         table = tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, a number beyond int()
@@ -120,10 +120,10 @@ def _policy(text: str, name: str, place: str) -> Policy:
         )
     for key in _LEFT_TO_THE_TRANSCRIPTS:
         settings.pop(key, None)
-    return Policy(name, settings, tuple(ignored))
+    return ComparedPolicy(name, settings, tuple(ignored))
 
 
-def under(scenario: Scenario, policy: Policy, *, keep_own: bool = False) -> Scenario:
+def under(scenario: Scenario, policy: ComparedPolicy, *, keep_own: bool = False) -> Scenario:
     """``scenario`` with ``policy`` laid over its own settings, or under them."""
     own = scenario.server
     server = {**policy.settings, **own} if keep_own else {**own, **policy.settings}
@@ -133,12 +133,12 @@ def under(scenario: Scenario, policy: Policy, *, keep_own: bool = False) -> Scen
 def diff_policies(
     name: str,
     scenario: Scenario,
-    a: Policy,
-    b: Policy,
+    a: ComparedPolicy,
+    b: ComparedPolicy,
     *,
     keep_own: bool = False,
     tolerance_ns: int = 0,
-) -> list[Parting]:
+) -> list[Divergence]:
     """Play ``scenario`` under both policies, and compare what becomes of each sender.
 
     Raises WorldError for a header that cannot be.
@@ -147,13 +147,13 @@ def diff_policies(
         run_a = virtual.play(under(scenario, a, keep_own=keep_own))
         run_b = virtual.play(under(scenario, b, keep_own=keep_own))
     except (Leaked, ServerFault, Stalled) as error:
-        return [Parting(name, "", Verdict.BROKEN, why=str(error))]
-    reasons = Reasons(run_b.log, run_b.connections)
+        return [Divergence(name, "", DiffVerdict.BROKEN, why=str(error))]
+    reasons = LoggedReasons(run_b.log, run_b.connections)
     runs = run_a.connections, run_b.connections
     return compare_runs(name, scenario, runs, tolerance_ns=tolerance_ns, why=reasons.of)
 
 
-class Reasons:
+class LoggedReasons:
     """Which check or limit was behind what a server said, from its own log."""
 
     def __init__(self, log: tuple[str, ...], connections: tuple[ObservedConnection, ...]) -> None:
@@ -171,7 +171,7 @@ class Reasons:
             if number.isdigit():
                 self._lines.setdefault(int(number), []).append(values)
 
-    def of(self, place: int, reply: Reply | None) -> str:
+    def of(self, place: int, reply: ReceivedReply | None) -> str:
         """What was behind ``reply`` on the connection at ``place`` in the scenario."""
         lines = self._lines.get(self._numbers.get(place, 0), [])
         text = reply.text if reply else ""
@@ -204,11 +204,11 @@ def diff_targets(
     name: str,
     scenario: Scenario,
     targets: tuple[Target, Target],
-    options: Options,
+    options: RealtimeOptions,
     clock: Clock,
     *,
     tolerance_ns: int,
-) -> list[Parting]:
+) -> list[Divergence]:
     """Play ``scenario`` at both servers, and compare what becomes of each sender.
 
     What each server calls itself, ids and dates are not compared; replies may come

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from replay.capture.smtp_flows import behind_proxy_header
 from replay.play.observed import ObservedConnection
-from replay.smtp.replies import Reply
+from replay.smtp.replies import ReceivedReply
 from replay.transcript.octets import to_text
-from replay.transcript.script import Connection, Send
+from replay.transcript.script import ScriptedConnection, SendOctets
 
 ASKED_MAX_CHARACTERS = 80
 """Of a command, as it is shown."""
@@ -43,7 +43,7 @@ class Exchange(NamedTuple):
 
     number: int
     asked: str
-    reply: Reply
+    reply: ReceivedReply
     transaction: int
     follows: bool = False
     awry: bool = False
@@ -65,7 +65,7 @@ class Accepted(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Dialogue:
+class Exchanges:
     """One connection's replies, and the messages that were accepted on it."""
 
     exchanges: tuple[Exchange, ...]
@@ -73,7 +73,7 @@ class Dialogue:
     messages: int
 
 
-def dialogue(connection: Connection, observed: ObservedConnection) -> Dialogue:
+def dialogue(connection: ScriptedConnection, observed: ObservedConnection) -> Exchanges:
     """Pair what the sender of ``connection`` said in a run with what it heard."""
     return _Walk(connection, observed).run(observed.replies)
 
@@ -81,10 +81,10 @@ def dialogue(connection: Connection, observed: ObservedConnection) -> Dialogue:
 class _Walk:
     """Goes through the replies, and takes for each what it must have answered."""
 
-    def __init__(self, connection: Connection, observed: ObservedConnection) -> None:
+    def __init__(self, connection: ScriptedConnection, observed: ObservedConnection) -> None:
         octets, self._ends, self._departed_ns = bytearray(), list[int](), list[int]()
         for departure, at_ns in zip(connection.departures(), observed.departed_ns, strict=True):
-            if at_ns is not None and isinstance(departure.action, Send):
+            if at_ns is not None and isinstance(departure.action, SendOctets):
                 octets += departure.action.octets
                 self._ends.append(len(octets))
                 self._departed_ns.append(at_ns)
@@ -99,11 +99,11 @@ class _Walk:
         self._accepted: list[Accepted] = []
         self._messages = 0
 
-    def run(self, replies: list[Reply]) -> Dialogue:
+    def run(self, replies: list[ReceivedReply]) -> Exchanges:
         exchanges = tuple(self._exchange(number, one) for number, one in enumerate(replies, 1))
-        return Dialogue(exchanges, tuple(self._accepted), self._messages)
+        return Exchanges(exchanges, tuple(self._accepted), self._messages)
 
-    def _exchange(self, number: int, reply: Reply) -> Exchange:
+    def _exchange(self, number: int, reply: ReceivedReply) -> Exchange:
         if number == 1:
             return Exchange(number, GREETING, reply, 0)
         if self._in_content:
@@ -126,7 +126,7 @@ class _Walk:
             return self._chunk(number, line, reply, chunk)
         return self._command(number, line, reply)
 
-    def _command(self, number: int, line: bytes, reply: Reply) -> Exchange:
+    def _command(self, number: int, line: bytes, reply: ReceivedReply) -> Exchange:
         verb, positive = line[:4].upper(), 200 <= reply.code < 400
         follows, awry = reply.code == 503, False
         if verb == b"MAIL":
@@ -145,7 +145,9 @@ class _Walk:
             self._forget()
         return Exchange(number, _shown(line), reply, self._transaction, follows, awry)
 
-    def _chunk(self, number: int, line: bytes, reply: Reply, chunk: re.Match[bytes]) -> Exchange:
+    def _chunk(
+        self, number: int, line: bytes, reply: ReceivedReply, chunk: re.Match[bytes]
+    ) -> Exchange:
         octets = self._octets[self._at - int(chunk[1]) : self._at]
         self._chunks.update(octets)
         follows = reply.code >= 500 and not self._forward_paths

@@ -9,19 +9,19 @@ from typing import NamedTuple
 
 from replay.play.observed import ObservedConnection
 from replay.play.schedule import server_delays_ns
-from replay.smtp.replies import Reply
+from replay.smtp.replies import ReceivedReply
 from replay.transcript import masks, script
 from replay.transcript.duration import format_ns
 from replay.transcript.octets import to_text
 from replay.transcript.script import (
     Abandon,
-    Connection,
     Departure,
     ExactReply,
     Expectation,
     MaskedReply,
     ReplyCode,
     Scenario,
+    ScriptedConnection,
 )
 
 SHOWN_MAX_CHARACTERS = 4_000
@@ -99,7 +99,7 @@ def compare_all(
 
 
 def compare(
-    connection: Connection,
+    connection: ScriptedConnection,
     observed: ObservedConnection,
     *,
     tolerance: Tolerance | None = None,
@@ -125,7 +125,7 @@ class _Due(NamedTuple):
 
 
 def _due(
-    connection: Connection, observed: ObservedConnection, tolerance: Tolerance | None
+    connection: ScriptedConnection, observed: ObservedConnection, tolerance: Tolerance | None
 ) -> Iterator[_Due | None]:
     """For each expectation; None for any time."""
     expectations = connection.expectations()
@@ -144,7 +144,7 @@ def _due(
 class _Comparison:
     def __init__(
         self,
-        connection: Connection,
+        connection: ScriptedConnection,
         observed: ObservedConnection,
         tolerance: Tolerance | None,
         said: _Saying,
@@ -158,7 +158,7 @@ class _Comparison:
         }
         self._differences: list[Difference] = []
 
-    def run(self, connection: Connection) -> list[Difference]:
+    def run(self, connection: ScriptedConnection) -> list[Difference]:
         expectations = list(connection.expectations())
         replies = [one for one in expectations if isinstance(one.outcome, script.REPLIES)]
         ends = [one for one in expectations if isinstance(one.outcome, script.ENDS)]
@@ -184,7 +184,9 @@ class _Comparison:
             )
         return self._differences
 
-    def _reply(self, number: int, expected: Expectation | None, reply: Reply | None) -> None:
+    def _reply(
+        self, number: int, expected: Expectation | None, reply: ReceivedReply | None
+    ) -> None:
         faults: list[str] = []
         if expected is not None and reply is not None:
             faults += filter(None, (self._said.otherwise(expected.outcome, reply),))
@@ -269,7 +271,7 @@ class _Comparison:
         )
 
 
-def _replies_before_leaving(connection: Connection) -> int:
+def _replies_before_leaving(connection: ScriptedConnection) -> int:
     """How many replies the sender was there to hear: one behind its close may come too late."""
     replies = 0
     for step in connection.steps:
@@ -280,7 +282,7 @@ def _replies_before_leaving(connection: Connection) -> int:
     return replies
 
 
-def _ended_by_sender(connection: Connection) -> bool:
+def _ended_by_sender(connection: ScriptedConnection) -> bool:
     """True where the sender ends the connection: the server's own end need not be told."""
     return any(
         isinstance(one.action, script.Close | script.Reset) for one in connection.departures()
@@ -316,7 +318,7 @@ class _Saying:
         self._line_masks = line_masks
         self._codes_only = codes_only
 
-    def otherwise(self, outcome: script.Outcome, reply: Reply) -> str:
+    def otherwise(self, outcome: script.Outcome, reply: ReceivedReply) -> str:
         """In a few words; empty if it is as expected."""
         match outcome:
             case ReplyCode(code):
@@ -326,7 +328,7 @@ class _Saying:
                     bool(self._line_masks)
                     and masks.same_but_for(self._line_masks, octets, reply.octets)
                 )
-                wanted, why = Reply(0, octets).code, self._text(same)
+                wanted, why = ReceivedReply(0, octets).code, self._text(same)
             case MaskedReply():
                 why = masks.mismatch(outcome, reply.octets, self._bindings)
                 wanted, why = outcome.code or reply.code, self._text(not why, why)

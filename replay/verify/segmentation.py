@@ -24,13 +24,20 @@ from pathlib import Path
 from typing import Any
 
 from replay.play import virtual
-from replay.play.fakes.world import Message
+from replay.play.fakes.world import DeliveredMessage
 from replay.play.harness import Leaked, ServerFault, Stalled
 from replay.play.observed import ObservedConnection
 from replay.play.virtual import Play
 from replay.transcript import script, transcript
 from replay.transcript.octets import to_text
-from replay.transcript.script import After, AfterReply, Connection, Departure, Scenario, Step
+from replay.transcript.script import (
+    After,
+    AfterReply,
+    Departure,
+    Scenario,
+    ScriptedConnection,
+    Step,
+)
 from replay.verify.suite import input_errors
 
 NEUTRAL: dict[str, object] = {
@@ -55,13 +62,13 @@ _Chop = Callable[[int, bytes], Iterable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CutOutcome:
     """What must be the same: what the server said and how it ended, connection by connection, and
     what it accepted.  ``complaint`` says why a run failed."""
 
     said: tuple[bytes, ...] = ()
     ends: tuple[str, ...] = ()
-    messages: tuple[Message, ...] = ()
+    messages: tuple[DeliveredMessage, ...] = ()
     complaint: str = ""
 
 
@@ -80,8 +87,8 @@ class Sweep:
     variants: int = 0
     left_out: str = ""
     cut: str = ""
-    expected: Outcome | None = None
-    observed: Outcome | None = None
+    expected: CutOutcome | None = None
+    observed: CutOutcome | None = None
 
     @property
     def good(self) -> bool:
@@ -117,7 +124,7 @@ def _sweep_connection(scenario: Scenario, number: int, cuts_max: int, play: Play
     if why := _unfit(connection):
         return Sweep(left_out=why)
 
-    def outcome(varied: Connection) -> tuple[Outcome, str]:
+    def outcome(varied: ScriptedConnection) -> tuple[CutOutcome, str]:
         before, after = scenario.connections[:number], scenario.connections[number + 1 :]
         connections = (*before, varied, *after)
         return _play(dataclasses.replace(scenario, connections=connections), number, play)
@@ -174,7 +181,7 @@ def told(found: Sweep) -> Iterator[str]:
         yield from _contrast(found.expected, found.observed)
 
 
-def _unfit(connection: Connection) -> str:
+def _unfit(connection: ScriptedConnection) -> str:
     for departure in connection.departures():
         if isinstance(departure.action, script.StopReading):
             return "its sender stops reading, and how much the kernel holds then is its own affair"
@@ -217,24 +224,24 @@ def _cut_name(octets: bytes, at: int) -> str:
     return f"cut after octet {at} of {len(octets)}:  ...{before} | {after}..."
 
 
-def _stretches(connection: Connection) -> list[bytes]:
+def _stretches(connection: ScriptedConnection) -> list[bytes]:
     """What the sender says, in stretches that end where it does something else."""
     stretches = [b""]
     for departure in connection.departures():
-        if isinstance(departure.action, script.Send):
+        if isinstance(departure.action, script.SendOctets):
             stretches[-1] += departure.action.octets
         elif stretches[-1]:
             stretches.append(b"")
     return stretches
 
 
-def _without_pauses(connection: Connection) -> Connection:
+def _without_pauses(connection: ScriptedConnection) -> ScriptedConnection:
     """Waits for the same replies, and for nothing else."""
     steps: list[Step] = []
     for step in connection.steps:
         if isinstance(step, Departure):
             waits = isinstance(step.anchor, AfterReply)
-            if not isinstance(step.action, script.Open | script.Send):
+            if not isinstance(step.action, script.Open | script.SendOctets):
                 step = _after_all_above(step, steps)
             elif not isinstance(step.action, script.Open):
                 step = dataclasses.replace(step, anchor=AfterReply(0) if waits else After(0))
@@ -242,7 +249,7 @@ def _without_pauses(connection: Connection) -> Connection:
     return dataclasses.replace(connection, steps=tuple(steps))
 
 
-def _chopped(connection: Connection, chop: _Chop) -> Connection:
+def _chopped(connection: ScriptedConnection, chop: _Chop) -> ScriptedConnection:
     """Says each stretch without waiting, in the pieces that ``chop`` gives."""
     steps: list[Step] = []
     awaited: list[Step] = []
@@ -250,14 +257,14 @@ def _chopped(connection: Connection, chop: _Chop) -> Connection:
     for step in connection.steps:
         if not isinstance(step, Departure):
             awaited.append(step)
-        elif isinstance(step.action, script.Send):
+        elif isinstance(step.action, script.SendOctets):
             octets += step.action.octets
         elif isinstance(step.action, script.Open):
             steps.append(step)
         else:
             if octets:
                 pieces = filter(None, chop(number, octets))
-                steps += [Departure(After(0), script.Send(piece)) for piece in pieces]
+                steps += [Departure(After(0), script.SendOctets(piece)) for piece in pieces]
                 octets, number = b"", number + 1
             steps += awaited
             awaited.clear()
@@ -271,12 +278,12 @@ def _after_all_above(departure: Departure, above: list[Step]) -> Departure:
     return dataclasses.replace(departure, anchor=AfterReply(0) if replies else After(0))
 
 
-def _play(scenario: Scenario, number: int, play: Play) -> tuple[Outcome, str]:
+def _play(scenario: Scenario, number: int, play: Play) -> tuple[CutOutcome, str]:
     """The outcome, and why it is none to go by for the connection of this number."""
     try:
         run = play(scenario)
     except (Leaked, ServerFault, Stalled) as error:
-        return Outcome(complaint=str(error)), ""
+        return CutOutcome(complaint=str(error)), ""
     connections = run.connections
     said = tuple(b"".join(one.octets for one in each.replies) + each.rest for each in connections)
     ends = tuple(one.end for one in connections)
@@ -288,7 +295,7 @@ def _play(scenario: Scenario, number: int, play: Play) -> tuple[Outcome, str]:
         why = "what it waits for comes only with its pauses"
     elif not _instants(varied).isdisjoint(instant for one in others for instant in _instants(one)):
         why = "other connections act at the same instants, and who is first may depend on the cut"
-    return Outcome(said, ends, run.messages), why
+    return CutOutcome(said, ends, run.messages), why
 
 
 def _instants(observed: ObservedConnection) -> set[int | None]:
@@ -299,7 +306,7 @@ def _instants(observed: ObservedConnection) -> set[int | None]:
 # -- for people -----------------------------------------------------------------------------------
 
 
-def _contrast(expected: Outcome, observed: Outcome) -> Iterator[str]:
+def _contrast(expected: CutOutcome, observed: CutOutcome) -> Iterator[str]:
     """Both sides, line by line, from the first line that differs on."""
     if observed.complaint or expected.complaint:
         yield f"  the run failed: {observed.complaint or expected.complaint}"
@@ -314,7 +321,7 @@ def _contrast(expected: Outcome, observed: Outcome) -> Iterator[str]:
         yield from (f"{'':14}{line}" for line in rest[1:])
 
 
-def _lines(outcome: Outcome) -> list[str]:
+def _lines(outcome: CutOutcome) -> list[str]:
     lines = []
     for said, end in zip(outcome.said, outcome.ends, strict=True):
         lines += [to_text(line) for line in said.splitlines(keepends=True)]

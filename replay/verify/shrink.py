@@ -29,14 +29,14 @@ from replay.transcript.script import (
     After,
     AfterReply,
     At,
-    Connection,
     Departure,
     Expectation,
     Scenario,
-    Send,
+    ScriptedConnection,
+    SendOctets,
     Step,
 )
-from replay.verify.suite import BROKEN, DIFFERS, Result, run_scenario
+from replay.verify.suite import BROKEN, DIFFERS, ScenarioResult, run_scenario
 
 RUNS_MAX = 20_000
 """Scenarios played for one shrinking."""
@@ -51,7 +51,7 @@ _STATUS_CHARACTERS = len("250 2.1.5")
 """Of what was observed: it must stay the same."""
 _NUMBER = re.compile(r"^reply \d+: ")
 
-Play = Callable[[Scenario], Result]
+Play = Callable[[Scenario], ScenarioResult]
 T = TypeVar("T")
 
 
@@ -87,7 +87,7 @@ def size(scenario: Scenario) -> Size:
     return Size(
         len(scenario.connections),
         len(steps),
-        sum(len(act.action.octets) for act in acts if isinstance(act.action, Send)),
+        sum(len(act.action.octets) for act in acts if isinstance(act.action, SendOctets)),
         sum(act.anchor.ns for act in acts if not isinstance(act.anchor, At)),
     )
 
@@ -106,7 +106,7 @@ def shrink(
     return _Shrinking(scenario, play or (lambda one: run_scenario(one, path)), told).run()
 
 
-def _signature(result: Result) -> tuple[object, ...] | None:
+def _signature(result: ScenarioResult) -> tuple[object, ...] | None:
     """In what way a run failed, None if it did not."""
     if result.verdict == BROKEN:
         return ("broken", result.complaint.partition(":")[0])
@@ -229,7 +229,7 @@ class _Shrinking:
             index = 0
             while index < len(units := _units(self._best.connections[number])):
                 unit = units[index]
-                if isinstance(unit, Departure) and isinstance(unit.action, Send):
+                if isinstance(unit, Departure) and isinstance(unit.action, SendOctets):
                     self._shorten(number, units, index, unit.action.octets)
                 index += 1
 
@@ -238,7 +238,7 @@ class _Shrinking:
         assert isinstance(unit, Departure)
 
         def make(kept: Sequence[int]) -> Scenario:
-            changed = dataclasses.replace(unit, action=Send(bytes(kept)))
+            changed = dataclasses.replace(unit, action=SendOctets(bytes(kept)))
             middle = [changed] if kept else []
             return _with(
                 self._best, number, _joined([*units[:index], *middle, *units[index + 1 :]])
@@ -278,7 +278,7 @@ class _Shrinking:
 
 def _with(scenario: Scenario, number: int, steps: Sequence[Step]) -> Scenario:
     connections = list(scenario.connections)
-    connections[number] = Connection(connections[number].name, tuple(steps))
+    connections[number] = ScriptedConnection(connections[number].name, tuple(steps))
     return dataclasses.replace(scenario, connections=tuple(connections))
 
 
@@ -293,16 +293,16 @@ def _at_any_time(scenario: Scenario) -> Scenario:
     return scenario
 
 
-def _units(connection: Connection) -> list[Step]:
+def _units(connection: ScriptedConnection) -> list[Step]:
     """The steps, each line that is sent by itself; those after the first hang on it, with no wait
     (``_joined`` puts them together again)."""
     units: list[Step] = []
     for step in connection.steps:
-        if not (isinstance(step, Departure) and isinstance(step.action, Send)):
+        if not (isinstance(step, Departure) and isinstance(step.action, SendOctets)):
             units.append(step)
             continue
         lines = step.action.octets.splitlines(keepends=True)
-        units += (dataclasses.replace(step, action=Send(line)) for line in lines)
+        units += (dataclasses.replace(step, action=SendOctets(line)) for line in lines)
     return units
 
 
@@ -314,14 +314,14 @@ def _joined(units: Sequence[Step]) -> list[Step]:
         last = steps[-1] if steps else None
         if (
             isinstance(unit, Departure)
-            and isinstance(unit.action, Send)
+            and isinstance(unit.action, SendOctets)
             and isinstance(last, Departure)
-            and isinstance(last.action, Send)
+            and isinstance(last.action, SendOctets)
             and last.line == unit.line
             and last.anchor == unit.anchor
         ):
             octets = last.action.octets + unit.action.octets
-            steps[-1] = dataclasses.replace(last, action=Send(octets))
+            steps[-1] = dataclasses.replace(last, action=SendOctets(octets))
             continue
         if isinstance(unit, Departure) and isinstance(unit.anchor, AfterReply) and not replies:
             unit = dataclasses.replace(unit, anchor=After(unit.anchor.ns))

@@ -37,7 +37,7 @@ NOT_CI = ("", "0", "false", "no", "off")
 """What the variable CI says where it says that this is none."""
 
 
-class Change(NamedTuple):
+class UpdateChange(NamedTuple):
     """What an update wrote of one kind ("fixed" or "created"): how many ``expectations``, and the
     lines of a unified diff without its header."""
 
@@ -51,7 +51,7 @@ class InputError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ScenarioResult:
     """What came of one transcript.
 
     ``verdict`` is one of the constants of this module; ``complaint`` says in a sentence what was
@@ -72,7 +72,7 @@ class Result:
     real_ns: int = 0
     trace_hash: str = ""
     differences: tuple[Difference, ...] = ()
-    changes: tuple[Change, ...] = ()
+    changes: tuple[UpdateChange, ...] = ()
     complaint: str = ""
     log: tuple[str, ...] = field(default=(), repr=False)
     scenario: Scenario | None = field(default=None, repr=False)
@@ -112,7 +112,7 @@ def find(paths: Iterable[Path]) -> list[Path]:
 
 def run_all(
     paths: Iterable[Path], clock: Clock, *, updating: Collection[str] = (), keep: bool = False
-) -> Iterator[Result]:
+) -> Iterator[ScenarioResult]:
     """Run each transcript in virtual time; one that cannot be read does not stop the others.
 
     ``updating`` and ``keep`` as of ``run_file``.
@@ -121,12 +121,12 @@ def run_all(
         try:
             yield run_file(path, clock, updating=updating, keep=keep)
         except InputError as error:
-            yield Result(path, "", 0, UNREADABLE, complaint=str(error))
+            yield ScenarioResult(path, "", 0, UNREADABLE, complaint=str(error))
 
 
 def run_file(
     path: Path, clock: Clock, *, updating: Collection[str] = (), keep: bool = False
-) -> Result:
+) -> ScenarioResult:
     """Run one transcript; ``clock`` measures the real duration.  Raises InputError.
 
     ``updating`` names the kinds of changes (``update.KINDS``) that are written into the
@@ -157,10 +157,12 @@ def input_errors(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: {error.strerror}") from None
 
 
-def run_scenario(scenario: Scenario, path: Path) -> Result:
+def run_scenario(scenario: Scenario, path: Path) -> ScenarioResult:
     """Run one scenario, and keep what was observed.  Raises WorldError for a header that cannot
     be."""
-    begun = Result(path, scenario.story, len(scenario.connections), BROKEN, scenario=scenario)
+    begun = ScenarioResult(
+        path, scenario.story, len(scenario.connections), BROKEN, scenario=scenario
+    )
     try:
         played = virtual.play(scenario)
     except (Leaked, ServerFault, Stalled) as error:
@@ -182,7 +184,9 @@ def under_ci(environment: Mapping[str, str] = os.environ) -> bool:
     return environment.get("CI", "").strip().lower() not in NOT_CI
 
 
-def _update(result: Result, text: str, scenario: Scenario, kinds: Collection[str]) -> Result:
+def _update(
+    result: ScenarioResult, text: str, scenario: Scenario, kinds: Collection[str]
+) -> ScenarioResult:
     """Write what was observed into the transcript, and see that it then holds."""
     if stuck := next((one.waits_for for one in result.observed if one.waits_for), ""):
         # Without the reply that is waited for, what follows would hang on another one.
@@ -203,8 +207,8 @@ def _update(result: Result, text: str, scenario: Scenario, kinds: Collection[str
         return dataclasses.replace(again, complaint=complaint)
     _replace(result.path, new_text)
     changes = (
-        Change("fixed", updated.fixes, _diff(text, fixed_text)),
-        Change("created", updated.creations, _diff(fixed_text, new_text)),
+        UpdateChange("fixed", updated.fixes, _diff(text, fixed_text)),
+        UpdateChange("created", updated.creations, _diff(fixed_text, new_text)),
     )
     return dataclasses.replace(
         again,

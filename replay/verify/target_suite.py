@@ -11,27 +11,27 @@ from mailsrv.units import NS_PER_MS
 from replay.load.plan import UnsuitableError, needs_of_its_own, refuse_timers
 from replay.load.tally import Latency
 from replay.play import realtime
-from replay.play.realtime import Capped, Options
+from replay.play.realtime import CappedWait, RealtimeOptions
 from replay.play.target import Target, TargetError
 from replay.transcript import transcript
 from replay.transcript.notation import TranscriptError
 from replay.transcript.script import MaskedReply, Scenario
 from replay.verify.expectations import Tolerance, compare_all
-from replay.verify.suite import AS_EXPECTED, DIFFERS, UNREADABLE, Result
+from replay.verify.suite import AS_EXPECTED, DIFFERS, UNREADABLE, ScenarioResult
 
 TOLERANCE = Tolerance(100 * NS_PER_MS)
 """Room for a process to start or a disk to be flushed, and little beside a server's timers."""
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class TargetOptions:
     """How to run: how to play, and how to judge.
 
     ``line_masks`` say what may differ in texts that are expected exactly; ``forced`` plays also
     what no server is likely to do as expected.
     """
 
-    options: Options = field(default_factory=Options)
+    options: RealtimeOptions = field(default_factory=RealtimeOptions)
     tolerance: Tolerance = TOLERANCE
     codes_only: bool = False
     line_masks: tuple[MaskedReply, ...] = ()
@@ -39,14 +39,14 @@ class How:
 
 
 @dataclass(slots=True)
-class Pacing:
+class TargetPacing:
     """How well time was kept: ``lateness`` of all departures, and which waits were cut short.
 
     ``unverified`` counts connections that spoke TLS to whoever answered.
     """
 
     lateness: Latency = field(default_factory=Latency)
-    capped: list[tuple[Path, Capped]] = field(default_factory=list)
+    capped: list[tuple[Path, CappedWait]] = field(default_factory=list)
     unverified: int = 0
 
 
@@ -56,25 +56,25 @@ class TargetRun:
     ``left_out`` says which files were not played, and why.
     """
 
-    def __init__(self, target: Target, how: How, clock: Clock) -> None:
+    def __init__(self, target: Target, how: TargetOptions, clock: Clock) -> None:
         self.target = target
         self.how = how
         self._clock = clock
         self._reached = False
-        self.pacing = Pacing()
+        self.pacing = TargetPacing()
         self.left_out: list[str] = []
 
-    def run_all(self, paths: Iterable[Path]) -> Iterator[Result]:
+    def run_all(self, paths: Iterable[Path]) -> Iterator[ScenarioResult]:
         """Run each transcript but those left out.  Raises TargetError where the target cannot be
         reached from the beginning."""
         for path in paths:
             try:
                 scenario = transcript.load(path)
             except TranscriptError as error:
-                yield Result(path, "", 0, UNREADABLE, complaint=str(error))
+                yield ScenarioResult(path, "", 0, UNREADABLE, complaint=str(error))
                 continue
             except OSError as error:
-                yield Result(path, "", 0, UNREADABLE, complaint=f"{path}: {error.strerror}")
+                yield ScenarioResult(path, "", 0, UNREADABLE, complaint=f"{path}: {error.strerror}")
                 continue
             reason = "" if self.how.forced else unsuitable(scenario)
             if reason:
@@ -82,7 +82,7 @@ class TargetRun:
             else:
                 yield self._run(scenario, path)
 
-    def _run(self, scenario: Scenario, path: Path) -> Result:
+    def _run(self, scenario: Scenario, path: Path) -> ScenarioResult:
         how = self.how
         played = realtime.play(scenario, self.target, how.options, self._clock)
         if played.unreachable and not self._reached:
@@ -100,7 +100,7 @@ class TargetRun:
             codes_only=how.codes_only,
             line_masks=how.line_masks,
         )
-        return Result(
+        return ScenarioResult(
             path,
             scenario.story,
             len(scenario.connections),

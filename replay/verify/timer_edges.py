@@ -29,7 +29,7 @@ from replay.play.observed import ObservedConnection
 from replay.play.virtual import Play
 from replay.transcript import script, transcript
 from replay.transcript.duration import format_ns
-from replay.transcript.script import At, Connection, Departure, Expectation, Scenario, Step
+from replay.transcript.script import At, Departure, Expectation, Scenario, ScriptedConnection, Step
 from replay.verify.suite import InputError, input_errors
 
 TICK_NS = NS_PER_MS
@@ -42,7 +42,7 @@ _LIMIT = re.compile(r' event=timeout .*\blimit=(?:"([^"]+)"|(\S+))')
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class TimerEdge:
     """One deadline, as one departure approached it.
 
     ``limit`` is the log's name of it.  ``trouble`` says what was wrong, "" for nothing.
@@ -55,11 +55,11 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class EdgesFound:
     """What came of one scenario.  ``places`` is how many departures could wait; ``tried`` how many
     of them did; ``endless`` how many of those the server waits for without an end."""
 
-    edges: tuple[Edge, ...] = ()
+    edges: tuple[TimerEdge, ...] = ()
     places: int = 0
     tried: int = 0
     endless: int = 0
@@ -71,7 +71,7 @@ class Found:
 
 def approach(
     scenario: Scenario, *, departures_max: int = DEPARTURES_MAX, play: Play = virtual.play
-) -> Found:
+) -> EdgesFound:
     """Approach the deadlines of all connections of ``scenario``.
 
     Raises WorldError for a header that cannot be.
@@ -89,10 +89,10 @@ def approach(
         edge = _approach(scenario, number, index, written, play)
         if edge is not None:
             edges.append(edge)
-    return Found(tuple(edges), len(places), tried, tried - len(edges))
+    return EdgesFound(tuple(edges), len(places), tried, tried - len(edges))
 
 
-def approach_file(path: Path, *, play: Play = virtual.play) -> Found:
+def approach_file(path: Path, *, play: Play = virtual.play) -> EdgesFound:
     """``approach`` of a transcript file.  Raises InputError."""
     try:
         with input_errors(path):
@@ -101,7 +101,7 @@ def approach_file(path: Path, *, play: Play = virtual.play) -> Found:
         raise InputError(f"{path}: {error}") from None
 
 
-def summary(path: Path, found: Found) -> dict[str, Any]:
+def summary(path: Path, found: EdgesFound) -> dict[str, Any]:
     """The result as plain values."""
     return {
         "path": str(path),
@@ -112,7 +112,7 @@ def summary(path: Path, found: Found) -> dict[str, Any]:
     }
 
 
-def told(found: Found) -> Iterator[str]:
+def told(found: EdgesFound) -> Iterator[str]:
     """The result in lines for people."""
     limits = sorted({edge.limit for edge in found.edges})
     extent = f"{found.tried}" if found.tried == found.places else f"{found.tried} of {found.places}"
@@ -134,16 +134,16 @@ def told(found: Found) -> Iterator[str]:
 # -- one departure --------------------------------------------------------------------------------
 
 
-def _places(connection: Connection) -> Iterator[int]:
+def _places(connection: ScriptedConnection) -> Iterator[int]:
     """The steps at which the sender could keep the server waiting: what it sends, in order."""
     for index, step in enumerate(connection.steps):
-        if isinstance(step, Departure) and isinstance(step.action, script.Send):
+        if isinstance(step, Departure) and isinstance(step.action, script.SendOctets):
             yield index
 
 
 def _approach(
     scenario: Scenario, number: int, index: int, written: virtual.VirtualRun, play: Play
-) -> Edge | None:
+) -> TimerEdge | None:
     """Approach the deadline that holds before step ``index``; None if the server never gives up,
     or ends the connection for another reason."""
     connection = scenario.connections[number]
@@ -174,15 +174,15 @@ def _approach(
             else _should_go_on(seen, deadline_ns + offset_ns, answered)
         )
         if trouble:
-            return Edge(departure.line, deadline_ns, limit, f"{name} it, {trouble}")
-    return Edge(departure.line, deadline_ns, limit)
+            return TimerEdge(departure.line, deadline_ns, limit, f"{name} it, {trouble}")
+    return TimerEdge(departure.line, deadline_ns, limit)
 
 
 def _run(
     scenario: Scenario, number: int, steps: tuple[Step, ...], play: Play
 ) -> virtual.VirtualRun:
     connections = list(scenario.connections)
-    connections[number] = Connection(connections[number].name, steps)
+    connections[number] = ScriptedConnection(connections[number].name, steps)
     return play(dataclasses.replace(scenario, connections=tuple(connections)))
 
 
@@ -190,7 +190,7 @@ def _until_closed(departure: Departure) -> Departure:
     return Departure(script.After(0), script.UntilClosed(), departure.line)
 
 
-def _rest(connection: Connection, index: int) -> Iterator[Step]:
+def _rest(connection: ScriptedConnection, index: int) -> Iterator[Step]:
     """What follows the moved departure: as written, hung on replies or on the moved one."""
     for step in connection.steps[index + 1 :]:
         if isinstance(step, Departure) and isinstance(step.anchor, At):
@@ -199,7 +199,7 @@ def _rest(connection: Connection, index: int) -> Iterator[Step]:
             yield step
 
 
-def _heard_before(observed: ObservedConnection, connection: Connection, index: int) -> int:
+def _heard_before(observed: ObservedConnection, connection: ScriptedConnection, index: int) -> int:
     """How many replies had come, in the scenario as written, before this departure went."""
     went_ns = _went_ns(observed, connection, index)
     expected = sum(
@@ -211,7 +211,9 @@ def _heard_before(observed: ObservedConnection, connection: Connection, index: i
     return max(expected, sum(reply.at_ns < went_ns for reply in observed.replies))
 
 
-def _went_ns(observed: ObservedConnection, connection: Connection, index: int) -> int | None:
+def _went_ns(
+    observed: ObservedConnection, connection: ScriptedConnection, index: int
+) -> int | None:
     place = sum(isinstance(step, Departure) for step in connection.steps[:index])
     return observed.departed_ns[place]
 

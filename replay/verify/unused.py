@@ -23,7 +23,7 @@ _NOTE = re.compile(r"(.+)\.toml")
 _LEFT_BEHIND = re.compile(r"\..+\.(?:smtp|pcapng)\.[a-z0-9_]{8}")
 
 
-class Unused(NamedTuple):
+class UnusedFile(NamedTuple):
     """A file that no test uses, and why."""
 
     path: Path
@@ -33,7 +33,7 @@ class Unused(NamedTuple):
         return f"{self.path}: {self.why}"
 
 
-def find_unused(paths: Iterable[Path]) -> list[Unused]:
+def find_unused(paths: Iterable[Path]) -> list[UnusedFile]:
     """What is unused in the folders at and below ``paths``, and beside transcripts among them."""
     folders: dict[Path, None] = {}
     for path in paths:
@@ -48,7 +48,7 @@ def find_unused(paths: Iterable[Path]) -> list[Unused]:
     return [one for folder in folders for one in _unused_in(folder)]
 
 
-def _unused_in(folder: Path) -> Iterator[Unused]:
+def _unused_in(folder: Path) -> Iterator[UnusedFile]:
     try:
         files = sorted(one for one in folder.iterdir() if one.is_file())
     except OSError:
@@ -58,14 +58,14 @@ def _unused_in(folder: Path) -> Iterator[Unused]:
         return
     for file in files:
         if _LEFT_BEHIND.fullmatch(file.name):
-            yield Unused(file, "left behind by a program that was killed while it wrote")
+            yield UnusedFile(file, "left behind by a program that was killed while it wrote")
         elif file.suffix == ".smtp":
             if not begins_as_transcript(file):
-                yield Unused(file, "no test: its first line is not +++")
+                yield UnusedFile(file, "no test: its first line is not +++")
         elif (match := _EVIDENCE.fullmatch(file.name)) and match[1] not in transcripts:
-            yield Unused(file, f"a capture without its transcript {match[1]}.smtp")
+            yield UnusedFile(file, f"a capture without its transcript {match[1]}.smtp")
         elif (match := _NOTE.fullmatch(file.name)) and match[1] not in transcripts:
-            yield Unused(file, f"a note on a capture without its transcript {match[1]}.smtp")
+            yield UnusedFile(file, f"a note on a capture without its transcript {match[1]}.smtp")
 
 
 def begins_as_transcript(path: Path) -> bool:

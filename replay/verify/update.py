@@ -16,10 +16,9 @@ from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from replay.play.observed import ObservedConnection
-from replay.smtp.replies import Reply
+from replay.smtp.replies import ReceivedReply
 from replay.transcript import masks, script
 from replay.transcript.script import (
-    Connection,
     Departure,
     ExactReply,
     Expectation,
@@ -27,6 +26,7 @@ from replay.transcript.script import (
     Outcome,
     ReplyCode,
     Scenario,
+    ScriptedConnection,
     Step,
 )
 
@@ -35,7 +35,7 @@ KINDS = (CREATE, FIX)
 """What an update may be asked to do."""
 
 
-class Updated(NamedTuple):
+class UpdatedScenario(NamedTuple):
     """What became of a scenario: ``fixed`` is it with the fixes alone, ``scenario`` with all."""
 
     fixed: Scenario
@@ -46,7 +46,7 @@ class Updated(NamedTuple):
 
 def update(
     scenario: Scenario, observed: tuple[ObservedConnection, ...], kinds: Collection[str] = KINDS
-) -> Updated:
+) -> UpdatedScenario:
     """``scenario`` with the same departures, and the expectations that ``kinds`` may change.
 
     With all kinds it expects just what was observed.
@@ -68,7 +68,7 @@ def update(
             connection = create.connection(connection)
             creations += create.changes
         created.append(connection)
-    return Updated(
+    return UpdatedScenario(
         dataclasses.replace(scenario, connections=tuple(fixed)),
         fixes,
         dataclasses.replace(scenario, connections=tuple(created)),
@@ -76,7 +76,7 @@ def update(
     )
 
 
-def _is_exact(connection: Connection) -> bool:
+def _is_exact(connection: ScriptedConnection) -> bool:
     """Whether the connection says all it can, and so also that nothing else comes."""
     expectations = list(connection.expectations())
     return bool(expectations) and all(
@@ -107,7 +107,7 @@ class _Pass:
         self._adding = adding
         self.changes = 0
 
-    def connection(self, connection: Connection) -> Connection:
+    def connection(self, connection: ScriptedConnection) -> ScriptedConnection:
         """A reply is held against the expectation that has its number, so that departures stay
         anchored to the same replies; replies beyond those are put where they were heard."""
         observed = self._observed
@@ -146,7 +146,7 @@ class _Pass:
         steps += late
         if "end" not in kinds and not _sender_ends(connection):
             steps += self._add(end)
-        return Connection(connection.name, tuple(steps))
+        return ScriptedConnection(connection.name, tuple(steps))
 
     def _add(self, seen: Expectation | None) -> Iterator[Expectation]:
         """What nobody expected."""
@@ -198,10 +198,10 @@ def _as_open(step: Expectation, new: Expectation) -> Expectation:
 
 
 def _code(reply: ExactReply) -> int:
-    return Reply(0, reply.octets).code
+    return ReceivedReply(0, reply.octets).code
 
 
-def _heard(reply: Reply) -> Expectation:
+def _heard(reply: ReceivedReply) -> Expectation:
     return Expectation(ExactReply(reply.octets), reply.at_ns)
 
 
@@ -219,7 +219,7 @@ def _end(observed: ObservedConnection) -> Expectation | None:
     return Expectation(outcome, observed.end_at_ns)
 
 
-def _sender_ends(connection: Connection) -> bool:
+def _sender_ends(connection: ScriptedConnection) -> bool:
     """Where the sender ends the connection, the server's own end need not be told."""
     ends = (script.Close, script.Reset, script.Abandon)
     return any(isinstance(one.action, ends) for one in connection.departures())

@@ -17,7 +17,7 @@ import pytest
 from replay.capture.oddity import CaptureError
 from replay.convert.importer import import_capture
 from replay.transcript import transcript
-from replay.transcript.script import Connection, ReplyCode
+from replay.transcript.script import ReplyCode, ScriptedConnection
 
 CAPTURES = Path(__file__).resolve().parents[2] / "captures"
 TRANSCRIPTS = sorted(CAPTURES.glob("*/*.smtp"))
@@ -46,7 +46,7 @@ def test_the_sender_side_still_equals_what_the_capture_says(path: Path) -> None:
     ]
 
 
-def sender_side(connection: Connection) -> list[object]:
+def sender_side(connection: ScriptedConnection) -> list[object]:
     return [(one, one.packet) for one in connection.departures()]
 
 

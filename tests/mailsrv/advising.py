@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from conversing import path
-from mailsrv.policy.lookups import DnsAnswer, DnsStatus, Rating
 
+from mailsrv.policy.lookups import DnsAnswer, DnsStatus, Rating
 from mailsrv.policy.policy import Policy
-from mailsrv.policy.runner import Counsel, Panel
+from mailsrv.policy.runner import PolicyContext, PolicyRunner
 from mailsrv.settings import Settings
 from mailsrv.smtp.events import Question, Stage
 from mailsrv.smtp.reply import Reply
@@ -76,7 +76,9 @@ class Advised:
     ) -> None:
         self.verdicts: list[Reply | None] = []
         self.notes: list[tuple[str, dict[str, object]]] = []
-        self.counsel = Counsel(policy, Panel(asked, reputation or asked), client, self._note)
+        self.counsel = PolicyRunner(
+            policy, PolicyContext(asked, reputation or asked), client, self._note
+        )
 
     def _note(self, event: str, **values: object) -> None:
         self.notes.append((event, values))

@@ -8,11 +8,11 @@ from typing import Any
 
 from mailsrv.settings import Settings
 from mailsrv.smtp.events import Ended, Question, Stage
-from mailsrv.smtp.path import Path
+from mailsrv.smtp.path import MailPath
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.session import Session
 from mailsrv.smtp.state import SessionContext
-from replay.play.fakes.world import FakeCourier, Message
+from replay.play.fakes.world import DeliveredMessage, FakeCourier
 from replay.play.harness import Harness
 
 NS_PER_S = 1_000_000_000
@@ -83,7 +83,7 @@ class Talk:
         return [one for one in self.session.events or () if isinstance(one, Ended)]
 
     @property
-    def messages(self) -> list[Message]:
+    def messages(self) -> list[DeliveredMessage]:
         return self.courier.messages
 
     def feed(self, *chunks: bytes) -> Talk:
@@ -149,9 +149,9 @@ def greeted(**settings: Any) -> Talk:
     return talk
 
 
-def path(text: str) -> Path:
+def path(text: str) -> MailPath:
     local, _, domain = text.partition("@")
-    return Path(local, domain)
+    return MailPath(local, domain)
 
 
 # -- with a whole server in virtual time ----------------------------------------------------------

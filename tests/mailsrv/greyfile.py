@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
 
-from mailsrv.policy.greylist import Greylist, Key, Record
+from mailsrv.policy.greylist import Greylist, GreylistKey, GreylistRecord
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.poll import Handler, Ready
-from mailsrv.stores.greylist_sqlite import FLUSH_PAUSE_NS, DatabaseStore
+from mailsrv.stores.greylist_sqlite import FLUSH_PAUSE_NS, SqliteStore
 from mailsrv.units import NS_PER_S
 
 START_S = 12_345.678901
@@ -58,7 +58,7 @@ class Running:
 
     def start(self) -> None:
         self.loop = Loop(self.clock, NobodyThere(), no_fault)
-        self.store = DatabaseStore(
+        self.store = SqliteStore(
             str(self.path), lambda event, error: self.notes.append((event, error)), **self.options
         )
         self.greylist = Greylist(self.clock, DELAY_S, self.store)
@@ -97,7 +97,9 @@ class Running:
 
 def fill(running: Running, number: int) -> None:
     for at in range(number):
-        running.store.put(Key("pool", "a@example.org", f"{at}@example.test"), Record(WALL_NS, 0))
+        running.store.put(
+            GreylistKey("pool", "a@example.org", f"{at}@example.test"), GreylistRecord(WALL_NS, 0)
+        )
     while running.store.backlog:
         running.loop.dispatch(None)
         running.advance(FLUSH_PAUSE_NS / NS_PER_S)

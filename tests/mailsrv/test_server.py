@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conversing import HELLO, HOSTNAME, MESSAGE, NS_PER_S, Caller, Run, codes, harness
 
-from mailsrv.server import REFUSALS_MAX, Edges
+from mailsrv.server import REFUSALS_MAX, ServerBackends
 from mailsrv.settings import Settings
 from replay.play.fakes.world import FakeCourier
 
@@ -16,7 +16,7 @@ def reload(run: Run, courier: FakeCourier | None = None, **settings: Any) -> Non
     world = run.world
     run.server.reload(
         Settings(hostname=HOSTNAME, **settings),
-        Edges(
+        ServerBackends(
             resolver=world.resolver, reputation=world.reputation, courier=courier or world.courier
         ),
     )

@@ -14,7 +14,7 @@ from replay.capture.flow import Flow
 from replay.capture.oddity import Oddity
 from replay.capture.pcap_writer import PcapWriter
 from replay.capture.reassembly import reassemble
-from replay.capture.records import Record
+from replay.capture.records import PacketRecord
 from replay.capture.segments import decode
 
 FIN, SYN, RST, PSH, ACK = 0x01, 0x02, 0x04, 0x08, 0x10
@@ -185,7 +185,7 @@ def flows_of(wire: Wire) -> tuple[list[Flow], list[Oddity]]:
     """What reassembly makes of the wire's packets."""
     oddities: list[Oddity] = []
     records = [
-        Record(number, ts_ns, 1, len(frame), original or len(frame), frame)
+        PacketRecord(number, ts_ns, 1, len(frame), original or len(frame), frame)
         for number, (ts_ns, frame, original) in enumerate(wire.frames, 1)
     ]
     return reassemble(decode(records, oddities), oddities), oddities

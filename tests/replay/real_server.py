@@ -14,9 +14,9 @@ from mailsrv.policy.lookups import NoResolver
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.runtime.listener import bind
 from mailsrv.runtime.poll import SelectorPoll
-from mailsrv.server import Edges, Server
+from mailsrv.server import Server, ServerBackends
 from mailsrv.settings import Settings
-from mailsrv.telemetry.event_log import Journal
+from mailsrv.telemetry.event_log import EventLog
 from mailsrv.transport.tls_context import server_context
 from replay.play.target import Target, resolve
 from replay.play.tls_client import CERTIFICATE, KEY
@@ -63,11 +63,11 @@ def mailsrv(
     tls = server_context(CERTIFICATE, KEY)
     server = tap.server = Server(
         Settings(**{"hostname": "mx.example.test", **settings}),  # type: ignore[arg-type]
-        Edges(resolver=NoResolver(), courier=DiscardCourier(), tls=tls),
+        ServerBackends(resolver=NoResolver(), courier=DiscardCourier(), tls=tls),
         clock=clock,
         poll=poll,
         random=random.Random(0),
-        journal=Journal(clock, lines.append),
+        journal=EventLog(clock, lines.append),
         tap=tap,
     )
     listener = server.listen(bind(HOST, 0))

@@ -16,15 +16,15 @@ from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.listener import bind
 from mailsrv.runtime.loop import Loop
 from mailsrv.units import NS_PER_MS
-from replay.capture.flow import End, Flow, Piece
+from replay.capture.flow import Flow, Piece, StreamEnd
 from replay.capture.oddity import Oddity
 from replay.capture.pcap import read_records
 from replay.capture.reassembly import reassemble
 from replay.capture.segments import decode
 from replay.play.harness import VirtualPoll
 from replay.record.proxy import Proxy
-from replay.record.proxy_connection import Route
-from replay.record.recorder import Tape
+from replay.record.proxy_connection import ProxyRoute
+from replay.record.recorder import CaptureRecorder
 
 BEGIN_S = 1_700_000_000
 PASSES_MAX = 10_000
@@ -65,11 +65,11 @@ class Stage:
         host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
         self.server = bind(host, 0)
         self.tapes = (
-            Tape(folder / "x.pcap", self.clock, octets_max),
-            Tape(folder / "x.upstream.pcap", self.clock, octets_max),
+            CaptureRecorder(folder / "x.pcap", self.clock, octets_max),
+            CaptureRecorder(folder / "x.upstream.pcap", self.clock, octets_max),
         )
         at = upstream or self.server.getsockname()[:2]
-        route = Route(
+        route = ProxyRoute(
             self.loop,
             self.clock,
             family,
@@ -166,7 +166,7 @@ def events(path: Path) -> list[tuple[int, bytes | str]]:
     for event in flow.events:
         if isinstance(event, Piece):
             shown.append((event.side, event.octets))
-        elif isinstance(event, End):
+        elif isinstance(event, StreamEnd):
             shown.append((event.side, "RST" if event.is_reset else "FIN"))
     return shown
 

@@ -11,7 +11,7 @@ import pytest
 
 from mailsrv.policy.greylist import Greylist
 from mailsrv.settings import Settings
-from mailsrv.stores.greylist_sqlite import DatabaseStore
+from mailsrv.stores.greylist_sqlite import SqliteStore
 from mailsrv.units import NS_PER_S
 from replay.play.harness import Harness
 from replay.testing.virtual_server import Sender
@@ -26,7 +26,7 @@ class Rig:
 
     def __init__(self, path: Path) -> None:
         self.notes: list[tuple[str, str | None]] = []
-        self.store = DatabaseStore(str(path), lambda *note: self.notes.append(note))
+        self.store = SqliteStore(str(path), lambda *note: self.notes.append(note))
         settings = Settings(hostname="mx.example.test", greylist=True)
         self.harness = Harness(
             settings, greylist=lambda clock: Greylist.of(settings, clock, self.store)

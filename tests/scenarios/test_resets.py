@@ -17,14 +17,14 @@ from replay.transcript.script import (
     AfterReply,
     At,
     Close,
-    Connection,
     Departure,
     Expectation,
     Open,
     ReplyCode,
     Reset,
     Scenario,
-    Send,
+    ScriptedConnection,
+    SendOctets,
     Step,
     StopReading,
 )
@@ -57,17 +57,17 @@ SLOW = {
 FULL_SERVICE = {"sender_domain_check": "reject", "greylist": False}
 
 
-def next_sender(at_ns: int) -> Connection:
+def next_sender(at_ns: int) -> ScriptedConnection:
     """Somebody who comes afterwards, and must be served."""
     steps: list[Step] = [Departure(At(at_ns), Open("192.0.2.2")), Expectation(ReplyCode(220))]
     for line, code in (*COMMANDS[:5], COMMANDS[-1]):
-        steps += [Departure(AfterReply(0), Send(line)), Expectation(ReplyCode(code))]
-    return Connection("next", (*steps, Departure(AfterReply(0), Close())))
+        steps += [Departure(AfterReply(0), SendOctets(line)), Expectation(ReplyCode(code))]
+    return ScriptedConnection("next", (*steps, Departure(AfterReply(0), Close())))
 
 
 def survives(steps: list[Step], world: dict[str, object], settings: dict[str, object]) -> int:
     """Play the steps and then the next sender; how many messages of the first were accepted."""
-    first = Connection("first", (Departure(At(0), Open("192.0.2.1")), *steps))
+    first = ScriptedConnection("first", (Departure(At(0), Open("192.0.2.1")), *steps))
     last = next_sender(3600 * SECOND_NS)
     run = virtual.play(Scenario("x", (first, last), server=settings, world=world))
     served = run.connections[1]
@@ -87,7 +87,7 @@ def test_a_reset_after_any_octet_of_a_flight_leaves_nothing(
     """``messages`` are the numbers of those that were accepted by then, over all cases."""
     accepted = set()
     for size in range(1, len(SAID) + 1):
-        send = Departure(After(0), Send(SAID[:size]))
+        send = Departure(After(0), SendOctets(SAID[:size]))
         reset = Departure(After(after_s * SECOND_NS), Reset())
         accepted.add(survives([send, reset], SLOW, FULL_SERVICE))
     assert accepted == messages
@@ -96,7 +96,10 @@ def test_a_reset_after_any_octet_of_a_flight_leaves_nothing(
 def test_a_reset_after_any_octet_is_survived_with_nothing_in_the_way() -> None:
     ends = [SAID.index(end) + len(end) for end in (b"hello\r\n.\r\n", b"lo.\r\n")]
     for size in range(1, len(SAID) + 1):
-        steps: list[Step] = [Departure(After(0), Send(SAID[:size])), Departure(After(0), Reset())]
+        steps: list[Step] = [
+            Departure(After(0), SendOctets(SAID[:size])),
+            Departure(After(0), Reset()),
+        ]
         assert survives(steps, {}, {}) == sum(size >= end for end in ends), size
 
 
@@ -131,10 +134,10 @@ def test_a_reset_at_any_reply_is_survived(reads: bool) -> None:
     for heard in range(len(COMMANDS) + 1):
         steps: list[Step] = [Expectation(ReplyCode(220))]
         for line, code in COMMANDS[:heard]:
-            steps += [Departure(AfterReply(0), Send(line)), Expectation(ReplyCode(code))]
+            steps += [Departure(AfterReply(0), SendOctets(line)), Expectation(ReplyCode(code))]
         if not reads:
             steps.append(Departure(AfterReply(0), StopReading()))
-            steps.append(Departure(After(0), Send(b"NOOP\r\n")))
+            steps.append(Departure(After(0), SendOctets(b"NOOP\r\n")))
         steps.append(Departure(AfterReply(0), Reset()))
         survives(steps, SLOW, FULL_SERVICE)
 
@@ -156,12 +159,12 @@ def test_a_reset_is_survived_in_every_kind_of_waiting(settings: dict[str, object
         for after_s in (1, 5, 7):
             steps: list[Step] = []
             if size:
-                steps.append(Departure(After(0), Send(said[:size])))
+                steps.append(Departure(After(0), SendOctets(said[:size])))
             steps.append(Departure(After(after_s * SECOND_NS), Reset()))
             survives_with(steps, settings)
 
 
 def survives_with(steps: list[Step], settings: dict[str, object]) -> None:
     """The same without the next sender, who would be greylisted himself."""
-    first = Connection("first", (Departure(At(0), Open("192.0.2.1")), *steps))
+    first = ScriptedConnection("first", (Departure(At(0), Open("192.0.2.1")), *steps))
     virtual.play(Scenario("x", (first,), server=settings))

@@ -24,8 +24,8 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
-from mailsrv.resolver.exchange import Address, Exchange
-from mailsrv.resolver.message import Query, Told
+from mailsrv.resolver.exchange import DnsExchange, ServerAddress
+from mailsrv.resolver.message import DnsQuery, DnsResponse
 from mailsrv.resolver.stub import StubResolver
 from mailsrv.runtime.poll import READ, WRITE, Handler, Poll, Ready
 from replay.play.fakes.tables import (
@@ -56,7 +56,7 @@ _STATUSES = ("NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED", "FORMERR", "NOTIMP")
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ScriptedMessage:
     """One scripted message.
 
     ``sender`` is the server that sends it, 0 any; ``lost`` counts the first questions, of those
@@ -100,13 +100,13 @@ class NameServer:
     (NXDOMAIN); one that is there with other types only has no records."""
 
     def __init__(self, servers: int, call_later: CallLater) -> None:
-        self.addresses: list[Address] = [
+        self.addresses: list[ServerAddress] = [
             (f"192.0.2.{53 + number}", PORT) for number in range(servers)
         ]
         self.call_later = call_later
-        self._script: dict[tuple[str, str], tuple[Message, ...]] = {}
+        self._script: dict[tuple[str, str], tuple[ScriptedMessage, ...]] = {}
         self._existing: set[str] = set()
-        self._lost: Counter[tuple[str, str, Message]] = Counter()
+        self._lost: Counter[tuple[str, str, ScriptedMessage]] = Counter()
         self.questions: list[tuple[int, str, str, str]] = []
         """Each question that came: server (from 1), "UDP" or "TCP", name, type."""
 
@@ -129,7 +129,9 @@ class NameServer:
             partial(_ScriptedExchange, self),
         )
 
-    def hear(self, server: Address, over: str, octets: bytes) -> list[tuple[Message, bytes]]:
+    def hear(
+        self, server: ServerAddress, over: str, octets: bytes
+    ) -> list[tuple[ScriptedMessage, bytes]]:
         """What comes back for a question, with the octets of each message."""
         query = dns.message.from_wire(octets)
         name = canonical_name(query.question[0].name.to_text())
@@ -148,7 +150,7 @@ class NameServer:
             and not self._loses(name, rtype, message)
         ]
 
-    def _loses(self, name: str, rtype: str, message: Message) -> bool:
+    def _loses(self, name: str, rtype: str, message: ScriptedMessage) -> bool:
         key = name, rtype, message
         self._lost[key] += 1
         return self._lost[key] <= message.lost
@@ -169,7 +171,7 @@ class _NoPoll:
     def close(self) -> None: ...
 
 
-class _ScriptedExchange(Exchange):
+class _ScriptedExchange(DnsExchange):
     """An exchange whose sockets are lines to a scripted server."""
 
     def __init__(
@@ -177,9 +179,9 @@ class _ScriptedExchange(Exchange):
         nameserver: NameServer,
         poll: Poll,
         number: int,
-        server: Address,
-        query: Query,
-        done: Callable[[Told | None], None],
+        server: ServerAddress,
+        query: DnsQuery,
+        done: Callable[[DnsResponse | None], None],
     ) -> None:
         super().__init__(_NoPoll(), number, server, query, done)
         self._nameserver = nameserver
@@ -195,7 +197,7 @@ class _Line:
     type = socket.SOCK_DGRAM
 
     def __init__(
-        self, nameserver: NameServer, server: Address, ready: Callable[[int], None]
+        self, nameserver: NameServer, server: ServerAddress, ready: Callable[[int], None]
     ) -> None:
         self._nameserver = nameserver
         self._server = server
@@ -203,7 +205,7 @@ class _Line:
         self._inbox: deque[bytes] = deque()
         self._closed = False
 
-    def getpeername(self) -> Address:
+    def getpeername(self) -> ServerAddress:
         return self._server
 
     def send(self, octets: bytes) -> int:
@@ -211,7 +213,7 @@ class _Line:
             self._later(message.delay_ns, partial(self._arrive, reply))
         return len(octets)
 
-    def recvfrom(self, size: int) -> tuple[bytes, Address]:
+    def recvfrom(self, size: int) -> tuple[bytes, ServerAddress]:
         if not self._inbox:
             raise BlockingIOError
         return self._inbox.popleft()[:size], self._server
@@ -235,7 +237,7 @@ class _StreamLine(_Line):
     type = socket.SOCK_STREAM
 
     def __init__(
-        self, nameserver: NameServer, server: Address, ready: Callable[[int], None]
+        self, nameserver: NameServer, server: ServerAddress, ready: Callable[[int], None]
     ) -> None:
         super().__init__(nameserver, server, ready)
         self._later(0, self._connected)
@@ -282,7 +284,7 @@ def nameserver_from(value: object, call_later: CallLater) -> NameServer:
     return nameserver
 
 
-def _messages(key: str, answer: object, servers: int) -> tuple[Message, ...]:
+def _messages(key: str, answer: object, servers: int) -> tuple[ScriptedMessage, ...]:
     """An answer is a list of records, a status, "silence", a table, or a list of tables: several
     messages to one question."""
     if answer == SILENCE:
@@ -302,7 +304,7 @@ def _messages(key: str, answer: object, servers: int) -> tuple[Message, ...]:
     )
 
 
-def _message(key: str, table: Mapping[str, object], servers: int) -> Message:
+def _message(key: str, table: Mapping[str, object], servers: int) -> ScriptedMessage:
     check_keys(key, table, _KEYS.split())
     records = texts_of(f"{key}.records", table.get("records", ()))
     status, tcp = table.get("status", "NOERROR"), table.get("tcp", _TCP[0])
@@ -320,7 +322,7 @@ def _message(key: str, table: Mapping[str, object], servers: int) -> Message:
     ttl_s, sender, lost = (
         cast(int, table.get(name, default)) for name, (default, _) in numbers.items()
     )
-    return Message(
+    return ScriptedMessage(
         records,
         str(status),
         ttl_s,
@@ -345,7 +347,9 @@ def _is_number(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def _check_encodable(key: str, name: str, rtype: str, messages: tuple[Message, ...]) -> None:
+def _check_encodable(
+    key: str, name: str, rtype: str, messages: tuple[ScriptedMessage, ...]
+) -> None:
     """See now that each message can be made, and not in the middle of a run."""
     try:
         query = dns.message.make_query(name, rtype)

@@ -130,7 +130,7 @@ def _dns_entry(key: str, answer: object) -> DnsEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class FakeScore:
     """A scripted score; None is silence."""
 
     score: int | None
@@ -142,7 +142,7 @@ class FakeReputation:
 
     def __init__(self, call_later: CallLater) -> None:
         self._call_later = call_later
-        self._scores: dict[str, Score] = {}
+        self._scores: dict[str, FakeScore] = {}
         self.questions: list[tuple[str, str, str]] = []
         """(client, helo, reverse-path) of every question."""
 
@@ -160,13 +160,13 @@ class FakeReputation:
             score = None
         elif not isinstance(score, int) or isinstance(score, bool):
             raise WorldError(key, f'a score is a whole number or "{SILENCE}"')
-        self._scores[address] = Score(score, delay_ns(key, table))
+        self._scores[address] = FakeScore(score, delay_ns(key, table))
 
     def ask(
         self, client: str, helo: str, reverse_path: str, answer: Callable[[Rating], None]
     ) -> None:
         self.questions.append((client, helo, reverse_path))
-        entry = self._scores.get(_canonical_address(client) or "", Score(0))
+        entry = self._scores.get(_canonical_address(client) or "", FakeScore(0))
         score = entry.score
         if score is not None:
             _answer(self._call_later, entry.delay_ns, lambda: answer(Rating(score)))
@@ -183,7 +183,7 @@ def _canonical_address(client: str) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FakeDelivery:
     """What becomes of one message.  ``reply`` None accepts it, unless it is ``silent``."""
 
     reply: Reply | None = None
@@ -192,7 +192,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class DeliveredMessage:
     """A message whose content came whole.  ``reply`` is None where the courier kept silent."""
 
     envelope: Envelope
@@ -205,14 +205,14 @@ class FakeCourier:
 
     def __init__(self, call_later: CallLater) -> None:
         self._call_later = call_later
-        self._outcomes: deque[Outcome] = deque()
-        self.messages: list[Message] = []
+        self._outcomes: deque[FakeDelivery] = deque()
+        self.messages: list[DeliveredMessage] = []
         """Every finished message, in order, also those that were refused."""
         self.begun = 0
         self.aborted = 0
 
     @property
-    def accepted(self) -> list[Message]:
+    def accepted(self) -> list[DeliveredMessage]:
         """The messages that got a 250."""
         return [one for one in self.messages if one.reply is not None and one.reply.positive]
 
@@ -233,10 +233,10 @@ class FakeCourier:
         return _FakeSink(self, envelope)
 
     def _finish(self, envelope: Envelope, content: bytes, answer: Callable[[Reply], None]) -> None:
-        outcome = self._outcomes.popleft() if self._outcomes else Outcome()
+        outcome = self._outcomes.popleft() if self._outcomes else FakeDelivery()
         said = outcome.reply or queued(envelope.id)
         kept = dataclasses.replace(envelope, forward_paths=list(envelope.forward_paths))
-        self.messages.append(Message(kept, content, None if outcome.silent else said))
+        self.messages.append(DeliveredMessage(kept, content, None if outcome.silent else said))
         if not outcome.silent:
             _answer(self._call_later, outcome.delay_ns, lambda: answer(said))
 
@@ -269,14 +269,14 @@ class _FakeSink:
             self._courier.aborted += 1
 
 
-def _outcome(key: str, outcome: object) -> Outcome:
+def _outcome(key: str, outcome: object) -> FakeDelivery:
     table = outcome if isinstance(outcome, Mapping) else {"reply": outcome}
     check_keys(key, table, ("reply", "delay_s"))
     delay = delay_ns(key, table)
     if "reply" not in table:
-        return Outcome(None, delay)
+        return FakeDelivery(None, delay)
     if table["reply"] == SILENCE:
-        return Outcome(silent=True)
+        return FakeDelivery(silent=True)
     match = _REPLY.fullmatch(table["reply"]) if isinstance(table["reply"], str) else None
     if match is None or len(match["text"]) > TEXT_OCTETS_MAX:
         raise WorldError(
@@ -285,7 +285,7 @@ def _outcome(key: str, outcome: object) -> Outcome:
             f'"452 4.3.1 Error: insufficient system storage", or "{SILENCE}"',
         )
     said = reply(int(match["code"]), match["enhanced"] or "", match["text"])
-    return Outcome(said, delay)
+    return FakeDelivery(said, delay)
 
 
 # -- the world ------------------------------------------------------------------------------------

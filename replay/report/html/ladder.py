@@ -16,7 +16,7 @@ from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.report.console import long_duration
 from replay.report.html.ladder_labels import Label, labels
 from replay.report.html.markup import NOTHING, Html, joined, tag, text
-from replay.report.html.steps import Pair
+from replay.report.html.steps import StepPair
 from replay.report.html.time_scale import Pause, TimeScale
 from replay.transcript.duration import NS_PER_US, format_ns
 
@@ -56,13 +56,13 @@ class Drawing(NamedTuple):
     scale: TimeScale
 
 
-def excerpt(pairs: Sequence[Pair], first: int) -> list[Pair | int]:
+def excerpt(pairs: Sequence[StepPair], first: int) -> list[StepPair | int]:
     """What is near the first difference, with counts of what is not."""
     begin, end = max(first - EXCERPT_RUNGS, 0), min(first + EXCERPT_RUNGS + 1, len(pairs))
     return _with_counts(begin, pairs[begin:end], len(pairs) - end)
 
 
-def whole(pairs: Sequence[Pair], first: int | None) -> list[Pair | int]:
+def whole(pairs: Sequence[StepPair], first: int | None) -> list[StepPair | int]:
     """All pairs, or as many as a ladder may have, with counts of the others."""
     if len(pairs) <= RUNGS_MAX:
         return list(pairs)
@@ -75,12 +75,12 @@ def whole(pairs: Sequence[Pair], first: int | None) -> list[Pair | int]:
     return _with_counts(begin, pairs[begin:end], len(pairs) - end)
 
 
-def _with_counts(before: int, pairs: Sequence[Pair], after: int) -> list[Pair | int]:
+def _with_counts(before: int, pairs: Sequence[StepPair], after: int) -> list[StepPair | int]:
     return [*([before] if before else []), *pairs, *([after] if after else [])]
 
 
 def draw(
-    rungs: Sequence[Pair | int], first: Pair | None, name: str, title: str, description: str
+    rungs: Sequence[StepPair | int], first: StepPair | None, name: str, title: str, description: str
 ) -> Drawing:
     """The ladder of ``rungs`` (numbers count what is left out).
 
@@ -123,14 +123,14 @@ def clock(ns: int) -> str:
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{int(seconds % 60):02d}s"
 
 
-def _instants(rungs: Sequence[Pair | int], first: Pair | None) -> list[int]:
+def _instants(rungs: Sequence[StepPair | int], first: StepPair | None) -> list[int]:
     """The instants that are drawn, in order.  Nothing is to scale across what is left out."""
-    instants = [one.at_ns for one in rungs if isinstance(one, Pair)]
+    instants = [one.at_ns for one in rungs if isinstance(one, StepPair)]
     due_ns = _due_ns(first)
     return sorted(instants if due_ns is None else [*instants, due_ns])
 
 
-def _due_ns(first: Pair | None) -> int | None:
+def _due_ns(first: StepPair | None) -> int | None:
     """When the first difference was due, if it came at another time."""
     if first is None or first.expected is None or not first.is_late:
         return None
@@ -150,7 +150,7 @@ def _heads() -> Html:
 class _Ladder:
     """Puts one rung under the other."""
 
-    def __init__(self, scale: TimeScale, first: Pair | None, name: str) -> None:
+    def __init__(self, scale: TimeScale, first: StepPair | None, name: str) -> None:
         self._scale = scale
         self._first = first
         self._due_ns = _due_ns(first)
@@ -161,7 +161,7 @@ class _Ladder:
         self._at_ns: int | None = None
         self._instant_y = HEAD_PX
 
-    def draw(self, rungs: Sequence[Pair | int]) -> tuple[Html, int]:
+    def draw(self, rungs: Sequence[StepPair | int]) -> tuple[Html, int]:
         for rung in rungs:
             if isinstance(rung, int):
                 self._leave_out(rung)
@@ -232,7 +232,7 @@ class _Ladder:
 
     # -- rungs ------------------------------------------------------------------------------------
 
-    def _rung(self, pair: Pair) -> None:
+    def _rung(self, pair: StepPair) -> None:
         expected, observed = labels(pair)
         lines = max(len(expected), len(observed), 1)
         top, self._y = self._y, self._y + LINE_PX * lines + RUNG_PX - LINE_PX
@@ -287,7 +287,7 @@ def _with_mark(label: Label) -> Html:
     return joined([text(label.text[:begin]), tag("tspan", marked, class_="mark"), after or NOTHING])
 
 
-def _told(pair: Pair) -> str:
+def _told(pair: StepPair) -> str:
     """What the pointer is told over a rung."""
     who = "server" if pair.by_server else "sender"
     parts = [f"{who}, @{format_ns(pair.at_ns)}", pair.when]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import NamedTuple
 
-from replay.report.html.steps import ANY_TEXT, Pair, Side
+from replay.report.html.steps import ANY_TEXT, StepPair, StepSide
 from replay.transcript.duration import format_ns
 from replay.transcript.octets import to_text
 
@@ -35,7 +35,7 @@ class Label(NamedTuple):
     mark_to: int = 0
 
 
-def labels(pair: Pair) -> tuple[list[Label], list[Label]]:
+def labels(pair: StepPair) -> tuple[list[Label], list[Label]]:
     """The lines of the expected and the observed side; none where there is nothing to show."""
     expected, observed = pair.expected, pair.observed
     if not pair.differs:
@@ -71,7 +71,7 @@ def first_line(octets: bytes) -> str:
     return f"{to_text(line)} … +{len(octets) - len(line):,} octets"
 
 
-def _plain(side: Side | None) -> list[Label]:
+def _plain(side: StepSide | None) -> list[Label]:
     if side is None:
         return []
     if not side.octets:
@@ -84,7 +84,7 @@ def _plain(side: Side | None) -> list[Label]:
     return [Label(line)]
 
 
-def _lone(side: Side | None) -> list[Label]:
+def _lone(side: StepSide | None) -> list[Label]:
     """A side whose other side is missing, or the missing one."""
     if side is None:
         return [Label(NOTHING_SAID, 0, len(NOTHING_SAID))]
@@ -92,13 +92,13 @@ def _lone(side: Side | None) -> list[Label]:
     return [line._replace(mark_to=len(line.text))]
 
 
-def _marked(side: Side, *, is_code: bool) -> list[Label]:
+def _marked(side: StepSide, *, is_code: bool) -> list[Label]:
     """A side whose words are not those of the other side, or whose code is not."""
     (line,) = _plain(side)
     return [line._replace(mark_to=CODE_OCTETS if is_code else len(line.text))]
 
 
-def _is_code(expected: Side) -> bool:
+def _is_code(expected: StepSide) -> bool:
     return expected.words.endswith(ANY_TEXT)
 
 

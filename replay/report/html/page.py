@@ -21,7 +21,7 @@ from replay.report.console import long_duration, printable
 from replay.report.html.markup import NOTHING, Html, joined, tag, text
 from replay.report.html.transcript import article, ladders_in, verdict_badge
 from replay.transcript import transcript
-from replay.verify.suite import AS_EXPECTED, BROKEN, DIFFERS, UNREADABLE, UPDATED, Result
+from replay.verify.suite import AS_EXPECTED, BROKEN, DIFFERS, UNREADABLE, UPDATED, ScenarioResult
 
 
 class Bounds(NamedTuple):
@@ -46,11 +46,11 @@ LINKS_MAX = 12
 
 _ORDER = {BROKEN: 0, UNREADABLE: 0, DIFFERS: 0, UPDATED: 1, AS_EXPECTED: 2}
 
-Remarks = Callable[[Result], Mapping[int, str]]
+Remarks = Callable[[ScenarioResult], Mapping[int, str]]
 """Gives a transcript's comments, by the line of the step that each stands above."""
 
 
-def remarks_on_file(result: Result) -> Mapping[int, str]:
+def remarks_on_file(result: ScenarioResult) -> Mapping[int, str]:
     """The comments of a result's transcript; none if it cannot be read any more."""
     try:
         return transcript.remarks(transcript.read_text(result.path), str(result.path))
@@ -59,8 +59,8 @@ def remarks_on_file(result: Result) -> Mapping[int, str]:
 
 
 def without_what_is_not_drawn(
-    results: Iterable[Result], bounds: Bounds = BOUNDS
-) -> Iterator[Result]:
+    results: Iterable[ScenarioResult], bounds: Bounds = BOUNDS
+) -> Iterator[ScenarioResult]:
     """``results``, as they come, less what no page has room to draw: a run of many transcripts
     need not keep all their content."""
     room = {True: bounds.ladders, False: bounds.ladders}
@@ -71,7 +71,7 @@ def without_what_is_not_drawn(
 
 
 def page(
-    results: Sequence[Result],
+    results: Sequence[ScenarioResult],
     *,
     title: str = "Replay report",
     remarks: Remarks = remarks_on_file,
@@ -150,7 +150,7 @@ def _symbols() -> Html:
 # -- what came of it all --------------------------------------------------------------------------
 
 
-def _summary(results: Sequence[Result], title: str) -> Html:
+def _summary(results: Sequence[ScenarioResult], title: str) -> Html:
     counts = Counter(one.verdict for one in results)
     tiles = [
         (verdict, f"{counts[verdict]:,}", "good" if verdict in (AS_EXPECTED, UPDATED) else "bad")
@@ -177,7 +177,7 @@ def _summary(results: Sequence[Result], title: str) -> Html:
     )
 
 
-def _captures(shown: Sequence[Result], names: Mapping[int, str], total: int) -> Html:
+def _captures(shown: Sequence[ScenarioResult], names: Mapping[int, str], total: int) -> Html:
     """The transcripts as tables: those as expected are folded if there are others above them."""
     to_read = [one for one in shown if one.verdict != AS_EXPECTED]
     good = [one for one in shown if one.verdict == AS_EXPECTED]
@@ -203,7 +203,7 @@ def _captures(shown: Sequence[Result], names: Mapping[int, str], total: int) -> 
     )
 
 
-def _table(some: Sequence[Result], names: Mapping[int, str], caption: str) -> Html:
+def _table(some: Sequence[ScenarioResult], names: Mapping[int, str], caption: str) -> Html:
     if not some:
         return NOTHING
     heads = ("capture", "verdict", "sessions", "virtual", "real")
@@ -217,7 +217,7 @@ def _table(some: Sequence[Result], names: Mapping[int, str], caption: str) -> Ht
     )
 
 
-def _row(one: Result, name: str) -> Html:
+def _row(one: ScenarioResult, name: str) -> Html:
     where = one.path.with_suffix("").parts[-2:]
     path = tag("a", text("/".join(where)), href=f"#{name}", title=printable(str(one.path)))
     cell = [path]
@@ -236,7 +236,7 @@ def _row(one: Result, name: str) -> Html:
     )
 
 
-def _session_links(one: Result, name: str) -> Html:
+def _session_links(one: ScenarioResult, name: str) -> Html:
     """The number of sessions; where one of several differs, links to those that do."""
     differing = {difference.connection for difference in one.differences}
     connections = one.scenario.connections if one.scenario and one.observed else ()
@@ -254,7 +254,7 @@ def _session_links(one: Result, name: str) -> Html:
 
 
 def _articles(
-    shown: Sequence[Result], names: Mapping[int, str], remarks: Remarks, bounds: Bounds
+    shown: Sequence[ScenarioResult], names: Mapping[int, str], remarks: Remarks, bounds: Bounds
 ) -> tuple[list[list[Html]], int]:
     """The transcripts' parts by section, and how many there was no room to draw."""
     sections: list[list[Html]] = [[], [], []]

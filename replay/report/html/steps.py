@@ -10,14 +10,14 @@ from replay.convert.anchors import Evidence
 from replay.play.observed import ObservedConnection
 from replay.transcript import masks, script
 from replay.transcript.duration import format_ns
-from replay.transcript.script import Connection, Departure, Expectation, ReplyCode
+from replay.transcript.script import Departure, Expectation, ReplyCode, ScriptedConnection
 from replay.verify.expectations import Difference
 
 ANY_TEXT = "any text"
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class StepSide:
     """What one side of a pair shows: ``octets``, or ``words`` where no octets were said (beside
     recorded octets, they say how far those count).
 
@@ -30,7 +30,7 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class StepPair:
     """Expected beside observed; None where there is nothing.
 
     ``at_ns`` is where the pair stands in time: when it was observed, else when it was expected.
@@ -42,8 +42,8 @@ class Pair:
     """
 
     by_server: bool
-    expected: Side | None
-    observed: Side | None
+    expected: StepSide | None
+    observed: StepSide | None
     at_ns: int = 0
     when: str = ""
     line: int = 0
@@ -85,11 +85,11 @@ _HANDSHAKES = {"done": "TLS handshake done", "refused": "TLS handshake refused"}
 
 
 def pair_up(
-    connection: Connection,
+    connection: ScriptedConnection,
     observed: ObservedConnection,
     differences: Sequence[Difference],
     remarks: Mapping[int, str],
-) -> list[Pair]:
+) -> list[StepPair]:
     """The pairs of one connection in the order of time; the script's order at one instant.
 
     ``differences`` are those of the connection; ``remarks`` the comments above steps, by the line
@@ -97,7 +97,7 @@ def pair_up(
     """
     by_line = {one.line: one for one in differences if one.line}
     surprises = {one.observed_at_ns for one in differences if one.expected is None}
-    pairs: list[Pair] = []
+    pairs: list[StepPair] = []
     latest_ns = 0
     for one in _Pairing(connection, observed, surprises).all():
         judged = _judged(one, by_line.get(one.line))
@@ -106,12 +106,12 @@ def pair_up(
     return sorted(pairs, key=lambda one: one.at_ns)
 
 
-def first_difference(pairs: Sequence[Pair]) -> int | None:
+def first_difference(pairs: Sequence[StepPair]) -> int | None:
     """The place of the earliest pair that is not as expected."""
     return next((number for number, one in enumerate(pairs) if one.differs), None)
 
 
-def _judged(one: Pair, difference: Difference | None) -> Pair:
+def _judged(one: StepPair, difference: Difference | None) -> StepPair:
     """A pair with what is to be told of it.
 
     When something was due depends on the kind of run, so that is taken from the difference.
@@ -128,7 +128,7 @@ def _judged(one: Pair, difference: Difference | None) -> Pair:
     return replace(one, expected=expected, differs=True, is_late=bool(late), says_the_same=same)
 
 
-def _placed(one: Pair, latest_ns: int, remark: str) -> Pair:
+def _placed(one: StepPair, latest_ns: int, remark: str) -> StepPair:
     at_ns = latest_ns
     for side in (one.expected, one.observed):
         if side is not None and side.at_ns is not None:
@@ -144,7 +144,10 @@ class _Pairing:
     """Walks through a script and what was observed in step."""
 
     def __init__(
-        self, connection: Connection, observed: ObservedConnection, surprises: set[int | None]
+        self,
+        connection: ScriptedConnection,
+        observed: ObservedConnection,
+        surprises: set[int | None],
     ) -> None:
         self._connection = connection
         self._observed = observed
@@ -154,7 +157,7 @@ class _Pairing:
         self._end = _end_of(observed)
         self._handshake = _handshake_of(observed)
 
-    def all(self) -> Iterator[Pair]:
+    def all(self) -> Iterator[StepPair]:
         expected = sum(
             isinstance(one.outcome, script.REPLIES) for one in self._connection.expectations()
         )
@@ -169,18 +172,18 @@ class _Pairing:
         yield from self._replies_not_expected()
         yield from self._not_expected()
 
-    def _departure(self, step: Departure) -> Pair:
+    def _departure(self, step: Departure) -> StepPair:
         match step.action:
-            case script.Send(octets):
-                said = Side(octets=octets)
+            case script.SendOctets(octets):
+                said = StepSide(octets=octets)
             case script.Open(client):
-                said = Side(words=f"open from {client}")
+                said = StepSide(words=f"open from {client}")
             case action:
-                said = Side(words=_ACTS.get(type(action), type(action).__name__))
+                said = StepSide(words=_ACTS.get(type(action), type(action).__name__))
         at_ns = next(self._departed, None)
         # The acknowledgement of a captured act has proven nothing else, or it would say so.
         causal = step.packet and isinstance(step.anchor, script.AfterReply)
-        return Pair(
+        return StepPair(
             by_server=False,
             expected=said,
             observed=None if at_ns is None else replace(said, at_ns=at_ns),
@@ -191,16 +194,16 @@ class _Pairing:
             evidence=Evidence.PRESUMED.value if causal else "",
         )
 
-    def _expectation(self, step: Expectation) -> Pair:
-        heard: Side | None = None
+    def _expectation(self, step: Expectation) -> StepPair:
+        heard: StepSide | None = None
         if isinstance(step.outcome, script.REPLIES):
             reply = next(self._replies, None)
-            heard = None if reply is None else Side(reply.at_ns, reply.octets)
+            heard = None if reply is None else StepSide(reply.at_ns, reply.octets)
         elif isinstance(step.outcome, script.ENDS):
             heard, self._end = self._end, None
         elif isinstance(step.outcome, script.HANDSHAKES):
             heard, self._handshake = self._handshake, None
-        return Pair(
+        return StepPair(
             by_server=True,
             expected=_wanted(step),
             observed=heard,
@@ -209,46 +212,46 @@ class _Pairing:
             packet=step.packet,
         )
 
-    def _replies_not_expected(self) -> Iterator[Pair]:
+    def _replies_not_expected(self) -> Iterator[StepPair]:
         for reply in self._replies:
-            yield self._surprise(Side(reply.at_ns, reply.octets))
+            yield self._surprise(StepSide(reply.at_ns, reply.octets))
 
-    def _not_expected(self) -> Iterator[Pair]:
+    def _not_expected(self) -> Iterator[StepPair]:
         if self._handshake is not None:
             yield self._surprise(self._handshake)
         if self._observed.rest:
-            side = Side(octets=self._observed.rest, words="an unfinished reply")
-            yield Pair(by_server=True, expected=None, observed=side, differs=True)
+            side = StepSide(octets=self._observed.rest, words="an unfinished reply")
+            yield StepPair(by_server=True, expected=None, observed=side, differs=True)
         if self._end is not None:
             yield self._surprise(self._end)
 
-    def _surprise(self, side: Side) -> Pair:
+    def _surprise(self, side: StepSide) -> StepPair:
         differs = side.at_ns in self._surprises
-        return Pair(by_server=True, expected=None, observed=side, differs=differs)
+        return StepPair(by_server=True, expected=None, observed=side, differs=differs)
 
 
-def _wanted(step: Expectation) -> Side:
+def _wanted(step: Expectation) -> StepSide:
     match step.outcome:
         case ReplyCode(code, recorded):
-            return Side(step.at_ns, recorded, f"{code}, {ANY_TEXT}")
+            return StepSide(step.at_ns, recorded, f"{code}, {ANY_TEXT}")
         case script.ExactReply(octets):
-            return Side(step.at_ns, octets)
+            return StepSide(step.at_ns, octets)
         case script.MaskedReply(pieces):
-            return Side(step.at_ns, words=masks.shown(pieces))
+            return StepSide(step.at_ns, words=masks.shown(pieces))
         case outcome:
-            return Side(step.at_ns, words=_OUTCOMES.get(type(outcome), type(outcome).__name__))
+            return StepSide(step.at_ns, words=_OUTCOMES.get(type(outcome), type(outcome).__name__))
 
 
-def _end_of(observed: ObservedConnection) -> Side | None:
+def _end_of(observed: ObservedConnection) -> StepSide | None:
     if not observed.end:
         return None
-    return Side(observed.end_at_ns, words=_ENDS.get(observed.end, observed.end))
+    return StepSide(observed.end_at_ns, words=_ENDS.get(observed.end, observed.end))
 
 
-def _handshake_of(observed: ObservedConnection) -> Side | None:
+def _handshake_of(observed: ObservedConnection) -> StepSide | None:
     if not observed.handshake:
         return None
-    return Side(observed.handshake_at_ns, words=_HANDSHAKES[observed.handshake])
+    return StepSide(observed.handshake_at_ns, words=_HANDSHAKES[observed.handshake])
 
 
 def _time_column(anchor: script.Anchor) -> str:

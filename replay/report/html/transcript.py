@@ -9,12 +9,12 @@ from replay.report.console import long_duration
 from replay.report.html.ladder import RUNGS_MAX, Drawing, draw, excerpt, whole
 from replay.report.html.ladder_labels import CODE_OCTETS, common_length, differing_length
 from replay.report.html.markup import NOTHING, Html, joined, tag, text
-from replay.report.html.steps import Pair, Side, first_difference, pair_up
+from replay.report.html.steps import StepPair, StepSide, first_difference, pair_up
 from replay.transcript.duration import format_ns
 from replay.transcript.octets import to_text
-from replay.transcript.script import Connection
+from replay.transcript.script import ScriptedConnection
 from replay.verify.expectations import Difference
-from replay.verify.suite import AS_EXPECTED, DIFFERS, UPDATED, Result
+from replay.verify.suite import AS_EXPECTED, DIFFERS, UPDATED, ScenarioResult
 
 CONNECTIONS_MAX = 50
 """Of one transcript, with ladders: those that differ are preferred."""
@@ -34,7 +34,7 @@ LOG_LINES_MAX = 200
 CHANGES_MAX = 2_000
 
 
-def article(result: Result, name: str, remarks: Mapping[int, str] | None) -> Html:
+def article(result: ScenarioResult, name: str, remarks: Mapping[int, str] | None) -> Html:
     """A transcript's part under a heading of its own, folded where it is as expected.
 
     ``remarks`` are its comments by the line of the step below them; None leaves ladders and steps
@@ -60,7 +60,7 @@ def article(result: Result, name: str, remarks: Mapping[int, str] | None) -> Htm
     return tag("article", heading, story, body, id=name)
 
 
-def _ladders(result: Result, name: str, remarks: Mapping[int, str] | None) -> list[Html]:
+def _ladders(result: ScenarioResult, name: str, remarks: Mapping[int, str] | None) -> list[Html]:
     scenario = result.scenario
     if remarks is None or scenario is None:
         return []
@@ -80,7 +80,7 @@ def _ladders(result: Result, name: str, remarks: Mapping[int, str] | None) -> li
     return ladders
 
 
-def verdict_badge(result: Result) -> Html:
+def verdict_badge(result: ScenarioResult) -> Html:
     """The verdict with a sign of its own, for those who see no colours."""
     kind = "good" if result.good else "bad"
     return tag(
@@ -90,7 +90,7 @@ def verdict_badge(result: Result) -> Html:
     )
 
 
-def ladders_in(result: Result) -> int:
+def ladders_in(result: ScenarioResult) -> int:
     """How many of a result's connections an article gives ladders to."""
     return min(len(result.observed), CONNECTIONS_MAX)
 
@@ -98,7 +98,7 @@ def ladders_in(result: Result) -> int:
 # -- what there is to read before the ladders -----------------------------------------------------
 
 
-def _facts(result: Result) -> Html:
+def _facts(result: ScenarioResult) -> Html:
     facts = []
     if result.scenario and result.scenario.source:
         facts.append(("source", result.scenario.source))
@@ -112,7 +112,7 @@ def _facts(result: Result) -> Html:
     return tag("dl", *parts, class_="facts")
 
 
-def _differences(result: Result) -> Html:
+def _differences(result: ScenarioResult) -> Html:
     found = result.differences
     if not found:
         return NOTHING
@@ -178,7 +178,7 @@ def _first_other(one: Difference) -> int | None:
     return place if place < max(len(one.expected), len(one.observed)) else None
 
 
-def _changes(result: Result) -> Html:
+def _changes(result: ScenarioResult) -> Html:
     if not result.changes:
         return NOTHING
     kinds = {"+": "ins", "-": "del"}
@@ -191,7 +191,7 @@ def _changes(result: Result) -> Html:
     return joined(parts)
 
 
-def _log(result: Result) -> Html:
+def _log(result: ScenarioResult) -> Html:
     if not result.log:
         return NOTHING
     lines = list(result.log[:LOG_LINES_MAX])
@@ -209,7 +209,7 @@ def _folded(summary: str, *content: Html) -> Html:
 
 
 def _connection(
-    connection: Connection,
+    connection: ScriptedConnection,
     observed: ObservedConnection,
     differences: Sequence[Difference],
     remarks: Mapping[int, str],
@@ -246,11 +246,11 @@ def _connection(
     return tag("details", summary, *parts, class_="connection", id=name)
 
 
-def _figure(drawing: Drawing, pairs: Sequence[Pair]) -> Html:
+def _figure(drawing: Drawing, pairs: Sequence[StepPair]) -> Html:
     return tag("figure", drawing.svg, tag("figcaption", *_legend(drawing, pairs)))
 
 
-def _legend(drawing: Drawing, pairs: Sequence[Pair]) -> list[Html]:
+def _legend(drawing: Drawing, pairs: Sequence[StepPair]) -> list[Html]:
     parts: list[Html] = []
     bar_ns, bar_px = drawing.scale.bar()
     if bar_px:
@@ -278,7 +278,7 @@ def _legend(drawing: Drawing, pairs: Sequence[Pair]) -> list[Html]:
 # -- steps as text --------------------------------------------------------------------------------
 
 
-def _steps(rungs: Sequence[Pair | int]) -> Html:
+def _steps(rungs: Sequence[StepPair | int]) -> Html:
     heads = ("time", "who", "expected", "observed", "where")
     head = tag("tr", *(tag("th", text(one), scope="col") for one in heads))
     left = STEPS_CHARACTERS_MAX
@@ -294,7 +294,7 @@ def _steps(rungs: Sequence[Pair | int]) -> Html:
     return tag("table", tag("thead", head), tag("tbody", *rows), class_="steps")
 
 
-def _step(pair: Pair, left: int) -> tuple[Html, int]:
+def _step(pair: StepPair, left: int) -> tuple[Html, int]:
     same = _is_same(pair)
     expected, used = _said(pair.expected, left)
     observed, more = (text("the same"), 0) if same else _said(pair.observed, left - used)
@@ -318,14 +318,14 @@ def _step(pair: Pair, left: int) -> tuple[Html, int]:
     return row, used + more
 
 
-def _is_same(pair: Pair) -> bool:
+def _is_same(pair: StepPair) -> bool:
     expected, observed = pair.expected, pair.observed
     if expected is None or observed is None or pair.differs:
         return False
     return (expected.octets, expected.words) == (observed.octets, observed.words)
 
 
-def _said(side: Side | None, left: int) -> tuple[Html, int]:
+def _said(side: StepSide | None, left: int) -> tuple[Html, int]:
     """What a side shows, in full as far as there is room; and how many characters that took."""
     if side is None:
         return tag("em", text("nothing")), 0

@@ -18,7 +18,7 @@ from mailsrv.delivery.discard import DiscardCourier
 from mailsrv.delivery.maildir import HELD_OCTETS_MAX, MaildirCourier, MaildirSink, SystemFiles
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.smtp.envelope import Envelope
-from mailsrv.smtp.path import Path as MailPath
+from mailsrv.smtp.path import MailPath as MailPath
 from mailsrv.smtp.reply import Reply
 
 HEAD_LINES = 5

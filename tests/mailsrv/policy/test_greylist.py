@@ -12,10 +12,10 @@ from mailsrv.policy.greylist import (
     RETRY_WITHIN_S,
     TRIPLETS_FOR_A_CLIENT,
     Greylist,
-    Key,
+    GreylistDecision,
+    GreylistKey,
+    GreylistRecord,
     MemoryStore,
-    Outcome,
-    Record,
 )
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.settings import Settings
@@ -52,7 +52,7 @@ def test_it_works_as_people_type_it() -> None:
     assert gl.check(TRIPLET) == "DEFER"
     clock.advance(180)
     assert gl.check(TRIPLET) == "PASS"
-    assert gl.check(TRIPLET) is Outcome.PASS
+    assert gl.check(TRIPLET) is GreylistDecision.PASS
 
 
 def test_a_retry_passes_exactly_at_the_delay_and_not_a_nanosecond_before(
@@ -303,13 +303,13 @@ def test_what_is_stale_is_forgotten_in_small_steps(clock: FakeClock) -> None:
 def test_the_store_forgets_the_oldest_of_each_kind() -> None:
     store = MemoryStore(entries=2)
     for number in range(3):
-        store.put(Key(str(number)), Record(number, 0))
-        store.put(Key(f"passed {number}"), Record(number, 1))
-    assert [store.get(Key(str(number))) for number in range(3)] == [None, (1, 0), (2, 0)]
+        store.put(GreylistKey(str(number)), GreylistRecord(number, 0))
+        store.put(GreylistKey(f"passed {number}"), GreylistRecord(number, 1))
+    assert [store.get(GreylistKey(str(number))) for number in range(3)] == [None, (1, 0), (2, 0)]
     store.expire(waiting_before_ns=2, passed_before_ns=2, at_most=10)
     assert len(store) == 2
-    store.delete(Key("2"))
-    store.delete(Key("2"))
+    store.delete(GreylistKey("2"))
+    store.delete(GreylistKey("2"))
     assert len(store) == 1
 
 

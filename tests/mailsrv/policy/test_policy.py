@@ -10,7 +10,7 @@ from conversing import ENVELOPE, HELLO, NS_PER_S, Caller, codes, harness, path
 from mailsrv.policy.greylist import Greylist
 from mailsrv.policy.lookups import NoReputation, NoResolver
 from mailsrv.policy.policy import Policy
-from mailsrv.policy.runner import Counsel, Panel
+from mailsrv.policy.runner import PolicyContext, PolicyRunner
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.settings import Settings
 from mailsrv.smtp import reply
@@ -35,7 +35,7 @@ class Later:
 def ask(policy: Policy, world: World, question: Question) -> list[Reply | None]:
     """The verdicts so far: none while an answer is awaited, one afterwards."""
     verdicts: list[Reply | None] = []
-    counsel = Counsel(policy, Panel(world.resolver, world.reputation), question.client)
+    counsel = PolicyRunner(policy, PolicyContext(world.resolver, world.reputation), question.client)
     counsel.begin()
     counsel.ask(question, verdicts.append)
     return verdicts
@@ -121,7 +121,7 @@ def test_answers_may_come_later_or_at_once_in_any_mixture() -> None:
 
 def test_a_server_without_a_resolver_defers_what_needs_one() -> None:
     verdicts: list[Reply | None] = []
-    counsel = Counsel(CHECKS, Panel(NoResolver(), NoReputation()), MAIL.client)
+    counsel = PolicyRunner(CHECKS, PolicyContext(NoResolver(), NoReputation()), MAIL.client)
     counsel.ask(MAIL, verdicts.append)
     assert verdicts == [reply.RESOLVER_TROUBLE]
 

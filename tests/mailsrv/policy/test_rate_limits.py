@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailsrv.policy.rate_limits import MINUTE_NS, Minutes, Rates
+from mailsrv.policy.rate_limits import MINUTE_NS, MinuteCounts, Rates
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.settings import Settings
 
@@ -219,7 +219,7 @@ def test_a_reload_changes_the_limit_and_keeps_what_was_counted(clock: FakeClock)
 
 
 def test_minutes_that_are_over_are_forgotten_in_passing() -> None:
-    minutes = Minutes(limit=2)
+    minutes = MinuteCounts(limit=2)
     for number in range(50):
         minutes.count(f"a{number}", 0)
         minutes.count(f"b{number}", 0)
@@ -233,7 +233,7 @@ def test_minutes_that_are_over_are_forgotten_in_passing() -> None:
 
 
 def test_a_minute_that_is_over_and_not_yet_forgotten_counts_for_nothing() -> None:
-    minutes = Minutes(limit=2)
+    minutes = MinuteCounts(limit=2)
     for key in "abcde":
         minutes.count(key, 0)
     minutes.count("e", MINUTE_NS)
@@ -244,7 +244,7 @@ def test_a_minute_that_is_over_and_not_yet_forgotten_counts_for_nothing() -> Non
 
 
 def test_a_full_table_forgets_the_minute_that_ends_first() -> None:
-    minutes = Minutes(limit=3, entries=3)
+    minutes = MinuteCounts(limit=3, entries=3)
     for now_ns, key in enumerate(("a", "b", "a", "c")):
         minutes.count(key, now_ns)
     minutes.count("d", 10)
@@ -257,7 +257,7 @@ def test_a_full_table_forgets_the_minute_that_ends_first() -> None:
 
 
 def test_a_flood_of_new_clients_pushes_nobody_out_who_has_reached_the_limit() -> None:
-    minutes = Minutes(limit=2, entries=10)
+    minutes = MinuteCounts(limit=2, entries=10)
     for _ in range(2):
         minutes.count("spammer", 0)
     for number in range(1000):
@@ -268,14 +268,14 @@ def test_a_flood_of_new_clients_pushes_nobody_out_who_has_reached_the_limit() ->
 
 
 def test_a_flood_of_clients_at_their_limit_stays_within_the_bound() -> None:
-    minutes = Minutes(limit=1, entries=10)
+    minutes = MinuteCounts(limit=1, entries=10)
     for number in range(1000):
         minutes.count(f"spammer{number}", number)
     assert len(minutes) == 10
 
 
 def test_a_limit_lowered_meets_who_has_gone_beyond_it() -> None:
-    minutes = Minutes(limit=5)
+    minutes = MinuteCounts(limit=5)
     for _ in range(3):
         minutes.count("a", 0)
     minutes.limit = 2

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mailsrv.policy.recipients import Directory, domain_key, local_key, table_key
 from mailsrv.settings import Settings
 from mailsrv.smtp import reply
-from mailsrv.smtp.path import LOCAL_PART_OCTETS_MAX, Path, parse_forward_path
+from mailsrv.smtp.path import LOCAL_PART_OCTETS_MAX, MailPath, parse_forward_path
 from mailsrv.smtp.reply import Reply
 
 DOMAINS = ("example.test", "b\u00fccher.example", "[192.0.2.25]", "[IPv6:2001:db8::25]")
@@ -147,16 +147,16 @@ def test_a_table_without_domains_tells_who_exists_in_each_domain() -> None:
 def test_a_local_part_that_names_a_further_host_is_refused_as_relaying(local: str) -> None:
     for directory in (ANY, LISTED):
         for domain in ("example.test", "b\u00fccher.example", "[192.0.2.25]"):
-            assert directory.check(Path(local, domain)) is reply.RELAY_DENIED
-    assert LISTED.check(Path("ann+%other.example", "example.test")) is reply.RELAY_DENIED
+            assert directory.check(MailPath(local, domain)) is reply.RELAY_DENIED
+    assert LISTED.check(MailPath("ann+%other.example", "example.test")) is reply.RELAY_DENIED
 
 
 @pytest.mark.parametrize(
     "local", ["user%example.test", "example.test!user", '"user@example.test"', "EXAMPLE.TEST!u"]
 )
 def test_a_local_part_that_names_one_of_our_own_hosts_leads_nowhere_else(local: str) -> None:
-    assert ANY.check(Path(local, "example.test")) is None
-    assert LISTED.check(Path(local, "example.test")) is reply.UNKNOWN_RECIPIENT
+    assert ANY.check(MailPath(local, "example.test")) is None
+    assert LISTED.check(MailPath(local, "example.test")) is reply.UNKNOWN_RECIPIENT
 
 
 def test_an_address_in_the_table_may_hold_any_mark() -> None:
@@ -168,7 +168,7 @@ def test_a_local_part_that_looks_like_an_entry_of_the_table_is_not_that_entry() 
     table = {"ann@other.example", "@b\u00fccher.example", "@xn--bcher-kva.example"}
     directory = Directory(["example.test"], table)
     for local in ('"ann@other.example"', '"@b\u00fccher.example"', '"@xn--bcher-kva.example"'):
-        assert directory.check(Path(local, "example.test")) is reply.RELAY_DENIED
+        assert directory.check(MailPath(local, "example.test")) is reply.RELAY_DENIED
     assert verdict(directory, "ann@other.example") is reply.RELAY_DENIED
 
 

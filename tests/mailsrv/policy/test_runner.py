@@ -15,10 +15,10 @@ from advising import (
     sender,
 )
 
-from mailsrv.policy.effects import Deliberation, Lookup, Screened, Together, look_up
+from mailsrv.policy.effects import AllOf, Deliberation, DnsLookup, ScreeningResult, look_up
 from mailsrv.policy.lookups import DnsAnswer, NoReputation, NoResolver, Rating
-from mailsrv.policy.policy import Policy, Standing
-from mailsrv.policy.runner import Counsel, Panel
+from mailsrv.policy.policy import ClientStanding, Policy
+from mailsrv.policy.runner import PolicyContext, PolicyRunner
 from mailsrv.settings import DnsList, Settings
 from mailsrv.smtp import reply
 from mailsrv.smtp.events import Question
@@ -143,7 +143,9 @@ def test_the_next_question_has_its_own_time() -> None:
 def test_a_question_asked_as_the_last_one_expires_has_its_own_time() -> None:
     asked = Asked()
     verdicts: list[Reply | None] = []
-    counsel = Counsel(policy(sender_domain_check="reject"), Panel(asked, asked), "192.0.2.10")
+    counsel = PolicyRunner(
+        policy(sender_domain_check="reject"), PolicyContext(asked, asked), "192.0.2.10"
+    )
 
     def decided(verdict: Reply | None) -> None:
         verdicts.append(verdict)
@@ -191,7 +193,9 @@ def test_after_the_client_has_gone_no_question_is_asked_and_nobody_called() -> N
 
 def test_a_client_may_go_within_the_verdict() -> None:
     asked = Asked()
-    counsel = Counsel(policy(sender_domain_check="reject"), Panel(asked, asked), "192.0.2.10")
+    counsel = PolicyRunner(
+        policy(sender_domain_check="reject"), PolicyContext(asked, asked), "192.0.2.10"
+    )
     verdicts: list[Reply | None] = []
 
     def decided(verdict: Reply | None) -> None:
@@ -223,17 +227,17 @@ class Broken(Policy):
         super().__init__(Settings())
         self._screening = screening
 
-    def screening(self, client: str) -> Deliberation[Standing] | None:
+    def screening(self, client: str) -> Deliberation[ClientStanding] | None:
         return self._break("screening") if self._screening else None
 
     def deliberate(
-        self, question: Question, standing: Standing | None
+        self, question: Question, standing: ClientStanding | None
     ) -> Deliberation[Reply | None]:
         return self._wait() if self._screening else self._break("question")
 
     def _wait(self) -> Deliberation[Reply | None]:
-        standing = yield Screened()
-        assert isinstance(standing, Standing)
+        standing = yield ScreeningResult()
+        assert isinstance(standing, ClientStanding)
         return None
 
     def _break(self, name: str) -> Deliberation[None]:  # type: ignore[override]
@@ -269,7 +273,7 @@ def test_a_check_that_breaks_as_time_runs_out_hangs_nobody(screening: bool) -> N
 def test_a_screening_that_breaks_as_time_runs_out_lets_the_question_be_decided() -> None:
     class BothWait(Broken):
         def deliberate(
-            self, question: Question, standing: Standing | None
+            self, question: Question, standing: ClientStanding | None
         ) -> Deliberation[Reply | None]:
             yield from look_up("question.example", "A")
             return reply.GREYLISTED
@@ -287,8 +291,8 @@ def test_a_resolver_that_breaks_within_the_call_is_a_fault_of_the_question() -> 
             raise RuntimeError("resolver")
 
     verdicts: list[Reply | None] = []
-    panel = Panel(Breaking(), NoReputation())
-    counsel = Counsel(policy(sender_domain_check="reject"), panel, "192.0.2.10")
+    panel = PolicyContext(Breaking(), NoReputation())
+    counsel = PolicyRunner(policy(sender_domain_check="reject"), panel, "192.0.2.10")
     with pytest.raises(RuntimeError):
         counsel.ask(sender(), verdicts.append)
     assert verdicts == [reply.LOCAL_ERROR]
@@ -305,7 +309,7 @@ class Scripted(Policy):
         self._deliberation = deliberation
 
     def deliberate(
-        self, question: Question, standing: Standing | None
+        self, question: Question, standing: ClientStanding | None
     ) -> Deliberation[Reply | None]:
         return self._deliberation  # type: ignore[return-value]
 
@@ -313,23 +317,25 @@ class Scripted(Policy):
 def test_a_long_row_of_immediate_answers_is_no_recursion() -> None:
     def endless(times: int) -> Deliberation[Reply]:
         for _ in range(times):
-            answer = yield Lookup("example.org", "MX")
+            answer = yield DnsLookup("example.org", "MX")
             assert isinstance(answer, DnsAnswer)
-            assert (yield Together(())) == []
+            assert (yield AllOf(())) == []
         return reply.GREYLISTED
 
     verdicts: list[Reply | None] = []
-    counsel = Counsel(Scripted(endless(50_000)), Panel(NoResolver(), NoReputation()), "192.0.2.1")
+    counsel = PolicyRunner(
+        Scripted(endless(50_000)), PolicyContext(NoResolver(), NoReputation()), "192.0.2.1"
+    )
     counsel.ask(recipient(), verdicts.append)
     assert verdicts == [reply.GREYLISTED]
 
 
 def test_results_come_in_their_order_whatever_the_order_of_answers() -> None:
     def nested() -> Deliberation[list[object]]:
-        return (yield Together((look_up("b.example", "A"), look_up("c.example", "A"))))
+        return (yield AllOf((look_up("b.example", "A"), look_up("c.example", "A"))))
 
     def deliberation() -> Deliberation[object]:
-        return (yield Together((look_up("a.example", "A"), nested())))
+        return (yield AllOf((look_up("a.example", "A"), nested())))
 
     asked = Asked()
     one = Advised(Scripted(deliberation()), asked)

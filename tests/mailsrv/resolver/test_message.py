@@ -7,12 +7,12 @@ import dns.rrset
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mailsrv.policy.lookups import DnsAnswer, DnsStatus
 
-from mailsrv.resolver.message import RECORDS_MAX, Query, Told, Worthless, parse_name
+from mailsrv.policy.lookups import DnsAnswer, DnsStatus
+from mailsrv.resolver.message import RECORDS_MAX, DnsQuery, DnsResponse, InvalidResponse, parse_name
 
 ID = 0x1234
-QUERY = Query(parse_name("a.example"), "MX", ID)
+QUERY = DnsQuery(parse_name("a.example"), "MX", ID)
 
 
 def reply() -> bytes:
@@ -26,7 +26,7 @@ def reply() -> bytes:
 
 
 REPLY = reply()
-TOLD = Told(DnsAnswer(DnsStatus.NOERROR, ("10 mx.example.",)), 9)
+TOLD = DnsResponse(DnsAnswer(DnsStatus.NOERROR, ("10 mx.example.",)), 9)
 
 
 def test_a_query_asks_for_recursion_and_nothing_else() -> None:
@@ -41,7 +41,9 @@ def test_a_reply_is_read_with_and_without_octets_behind_it() -> None:
 
 def test_no_beginning_of_a_reply_is_an_answer() -> None:
     for end in range(len(REPLY)):
-        assert QUERY.read(REPLY[:end]) is (Worthless.STRAY if end < 12 else Worthless.BAD)
+        assert QUERY.read(REPLY[:end]) is (
+            InvalidResponse.STRAY if end < 12 else InvalidResponse.BAD
+        )
 
 
 @pytest.mark.parametrize("rdata", [b"", b"\x00", b"\x00\x0a", b"\x00\x0a\x02m", b"\x00\x0a\xc0"])
@@ -51,8 +53,10 @@ def test_an_mx_record_too_short_to_be_one_is_no_answer(rdata: bytes) -> None:
     record = owner + mx_in + ttl + len(rdata).to_bytes(2, "big") + rdata
     header = ID.to_bytes(2, "big") + b"\x81\x80" + b"\x00\x01\x00\x01\x00\x00\x00\x00"
     question = QUERY.octets[12:]
-    assert QUERY.read(header + question + record) is Worthless.BAD
-    assert QUERY.read(header + question + record + bytes(512)) is Worthless.BAD  # none to borrow
+    assert QUERY.read(header + question + record) is InvalidResponse.BAD
+    assert (
+        QUERY.read(header + question + record + bytes(512)) is InvalidResponse.BAD
+    )  # none to borrow
 
 
 @given(st.data())
@@ -60,15 +64,15 @@ def test_a_reply_with_damage_is_judged(data: st.DataObject) -> None:
     octets = bytearray(REPLY)
     for _ in range(data.draw(st.integers(1, 4))):
         octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
-    assert isinstance(QUERY.read(bytes(octets)), Told | Worthless)
+    assert isinstance(QUERY.read(bytes(octets)), DnsResponse | InvalidResponse)
 
 
 @given(st.binary(max_size=64))
 def test_any_octets_are_judged(octets: bytes) -> None:
-    assert isinstance(QUERY.read(octets), Worthless)
+    assert isinstance(QUERY.read(octets), InvalidResponse)
     header = ID.to_bytes(2, "big") + b"\x80\x00"
-    assert isinstance(QUERY.read(header + octets), Told | Worthless)
-    assert isinstance(QUERY.read(REPLY[:12] + octets), Told | Worthless)
+    assert isinstance(QUERY.read(header + octets), DnsResponse | InvalidResponse)
+    assert isinstance(QUERY.read(REPLY[:12] + octets), DnsResponse | InvalidResponse)
 
 
 def test_the_letters_of_the_question_may_come_back_in_another_case() -> None:
@@ -80,6 +84,6 @@ def test_only_so_many_records_are_taken() -> None:
     hosts = {f"10 mx{number}.example." for number in range(RECORDS_MAX + 1)}
     message.answer = [dns.rrset.from_text("a.example.", 9, "IN", "MX", *hosts)]
     told = QUERY.read(message.to_wire())
-    assert isinstance(told, Told)
+    assert isinstance(told, DnsResponse)
     assert len(told.answer.records) == RECORDS_MAX
     assert hosts.issuperset(told.answer.records)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsrv.smtp.path import (
-    Path,
+    MailPath,
     is_address_literal,
     is_domain,
     needs_smtputf8,
@@ -17,41 +17,41 @@ from mailsrv.smtp.path import (
     parse_reverse_path,
 )
 
-Parser = Callable[[str], tuple[Path, str] | None]
+Parser = Callable[[str], tuple[MailPath, str] | None]
 PARSERS: tuple[Parser, ...] = (parse_reverse_path, parse_forward_path)
 
 LABEL_63 = "a" * 63
 DOMAIN_255 = ".".join([LABEL_63] * 3 + ["b" * 61, "c"])
 
 ACCEPTED = [
-    ("<a@example.org>", Path("a", "example.org")),
-    ("<a.b+tag@Example.ORG>", Path("a.b+tag", "Example.ORG")),
-    ("<!#$%&'*+-/=?^_`{|}~@x.org>", Path("!#$%&'*+-/=?^_`{|}~", "x.org")),
-    ("<a@xn--bcher-kva.example>", Path("a", "xn--bcher-kva.example")),
-    ("<a@my_host.example>", Path("a", "my_host.example")),
-    ("<a@localhost>", Path("a", "localhost")),
-    ("<a@1.2.3.4>", Path("a", "1.2.3.4")),
-    ("  <a@example.org>", Path("a", "example.org")),
-    ("a@example.org", Path("a", "example.org")),
-    (" a@example.org", Path("a", "example.org")),
-    ('"a b"@example.org', Path('"a b"', "example.org")),
-    ("<@relay.example:a@example.org>", Path("a", "example.org")),
-    ("<@one.example,@two.example,@three.example:a@example.org>", Path("a", "example.org")),
-    ('<"a b"@example.org>', Path('"a b"', "example.org")),
-    ('<"a\\"b\\\\"@example.org>', Path('"a\\"b\\\\"', "example.org")),
-    ('<"a@b>"@example.org>', Path('"a@b>"', "example.org")),
-    ('<""@example.org>', Path('""', "example.org")),
-    ("<a@[192.0.2.1]>", Path("a", "[192.0.2.1]")),
-    ("<a@[IPv6:2001:db8::1]>", Path("a", "[IPv6:2001:db8::1]")),
-    ("<a@[ipv6:::ffff:192.0.2.1]>", Path("a", "[ipv6:::ffff:192.0.2.1]")),
-    ("<δοκιμή@παράδειγμα.example>", Path("δοκιμή", "παράδειγμα.example")),
-    ("<用户@例子.example>", Path("用户", "例子.example")),
-    ("<a@हिन्दी.example>", Path("a", "हिन्दी.example")),
-    ('<"é è"@x.org>', Path('"é è"', "x.org")),
-    (f"<{'l' * 64}@x.org>", Path("l" * 64, "x.org")),
-    (f"<a@{LABEL_63}.org>", Path("a", f"{LABEL_63}.org")),
+    ("<a@example.org>", MailPath("a", "example.org")),
+    ("<a.b+tag@Example.ORG>", MailPath("a.b+tag", "Example.ORG")),
+    ("<!#$%&'*+-/=?^_`{|}~@x.org>", MailPath("!#$%&'*+-/=?^_`{|}~", "x.org")),
+    ("<a@xn--bcher-kva.example>", MailPath("a", "xn--bcher-kva.example")),
+    ("<a@my_host.example>", MailPath("a", "my_host.example")),
+    ("<a@localhost>", MailPath("a", "localhost")),
+    ("<a@1.2.3.4>", MailPath("a", "1.2.3.4")),
+    ("  <a@example.org>", MailPath("a", "example.org")),
+    ("a@example.org", MailPath("a", "example.org")),
+    (" a@example.org", MailPath("a", "example.org")),
+    ('"a b"@example.org', MailPath('"a b"', "example.org")),
+    ("<@relay.example:a@example.org>", MailPath("a", "example.org")),
+    ("<@one.example,@two.example,@three.example:a@example.org>", MailPath("a", "example.org")),
+    ('<"a b"@example.org>', MailPath('"a b"', "example.org")),
+    ('<"a\\"b\\\\"@example.org>', MailPath('"a\\"b\\\\"', "example.org")),
+    ('<"a@b>"@example.org>', MailPath('"a@b>"', "example.org")),
+    ('<""@example.org>', MailPath('""', "example.org")),
+    ("<a@[192.0.2.1]>", MailPath("a", "[192.0.2.1]")),
+    ("<a@[IPv6:2001:db8::1]>", MailPath("a", "[IPv6:2001:db8::1]")),
+    ("<a@[ipv6:::ffff:192.0.2.1]>", MailPath("a", "[ipv6:::ffff:192.0.2.1]")),
+    ("<δοκιμή@παράδειγμα.example>", MailPath("δοκιμή", "παράδειγμα.example")),
+    ("<用户@例子.example>", MailPath("用户", "例子.example")),
+    ("<a@हिन्दी.example>", MailPath("a", "हिन्दी.example")),
+    ('<"é è"@x.org>', MailPath('"é è"', "x.org")),
+    (f"<{'l' * 64}@x.org>", MailPath("l" * 64, "x.org")),
+    (f"<a@{LABEL_63}.org>", MailPath("a", f"{LABEL_63}.org")),
     (f"<{'l' * 58}@{'.'.join([LABEL_63] * 3 + ['xyz'])}>",
-     Path("l" * 58, ".".join([LABEL_63] * 3 + ["xyz"]))),
+     MailPath("l" * 58, ".".join([LABEL_63] * 3 + ["xyz"]))),
 ]  # fmt: skip
 
 REFUSED = [
@@ -132,7 +132,7 @@ REFUSED = [
 @pytest.mark.parametrize(("argument", "path"), ACCEPTED)
 @pytest.mark.parametrize("parameters", ["", "SIZE=1", "SIZE=1 BODY=8BITMIME"])
 def test_a_path_is_read_and_the_parameters_are_left(
-    parse: Parser, argument: str, path: Path, parameters: str
+    parse: Parser, argument: str, path: MailPath, parameters: str
 ) -> None:
     assert parse(f"{argument} {parameters}") == (path, parameters)
     assert parse(f"{argument}") == (path, "")
@@ -145,16 +145,16 @@ def test_what_is_no_path_is_refused(parse: Parser, argument: str) -> None:
 
 
 def test_the_null_path_is_a_reverse_path_only() -> None:
-    assert parse_reverse_path("<>") == (Path("", ""), "")
-    assert parse_reverse_path(" <>  SIZE=3") == (Path("", ""), "SIZE=3")
+    assert parse_reverse_path("<>") == (MailPath("", ""), "")
+    assert parse_reverse_path(" <>  SIZE=3") == (MailPath("", ""), "SIZE=3")
     assert parse_reverse_path("<>SIZE=3") is None
     assert parse_forward_path("<>") is None
 
 
 def test_postmaster_without_a_domain_is_a_forward_path_only() -> None:
-    assert parse_forward_path("<postmaster>") == (Path("postmaster", ""), "")
-    assert parse_forward_path("<PostMaster> X=1") == (Path("PostMaster", ""), "X=1")
-    assert parse_forward_path("postmaster") == (Path("postmaster", ""), "")
+    assert parse_forward_path("<postmaster>") == (MailPath("postmaster", ""), "")
+    assert parse_forward_path("<PostMaster> X=1") == (MailPath("PostMaster", ""), "X=1")
+    assert parse_forward_path("postmaster") == (MailPath("postmaster", ""), "")
     assert parse_forward_path("<postmasters>") is None
     assert parse_forward_path("<po\u017ftmaster>") is None  # a long s is no s of ASCII
     assert parse_forward_path("<postmaster") is None
@@ -162,21 +162,21 @@ def test_postmaster_without_a_domain_is_a_forward_path_only() -> None:
 
 
 def test_a_path_is_shown_as_people_write_it() -> None:
-    assert str(Path("a", "example.org")) == "a@example.org"
-    assert str(Path("", "")) == ""
-    assert str(Path("postmaster", "")) == "postmaster"
+    assert str(MailPath("a", "example.org")) == "a@example.org"
+    assert str(MailPath("", "")) == ""
+    assert str(MailPath("postmaster", "")) == "postmaster"
 
 
 @pytest.mark.parametrize(
     ("path", "needed"),
     [
-        (Path("a", "b.org"), False),
-        (Path("", ""), False),
-        (Path("é", "b.org"), True),
-        (Path("a", "é.org"), True),
+        (MailPath("a", "b.org"), False),
+        (MailPath("", ""), False),
+        (MailPath("é", "b.org"), True),
+        (MailPath("a", "é.org"), True),
     ],
 )
-def test_only_a_path_beyond_ascii_needs_smtputf8(path: Path, needed: bool) -> None:
+def test_only_a_path_beyond_ascii_needs_smtputf8(path: MailPath, needed: bool) -> None:
     assert needs_smtputf8(path) is needed
 
 
@@ -250,7 +250,7 @@ def test_every_path_of_the_grammar_comes_back_as_it_was_written(
     mailbox = f"{local}@{domain}"
     text = mailbox if bare else f"<@{relay}:{mailbox}>" if routed else f"<{mailbox}>"
     for parse in PARSERS:
-        assert parse(f"{text} REST=1") == (Path(local, domain), "REST=1")
+        assert parse(f"{text} REST=1") == (MailPath(local, domain), "REST=1")
 
 
 @given(st.text(st.sampled_from('<>@."\\ab-:, []é\r\n\t;'), max_size=12))

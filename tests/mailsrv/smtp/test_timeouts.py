@@ -8,65 +8,65 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsrv.settings import Settings
-from mailsrv.smtp.timeouts import Deadlines, Limit, Patience
+from mailsrv.smtp.timeouts import ConnectionTimeouts, Timeout, Timeouts
 
 T = 1_000_000_007
 """The instant of acceptance: an odd one."""
 
 
-def at(**settings: float) -> Deadlines:
-    return Deadlines(Patience(Settings(**settings)), T)  # type: ignore[arg-type]
+def at(**settings: float) -> ConnectionTimeouts:
+    return ConnectionTimeouts(Timeouts(Settings(**settings)), T)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("limit", "seconds"),
     [
-        (Limit.IDLE, 300),
-        (Limit.COMMAND, 300),
-        (Limit.CONTENT_IDLE, 180),
-        (Limit.LOOKUP, 10),
-        (Limit.DELIVERY, 300),
-        (Limit.PAUSE, 1),
-        (Limit.UNREAD, 300),
-        (Limit.LINGER, 5),
+        (Timeout.IDLE, 300),
+        (Timeout.COMMAND, 300),
+        (Timeout.CONTENT_IDLE, 180),
+        (Timeout.LOOKUP, 10),
+        (Timeout.DELIVERY, 300),
+        (Timeout.PAUSE, 1),
+        (Timeout.UNREAD, 300),
+        (Timeout.LINGER, 5),
     ],
 )
-def test_a_phase_ends_its_time_after_it_began(limit: Limit, seconds: int) -> None:
+def test_a_phase_ends_its_time_after_it_began(limit: Timeout, seconds: int) -> None:
     deadlines = at()
     deadlines.enter(limit, T + 5)
-    if limit is Limit.CONTENT_IDLE:
+    if limit is Timeout.CONTENT_IDLE:
         deadlines.enter_content(T + 5)
     assert deadlines.next() == (T + 5 + seconds * NS_PER_S, limit)
 
 
 def test_fractions_of_seconds_are_exact() -> None:
     deadlines = at(idle_timeout_s=0.25)
-    deadlines.enter(Limit.IDLE, T)
-    assert deadlines.next() == (T + 250 * NS_PER_MS, Limit.IDLE)
+    deadlines.enter(Timeout.IDLE, T)
+    assert deadlines.next() == (T + 250 * NS_PER_MS, Timeout.IDLE)
 
 
 def test_the_session_ends_whatever_the_phase() -> None:
     deadlines = at(session_timeout_s=100)
-    for limit in (Limit.IDLE, Limit.COMMAND, Limit.DELIVERY, Limit.UNREAD):
+    for limit in (Timeout.IDLE, Timeout.COMMAND, Timeout.DELIVERY, Timeout.UNREAD):
         deadlines.enter(limit, T + 50 * NS_PER_S)
-        assert deadlines.next() == (T + 100 * NS_PER_S, Limit.SESSION)
+        assert deadlines.next() == (T + 100 * NS_PER_S, Timeout.SESSION)
 
 
 def test_lingering_may_outlast_the_session() -> None:
     deadlines = at(session_timeout_s=100)
-    deadlines.enter(Limit.LINGER, T + 99 * NS_PER_S)
-    assert deadlines.next() == (T + 104 * NS_PER_S, Limit.LINGER)
+    deadlines.enter(Timeout.LINGER, T + 99 * NS_PER_S)
+    assert deadlines.next() == (T + 104 * NS_PER_S, Timeout.LINGER)
 
 
 def test_the_content_rate_counts_from_354_and_grows_with_each_octet() -> None:
     deadlines = at()
     deadlines.enter_content(T)
     deadlines.content_came(1, T + 100 * NS_PER_S)
-    assert deadlines.next() == (T + 180 * NS_PER_S + 2 * NS_PER_MS, Limit.CONTENT_RATE)
+    assert deadlines.next() == (T + 180 * NS_PER_S + 2 * NS_PER_MS, Timeout.CONTENT_RATE)
     deadlines.content_came(49_999, T + 110 * NS_PER_S)
-    assert deadlines.next() == (T + 280 * NS_PER_S, Limit.CONTENT_RATE)
+    assert deadlines.next() == (T + 280 * NS_PER_S, Timeout.CONTENT_RATE)
     deadlines.content_came(10**6, T + 120 * NS_PER_S)
-    assert deadlines.next() == (T + 300 * NS_PER_S, Limit.CONTENT_IDLE)
+    assert deadlines.next() == (T + 300 * NS_PER_S, Timeout.CONTENT_IDLE)
 
 
 def test_the_next_content_begins_with_no_credit() -> None:
@@ -75,20 +75,20 @@ def test_the_next_content_begins_with_no_credit() -> None:
     deadlines.content_came(10**6, T)
     deadlines.enter_content(T + NS_PER_S)
     deadlines.content_came(1, T + 150 * NS_PER_S)
-    assert deadlines.next() == (T + 181 * NS_PER_S + 2 * NS_PER_MS, Limit.CONTENT_RATE)
+    assert deadlines.next() == (T + 181 * NS_PER_S + 2 * NS_PER_MS, Timeout.CONTENT_RATE)
 
 
 def test_at_a_tie_the_narrower_limit_is_named() -> None:
     deadlines = at(idle_timeout_s=100, session_timeout_s=100)
-    deadlines.enter(Limit.IDLE, T)
-    assert deadlines.next()[1] is Limit.IDLE
+    deadlines.enter(Timeout.IDLE, T)
+    assert deadlines.next()[1] is Timeout.IDLE
     deadlines = at(session_timeout_s=180)
     deadlines.enter_content(T)
-    assert deadlines.next() == (T + 180 * NS_PER_S, Limit.CONTENT_IDLE)
+    assert deadlines.next() == (T + 180 * NS_PER_S, Timeout.CONTENT_IDLE)
     deadlines = at(session_timeout_s=182)
     deadlines.enter_content(T)
     deadlines.content_came(1000, T + 100 * NS_PER_S)
-    assert deadlines.next() == (T + 182 * NS_PER_S, Limit.CONTENT_RATE)
+    assert deadlines.next() == (T + 182 * NS_PER_S, Timeout.CONTENT_RATE)
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**11), st.integers(1, 10**6)), max_size=20))
@@ -100,18 +100,18 @@ def test_the_named_limit_is_the_earliest_of_the_formulas(steps: list[tuple[int, 
         now_ns, octets = now_ns + wait_ns, octets + came
         deadlines.content_came(came, now_ns)
     wanted = [
-        (now_ns + 180 * NS_PER_S, 0, Limit.CONTENT_IDLE),
-        (T + 180 * NS_PER_S + octets * NS_PER_S // 500, 1, Limit.CONTENT_RATE),
-        (T + 400 * NS_PER_S, 2, Limit.SESSION),
+        (now_ns + 180 * NS_PER_S, 0, Timeout.CONTENT_IDLE),
+        (T + 180 * NS_PER_S + octets * NS_PER_S // 500, 1, Timeout.CONTENT_RATE),
+        (T + 400 * NS_PER_S, 2, Timeout.SESSION),
     ]
     due_ns, _, limit = min(wanted, key=lambda one: one[:2])
     assert deadlines.next() == (due_ns, limit)
 
 
 def test_each_limit_that_a_421_may_name_has_a_sentence() -> None:
-    patience = Patience(Settings(idle_timeout_s=1.5, content_rate_octets_s=10))
-    assert patience.sentence(Limit.IDLE) == "no command for 1.5 s"
-    assert patience.sentence(Limit.COMMAND) == "command not ended after 300 s"
-    assert patience.sentence(Limit.CONTENT_IDLE) == "no content for 180 s"
-    assert patience.sentence(Limit.CONTENT_RATE) == "content slower than 10 octets/s"
-    assert patience.sentence(Limit.SESSION) == "session longer than 3600 s"
+    patience = Timeouts(Settings(idle_timeout_s=1.5, content_rate_octets_s=10))
+    assert patience.sentence(Timeout.IDLE) == "no command for 1.5 s"
+    assert patience.sentence(Timeout.COMMAND) == "command not ended after 300 s"
+    assert patience.sentence(Timeout.CONTENT_IDLE) == "no content for 180 s"
+    assert patience.sentence(Timeout.CONTENT_RATE) == "content slower than 10 octets/s"
+    assert patience.sentence(Timeout.SESSION) == "session longer than 3600 s"

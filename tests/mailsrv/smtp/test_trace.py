@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsrv.smtp.envelope import Envelope
-from mailsrv.smtp.path import Path
+from mailsrv.smtp.path import MailPath
 from mailsrv.smtp.trace import date, trace_fields
 from mailsrv.units import NS_PER_S
 
@@ -21,11 +21,17 @@ AT_NS = 1_700_000_000_987_654_321
 def envelope(
     helo: str = "client.example",
     client: str = "192.0.2.1",
-    paths: tuple[Path, ...] = (Path("b", "example.test"),),
+    paths: tuple[MailPath, ...] = (MailPath("b", "example.test"),),
     smtputf8: bool = False,
 ) -> Envelope:
     return Envelope(
-        client, helo, "ESMTP", "ABC123", Path("a", "example.org"), list(paths), smtputf8=smtputf8
+        client,
+        helo,
+        "ESMTP",
+        "ABC123",
+        MailPath("a", "example.org"),
+        list(paths),
+        smtputf8=smtputf8,
     )
 
 
@@ -50,13 +56,13 @@ def test_a_comment_names_the_tls_version_and_the_cipher_suite() -> None:
 
 
 def test_several_recipients_do_not_learn_of_each_other() -> None:
-    two = (Path("b", "example.test"), Path("c", "example.test"))
+    two = (MailPath("b", "example.test"), MailPath("c", "example.test"))
     assert b"for" not in trace_fields(envelope(paths=two), "mx", AT_NS)
 
 
 def test_the_null_reverse_path_is_written_as_such() -> None:
     bounce = envelope()
-    bounce.reverse_path = Path("", "")
+    bounce.reverse_path = MailPath("", "")
     assert trace_fields(bounce, "mx", AT_NS).startswith(b"Return-Path: <>\r\n")
 
 

@@ -224,14 +224,14 @@ def test_a_large_backlog_is_written_in_pieces(running: Running) -> None:
 
 WRITER = """
 import sys
-from mailsrv.policy.greylist import Key, Record
-from mailsrv.stores.greylist_sqlite import DatabaseStore
-store = DatabaseStore(sys.argv[1])
+from mailsrv.policy.greylist import GreylistKey, GreylistRecord
+from mailsrv.stores.greylist_sqlite import SqliteStore
+store = SqliteStore(sys.argv[1])
 number = 0
 while True:
     for _ in range(7):
         number += 1
-        store.put(Key("pool", "a@example.org", f"{number}@example.test"), Record(number, 0))
+        store.put(GreylistKey("pool", "a@example.org", f"{number}@example.test"), GreylistRecord(number, 0))
     store.flush()
     assert store.backlog == 0
     print(number, flush=True)

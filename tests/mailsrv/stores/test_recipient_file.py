@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mailsrv.policy.recipients import table_key
 from mailsrv.stores import recipient_file
-from mailsrv.stores.recipient_file import TableError, load_table, reading
+from mailsrv.stores.recipient_file import RecipientFileError, load_table, reading
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def complaints(file: Path) -> list[str]:
-    with pytest.raises(TableError) as caught:
+    with pytest.raises(RecipientFileError) as caught:
         load_table(file)
     return [complaint.removeprefix(f"{file}") for complaint in caught.value.complaints]
 
@@ -88,7 +88,7 @@ def test_a_fifo_is_refused_and_not_waited_for(file: Path) -> None:
 
 
 def test_a_line_without_end_is_not_read_to_its_end() -> None:
-    with pytest.raises(TableError, match="/dev/zero:1: a line of more than 1024 octets"):
+    with pytest.raises(RecipientFileError, match="/dev/zero:1: a line of more than 1024 octets"):
         load_table(Path("/dev/zero"))
 
 

@@ -14,13 +14,13 @@ from mailsrv.runtime.clock import FakeClock
 from mailsrv.smtp import reply
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.events import Ended, Event, Refusal, Remark
-from mailsrv.smtp.path import NULL_PATH, Path
+from mailsrv.smtp.path import NULL_PATH, MailPath
 from mailsrv.smtp.reply import OK, Reply
 from mailsrv.telemetry.event_log import (
     RECIPIENTS_SHOWN_MAX,
     VALUE_MAX_CHARACTERS,
+    EventLog,
     Form,
-    Journal,
     bounded,
     shown,
 )
@@ -32,7 +32,7 @@ _WORD = re.compile(r' (\w+)=("(?:[^"\\]|\\.)*"|\S*)')
 
 def written(**values: object) -> str:
     texts: list[str] = []
-    journal = Journal(FakeClock(start=1_700_000_000.9876), texts.append)
+    journal = EventLog(FakeClock(start=1_700_000_000.9876), texts.append)
     journal.note("hello", **values)
     journal.flush()
     (text,) = texts
@@ -42,7 +42,7 @@ def written(**values: object) -> str:
 def recorded(*events: Event, form: Form = "text", now_ns: int = 0, client: str = "::1") -> str:
     """The one line that these events make."""
     texts: list[str] = []
-    journal = Journal(FakeClock(), texts.append, form=form)
+    journal = EventLog(FakeClock(), texts.append, form=form)
     journal.record(7, client, now_ns, events)
     journal.flush()
     (text,) = texts
@@ -65,8 +65,8 @@ def envelope(**changed: Any) -> Envelope:
         "helo": "mail.example.org",
         "protocol": "ESMTP",
         "id": "0A1",
-        "reverse_path": Path("a", "example.org"),
-        "forward_paths": [Path("b", "example.test")],
+        "reverse_path": MailPath("a", "example.org"),
+        "forward_paths": [MailPath("b", "example.test")],
         "began_ns": 5 * NS_PER_MS,
     }
     return Envelope(**values | changed)
@@ -85,7 +85,7 @@ def test_the_time_follows_the_clock_also_backwards_and_is_cut_to_the_millisecond
     texts: list[str] = []
     for start_s in (1.000999, 1.999999, 0.5):
         clock = FakeClock(start=5, realtime_offset_ns=round((start_s - 5) * NS_PER_S))
-        journal = Journal(clock, texts.append)
+        journal = EventLog(clock, texts.append)
         journal.note("a")
         clock.advance(1)
         journal.note("b")
@@ -124,7 +124,7 @@ def test_no_value_forges_a_line_or_a_field_or_reaches_the_terminal(value: str) -
 
 def test_lines_are_written_together_and_once() -> None:
     texts: list[str] = []
-    journal = Journal(FakeClock(), texts.append)
+    journal = EventLog(FakeClock(), texts.append)
     journal.note("a")
     journal.note("b")
     assert texts == []
@@ -137,7 +137,7 @@ def test_a_log_that_cannot_be_written_stops_nothing() -> None:
     def full(text: str) -> None:
         raise OSError("no space left on device")
 
-    journal = Journal(FakeClock(), full)
+    journal = EventLog(FakeClock(), full)
     journal.note("a")
     journal.flush()
     journal.note("b")
@@ -174,7 +174,7 @@ def test_the_verdict_is_one_of_four_words_and_the_check_that_spoke_is_named(
 
 
 def test_many_recipients_are_counted_and_some_of_them_shown() -> None:
-    paths = [Path(f"user{number}", "example.test") for number in range(1000)]
+    paths = [MailPath(f"user{number}", "example.test") for number in range(1000)]
     line = recorded(Ended(envelope(forward_paths=paths, refused=3), OK, 1))
     values = parsed(line)
     assert (values["recipients"], values["refused"]) == ("1000", "3")
@@ -193,7 +193,7 @@ def test_what_is_special_about_a_transaction_is_shown_only_then() -> None:
 
 
 _TEXT = st.text(st.sampled_from('ab.-" \\\n\x7f\x1b\x00ü=%{}<>\u2028\ud800'), max_size=12)
-_PATHS = st.just(NULL_PATH) | st.builds(Path, _TEXT, _TEXT)
+_PATHS = st.just(NULL_PATH) | st.builds(MailPath, _TEXT, _TEXT)
 
 
 def assert_both_forms_say_the_same(ended: Ended, client: str) -> None:
@@ -236,7 +236,10 @@ def test_text_and_json_say_the_same_whatever_a_peer_says(
 @pytest.mark.parametrize("where", ["helo", "tls", "reverse_path", "forward_paths", "client"])
 @given(odd=_TEXT)
 def test_one_odd_value_in_an_ordinary_message_is_escaped(where: str, odd: str) -> None:
-    value = {"reverse_path": Path(odd, "a.example"), "forward_paths": [Path(odd, "b.example")]}
+    value = {
+        "reverse_path": MailPath(odd, "a.example"),
+        "forward_paths": [MailPath(odd, "b.example")],
+    }
     changed = {} if where == "client" else {where: value.get(where, odd)}
     assert_both_forms_say_the_same(
         Ended(envelope(**changed), OK, 5), odd if where == "client" else "192.0.2.1"
@@ -259,7 +262,9 @@ def test_what_an_ordinary_message_has_not_is_in_both_forms(changed: dict[str, An
 
 def test_a_refusal_names_what_it_was_about_and_the_check() -> None:
     said = reply.reply(450, "4.2.0", "Greylisted", check="greylist")
-    values = parsed(recorded(Refusal("0A1", Path("a", "b.example"), Path("c", "d.example"), said)))
+    values = parsed(
+        recorded(Refusal("0A1", MailPath("a", "b.example"), MailPath("c", "d.example"), said))
+    )
     assert (values["sender"], values["to"]) == ("<a@b.example>", "<c@d.example>")
     assert (values["check"], values["reply"]) == ("greylist", "450 4.2.0 Greylisted")
     assert parsed(recorded(Refusal(None, None, None, OK))).keys() == {
@@ -274,7 +279,7 @@ def test_a_remark_is_an_event_of_its_own() -> None:
 
 def test_the_form_can_be_changed_while_it_runs() -> None:
     texts: list[str] = []
-    journal = Journal(FakeClock(), texts.append)
+    journal = EventLog(FakeClock(), texts.append)
     journal.note("a", count=2)
     journal.reform("json")
     journal.note("a", count=2, flag=True, name="ü")
@@ -298,7 +303,7 @@ def test_lists_are_bounded_in_both_forms() -> None:
 
 def test_everything_that_is_written_is_counted() -> None:
     metrics = Metrics()
-    journal = Journal(FakeClock(), lambda text: None, metrics=metrics)
+    journal = EventLog(FakeClock(), lambda text: None, metrics=metrics)
     refusal = Refusal(None, None, None, reply.GREYLISTED)
     journal.record(1, "::1", 0, [refusal, Ended(envelope(refused=1), OK, 9), Remark("rude", "X")])
     journal.note("timeout", limit="idle")

@@ -16,7 +16,7 @@ from mailsrv.runtime.listener import bind
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.poll import Handler, SelectorPoll
 from mailsrv.telemetry.metrics import Metrics
-from mailsrv.telemetry.metrics_http import REQUEST_MAX_OCTETS, VISIT_NS, VISITORS_MAX, MetricsPage
+from mailsrv.telemetry.metrics_http import REQUEST_MAX_OCTETS, VISIT_NS, VISITORS_MAX, MetricsServer
 
 PASSES_MAX = 200
 
@@ -31,7 +31,7 @@ class Site:
         self.loop = Loop(self.clock, self.poll, self._on_fault)
         self.text = Metrics().page
         self.healthy = True
-        self.page = MetricsPage(
+        self.page = MetricsServer(
             self.loop, bind("127.0.0.1", 0), lambda: self.text(), lambda: self.healthy
         )
         self.visitors: list[socket.socket] = []

@@ -13,7 +13,7 @@ from mailsrv.transport.proxy_protocol import (
     V1_OCTETS_MAX,
     V2_LENGTH_MAX,
     V2_SIGNATURE,
-    Proxied,
+    ProxiedClient,
     ProxyFault,
     ProxyHeader,
 )
@@ -45,13 +45,13 @@ def addresses(source: str, destination: str, source_port: int = 40000) -> bytes:
 V2 = v2(0x11, addresses(CLIENT, SERVER))
 
 
-def read(*chunks: bytes) -> Proxied | str:
+def read(*chunks: bytes) -> ProxiedClient | str:
     """The outcome; chunks that are left over when the header is whole join its rest."""
     header = ProxyHeader()
-    proxied: Proxied | None = None
+    proxied: ProxiedClient | None = None
     for chunk in chunks:
         if proxied is not None:
-            proxied = Proxied(proxied.client, proxied.rest + chunk)
+            proxied = ProxiedClient(proxied.client, proxied.rest + chunk)
             continue
         try:
             proxied = header.feed(chunk)
@@ -61,7 +61,7 @@ def read(*chunks: bytes) -> Proxied | str:
     return proxied
 
 
-def in_every_cut(octets: bytes) -> Proxied | str:
+def in_every_cut(octets: bytes) -> ProxiedClient | str:
     """Read ``octets`` whole, octet by octet, and with every single cut: always the same."""
     whole = read(octets)
     assert read(*[octets[at : at + 1] for at in range(len(octets))]) == whole
@@ -103,7 +103,7 @@ def in_every_cut(octets: bytes) -> Proxied | str:
 def test_a_good_header_gives_the_client_and_what_came_behind(
     header: bytes, client: str | None, rest: bytes
 ) -> None:
-    assert in_every_cut(header + rest) == Proxied(client, rest)
+    assert in_every_cut(header + rest) == ProxiedClient(client, rest)
 
 
 @given(st.tuples(ipv4, ipv4) | st.tuples(ipv6, ipv6), ports, ports, st.binary(max_size=40))
@@ -119,13 +119,13 @@ def test_what_a_proxy_writes_is_read_back_in_both_versions(
     body = source.packed + destination.packed + struct.pack("!HH", source_port, port)
     binary = v2(0x11 if source.version == 4 else 0x21, body)
     assert len(text) <= V1_OCTETS_MAX
-    assert in_every_cut(text + rest) == Proxied(client, rest)
-    assert in_every_cut(binary + rest) == Proxied(client, rest)
+    assert in_every_cut(text + rest) == ProxiedClient(client, rest)
+    assert in_every_cut(binary + rest) == ProxiedClient(client, rest)
 
 
 def test_the_longest_header_of_version_2_is_taken() -> None:
     tlvs = b"\x00" * (V2_LENGTH_MAX - 12)
-    assert read(v2(0x11, addresses(CLIENT, SERVER) + tlvs) + REST) == Proxied(CLIENT, REST)
+    assert read(v2(0x11, addresses(CLIENT, SERVER) + tlvs) + REST) == ProxiedClient(CLIENT, REST)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_what_haproxy_2_6_12_was_seen_to_send_is_understood(
     header: bytes, client: str | None
 ) -> None:
     """With the TLVs of ``proxy-v2-options unique-id,crc32c``."""
-    assert in_every_cut(header + REST) == Proxied(client, REST)
+    assert in_every_cut(header + REST) == ProxiedClient(client, REST)
 
 
 # -- hostile ones ---------------------------------------------------------------------------------

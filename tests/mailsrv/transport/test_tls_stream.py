@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mailsrv.transport.tls_context import server_context
-from mailsrv.transport.tls_stream import UNSENT_MAX_OCTETS, TlsChannel, TlsFault
+from mailsrv.transport.tls_stream import UNSENT_MAX_OCTETS, TlsFault, TlsStream
 
 PEM = Path(__file__).resolve().parents[3] / "replay" / "play"
 READ_OCTETS = 64 * 1024
@@ -51,8 +51,8 @@ class Ends:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = client.wrap_bio(self.incoming, self.outgoing)
 
-    def channel_on(self, context: ssl.SSLContext, rest: bytes) -> TlsChannel:
-        return TlsChannel(
+    def channel_on(self, context: ssl.SSLContext, rest: bytes) -> TlsStream:
+        return TlsStream(
             self._ours,
             context,
             rest,

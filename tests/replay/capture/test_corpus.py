@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from running import replay
 
-from replay.capture.flow import End
+from replay.capture.flow import StreamEnd
 from replay.capture.reader import Capture, read_capture
 from replay.transcript import transcript
-from replay.transcript.script import Send
+from replay.transcript.script import SendOctets
 
 FOLDER = Path(os.environ.get("SMTP_CORPUS", ""))
 INDEX = FOLDER / "INDEX.tsv"
@@ -66,7 +66,9 @@ def test_a_public_capture_is_what_its_index_says(row: dict[str, str]) -> None:
         ("server-unterminated-line", {"unterminated-reply"}),
     ):
         assert feature not in has or told & expected, feature
-    resets = [e for one in found for e in one.flow.events if isinstance(e, End) and e.is_reset]
+    resets = [
+        e for one in found for e in one.flow.events if isinstance(e, StreamEnd) and e.is_reset
+    ]
     assert ("RST" in has) == bool(resets)
 
 
@@ -90,4 +92,4 @@ def test_a_public_capture_is_imported_or_declined(row: dict[str, str], tmp_path:
     for one, script in zip(capture.conversations, scenario.connections, strict=True):
         sent = b"".join(act.octets for act in one.acts)
         actions = [departure.action for departure in script.departures()]
-        assert sent == b"".join(one.octets for one in actions if isinstance(one, Send))
+        assert sent == b"".join(one.octets for one in actions if isinstance(one, SendOctets))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from replay.capture import ip_fragments
 from replay.capture.oddity import Oddity
-from replay.capture.records import Record
+from replay.capture.records import PacketRecord
 from replay.capture.segments import Segment, decode
 
 HERE, THERE = "192.0.2.10", "198.51.100.25"
@@ -40,7 +40,7 @@ def decoded(
     oddities: list[Oddity] = []
     times = times_s or list(range(len(frames)))
     records = [
-        Record(number, int(time * NS_PER_S), 1, len(frame), len(frame), frame)
+        PacketRecord(number, int(time * NS_PER_S), 1, len(frame), len(frame), frame)
         for number, (time, frame) in enumerate(zip(times, frames, strict=True), 1)
     ]
     return list(decode(records, oddities)), oddities

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from replay.capture.oddity import CaptureError, Oddity
 from replay.capture.pcap import read_records
 from replay.capture.pcap_writer import PcapWriter
-from replay.capture.records import MAX_RECORD_OCTETS, READ_OCTETS, Record
+from replay.capture.records import MAX_RECORD_OCTETS, READ_OCTETS, PacketRecord
 
 
-def read(path: Path, octets: bytes) -> tuple[list[Record], list[Oddity]]:
+def read(path: Path, octets: bytes) -> tuple[list[PacketRecord], list[Oddity]]:
     path.write_bytes(octets)
     oddities: list[Oddity] = []
     return list(read_records(path, oddities)), oddities
@@ -48,8 +48,8 @@ def test_every_pcap_magic_is_read_in_both_byte_orders(
     octets = pcap(order, magic, (1, 123456, b"abc", 9), (4_000_000_000, 0, b"", 0))
     records, oddities = read(path, octets)
     assert records == [
-        Record(1, 1_000_000_000 + ns, 1, 3, 9, b"abc"),
-        Record(2, 4_000_000_000_000_000_000, 1, 0, 0, b""),
+        PacketRecord(1, 1_000_000_000 + ns, 1, 3, 9, b"abc"),
+        PacketRecord(2, 4_000_000_000_000_000_000, 1, 0, 0, b""),
     ]
     assert oddities == []
 
@@ -66,8 +66,8 @@ def test_what_is_written_is_read_back_to_the_nanosecond(path: Path) -> None:
         writer.write(1_700_000_000_123_456_789, b"two")
     oddities: list[Oddity] = []
     assert list(read_records(path, oddities)) == [
-        Record(1, 1_999_999_999, 101, 3, 100, b"one"),
-        Record(2, 1_700_000_000_123_456_789, 101, 3, 3, b"two"),
+        PacketRecord(1, 1_999_999_999, 101, 3, 100, b"one"),
+        PacketRecord(2, 1_700_000_000_123_456_789, 101, 3, 3, b"two"),
     ]
 
 
@@ -188,7 +188,7 @@ def test_pcapng_times_have_their_interfaces_resolution(
 ) -> None:
     octets = section(order) + interface(order=order, tsresol=tsresol)
     records, oddities = read(path, octets + enhanced(0, units, b"abcde", order, original=99))
-    assert records == [Record(1, ns, 1, 5, 99, b"abcde")]
+    assert records == [PacketRecord(1, ns, 1, 5, 99, b"abcde")]
     assert oddities == []
 
 
@@ -220,9 +220,9 @@ def test_simple_and_obsolete_packets_are_read(path: Path) -> None:
     octets += block(3, struct.pack("<I", 3) + b"abc")
     records, oddities = read(path, octets)
     assert records == [
-        Record(1, 77, 1, 2, 50, b"ab"),
-        Record(2, 77, 1, 4, 100, b"wxyz"),
-        Record(3, 77, 1, 3, 3, b"abc"),
+        PacketRecord(1, 77, 1, 2, 50, b"ab"),
+        PacketRecord(2, 77, 1, 4, 100, b"wxyz"),
+        PacketRecord(3, 77, 1, 3, 3, b"abc"),
     ]
     assert [oddity.kind for oddity in oddities] == ["no-timestamp"]
 

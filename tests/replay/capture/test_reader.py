@@ -14,7 +14,7 @@ from running import replay
 from replay.capture import reader as bounds
 from replay.capture.flow import Endpoint, Flow
 from replay.capture.oddity import Oddity
-from replay.capture.reader import Capture, Shelf, read_capture
+from replay.capture.reader import Capture, FlowSorter, read_capture
 from replay.capture.reassembly import BATCH_SEGMENTS, Reassembler
 from replay.capture.segments import Segment
 from replay.capture.smtp_flows import why_forget
@@ -35,7 +35,7 @@ def flow(number: int, server: bytes, client: bytes, mebibytes: int) -> Flow:
 
 def test_octets_of_other_protocols_are_kept_only_as_far_as_there_is_room() -> None:
     capture = Capture("x")
-    shelf = Shelf(capture)
+    shelf = FlowSorter(capture)
     for number in range(3, 0, -1):
         shelf.put(flow(number, b"HTTP/1.1 200 OK\r\n", b"GET /", 20))
     shelf.close()
@@ -50,7 +50,7 @@ def test_octets_of_other_protocols_are_kept_only_as_far_as_there_is_room() -> No
 
 def test_sessions_for_which_there_is_no_room_are_left_out_and_said_to_be_smtp() -> None:
     capture = Capture("x")
-    shelf = Shelf(capture)
+    shelf = FlowSorter(capture)
     for number in range(1, 4):
         shelf.put(flow(number, b"220 mx\r\n", b"EHLO me\r\n", 100))
     assert [one.flow.number for one in capture.conversations] == [1, 2]

@@ -9,7 +9,7 @@ from capture_builder import ACK, BEGIN_NS, FIN, NS_PER_MS, PSH, RST, SYN, Wire, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replay.capture.flow import MAX_FLOW_ODDITIES, End, Flow, Gap, Piece
+from replay.capture.flow import MAX_FLOW_ODDITIES, Flow, Gap, Piece, StreamEnd
 from replay.capture.stream import MAX_PENDING_CHUNKS, MAX_PENDING_OCTETS
 
 
@@ -160,7 +160,7 @@ def test_packets_captured_twice_are_retransmissions() -> None:
     wire.frames = [frame for frame in wire.frames for _ in (1, 2)]
     flow = flow_of(wire)
     assert flow.octets(0) == b"NOOP\r\n"
-    assert len([event for event in flow.events if isinstance(event, End)]) == 1
+    assert len([event for event in flow.events if isinstance(event, StreamEnd)]) == 1
 
 
 # -- holes ----------------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def test_octets_before_a_fin_that_were_not_captured_are_a_gap() -> None:
     wire.packet(1, ack=6, ms=2)
     flow = flow_of(wire)
     assert gaps(flow) == [(0, 5, "lost")]
-    assert isinstance(flow.events[-1], End)
+    assert isinstance(flow.events[-1], StreamEnd)
 
 
 def test_a_snapshot_length_leaves_a_gap_in_every_long_segment() -> None:
@@ -338,7 +338,7 @@ def test_an_end_ahead_of_its_turn_waits_for_the_octets_before_it() -> None:
     wire.packet(0, b"QUIT", seq=0, ms=2)
     first, second = flow_of(wire).events
     assert isinstance(first, Piece)
-    assert second == End(0, BEGIN_NS + 2 * NS_PER_MS, 4, 0, False)
+    assert second == StreamEnd(0, BEGIN_NS + 2 * NS_PER_MS, 4, 0, False)
 
 
 def test_a_reset_takes_its_senders_last_acknowledgement() -> None:
@@ -346,7 +346,7 @@ def test_a_reset_takes_its_senders_last_acknowledgement() -> None:
     wire.server_says(b"220 x\r\n", 1)
     wire.packet(0, ms=2)
     wire.packet(0, flags=RST, ms=3)
-    assert flow_of(wire).events[-1] == End(0, BEGIN_NS + 3 * NS_PER_MS, 6, 7, True)
+    assert flow_of(wire).events[-1] == StreamEnd(0, BEGIN_NS + 3 * NS_PER_MS, 6, 7, True)
 
 
 def test_a_time_that_runs_backwards_is_raised_and_told() -> None:
@@ -396,7 +396,7 @@ def test_a_stream_cut_repeated_reordered_and_overlapped_comes_out_the_same(
     flow = flow_of(wire)
     assert (flow.octets(0), flow.octets(1)) == (sent, answered)
     assert {"gap", "overlap-conflict"}.isdisjoint(kinds(flow))
-    assert len([event for event in flow.events if isinstance(event, End)]) == 2
+    assert len([event for event in flow.events if isinstance(event, StreamEnd)]) == 2
     for side in (0, 1):
         ends = [event.start for event in flow.events if event.side == side and type(event) is Piece]
         assert ends == sorted(ends)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replay.capture.oddity import CaptureError, Oddity
-from replay.capture.records import Record
+from replay.capture.records import PacketRecord
 from replay.capture.segments import Segment, decode
 
 HERE, THERE = "192.0.2.10", "198.51.100.25"
@@ -23,7 +23,7 @@ SEGMENT = tcp(40_000, 25, 7, 9, ACK, b"QUIT\r\n")
 def decoded(*frames: bytes, linktype: int = 1) -> tuple[list[Segment], list[Oddity]]:
     oddities: list[Oddity] = []
     records = [
-        Record(number, number * 10, linktype, len(frame), len(frame), frame)
+        PacketRecord(number, number * 10, linktype, len(frame), len(frame), frame)
         for number, frame in enumerate(frames, 1)
     ]
     return list(decode(records, oddities)), oddities
@@ -85,7 +85,7 @@ def test_a_payload_cut_by_the_snapshot_length_says_how_much_is_missing(
     segment = tcp(1, 2, 3, 4, ACK, b"x" * 100)
     frame = ethernet(ipv4(HERE, THERE, segment, options=options, length=length))
     cut = frame[:-40]
-    (got,) = decode([Record(1, 0, 1, len(cut), len(frame), cut)], [])
+    (got,) = decode([PacketRecord(1, 0, 1, len(cut), len(frame), cut)], [])
     assert (got.payload, got.missing_octets) == (b"x" * 60, 40)
 
 
@@ -93,13 +93,13 @@ def test_a_frame_cut_within_tcp_options_still_counts_its_payload_as_missing() ->
     segment = tcp(1, 2, 3, 4, ACK, b"x" * 100, options=b"\x01" * 12)
     frame = ethernet(ipv4(HERE, THERE, segment))
     cut = frame[: 14 + 20 + 24]
-    (got,) = decode([Record(1, 0, 1, len(cut), len(frame), cut)], [])
+    (got,) = decode([PacketRecord(1, 0, 1, len(cut), len(frame), cut)], [])
     assert (got.payload, got.missing_octets) == (b"", 100)
 
 
 def test_truncation_shows_where_a_writer_forgot_the_original_length() -> None:
     frame = ethernet(ipv4(HERE, THERE, tcp(1, 2, 3, 4, ACK, b"x" * 100)))[:-1]
-    (got,) = decode([Record(1, 0, 1, len(frame), len(frame), frame)], [])
+    (got,) = decode([PacketRecord(1, 0, 1, len(frame), len(frame), frame)], [])
     assert got.missing_octets == 1
 
 
@@ -192,7 +192,7 @@ def test_ipv6_is_found_behind_extension_headers_and_every_link_layer(
 def test_a_cut_ipv6_payload_says_how_much_is_missing() -> None:
     frame = ethernet(ipv6(HERE6, THERE6, b"\x06\0" + bytes(6) + SEGMENT, following=0), 0x86DD)
     cut = frame[:-4]
-    (got,) = decode([Record(1, 0, 1, len(cut), len(frame), cut)], [])
+    (got,) = decode([PacketRecord(1, 0, 1, len(cut), len(frame), cut)], [])
     assert (got.payload, got.missing_octets) == (b"QU", 4)
 
 

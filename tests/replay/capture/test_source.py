@@ -17,8 +17,8 @@ from capture_builder import Wire
 from replay.capture.oddity import Oddity
 from replay.capture.pcap import read_records
 from replay.capture.pcap_writer import PcapWriter
-from replay.capture.records import Record
-from replay.capture.source import RATIO_FROM_OCTETS, Progress
+from replay.capture.records import PacketRecord
+from replay.capture.source import RATIO_FROM_OCTETS, ReadProgress
 
 
 def session() -> Wire:
@@ -28,7 +28,7 @@ def session() -> Wire:
     return wire
 
 
-def read(path: Path | str) -> tuple[list[Record], list[Oddity]]:
+def read(path: Path | str) -> tuple[list[PacketRecord], list[Oddity]]:
     oddities: list[Oddity] = []
     return list(read_records(path, oddities)), oddities
 
@@ -82,7 +82,7 @@ def test_a_bomb_is_given_up(tmp_path: Path) -> None:
 def test_whoever_watches_is_told_how_far_the_file_as_it_lies_there_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.pcap.gz"
     path.write_bytes(gzip.compress(many(tmp_path / "a.pcap", 10_000)))
-    told: list[Progress] = []
+    told: list[ReadProgress] = []
     assert len(list(read_records(path, [], told.append))) == 10_000
     size = path.stat().st_size
     assert {one.total_octets for one in told} == {size}

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.capture.flow import End, Piece
+from replay.capture.flow import Piece, StreamEnd
 from replay.capture.oddity import Oddity
 from replay.capture.pcap_writer import PcapFile
 from replay.capture.reader import read_capture
 from replay.capture.reassembly import reassemble
-from replay.capture.records import Record
+from replay.capture.records import PacketRecord
 from replay.capture.segments import decode
 from replay.capture.tcp_packets import CLIENT, LINKTYPE_RAW, SEGMENT_MAX_OCTETS, SERVER, PacketFlow
 
@@ -26,14 +26,14 @@ V6 = ("2001:db8::10", 40_000), ("2001:db8::25", 25)
 BEGIN_NS = 1_700_000_000_123_456_789
 
 
-def reassembled(packets: Iterable[bytes]) -> tuple[list[Piece | End], list[Oddity]]:
+def reassembled(packets: Iterable[bytes]) -> tuple[list[Piece | StreamEnd], list[Oddity]]:
     oddities: list[Oddity] = []
     records = [
-        Record(number, BEGIN_NS + number, LINKTYPE_RAW, len(packet), len(packet), packet)
+        PacketRecord(number, BEGIN_NS + number, LINKTYPE_RAW, len(packet), len(packet), packet)
         for number, packet in enumerate(packets, 1)
     ]
     (flow,) = reassemble(decode(records, oddities), oddities)
-    events = [event for event in flow.events if isinstance(event, Piece | End)]
+    events = [event for event in flow.events if isinstance(event, Piece | StreamEnd)]
     return events, oddities + flow.oddities
 
 

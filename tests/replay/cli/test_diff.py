@@ -20,9 +20,9 @@ from mailsrv.policy.lookups import NoResolver
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.runtime.listener import bind
 from mailsrv.runtime.poll import SelectorPoll
-from mailsrv.server import Edges, Server
+from mailsrv.server import Server, ServerBackends
 from mailsrv.settings import Settings
-from mailsrv.telemetry.event_log import Journal
+from mailsrv.telemetry.event_log import EventLog
 
 RUDE = CAPTURES / "rude"
 IDLE = ("--policy", "idle_timeout_s = 300", "--policy", "idle_timeout_s = 60")
@@ -198,11 +198,11 @@ def serving(settings: Settings) -> Iterator[str]:
     clock = SystemClock()
     server = Server(
         settings,
-        Edges(resolver=NoResolver(), courier=DiscardCourier()),
+        ServerBackends(resolver=NoResolver(), courier=DiscardCourier()),
         clock=clock,
         poll=SelectorPoll(clock),
         random=random.Random(1),
-        journal=Journal(clock, lambda _: None),
+        journal=EventLog(clock, lambda _: None),
     )
     sock = bind("127.0.0.1", 0)
     port = sock.getsockname()[1]

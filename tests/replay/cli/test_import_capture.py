@@ -10,7 +10,7 @@ from capture_builder import NS_PER_MS, Wire
 from running import CAPTURES, TO_POSTFIX, replay
 
 from replay.transcript import transcript
-from replay.transcript.script import AfterReply, At, ReplyCode, Send
+from replay.transcript.script import AfterReply, At, ReplyCode, SendOctets
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(40)
 
@@ -240,7 +240,9 @@ def test_a_conversation_with_a_hole_is_used_up_to_it_and_says_so(
     assert ran.status == 0
     assert re.search(r"odd: .*followed up to packet 8 only, where 30 of the sender's", ran.out)
     (connection,) = transcript.load(Path(f"{stem}.smtp")).connections
-    sent = [one.action.octets for one in connection.departures() if isinstance(one.action, Send)]
+    sent = [
+        one.action.octets for one in connection.departures() if isinstance(one.action, SendOctets)
+    ]
     assert sent == [b"EHLO me\r\n"]
     assert replay("run", f"{stem}.smtp").status in (0, 1)
 

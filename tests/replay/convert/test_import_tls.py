@@ -44,9 +44,9 @@ def test_tls_recorded_in_the_clear_is_begun_where_it_began(path: Path) -> None:
     assert scenario.world == {"tls": True}
     actions = [departure.action for departure in scenario.connections[0].departures()]
     assert actions[1:4] == [
-        script.Send(b"STARTTLS\r\n"),
+        script.SendOctets(b"STARTTLS\r\n"),
         script.StartTls(),
-        script.Send(b"EHLO me\r\n"),
+        script.SendOctets(b"EHLO me\r\n"),
     ]
     ran = suite.run_scenario(scenario, path)
     assert [str(one) for one in ran.differences] == []

@@ -14,7 +14,7 @@ from capture_builder import ACK, FIN, NS_PER_MS, RST, Wire
 from replay.capture.oddity import CaptureError
 from replay.capture.reader import read_capture
 from replay.convert.anchors import Evidence
-from replay.convert.importer import Imported, import_capture
+from replay.convert.importer import ImportedCapture, import_capture
 from replay.report.capture_json import summary
 from replay.transcript import transcript
 from replay.transcript.duration import DURATION_NS_MAX
@@ -31,7 +31,7 @@ from replay.transcript.script import (
     Open,
     ReplyCode,
     Reset,
-    Send,
+    SendOctets,
     ServerCloses,
     ServerResets,
     Step,
@@ -54,7 +54,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "some.pcap"
 
 
-def imported(path: Path, wire: Wire, *, recorded_times: bool = False) -> Imported:
+def imported(path: Path, wire: Wire, *, recorded_times: bool = False) -> ImportedCapture:
     result = import_capture(wire.write(path), recorded_times=recorded_times)
     text = transcript.write(result.scenario, result.remarks)
     assert transcript.parse(text, "some.smtp") == result.scenario
@@ -70,7 +70,7 @@ def expect(code: int, octets: bytes) -> Expectation:
     return Expectation(ReplyCode(code, octets))
 
 
-def evidence(result: Imported) -> list[Evidence]:
+def evidence(result: ImportedCapture) -> list[Evidence]:
     return [one.evidence for one in result.connections[0].evidence.values()]
 
 
@@ -96,9 +96,9 @@ def test_a_polite_sender_hangs_on_each_reply_it_had_acknowledged(path: Path) -> 
     assert result.scenario.connections[0].steps == (
         Departure(At(0), CLIENT),
         expect(220, GREETING),
-        Departure(AfterReply(ms(2)), Send(EHLO)),
+        Departure(AfterReply(ms(2)), SendOctets(EHLO)),
         expect(250, OK),
-        Departure(AfterReply(ms(40)), Send(QUIT)),
+        Departure(AfterReply(ms(40)), SendOctets(QUIT)),
         expect(221, BYE),
         Expectation(ServerCloses()),
         Departure(After(0), UntilClosed()),
@@ -118,11 +118,11 @@ def test_a_reply_on_its_way_but_not_acknowledged_proves_an_early_talker(path: Pa
     result = imported(path, wire)
     assert result.scenario.connections[0].steps == (
         Departure(At(0), CLIENT),
-        Departure(After(ms(12)), Send(EHLO)),
-        Departure(After(ms(3)), Send(QUIT)),
+        Departure(After(ms(12)), SendOctets(EHLO)),
+        Departure(After(ms(3)), SendOctets(QUIT)),
         expect(220, GREETING),
         expect(250, OK),
-        Departure(AfterReply(ms(2)), Send(b"NOOP\r\n")),
+        Departure(AfterReply(ms(2)), SendOctets(b"NOOP\r\n")),
         Departure(After(0), Abandon()),
     )
     assert evidence(result) == [Evidence.PROVEN_EARLY] * 2 + [Evidence.PRESUMED]
@@ -153,7 +153,7 @@ def test_who_talks_before_the_greeting_hangs_on_its_own_clock(path: Path) -> Non
     result = imported(path, wire)
     assert result.scenario.connections[0].steps == (
         Departure(At(0), CLIENT),
-        Departure(After(ms(5)), Send(EHLO)),
+        Departure(After(ms(5)), SendOctets(EHLO)),
         expect(220, GREETING),
         expect(250, OK),
         Departure(AfterReply(0), Abandon()),
@@ -166,9 +166,9 @@ def test_further_segments_of_a_flight_keep_their_distances(path: Path) -> None:
     for at, octets in ((12, b"MAIL"), (12, b" FROM:<>\r\n"), (19, b"RCPT TO:<a@b>\r\n")):
         wire.client_says(octets, at)
     assert steps(path, wire)[2:5] == (
-        Departure(AfterReply(ms(2)), Send(b"MAIL")),
-        Departure(After(0), Send(b" FROM:<>\r\n")),
-        Departure(After(ms(7)), Send(b"RCPT TO:<a@b>\r\n")),
+        Departure(AfterReply(ms(2)), SendOctets(b"MAIL")),
+        Departure(After(0), SendOctets(b" FROM:<>\r\n")),
+        Departure(After(ms(7)), SendOctets(b"RCPT TO:<a@b>\r\n")),
     )
 
 
@@ -178,7 +178,7 @@ def test_an_acknowledgement_captured_before_its_reply_waits_for_nothing(path: Pa
     wire.server_says(GREETING, 6, ack=0)
     assert steps(path, wire)[1:3] == (
         expect(220, GREETING),
-        Departure(AfterReply(0), Send(EHLO)),
+        Departure(AfterReply(0), SendOctets(EHLO)),
     )
 
 
@@ -210,7 +210,7 @@ def test_a_half_close_goes_on_hearing_until_the_server_closes(path: Path) -> Non
     wire.packet(1, flags=FIN | ACK, ms=15)
     wire.packet(0, ms=16)
     assert steps(path, wire)[-5:] == (
-        Departure(AfterReply(ms(2)), Send(QUIT)),
+        Departure(AfterReply(ms(2)), SendOctets(QUIT)),
         Departure(After(ms(1)), HalfClose()),
         expect(221, BYE),
         Expectation(ServerCloses()),
@@ -226,7 +226,7 @@ def test_what_the_server_said_to_nobody_stands_after_the_senders_end(path: Path)
     wire.packet(1, flags=FIN | ACK, ms=13)
     wire.packet(0, flags=RST, ms=14)
     assert steps(path, wire)[2:] == (
-        Departure(AfterReply(ms(1)), Send(QUIT)),
+        Departure(AfterReply(ms(1)), SendOctets(QUIT)),
         Departure(After(ms(1)), Close()),
         expect(221, BYE),
     )
@@ -272,7 +272,7 @@ def test_a_hole_in_the_senders_octets_ends_the_script_before_it(path: Path) -> N
     wire.packet(1, b"250 lost\r\n", ms=14, ack=24)
     result = imported(path, wire)
     assert result.scenario.connections[0].steps[-2:] == (
-        Departure(AfterReply(ms(2)), Send(EHLO)),
+        Departure(AfterReply(ms(2)), SendOctets(EHLO)),
         Departure(After(0), Abandon()),
     )
     assert "cut-short" in [oddity.kind for oddity in result.connections[0].oddities]
@@ -285,7 +285,7 @@ def test_one_direction_alone_gives_a_script_on_the_senders_clock(path: Path) -> 
     wire.frames = [wire.frames[0], *wire.frames[2:3], *wire.frames[4:]]
     assert steps(path, wire) == (
         Departure(At(0), CLIENT),
-        Departure(After(ms(12)), Send(EHLO)),
+        Departure(After(ms(12)), SendOctets(EHLO)),
         Departure(After(ms(3)), HalfClose()),
         Departure(After(0), Abandon()),
     )
@@ -437,7 +437,7 @@ def test_recorded_times_can_be_kept(path: Path) -> None:
     wire.client_says(EHLO, 12)
     result = imported(path, wire, recorded_times=True)
     departures = list(result.scenario.connections[0].departures())
-    assert departures[1] == Departure(At(ms(12)), Send(EHLO))
+    assert departures[1] == Departure(At(ms(12)), SendOctets(EHLO))
 
 
 def test_a_capture_without_smtp_says_what_it_has_instead(path: Path) -> None:
@@ -499,10 +499,12 @@ def test_every_conversation_of_the_corpus_becomes_a_transcript_with_all_its_octe
             assert_all_octets(result)
 
 
-def assert_all_octets(result: Imported) -> None:
+def assert_all_octets(result: ImportedCapture) -> None:
     for one in result.connections:
         sent = b"".join(
-            step.action.octets for step in one.script.departures() if isinstance(step.action, Send)
+            step.action.octets
+            for step in one.script.departures()
+            if isinstance(step.action, SendOctets)
         )
         flow = one.conversation.flow
         side = flow.ends.index(one.conversation.client)

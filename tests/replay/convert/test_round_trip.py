@@ -26,14 +26,14 @@ from replay.transcript import transcript
 from replay.transcript.script import (
     Abandon,
     Close,
-    Connection,
     ExactReply,
     Expectation,
     HalfClose,
     ReplyCode,
     Reset,
     Scenario,
-    Send,
+    ScriptedConnection,
+    SendOctets,
     Step,
     UntilClosed,
 )
@@ -112,12 +112,12 @@ def test_of_a_golden_transcript_octets_boundaries_and_replies_come_back(
         assert said(one.steps) == said(other.steps)
 
 
-def sent(connection: Connection) -> list[bytes]:
+def sent(connection: ScriptedConnection) -> list[bytes]:
     actions = [one.action for one in connection.departures()]
-    return [one.octets for one in actions if isinstance(one, Send)]
+    return [one.octets for one in actions if isinstance(one, SendOctets)]
 
 
-def ending(connection: Connection) -> set[type]:
+def ending(connection: ScriptedConnection) -> set[type]:
     actions = {type(one.action) for one in connection.departures()}
     return actions.intersection((Close, HalfClose, Reset, Abandon, UntilClosed))
 

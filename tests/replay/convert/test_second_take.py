@@ -9,7 +9,7 @@ from capture_builder import ACK, FIN, NS_PER_MS, RST, Wire
 
 from replay.capture.oddity import CaptureError
 from replay.convert.anchors import Evidence
-from replay.convert.importer import Imported, import_capture
+from replay.convert.importer import ImportedCapture, import_capture
 from replay.transcript.script import After, AfterReply
 
 GREETING = b"220 mx.example.test ESMTP\r\n"
@@ -20,7 +20,7 @@ def ms(milliseconds: float) -> int:
     return round(milliseconds * NS_PER_MS)
 
 
-def evidence(result: Imported) -> list[Evidence]:
+def evidence(result: ImportedCapture) -> list[Evidence]:
     return [one.evidence for one in result.connections[0].evidence.values()]
 
 

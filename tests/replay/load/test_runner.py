@@ -20,14 +20,14 @@ from mailsrv.policy.lookups import NoResolver
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.runtime.listener import bind
 from mailsrv.runtime.poll import SelectorPoll
-from mailsrv.server import Edges, Server
+from mailsrv.server import Server, ServerBackends
 from mailsrv.settings import Settings
-from mailsrv.telemetry.event_log import Journal
+from mailsrv.telemetry.event_log import EventLog
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.cli import main
 from replay.load import runner
 from replay.load.plan import LoadError, Plan, idle_plan, plans_of
-from replay.load.runner import Options, Progress
+from replay.load.runner import LoadOptions, LoadProgress
 from replay.load.tally import (
     CLOSED,
     COMPLAINTS_MAX,
@@ -39,13 +39,13 @@ from replay.load.tally import (
     TOO_LONG,
     UNEXPECTED,
     Idle,
-    Outcome,
+    LoadResult,
     Tally,
 )
 from replay.play.target import resolve
 from replay.report import load as load_report
 from replay.transcript import transcript
-from replay.transcript.script import Send
+from replay.transcript.script import SendOctets
 
 LIMIT_NS = 100 * NS_PER_MS
 GENEROUS_NS = 10 * NS_PER_S
@@ -91,17 +91,17 @@ def planned(steps: str) -> tuple[list[Plan], list[str]]:
 def run(
     steps: str,
     port: int,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[LoadProgress], None] | None = None,
     *,
     concurrency: int = 1,
     idle: int = 0,
     sessions: int = 1,
     duration_ns: int = GENEROUS_NS,
     timeout_ns: int = GENEROUS_NS,
-) -> Outcome:
+) -> LoadResult:
     plans, skipped = planned(steps)
     assert not skipped
-    options = Options(concurrency, idle, duration_ns, timeout_ns, sessions)
+    options = LoadOptions(concurrency, idle, duration_ns, timeout_ns, sessions)
     return runner.play(plans, resolve(f"127.0.0.1:{port}"), options, SystemClock(), progress)
 
 
@@ -114,11 +114,11 @@ def mailsrv_port() -> Iterator[int]:
     clock = SystemClock()
     server = Server(
         Settings(),
-        Edges(resolver=NoResolver(), courier=DiscardCourier()),
+        ServerBackends(resolver=NoResolver(), courier=DiscardCourier()),
         clock=clock,
         poll=SelectorPoll(clock),
         random=random.Random(1),
-        journal=Journal(clock, lambda _: None),
+        journal=EventLog(clock, lambda _: None),
     )
     sock = bind("127.0.0.1", 0)
     port: int = sock.getsockname()[1]
@@ -441,7 +441,7 @@ def test_a_message_is_one_even_where_its_content_is_sent_too_early() -> None:
     assert len(plan.content_ends) == 1
     (act, reply), *_ = plan.content_ends.items()
     sent = plan.acts[act].action
-    assert isinstance(sent, Send)
+    assert isinstance(sent, SendOctets)
     assert b"\r\n.\r\n" in sent.octets
     assert plan.codes[reply - 1] == 354
 
@@ -597,7 +597,7 @@ def test_more_connections_than_descriptors_are_refused() -> None:
 
 
 def test_ctrl_c_gives_what_there_is_so_far(mailsrv_port: int) -> None:
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: LoadProgress) -> None:
         assert progress.phase == "running"
         raise KeyboardInterrupt
 
@@ -613,8 +613,8 @@ def test_ctrl_c_gives_what_there_is_so_far(mailsrv_port: int) -> None:
 def test_the_live_line_stays_in_its_line() -> None:
     stream = io.StringIO()
     live = load_report.LiveLine(stream)
-    live(Progress("running", NS_PER_S, 1500, 0, 8000))
-    live(Progress("running", 2 * NS_PER_S, 4000, 3, 8000))
+    live(LoadProgress("running", NS_PER_S, 1500, 0, 8000))
+    live(LoadProgress("running", 2 * NS_PER_S, 4000, 3, 8000))
     live.clear()
     _, first, second, *_ = stream.getvalue().split("\r")
     assert first.rstrip() == "running 1.0 s  1,500 sessions/s  1,500 sessions  8,000 idle"

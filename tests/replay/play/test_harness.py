@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from mailsrv.smtp.envelope import Envelope
-from mailsrv.smtp.path import Path
+from mailsrv.smtp.path import MailPath
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.play import virtual
 from replay.play.fakes.world import settings_from
 from replay.play.harness import Harness, Leaked, ServerFault, Stalled
-from replay.play.virtual_link import PIECE_OCTETS, Link
+from replay.play.virtual_link import PIECE_OCTETS, VirtualLink
 from replay.testing.sender import Unexpected
 from replay.testing.virtual_server import VirtualServer
 from replay.transcript import transcript
@@ -32,7 +32,7 @@ class Heard:
 
     def __init__(self, run: Harness, client: str = "192.0.2.1") -> None:
         self.all: list[tuple[int, Any]] = []
-        self.link: Link = run.connect(
+        self.link: VirtualLink = run.connect(
             client,
             lambda octets: self.all.append((run.now_ns, octets)),
             lambda how: self.all.append((run.now_ns, how)),
@@ -78,7 +78,7 @@ class _Deaf:
 
 def test_a_message_that_is_neither_finished_nor_aborted_fails_the_run() -> None:
     run = harness()
-    run.world.courier.begin(Envelope("192.0.2.1", "a", "SMTP", "0", Path("", "")))
+    run.world.courier.begin(Envelope("192.0.2.1", "a", "SMTP", "0", MailPath("", "")))
     with pytest.raises(Leaked, match="1 message"):
         run.finish()
 
@@ -110,7 +110,7 @@ def test_a_defect_of_the_server_fails_the_run_and_names_the_place() -> None:
 def test_a_defect_met_by_an_answer_is_the_servers_too() -> None:
     with pytest.raises(ServerFault, match="a defect"), harness() as run:
         run.world.courier.then({"delay_s": 1})
-        sink = run.world.courier.begin(Envelope("192.0.2.1", "a", "SMTP", "0", Path("", "")))
+        sink = run.world.courier.begin(Envelope("192.0.2.1", "a", "SMTP", "0", MailPath("", "")))
         sink.finish(lambda reply: fails())
         run.step()
 

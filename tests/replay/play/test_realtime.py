@@ -16,15 +16,15 @@ from mailsrv.runtime.clock import SystemClock
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.play import realtime
 from replay.play.real_link import RealLink
-from replay.play.realtime import Options, RealRun
+from replay.play.realtime import RealRun, RealtimeOptions
 from replay.play.target import Target, loopback_address, resolve
 from replay.play.tls_client import CERTIFICATE, verify_by
 from replay.transcript import transcript
 from replay.transcript.script import Scenario
 from replay.verify.expectations import Tolerance, compare_all
 
-QUICK = Options(patience_ns=5 * NS_PER_S)
-IMPATIENT = Options(patience_ns=20 * NS_PER_MS)
+QUICK = RealtimeOptions(patience_ns=5 * NS_PER_S)
+IMPATIENT = RealtimeOptions(patience_ns=20 * NS_PER_MS)
 LOOSE = Tolerance(5 * NS_PER_S)
 
 
@@ -32,7 +32,7 @@ def scenario(body: str) -> Scenario:
     return transcript.parse(f'+++\nstory = "s"\n+++\n{body.strip()}\n', "x.smtp")
 
 
-def play(body: str, target: Target, options: Options = QUICK) -> RealRun:
+def play(body: str, target: Target, options: RealtimeOptions = QUICK) -> RealRun:
     return realtime.play(scenario(body), target, options, SystemClock())
 
 
@@ -98,7 +98,7 @@ def _ignore_reset(sock: socket.socket) -> None:
 def test_speed_divides_the_senders_waits() -> None:
     body = "@0 open from 192.0.2.1\n+10s C: x\n+10s close\n"
     with handled_by(lambda sock: _expect(sock, b"x")) as target:
-        run = play(body, target, Options(speed=1000))
+        run = play(body, target, RealtimeOptions(speed=1000))
     assert 20 * NS_PER_MS <= run.real_ns < 10 * NS_PER_S
 
 
@@ -109,7 +109,7 @@ def _expect(sock: socket.socket, octets: bytes) -> None:
 def test_a_wait_is_cut_short_where_that_is_asked_for_and_told_with_its_line() -> None:
     body = "@0 open from 192.0.2.1\n+1h C: x\n+1ms C: y\n@3h close\n"
     with handled_by(lambda sock: _expect(sock, b"xy")) as target:
-        run = play(body, target, Options(wait_max_ns=10 * NS_PER_MS))
+        run = play(body, target, RealtimeOptions(wait_max_ns=10 * NS_PER_MS))
     assert [(one.line, round(one.skipped_ns / NS_PER_S)) for one in run.capped] == [
         (5, 3600),
         (7, 7200),
@@ -127,7 +127,7 @@ def test_a_cut_keeps_several_senders_in_step() -> None:
 +2ms   b| close
 """
     with handled_by(lambda s: _expect(s, b"a"), lambda s: _expect(s, b"b")) as target:
-        run = play(body, target, Options(wait_max_ns=NS_PER_MS * 5))
+        run = play(body, target, RealtimeOptions(wait_max_ns=NS_PER_MS * 5))
     assert len(run.capped) == 1
     a, b = ([ns or 0 for ns in one.departed_ns] for one in run.connections)
     assert a[1] <= b[1] <= a[2] <= b[2]
@@ -319,7 +319,7 @@ def test_a_sender_speaks_tls_with_anybody_or_with_whom_it_can_verify(name: str |
     body = body.replace("+0         close", "reply+0    close")
     verify = verify_by(CERTIFICATE, name) if name else None
     with mailsrv() as target:
-        run = play(body, target, Options(verify=verify))
+        run = play(body, target, RealtimeOptions(verify=verify))
     assert compare_all(scenario(body), run.connections, tolerance=LOOSE) == ()
     assert run.connections[0].handshake == "done"
 
@@ -328,7 +328,7 @@ def test_a_certificate_that_is_not_for_this_server_is_refused() -> None:
     body = TLS.format(outcome="tls-refused", code=250)
     body = "\n".join(body.splitlines()[:-3]) + "\n+0 until-closed\n"
     with mailsrv() as target:
-        run = play(body, target, Options(verify=verify_by(CERTIFICATE, "mx.other.test")))
+        run = play(body, target, RealtimeOptions(verify=verify_by(CERTIFICATE, "mx.other.test")))
     assert run.connections[0].handshake == "refused"
 
 
@@ -351,7 +351,7 @@ def test_a_server_that_trusts_us_is_told_the_captured_address(version: int, clie
     log: list[str] = []
     body = f"@0 open from {client}\n* S? 220\nreply+0 close\n"
     with mailsrv(log=log, proxy_networks=["127.0.0.0/8"]) as target:
-        run = play(body, target, Options(proxy=version))
+        run = play(body, target, RealtimeOptions(proxy=version))
     assert [reply.code for reply in run.connections[0].replies] == [220]
     assert f"client={client} " in "".join(log)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from replay.play.schedule import Timetable, server_delay_max_ns, server_delays_ns
+from replay.play.schedule import Schedule, server_delay_max_ns, server_delays_ns
 from replay.transcript import transcript
-from replay.transcript.script import Connection
+from replay.transcript.script import ScriptedConnection
 
 MS = 1_000_000
 
@@ -26,13 +26,13 @@ reply+2ms  C: QUIT\r\n
 """
 
 
-def connection(text: str = SCRIPT) -> Connection:
+def connection(text: str = SCRIPT) -> ScriptedConnection:
     (one,) = transcript.parse(text, "x.smtp").connections
     return one
 
 
 def test_each_departure_is_due_at_what_it_hangs_on() -> None:
-    table = Timetable(connection())
+    table = Schedule(connection())
     assert (table.due_ns(), len(table)) == (10 * MS, 5)
     table.depart()
     assert table.due_ns() is None
@@ -55,7 +55,7 @@ def test_each_departure_is_due_at_what_it_hangs_on() -> None:
 
 
 def test_a_departure_never_leaves_before_the_one_above_it() -> None:
-    table = Timetable(connection(SCRIPT.replace("+5ms", "@1ms")))
+    table = Schedule(connection(SCRIPT.replace("+5ms", "@1ms")))
     table.depart()
     table.replies_came(1, 100 * MS)
     table.depart()
@@ -63,7 +63,7 @@ def test_a_departure_never_leaves_before_the_one_above_it() -> None:
 
 
 def test_replies_that_came_before_they_were_expected_count() -> None:
-    table = Timetable(connection())
+    table = Schedule(connection())
     table.depart()
     table.replies_came(3, 20 * MS)
     for due_ms in (21, 26, 26):
@@ -72,7 +72,7 @@ def test_replies_that_came_before_they_were_expected_count() -> None:
 
 
 def test_speed_divides_every_wait() -> None:
-    table = Timetable(connection(), speed=10)
+    table = Schedule(connection(), speed=10)
     assert table.due_ns() == MS
     table.depart()
     table.replies_came(1, 100 * MS)
@@ -80,7 +80,7 @@ def test_speed_divides_every_wait() -> None:
 
 
 def test_what_is_not_due_cannot_depart() -> None:
-    table = Timetable(connection())
+    table = Schedule(connection())
     table.depart()
     with pytest.raises(IndexError):
         table.depart()

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from mailsrv.runtime.clock import FakeClock
-from replay.record.capture_ring import Keeping, Shelf, mark_plaintext
-from replay.record.recorder import Tape
+from replay.record.capture_ring import CaptureRing, RingLimits, mark_plaintext
+from replay.record.recorder import CaptureRecorder
 
 EMPTY_OCTETS = 24
 BEGIN_S = 1_700_000_000
 
-Record = Callable[..., Tape]
+Record = Callable[..., CaptureRecorder]
 
 
 class Shop:
@@ -23,18 +23,18 @@ class Shop:
     def __init__(self, folder: Path, keep: int = 3, keep_bad: int = 2, room: int = 10_000) -> None:
         self.folder = folder
         self.clock = FakeClock(BEGIN_S)
-        self.shelf = Shelf(Keeping(folder, keep, keep_bad, room))
+        self.shelf = CaptureRing(RingLimits(folder, keep, keep_bad, room))
         self.number = 0
 
-    def begin(self, client: str = "192.0.2.10") -> Tape:
+    def begin(self, client: str = "192.0.2.10") -> CaptureRecorder:
         self.number += 1
         self.clock.advance(1)
         path = self.shelf.new_path(self.clock.realtime_ns(), client, self.number)
-        tape = Tape(path, self.clock, self.shelf.session_octets_max, stays_open=False)
+        tape = CaptureRecorder(path, self.clock, self.shelf.session_octets_max, stays_open=False)
         self.shelf.add(tape)
         return tape
 
-    def record(self, octets: int = 100, *, bad: bool = False) -> Tape:
+    def record(self, octets: int = 100, *, bad: bool = False) -> CaptureRecorder:
         tape = self.begin()
         tape.put([bytes(octets - EMPTY_OCTETS - 16)])
         self.shelf.close(tape, is_bad=bad)

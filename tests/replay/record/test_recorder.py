@@ -8,7 +8,7 @@ from mailsrv.runtime.clock import FakeClock
 from replay.capture.tcp_packets import CLIENT, SERVER
 from replay.convert.anchors import Evidence
 from replay.convert.importer import import_capture
-from replay.record.recorder import Tape, Track
+from replay.record.recorder import CaptureRecorder, RecordedFlow
 
 ENDS = ("192.0.2.10", 40_000), ("198.51.100.25", 25)
 
@@ -17,9 +17,9 @@ def test_who_spoke_while_a_reply_was_on_its_way_is_proven_early_and_who_waited_i
     tmp_path: Path,
 ) -> None:
     clock = FakeClock(1_700_000_000)
-    tape = Tape(tmp_path / "x.pcap", clock, 1_000_000)
+    tape = CaptureRecorder(tmp_path / "x.pcap", clock, 1_000_000)
     for number, unacknowledged in ((1, len(b"220 mx\r\n")), (2, 1), (3, 0)):
-        track = Track(tape, *ENDS, CLIENT, number)
+        track = RecordedFlow(tape, *ENDS, CLIENT, number)
         track.opened()
         clock.advance(0.001)
         track.said(b"220 mx\r\n")
@@ -41,8 +41,8 @@ def test_who_spoke_while_a_reply_was_on_its_way_is_proven_early_and_who_waited_i
 
 def test_a_clock_that_is_set_does_not_move_what_was_recorded(tmp_path: Path) -> None:
     clock = FakeClock(1_700_000_000, realtime_offset_ns=5)
-    tape = Tape(tmp_path / "x.pcap", clock, 1_000_000)
-    track = Track(tape, *ENDS, CLIENT, 1)
+    tape = CaptureRecorder(tmp_path / "x.pcap", clock, 1_000_000)
+    track = RecordedFlow(tape, *ENDS, CLIENT, 1)
     track.opened()
     clock.step(-3600)
     clock.advance(1)
@@ -56,8 +56,8 @@ def test_a_clock_that_is_set_does_not_move_what_was_recorded(tmp_path: Path) -> 
 
 
 def test_packets_without_room_are_counted(tmp_path: Path) -> None:
-    tape = Tape(tmp_path / "x.pcap", FakeClock(1_700_000_000), 300)
-    track = Track(tape, *ENDS, SERVER, 1)
+    tape = CaptureRecorder(tmp_path / "x.pcap", FakeClock(1_700_000_000), 300)
+    track = RecordedFlow(tape, *ENDS, SERVER, 1)
     track.opened()
     track.heard(b"2" * 100, 0)
     track.heard(b"", 0)
@@ -65,8 +65,8 @@ def test_packets_without_room_are_counted(tmp_path: Path) -> None:
 
 
 def test_only_the_first_reset_counts(tmp_path: Path) -> None:
-    tape = Tape(tmp_path / "x.pcap", FakeClock(1_700_000_000), 3000)
-    track = Track(tape, *ENDS, CLIENT, 1)
+    tape = CaptureRecorder(tmp_path / "x.pcap", FakeClock(1_700_000_000), 3000)
+    track = RecordedFlow(tape, *ENDS, CLIENT, 1)
     track.opened()
     track.reset()
     track.reset(0)

@@ -19,9 +19,9 @@ from recorded import flows, reset, take
 from mailsrv.policy.lookups import NoResolver
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.listener import bind
-from mailsrv.server import Edges, Server
+from mailsrv.server import Server, ServerBackends
 from mailsrv.settings import Settings
-from mailsrv.telemetry.event_log import Journal
+from mailsrv.telemetry.event_log import EventLog
 from mailsrv.transport.tls_context import server_context
 from replay.capture.conversation import Conversation
 from replay.capture.reader import read_capture
@@ -29,9 +29,9 @@ from replay.capture.tcp_packets import CLIENT
 from replay.play.fakes.world import FakeCourier
 from replay.play.harness import VirtualPoll
 from replay.play.tls_client import CERTIFICATE, KEY, TlsClient
-from replay.record.capture_ring import Keeping, Shelf
-from replay.record.recorder import Tape, Track
-from replay.record.server_tap import Recorder, Session
+from replay.record.capture_ring import CaptureRing, RingLimits
+from replay.record.recorder import CaptureRecorder, RecordedFlow
+from replay.record.server_tap import ServerTap, TappedSession
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE_S = 60
@@ -52,16 +52,18 @@ class Scene:
         self.said: list[str] = []
         self.log: list[str] = []
         self.courier = FakeCourier(lambda delay_ns, act: None)
-        self.recorder = Recorder(Shelf(Keeping(folder, 10, 10, room)), self.clock, self.said.append)
+        self.recorder = ServerTap(
+            CaptureRing(RingLimits(folder, 10, 10, room)), self.clock, self.said.append
+        )
         self.server = Server(
             Settings(hostname="mx.example.test", idle_timeout_s=60),
-            Edges(
+            ServerBackends(
                 resolver=NoResolver(), courier=self.courier, tls=server_context(CERTIFICATE, KEY)
             ),
             clock=self.clock,
             poll=self.poll,
             random=random.Random(1),
-            journal=Journal(self.clock, self.log.append),
+            journal=EventLog(self.clock, self.log.append),
             tap=self.recorder,
         )
         listener = self.server.listen(bind("127.0.0.1", 0), implicit_tls=implicit_tls)
@@ -260,7 +262,7 @@ def test_a_failed_handshake_is_a_bad_end_without_a_word_of_it(scene: Scene) -> N
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[tuple[Session, socket.socket, Path]]:
+def pair(tmp_path: Path) -> Iterator[tuple[TappedSession, socket.socket, Path]]:
     """A session being recorded, the server's socket of it, and the capture."""
     door = bind("127.0.0.1", 0)
     with door, socket.socket() as sender:
@@ -270,15 +272,15 @@ def pair(tmp_path: Path) -> Iterator[tuple[Session, socket.socket, Path]]:
         with sock:
             sock.setblocking(False)
             path = tmp_path / "x.pcap"
-            tape = Tape(path, FakeClock(BEGIN_S), 1_000_000)
-            track = Track(tape, sender.getsockname(), door.getsockname(), CLIENT, 1)
+            tape = CaptureRecorder(path, FakeClock(BEGIN_S), 1_000_000)
+            track = RecordedFlow(tape, sender.getsockname(), door.getsockname(), CLIENT, 1)
             track.opened()
-            yield Session(tape, track, sock), sock, path
+            yield TappedSession(tape, track, sock), sock, path
             tape.file.close()
 
 
 def test_under_tls_it_is_known_only_that_the_last_octet_is_missing(
-    pair: tuple[Session, socket.socket, Path],
+    pair: tuple[TappedSession, socket.socket, Path],
 ) -> None:
     session, sock, path = pair
     session.secured()
@@ -293,7 +295,7 @@ def test_under_tls_it_is_known_only_that_the_last_octet_is_missing(
 
 
 def test_a_reply_in_two_writes_is_not_taken_for_a_refusal(
-    pair: tuple[Session, socket.socket, Path],
+    pair: tuple[TappedSession, socket.socket, Path],
 ) -> None:
     session, _, _ = pair
     session.said(b"250 2.0.0 it had ")

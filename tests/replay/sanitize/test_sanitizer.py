@@ -16,15 +16,15 @@ from running import CAPTURES, TO_POSTFIX, Ran, replay
 from replay.capture.conversation import Conversation
 from replay.capture.oddity import CaptureError
 from replay.capture.reader import Capture, read_capture
-from replay.convert.importer import Imported, import_capture
+from replay.convert.importer import ImportedCapture, import_capture
 from replay.play import virtual
 from replay.sanitize.ip_lookalikes import like_address
 from replay.sanitize.leak_check import Originals
 from replay.sanitize.lookalikes import LETTERS, Lookalikes, words
 from replay.sanitize.sanitizer import LeftOver, sanitize
 from replay.sanitize.smtp_cleaner import SmtpCleaner, regions
-from replay.sanitize.text_cleaner import Cleaner, Manner
-from replay.transcript.script import Departure, Send
+from replay.sanitize.text_cleaner import CleaningManner, TextCleaner
+from replay.transcript.script import Departure, SendOctets
 
 KEY = b"a key of some length"
 SECRET = base64.b64encode(b"\0grace@acme.com\0hopper1906")
@@ -96,7 +96,7 @@ def taken(one: Conversation) -> list[int]:
     return [one.flow.acknowledged[side], one.flow.acknowledged[1 - side]]
 
 
-def outcome(imported: Imported) -> list[Any]:
+def outcome(imported: ImportedCapture) -> list[Any]:
     """What a run of it in virtual time shows, but for the words."""
     return [
         ([(r.at_ns, r.octets[:4], len(r.octets)) for r in one.replies], one.end, one.departed_ns)
@@ -104,9 +104,12 @@ def outcome(imported: Imported) -> list[Any]:
     ]
 
 
-def steps(imported: Imported) -> list[Any]:
+def steps(imported: ImportedCapture) -> list[Any]:
     return [
-        (step.anchor, len(step.action.octets) if isinstance(step.action, Send) else step.action)
+        (
+            step.anchor,
+            len(step.action.octets) if isinstance(step.action, SendOctets) else step.action,
+        )
         if isinstance(step, Departure)
         else type(step.outcome)
         for one in imported.scenario.connections
@@ -208,9 +211,9 @@ def test_text_that_comes_out_with_a_word_of_the_original_is_cleaned_anew() -> No
         def __contains__(self, word: object) -> bool:
             return str(word)[:1] in LETTERS[:8]
 
-    cleaner = Cleaner(Lookalikes(KEY, Half()))
+    cleaner = TextCleaner(Lookalikes(KEY, Half()))
     for number in range(20):
-        new = cleaner.clean(f"one more{number * 'e'}", Manner(joins=False))
+        new = cleaner.clean(f"one more{number * 'e'}", CleaningManner(joins=False))
         assert not any(word in Half() for word in words(new))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replay.smtp.replies import REPLY_MAX_OCTETS, Reply, ReplyReader
+from replay.smtp.replies import REPLY_MAX_OCTETS, ReceivedReply, ReplyReader
 
 SAID = b"220 mx\r\n250-mx\r\n250-SIZE\r\n250 HELP\r\n354\r\nnonsense\r\n250 bare\n421 bye\r\n"
 REPLIES = [
@@ -35,13 +35,13 @@ def test_codes_are_read_and_what_is_no_reply_has_code_0() -> None:
 
 def test_what_only_ends_like_a_reply_has_code_0() -> None:
     """A transcript may expect anything; a server's octets are divided before that."""
-    assert Reply(0, b":250-mx\r\n250 HELP\r\n").code == 0
+    assert ReceivedReply(0, b":250-mx\r\n250 HELP\r\n").code == 0
 
 
 def test_a_reply_has_the_instant_of_its_last_octet() -> None:
     reader = ReplyReader()
     assert reader.feed(b"250-a\r\n250 b\r", 5) == []
-    assert reader.feed(b"\n", 9) == [Reply(9, b"250-a\r\n250 b\r\n")]
+    assert reader.feed(b"\n", 9) == [ReceivedReply(9, b"250-a\r\n250 b\r\n")]
 
 
 def test_what_is_not_whole_is_kept_to_be_shown() -> None:

@@ -19,9 +19,9 @@ from mailsrv.policy.lookups import NoResolver
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.runtime.listener import bind
 from mailsrv.runtime.poll import SelectorPoll
-from mailsrv.server import Edges, Server
+from mailsrv.server import Server, ServerBackends
 from mailsrv.settings import Settings
-from mailsrv.telemetry.event_log import Journal
+from mailsrv.telemetry.event_log import EventLog
 from mailsrv.units import NS_PER_MS
 from replay.testing.sender import Expect, Send, Unexpected, session
 
@@ -60,11 +60,11 @@ def serving(settings: Settings) -> Iterator[int]:
     poll = SelectorPoll(clock)
     server = tap.server = Server(
         settings,
-        Edges(resolver=NoResolver(), courier=DiscardCourier()),
+        ServerBackends(resolver=NoResolver(), courier=DiscardCourier()),
         clock=clock,
         poll=poll,
         random=random.Random(0),
-        journal=Journal(clock, lambda text: None),
+        journal=EventLog(clock, lambda text: None),
         tap=tap,
     )
     listener = server.listen(bind(HOST, 0))

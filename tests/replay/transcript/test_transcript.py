@@ -21,7 +21,6 @@ from replay.transcript.script import (
     Anchor,
     At,
     Close,
-    Connection,
     Departure,
     ExactReply,
     Expectation,
@@ -32,7 +31,8 @@ from replay.transcript.script import (
     Reset,
     ResumeReading,
     Scenario,
-    Send,
+    ScriptedConnection,
+    SendOctets,
     ServerCloses,
     ServerResets,
     StartTls,
@@ -75,19 +75,21 @@ reply+3ms    C[7]: MAIL FROM:<a@example.org>\r\n
 
 
 def scenario_of(*steps: Step) -> Scenario:
-    return Scenario("s", (Connection("1", steps),))
+    return Scenario("s", (ScriptedConnection("1", steps),))
 
 
 def sending(sent: bytes) -> Scenario:
     return scenario_of(
-        Departure(At(0), Open("192.0.2.1")), Departure(At(0), Send(sent)), Departure(At(0), Close())
+        Departure(At(0), Open("192.0.2.1")),
+        Departure(At(0), SendOctets(sent)),
+        Departure(At(0), Close()),
     )
 
 
 def sent_by(lines: str) -> bytes:
     text = f"{HEADER}@0 open from 192.0.2.1\n{lines}\n+0 close\n"
     action = parse(text, "x").connections[0].steps[1]
-    assert isinstance(action, Departure) and isinstance(action.action, Send)
+    assert isinstance(action, Departure) and isinstance(action.action, SendOctets)
     return action.action.octets
 
 
@@ -99,16 +101,16 @@ def test_each_line_of_a_whole_transcript_is_understood() -> None:
     assert scenario == Scenario(
         "A sender pipelines, half-closes, and gets its answers.",
         (
-            Connection(
+            ScriptedConnection(
                 "1",
                 (
                     Departure(At(0), Open("192.0.2.10")),
                     Expectation(ExactReply(b"220 mx.example.test ESMTP mailsrv\r\n"), 0),
-                    Departure(AfterReply(400_000), Send(b"EHLO client.example\r\n")),
+                    Departure(AfterReply(400_000), SendOctets(b"EHLO client.example\r\n")),
                     Expectation(ExactReply(b"250-mx.example.test\r\n250 SMTPUTF8\r\n"), 400_000),
                     Departure(
                         AfterReply(3_000_000),
-                        Send(b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.test>\r\n"),
+                        SendOctets(b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.test>\r\n"),
                     ),
                     Expectation(ReplyCode(250)),
                     Expectation(ReplyCode(250, b"250 2.1.5 Ok\r\n")),
@@ -152,7 +154,7 @@ def test_connections_have_names_where_there_are_several() -> None:
 """
     scenario = parse(text, "x")
     assert [(one.name, len(one.steps)) for one in scenario.connections] == [("a", 3), ("bb", 2)]
-    assert scenario.connections[0].steps[1] == Departure(At(10**9), Send(b"a| b\nc"))
+    assert scenario.connections[0].steps[1] == Departure(At(10**9), SendOctets(b"a| b\nc"))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +229,7 @@ anchors: st.SearchStrategy[Anchor] = st.one_of(
     [st.builds(At, times_ns), st.builds(After, times_ns), st.builds(AfterReply, times_ns)]
 )
 actions: st.SearchStrategy[Action] = st.one_of(
-    st.builds(Send, octet_strings),
+    st.builds(SendOctets, octet_strings),
     st.sampled_from([StartTls(), HalfClose(), StopReading(), ResumeReading()]),
 )
 endings: st.SearchStrategy[Action] = st.sampled_from([Close(), Reset(), UntilClosed(), Abandon()])
@@ -243,7 +245,7 @@ departures = st.builds(Departure, anchors, actions, packet=packets, line=st.just
 
 
 @st.composite
-def connections(draw: st.DrawFn, name: str) -> Connection:
+def connections(draw: st.DrawFn, name: str) -> ScriptedConnection:
     """Random steps, of which those that break a rule are left out."""
     client = draw(st.ip_addresses().map(str))
     steps: list[Step] = [Departure(At(draw(times_ns)), Open(client), packet=draw(packets))]
@@ -252,11 +254,11 @@ def connections(draw: st.DrawFn, name: str) -> Connection:
         draw(endings),
     )
     for step in draw(st.lists(departures | expectations, max_size=8)):
-        if not list(faults(Connection(name, (*steps, step, ending)))):
+        if not list(faults(ScriptedConnection(name, (*steps, step, ending)))):
             steps.append(step)
     last = draw(expectations.filter(lambda one: one.at_ns is None))
-    more = [last] if not list(faults(Connection(name, (*steps, ending, last)))) else []
-    return Connection(name, (*steps, ending, *more))
+    more = [last] if not list(faults(ScriptedConnection(name, (*steps, ending, last)))) else []
+    return ScriptedConnection(name, (*steps, ending, *more))
 
 
 toml_scalars = (
@@ -333,7 +335,7 @@ def test_rewriting_changes_expectations_and_nothing_else() -> None:
     steps[5:7] = [Expectation(ExactReply(b"250 2.1.0 Ok\r\n"), 3_400_000)]
     eof, until_closed = Expectation(ServerCloses(), 8_400_000), steps[8]
     steps[7:] = [eof, until_closed, Expectation(ServerResets())]
-    observed = dataclasses.replace(scenario, connections=(Connection("1", tuple(steps)),))
+    observed = dataclasses.replace(scenario, connections=(ScriptedConnection("1", tuple(steps)),))
     expected = (
         WHOLE.replace("220 mx.example.test ESMTP mailsrv", "220 hi")
         .replace(
@@ -356,7 +358,7 @@ def test_rewriting_puts_a_new_reply_below_the_departure_it_answers() -> None:
     observed = parse(text, "x")
     first, second, third = observed.connections[0].steps
     reply = Expectation(ExactReply(b"500-a\r\n500 b\r\n"), 5)
-    observed = Scenario("", (Connection("a", (first, second, reply, third)),))
+    observed = Scenario("", (ScriptedConnection("a", (first, second, reply, third)),))
     lines = r"@5ns   a|  S: 500-a\r\n" + "\n" + r"       a|  S: 500 b\r\n" + "\n"
     assert rewrite(text, observed, "x") == text.replace(
         "+0     a|  close", lines + "+0     a|  close"
@@ -374,14 +376,17 @@ def retold(draw: st.DrawFn) -> tuple[str, Scenario]:
             if isinstance(step, Departure):
                 rest = tuple(connection.departures())[-1:]
                 kept = [step]
-                if list(faults(Connection("1", (*steps, *kept, *rest)))) and step not in rest:
+                if (
+                    list(faults(ScriptedConnection("1", (*steps, *kept, *rest))))
+                    and step not in rest
+                ):
                     steps.append(Expectation(ReplyCode(250)))
                 steps += kept
             elif draw(st.booleans()):
                 steps.append(step)
             if number and draw(st.booleans()):
                 steps.append(Expectation(draw(outcomes), None))
-        told.append(Connection(connection.name, tuple(steps)))
+        told.append(ScriptedConnection(connection.name, tuple(steps)))
     text = write(scenario, {(scenario.connections[0].name, 1): "a comment"})
     return text, dataclasses.replace(scenario, connections=tuple(told))
 
@@ -415,4 +420,4 @@ def test_rewriting_refuses_other_departures_and_other_connections() -> None:
         rewrite(text, sending(b"y"), "x")
     steps = sending(b"x").connections[0].steps
     with pytest.raises(ValueError, match="connections"):
-        rewrite(text, Scenario("s", (Connection("other", steps),)), "x")
+        rewrite(text, Scenario("s", (ScriptedConnection("other", steps),)), "x")

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replay.transcript import notation, transcript
-from replay.transcript.script import At, Close, Connection, Departure, Open, Scenario, Send, Step
+from replay.transcript.script import (
+    At,
+    Close,
+    Departure,
+    Open,
+    Scenario,
+    ScriptedConnection,
+    SendOctets,
+    Step,
+)
 from replay.transcript.transcript import TranscriptError, parse, write
 
 HEADER = '+++\nstory  = "s"\n+++\n'
@@ -20,12 +29,14 @@ WHOLE = DOCUMENT.read_text("utf-8").split("```")[1].lstrip("\n")
 
 
 def scenario_of(*steps: Step) -> Scenario:
-    return Scenario("s", (Connection("1", steps),))
+    return Scenario("s", (ScriptedConnection("1", steps),))
 
 
 def sending(sent: bytes) -> Scenario:
     return scenario_of(
-        Departure(At(0), Open("192.0.2.1")), Departure(At(0), Send(sent)), Departure(At(0), Close())
+        Departure(At(0), Open("192.0.2.1")),
+        Departure(At(0), SendOctets(sent)),
+        Departure(At(0), Close()),
     )
 
 
@@ -167,7 +178,7 @@ def test_as_many_connections_as_allowed_are_read() -> None:
         dataclasses.replace(sending(b"x"), server={"a": None}),
         dataclasses.replace(sending(b"x"), world={"a": "\ud800"}),
         dataclasses.replace(sending(b"x"), connections=sending(b"x").connections * 2),
-        Scenario("s", (Connection("No name", sending(b"x").connections[0].steps),)),
+        Scenario("s", (ScriptedConnection("No name", sending(b"x").connections[0].steps),)),
         sending(b""),
         scenario_of(Departure(At(0), Open("::1"))),
         scenario_of(),

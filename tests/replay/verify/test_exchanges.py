@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from replay.play.observed import ObservedConnection
-from replay.smtp.replies import Reply
+from replay.smtp.replies import ReceivedReply
 from replay.transcript import script
-from replay.verify.exchanges import CONTENT, GREETING, UNASKED, Dialogue, dialogue
+from replay.verify.exchanges import CONTENT, GREETING, UNASKED, Exchanges, dialogue
 
 MS = 1_000_000
 
 
-def heard(sends: list[tuple[int, bytes]], replies: list[tuple[int, str]]) -> Dialogue:
+def heard(sends: list[tuple[int, bytes]], replies: list[tuple[int, str]]) -> Exchanges:
     """The dialogue of a sender that says each of ``sends`` at so many ms."""
     departures = [script.Departure(script.At(0), script.Open("192.0.2.1"))]
-    departures += [script.Departure(script.At(ms * MS), script.Send(text)) for ms, text in sends]
+    departures += [
+        script.Departure(script.At(ms * MS), script.SendOctets(text)) for ms, text in sends
+    ]
     departures.append(script.Departure(script.At(10**15), script.UntilClosed()))
-    connection = script.Connection("1", tuple(departures))
+    connection = script.ScriptedConnection("1", tuple(departures))
     observed = ObservedConnection("1", [0, *(ms * MS for ms, _ in sends), None])
-    observed.replies = [Reply(ms * MS, f"{text}\r\n".encode()) for ms, text in replies]
+    observed.replies = [ReceivedReply(ms * MS, f"{text}\r\n".encode()) for ms, text in replies]
     return dialogue(connection, observed)
 
 
-def asked(found: Dialogue) -> list[str]:
+def asked(found: Exchanges) -> list[str]:
     return [one.asked for one in found.exchanges]
 
 

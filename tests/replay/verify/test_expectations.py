@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from replay.play.observed import ObservedConnection
-from replay.smtp.replies import Reply
+from replay.smtp.replies import ReceivedReply
 from replay.transcript import transcript
-from replay.transcript.script import Connection
+from replay.transcript.script import ScriptedConnection
 from replay.verify.expectations import Difference, Tolerance, compare, compare_all
 
 MS = 1_000_000
@@ -27,16 +27,16 @@ reply+1ms C[5]: NOOP\r\n
 """
 
 
-def connection(text: str = SCRIPT) -> Connection:
+def connection(text: str = SCRIPT) -> ScriptedConnection:
     (one,) = transcript.parse(text, "x.smtp").connections
     return one
 
 
-def observed(*replies: Reply, end: str = "eof", end_ms: int = 2) -> ObservedConnection:
+def observed(*replies: ReceivedReply, end: str = "eof", end_ms: int = 2) -> ObservedConnection:
     return ObservedConnection("1", replies=list(replies), end=end, end_at_ns=end_ms * MS)
 
 
-AS_WRITTEN = (Reply(0, GREETING), Reply(MS, OK))
+AS_WRITTEN = (ReceivedReply(0, GREETING), ReceivedReply(MS, OK))
 
 
 def differences(seen: ObservedConnection, text: str = SCRIPT, **options: Any) -> list[Difference]:
@@ -53,7 +53,7 @@ def test_what_is_as_written_has_no_difference() -> None:
 
 
 def test_another_code_is_told_with_number_both_codes_both_times_line_and_packet() -> None:
-    difference = only(observed(AS_WRITTEN[0], Reply(3 * MS, b"451 Later\r\n")))
+    difference = only(observed(AS_WRITTEN[0], ReceivedReply(3 * MS, b"451 Later\r\n")))
     assert str(difference).splitlines() == [
         "reply 2: code 451 instead of 250, 2ms too late (line 7, packet 6)",
         r"  expected @1ms 250 Ok\r\n",
@@ -62,7 +62,7 @@ def test_another_code_is_told_with_number_both_codes_both_times_line_and_packet(
 
 
 def test_another_text_under_the_same_code_is_a_difference_of_text() -> None:
-    difference = only(observed(AS_WRITTEN[0], Reply(MS, b"250 Okay\r\n")))
+    difference = only(observed(AS_WRITTEN[0], ReceivedReply(MS, b"250 Okay\r\n")))
     assert difference.what == "reply 2: text differs"
     assert (difference.expected, difference.observed) == (r"250 Ok\r\n", r"250 Okay\r\n")
 
@@ -73,12 +73,15 @@ def test_an_expectation_that_is_no_reply_is_met_by_none() -> None:
 
 
 def test_a_bare_line_feed_in_a_reply_is_a_difference() -> None:
-    assert only(observed(AS_WRITTEN[0], Reply(MS, b"250 Ok\n"))).what == "reply 2: text differs"
+    assert (
+        only(observed(AS_WRITTEN[0], ReceivedReply(MS, b"250 Ok\n"))).what
+        == "reply 2: text differs"
+    )
 
 
 @pytest.mark.parametrize(("at_ns", "what"), [(MS + 1, "1ns too late"), (MS - 1, "1ns too early")])
 def test_a_nanosecond_makes_a_difference(at_ns: int, what: str) -> None:
-    difference = only(observed(AS_WRITTEN[0], Reply(at_ns, OK)))
+    difference = only(observed(AS_WRITTEN[0], ReceivedReply(at_ns, OK)))
     assert difference.what == f"reply 2: {what}"
     assert (difference.expected_at_ns, difference.observed_at_ns) == (MS, at_ns)
 
@@ -89,7 +92,9 @@ def test_a_nanosecond_makes_a_difference(at_ns: int, what: str) -> None:
 def really(*reply_us: int, departed_us: tuple[int | None, ...]) -> ObservedConnection:
     """The replies as written, at other times, after departures at other times."""
     texts = (GREETING, OK)
-    seen = observed(*(Reply(us * 1000, text) for us, text in zip(reply_us, texts, strict=True)))
+    seen = observed(
+        *(ReceivedReply(us * 1000, text) for us, text in zip(reply_us, texts, strict=True))
+    )
     seen.departed_ns = [None if us is None else us * 1000 for us in departed_us]
     seen.end_at_ns = (departed_us[-1] or 0) * 1000
     return seen
@@ -128,8 +133,13 @@ def test_what_hangs_on_a_departure_that_never_was_is_not_timed() -> None:
 
 
 def test_codes_alone_can_be_compared() -> None:
-    assert differences(observed(AS_WRITTEN[0], Reply(MS, b"250 Okay\r\n")), codes_only=True) == []
-    (other,) = differences(observed(AS_WRITTEN[0], Reply(MS, b"251 Ok\r\n")), codes_only=True)
+    assert (
+        differences(observed(AS_WRITTEN[0], ReceivedReply(MS, b"250 Okay\r\n")), codes_only=True)
+        == []
+    )
+    (other,) = differences(
+        observed(AS_WRITTEN[0], ReceivedReply(MS, b"251 Ok\r\n")), codes_only=True
+    )
     assert other.what == "reply 2: code 251 instead of 250"
 
 
@@ -139,11 +149,14 @@ MASKED = SCRIPT.replace("S[4]: 220 mx", "S~[4]: 220 <host>").replace(
 
 
 def test_a_masked_reply_is_met_by_what_fits() -> None:
-    assert differences(observed(AS_WRITTEN[0], Reply(MS, b"250 mx says Yes\r\n")), MASKED) == []
+    assert (
+        differences(observed(AS_WRITTEN[0], ReceivedReply(MS, b"250 mx says Yes\r\n")), MASKED)
+        == []
+    )
 
 
 def test_a_masked_reply_that_does_not_fit_is_told_with_the_mask() -> None:
-    difference = only(observed(AS_WRITTEN[0], Reply(MS, b"250 mx says no\r\n")), MASKED)
+    difference = only(observed(AS_WRITTEN[0], ReceivedReply(MS, b"250 mx says no\r\n")), MASKED)
     assert str(difference).splitlines() == [
         "reply 2: <:[A-Z][a-z]+> does not fit 'no' (line 7, packet 6)",
         r"  expected @1ms 250 <host> says <:[A-Z][a-z]+>\r\n",
@@ -152,12 +165,12 @@ def test_a_masked_reply_that_does_not_fit_is_told_with_the_mask() -> None:
 
 
 def test_a_name_that_is_something_else_later_is_told_with_what_it_was() -> None:
-    difference = only(observed(AS_WRITTEN[0], Reply(MS, b"250 my says Yes\r\n")), MASKED)
+    difference = only(observed(AS_WRITTEN[0], ReceivedReply(MS, b"250 my says Yes\r\n")), MASKED)
     assert difference.what == "reply 2: <host> was 'mx' before"
 
 
 def test_a_masked_reply_with_another_code_is_told_so() -> None:
-    difference = only(observed(AS_WRITTEN[0], Reply(MS, b"450 mx says Yes\r\n")), MASKED)
+    difference = only(observed(AS_WRITTEN[0], ReceivedReply(MS, b"450 mx says Yes\r\n")), MASKED)
     assert difference.what == "reply 2: code 450 instead of 250"
 
 
@@ -166,7 +179,7 @@ def test_a_name_holds_for_all_connections_of_a_scenario() -> None:
     text = '+++\nstory = "s"\n+++\n' + lines.format("a") + lines.format("b")
     scenario = transcript.parse(text, "x.smtp")
     seen = [
-        ObservedConnection(name, replies=[Reply(0, b"220 %b\r\n" % host)])
+        ObservedConnection(name, replies=[ReceivedReply(0, b"220 %b\r\n" % host)])
         for name, host in (("a", b"mx1"), ("b", b"mx2"))
     ]
     (difference,) = compare_all(scenario, seen)
@@ -176,7 +189,7 @@ def test_a_name_holds_for_all_connections_of_a_scenario() -> None:
 def test_a_missing_and_an_unexpected_reply_are_told_with_their_numbers() -> None:
     missing = only(observed(AS_WRITTEN[0]))
     assert (missing.what, missing.observed, missing.line) == ("reply 2: missing", None, 7)
-    unexpected = only(observed(*AS_WRITTEN, Reply(MS, b"250 More\r\n")))
+    unexpected = only(observed(*AS_WRITTEN, ReceivedReply(MS, b"250 More\r\n")))
     assert (unexpected.what, unexpected.expected) == ("reply 3: not expected", None)
     assert "expected nothing" in str(unexpected)
 
@@ -209,8 +222,11 @@ def test_an_end_nobody_expected_is_told_unless_the_sender_ends_too() -> None:
 
 def test_a_code_alone_takes_any_text_at_any_time_but_no_other_code() -> None:
     text = SCRIPT.replace(r"@1ms      S[6]: 250 Ok\r\n", r"*         S?[6] 250 was: 250 fine\r\n")
-    assert differences(observed(AS_WRITTEN[0], Reply(77 * MS, b"250-a\r\n250 b\r\n")), text) == []
-    difference = only(observed(AS_WRITTEN[0], Reply(77 * MS, b"550 no\r\n")), text)
+    assert (
+        differences(observed(AS_WRITTEN[0], ReceivedReply(77 * MS, b"250-a\r\n250 b\r\n")), text)
+        == []
+    )
+    difference = only(observed(AS_WRITTEN[0], ReceivedReply(77 * MS, b"550 no\r\n")), text)
     assert str(difference).splitlines() == [
         "reply 2: code 550 instead of 250 (line 7, packet 6)",
         r"  expected a reply 250, recorded as 250 fine\r\n",
@@ -221,12 +237,12 @@ def test_a_code_alone_takes_any_text_at_any_time_but_no_other_code() -> None:
 def test_a_reply_behind_the_senders_close_may_come_too_late_to_be_heard() -> None:
     text = SCRIPT.split("@1ms")[0] + "+0 close\n@1ms S: 250 Ok\\r\\n\n"
     assert differences(observed(AS_WRITTEN[0], end=""), text) == []
-    assert only(observed(AS_WRITTEN[0], Reply(MS, b"500 No\r\n"), end=""), text)
+    assert only(observed(AS_WRITTEN[0], ReceivedReply(MS, b"500 No\r\n"), end=""), text)
 
 
 def test_after_abandon_nothing_is_compared() -> None:
     text = SCRIPT.replace("until-closed", "abandon").replace("@2ms      S[8] eof\n", "")
-    assert differences(observed(*AS_WRITTEN, Reply(9 * MS, b"421 x\r\n")), text) == []
+    assert differences(observed(*AS_WRITTEN, ReceivedReply(9 * MS, b"421 x\r\n")), text) == []
 
 
 def test_a_script_that_could_not_go_on_says_what_it_waited_for() -> None:
@@ -237,7 +253,7 @@ def test_a_script_that_could_not_go_on_says_what_it_waited_for() -> None:
 
 def test_the_lines_of_a_long_reply_stand_under_one_another_and_none_is_hidden() -> None:
     lines = [b"250-%s%d\r\n" % (b"X" * 50, number) for number in range(20)]
-    seen = only(observed(AS_WRITTEN[0], Reply(MS, b"".join(lines) + b"250 END\r\n")))
+    seen = only(observed(AS_WRITTEN[0], ReceivedReply(MS, b"".join(lines) + b"250 END\r\n")))
     shown = str(seen).splitlines()
     assert shown[2].startswith("  observed @1ms 250-X")
     assert shown[-1] == r"                250 END\r\n"

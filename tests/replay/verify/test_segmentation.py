@@ -15,7 +15,7 @@ from replay.play import virtual
 from replay.play.harness import Leaked
 from replay.play.virtual import VirtualRun
 from replay.transcript import transcript
-from replay.transcript.script import After, Connection, Departure, Scenario, Send
+from replay.transcript.script import After, Departure, Scenario, ScriptedConnection, SendOctets
 from replay.verify import segmentation
 
 HEADER = '+++\nstory = "x"\n+++\n'
@@ -68,12 +68,12 @@ def hears(broken: Callable[[bytes], bytes]) -> virtual.Play:
     def play(scenario: Scenario) -> VirtualRun:
         (connection,) = scenario.connections
         steps = [
-            replace(step, action=Send(broken(step.action.octets)))
-            if isinstance(step, Departure) and isinstance(step.action, Send)
+            replace(step, action=SendOctets(broken(step.action.octets)))
+            if isinstance(step, Departure) and isinstance(step.action, SendOctets)
             else step
             for step in connection.steps
         ]
-        return virtual.play(replace(scenario, connections=(Connection("1", tuple(steps)),)))
+        return virtual.play(replace(scenario, connections=(ScriptedConnection("1", tuple(steps)),)))
 
     return play
 
@@ -158,9 +158,9 @@ def test_the_connection_that_made_the_difference_is_named() -> None:
     assert found.cut == r"connection b, cut after octet 2 of 6:  ...RS | ET\r\n..."
 
 
-def sends(connection: Connection) -> list[Send]:
+def sends(connection: ScriptedConnection) -> list[SendOctets]:
     actions = (one.action for one in connection.departures())
-    return [action for action in actions if isinstance(action, Send)]
+    return [action for action in actions if isinstance(action, SendOctets)]
 
 
 def test_a_half_close_stays_behind_what_was_said() -> None:

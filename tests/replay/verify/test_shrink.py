@@ -9,9 +9,9 @@ import pytest
 
 from replay.cli import main
 from replay.transcript import transcript
-from replay.transcript.script import Scenario, Send
+from replay.transcript.script import Scenario, SendOctets
 from replay.verify import shrink, suite
-from replay.verify.suite import Result
+from replay.verify.suite import ScenarioResult
 
 HEADER = '+++\nstory = "x"\n+++\n'
 LONG = """\
@@ -44,7 +44,9 @@ def shrunk(text: str, header: str = HEADER) -> shrink.Shrunk:
 
 def sent(scenario: Scenario) -> list[bytes]:
     (connection,) = scenario.connections
-    return [one.action.octets for one in connection.departures() if isinstance(one.action, Send)]
+    return [
+        one.action.octets for one in connection.departures() if isinstance(one.action, SendOctets)
+    ]
 
 
 def test_what_does_not_lead_to_the_failure_goes() -> None:
@@ -102,14 +104,14 @@ def test_what_does_not_fail_is_not_shrunk() -> None:
 def test_a_broken_run_is_shrunk_by_its_complaint() -> None:
     scenario = transcript.parse(HEADER + LONG, "x.smtp")
 
-    def leaks_at_noop(one: Scenario) -> Result:
+    def leaks_at_noop(one: Scenario) -> ScenarioResult:
         octets = b"".join(b"".join(map(_octets, c.departures())) for c in one.connections)
         verdict = suite.BROKEN if b"NOOP" in octets else suite.AS_EXPECTED
-        return Result(Path("x"), "x", 1, verdict, complaint=f"left: {len(octets)} timers")
+        return ScenarioResult(Path("x"), "x", 1, verdict, complaint=f"left: {len(octets)} timers")
 
     def _octets(departure: object) -> bytes:
         action = getattr(departure, "action", None)
-        return action.octets if isinstance(action, Send) else b""
+        return action.octets if isinstance(action, SendOctets) else b""
 
     found = shrink.shrink(scenario, Path("x"), play=leaks_at_noop)
     assert sent(found.scenario) == [b"NOOP"]

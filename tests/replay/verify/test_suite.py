@@ -16,7 +16,7 @@ from mailsrv.runtime.clock import FakeClock
 from replay.report import console
 from replay.transcript import transcript
 from replay.verify import suite
-from replay.verify.suite import AS_EXPECTED, BROKEN, DIFFERS, UNREADABLE, InputError, Result
+from replay.verify.suite import AS_EXPECTED, BROKEN, DIFFERS, UNREADABLE, InputError, ScenarioResult
 from replay.verify.update import KINDS
 
 
@@ -199,7 +199,7 @@ def test_a_mutated_transcript_is_refused_in_a_sentence_or_runs(
 
 def test_a_run_that_itself_failed_is_not_good_and_says_why(tmp_path: Path) -> None:
     complaint = "left after the server's shutdown: 1 timers"
-    result = Result(tmp_path / "x.smtp", "A test.", 1, BROKEN, complaint=complaint)
+    result = ScenarioResult(tmp_path / "x.smtp", "A test.", 1, BROKEN, complaint=complaint)
     assert not result.good
     shown = io.StringIO()
     console.show([result], Console(file=shown, width=100))

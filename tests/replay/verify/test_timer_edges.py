@@ -12,9 +12,9 @@ from replay.cli import main
 from replay.cli.sweeps import run_edges
 from replay.play import virtual
 from replay.play.virtual import VirtualRun
-from replay.smtp.replies import Reply
+from replay.smtp.replies import ReceivedReply
 from replay.transcript import transcript
-from replay.transcript.script import At, Departure, Scenario, Send
+from replay.transcript.script import At, Departure, Scenario, SendOctets
 from replay.verify import timer_edges
 
 NS_PER_S = 1_000_000_000
@@ -38,7 +38,7 @@ reply+0  close
 
 def approach(
     steps: str, header: str = HEADER, play: virtual.Play = virtual.play
-) -> timer_edges.Found:
+) -> timer_edges.EdgesFound:
     return timer_edges.approach(transcript.parse(header + steps, "x.smtp"), play=play)
 
 
@@ -58,7 +58,7 @@ def test_each_deadline_that_a_sender_could_meet_is_found_at_its_tick() -> None:
 
 
 def test_one_of_each_is_told_as_one() -> None:
-    only = timer_edges.Found((timer_edges.Edge(8, 60 * NS_PER_S, "idle"),), 1, 1)
+    only = timer_edges.EdgesFound((timer_edges.TimerEdge(8, 60 * NS_PER_S, "idle"),), 1, 1)
     assert list(timer_edges.told(only)) == ["1 departure, 1 deadline (idle): each at its tick"]
 
 
@@ -77,7 +77,7 @@ def test_a_server_that_gives_up_a_tick_off_while_a_sender_is_near_is_told(wrong_
         """Whoever comes at a time of its own finds the patience changed."""
         departures = list(scenario.connections[0].departures())
         is_moved = any(
-            isinstance(one.anchor, At) and isinstance(one.action, Send) for one in departures
+            isinstance(one.anchor, At) and isinstance(one.action, SendOctets) for one in departures
         )
         if is_moved:
             idle_s = scenario.server["idle_timeout_s"] + wrong_ns / NS_PER_S
@@ -98,7 +98,7 @@ def test_a_server_that_does_not_answer_at_the_last_moment_is_told() -> None:
         seen.replies = [one for one in seen.replies if not _is_late_answer(one)]
         return run
 
-    def _is_late_answer(reply: Reply) -> bool:
+    def _is_late_answer(reply: ReceivedReply) -> bool:
         return reply.at_ns == 60 * NS_PER_S - timer_edges.TICK_NS
 
     trouble = [edge.trouble for edge in approach(MESSAGE, play=deaf).edges]

@@ -17,9 +17,15 @@ from running import CAPTURES, GOODBYE, HELLO, TO_POSTFIX, replay, transcript_tex
 
 from mailsrv.runtime.clock import FakeClock
 from replay.transcript import transcript
-from replay.transcript.script import Connection, ExactReply, Expectation, ReplyCode, Scenario
+from replay.transcript.script import (
+    ExactReply,
+    Expectation,
+    ReplyCode,
+    Scenario,
+    ScriptedConnection,
+)
 from replay.verify import suite
-from replay.verify.suite import AS_EXPECTED, DIFFERS, UPDATED, Result
+from replay.verify.suite import AS_EXPECTED, DIFFERS, UPDATED, ScenarioResult
 from replay.verify.update import CREATE, FIX, KINDS
 
 LOOSE = r"""
@@ -37,7 +43,7 @@ reply+0.50ms  close[9]
 """
 
 
-def updated(path: Path, *kinds: str) -> Result:
+def updated(path: Path, *kinds: str) -> ScenarioResult:
     return suite.run_file(path, FakeClock(), updating=kinds or KINDS)
 
 
@@ -404,5 +410,5 @@ def made_open(scenario: Scenario) -> Scenario:
                     outcome = ReplyCode(int(outcome.octets[:3]))
                 step = dataclasses.replace(step, outcome=outcome, at_ns=None)
             steps.append(step)
-        connections.append(Connection(connection.name, tuple(steps)))
+        connections.append(ScriptedConnection(connection.name, tuple(steps)))
     return dataclasses.replace(scenario, connections=tuple(connections))

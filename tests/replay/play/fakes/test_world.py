@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from mailsrv.policy.lookups import DnsAnswer, DnsStatus, Rating, Reputation, Resolver
 
+from mailsrv.policy.lookups import DnsAnswer, DnsStatus, Rating, Reputation, Resolver
 from mailsrv.settings import Settings
 from mailsrv.smtp.courier import Courier
 from mailsrv.smtp.envelope import Envelope
-from mailsrv.smtp.path import Path
+from mailsrv.smtp.path import MailPath
 from mailsrv.smtp.reply import Reply
 from replay.play.fakes.world import World, WorldError, settings_from, world_from
 
@@ -51,8 +51,8 @@ def envelope(number: int = 1) -> Envelope:
         helo="client.example",
         protocol="ESMTP",
         id=f"id{number}",
-        reverse_path=Path("a", "example.org"),
-        forward_paths=[Path("b", "example.test")],
+        reverse_path=MailPath("a", "example.org"),
+        forward_paths=[MailPath("b", "example.test")],
     )
 
 

@@ -10,8 +10,8 @@ import pytest
 from replay.play.observed import ObservedConnection
 from replay.report.html.ladder import RUNGS_MAX, clock, draw, excerpt, whole
 from replay.report.html.ladder_labels import LINE_OCTETS_MAX, Label, first_line, labels
-from replay.report.html.steps import Pair, Side, first_difference, pair_up
-from replay.smtp.replies import Reply
+from replay.report.html.steps import StepPair, StepSide, first_difference, pair_up
+from replay.smtp.replies import ReceivedReply
 from replay.transcript import transcript
 from replay.verify import suite
 
@@ -31,14 +31,14 @@ reply+0    until-closed
 """
 
 
-def pairs_of(text: str) -> list[Pair]:
+def pairs_of(text: str) -> list[StepPair]:
     result = suite.run_scenario(transcript.parse(text, "x.smtp"), Path("x.smtp"))
     assert result.scenario is not None
     remarks = transcript.remarks(text, "x.smtp")
     return pair_up(result.scenario.connections[0], result.observed[0], result.differences, remarks)
 
 
-def differing(pairs: list[Pair]) -> list[int]:
+def differing(pairs: list[StepPair]) -> list[int]:
     return [pair.line for pair in pairs if pair.differs]
 
 
@@ -58,14 +58,14 @@ def test_every_step_stands_beside_what_came_of_it() -> None:
         (12, 2_000_000),
     ]
     assert all(pair.observed and not pair.differs for pair in pairs)
-    assert pairs[3].expected == pairs[3].observed == Side(1_000_000, b"250 mx.example.test\r\n")
+    assert pairs[3].expected == pairs[3].observed == StepSide(1_000_000, b"250 mx.example.test\r\n")
     assert first_difference(pairs) is None
 
 
 def test_what_came_later_than_what_stands_below_it_is_drawn_below_it() -> None:
     text = '+++\nstory = "A test."\n+++\n@0 open from 192.0.2.10\n* S? 220\n@1s C: NOOP\\r\\n\n'
     connection = transcript.parse(text + "@3s abandon\n", "x.smtp").connections[0]
-    replies = [Reply(2 * 10**9, b"220 late\r\n")]
+    replies = [ReceivedReply(2 * 10**9, b"220 late\r\n")]
     observed = ObservedConnection("1", [0, 10**9, 3 * 10**9], replies)
     assert [pair.line for pair in pair_up(connection, observed, [], {})] == [4, 6, 5, 7]
 
@@ -162,7 +162,7 @@ def test_a_label_says_how_much_more_there_is() -> None:
 def test_what_differs_is_marked_on_both_sides(
     expected: bytes, observed: bytes, marked: tuple[str, str]
 ) -> None:
-    pair = Pair(True, Side(0, expected), Side(0, observed), differs=True)
+    pair = StepPair(True, StepSide(0, expected), StepSide(0, observed), differs=True)
     found = [
         "".join(one.text[one.mark_from : one.mark_to] for one in side) for side in labels(pair)
     ]
@@ -170,8 +170,8 @@ def test_what_differs_is_marked_on_both_sides(
 
 
 def test_a_code_alone_is_compared_by_its_code() -> None:
-    recorded = Side(None, b"250 2.0.0 Ok\r\n", "250, any text")
-    pair = Pair(True, recorded, Side(5, b"550 No\r\n"), differs=True)
+    recorded = StepSide(None, b"250 2.0.0 Ok\r\n", "250, any text")
+    pair = StepPair(True, recorded, StepSide(5, b"550 No\r\n"), differs=True)
     (expected,), (observed,) = labels(pair)
     assert expected == Label(r"250 was: 250 2.0.0 Ok\r\n", 0, 3)
     assert observed == Label(r"550 No\r\n", 0, 3)
@@ -179,18 +179,18 @@ def test_a_code_alone_is_compared_by_its_code() -> None:
 
 def test_what_is_late_says_by_how_much() -> None:
     ok = b"250 Ok\r\n"
-    pair = Pair(True, Side(10**9, ok), Side(3 * 10**9, ok), is_late=True, differs=True)
+    pair = StepPair(True, StepSide(10**9, ok), StepSide(3 * 10**9, ok), is_late=True, differs=True)
     assert [line.text for line in labels(pair)[1]] == [r"250 Ok\r\n", "@3s, 2s too late"]
 
 
 # -- the drawing ----------------------------------------------------------------------------------
 
 
-def rung(at_ns: int, *, differs: bool = False, octets: bytes = b"250 Ok\r\n") -> Pair:
-    return Pair(True, Side(at_ns, octets), Side(at_ns, octets), at_ns, differs=differs)
+def rung(at_ns: int, *, differs: bool = False, octets: bytes = b"250 Ok\r\n") -> StepPair:
+    return StepPair(True, StepSide(at_ns, octets), StepSide(at_ns, octets), at_ns, differs=differs)
 
 
-def drawn(rungs: list[Pair | int], first: Pair | None = None) -> Xml.Element:
+def drawn(rungs: list[StepPair | int], first: StepPair | None = None) -> Xml.Element:
     return Xml.fromstring(draw(rungs, first, "l", "Title", "Told").svg)
 
 
@@ -235,8 +235,8 @@ def test_the_ground_of_what_differs_covers_no_time() -> None:
 
 
 def test_where_a_late_reply_was_due_is_drawn_at_its_own_height() -> None:
-    sides = Side(10, b"250 a\r\n"), Side(10**9, b"250 a\r\n")
-    late = Pair(True, *sides, at_ns=10**9, differs=True, is_late=True)
+    sides = StepSide(10, b"250 a\r\n"), StepSide(10**9, b"250 a\r\n")
+    late = StepPair(True, *sides, at_ns=10**9, differs=True, is_late=True)
     ladder = drawn([rung(0), rung(10), late], late)
     (due,) = [one for one in ladder.iter("use") if one.get("href") == "#due"]
     (marked,) = of_class(ladder, "first")
@@ -247,7 +247,7 @@ def test_where_a_late_reply_was_due_is_drawn_at_its_own_height() -> None:
 def test_a_long_ladder_leaves_out_what_is_far_from_the_first_difference() -> None:
     pairs = [rung(at, differs=at == 700) for at in range(1000)]
     for rungs in (excerpt(pairs, 700), whole(pairs, 700)):
-        kept = [one for one in rungs if isinstance(one, Pair)]
+        kept = [one for one in rungs if isinstance(one, StepPair)]
         assert pairs[700] in kept
         assert len(kept) + sum(one for one in rungs if isinstance(one, int)) == 1000
         assert len(kept) <= RUNGS_MAX

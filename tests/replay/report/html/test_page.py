@@ -33,11 +33,11 @@ HOSTILE = "<script>alert(1)</script> & \"double\" 'single' \u202e\u2066 \x1b[31m
 COLOURS = re.compile(r"--([a-z-]+):\s*(#[0-9a-f]{6})")
 
 
-def played(*paths: Path) -> list[suite.Result]:
+def played(*paths: Path) -> list[suite.ScenarioResult]:
     return list(suite.run_all(paths, SystemClock(), keep=True))
 
 
-def page(results: Sequence[suite.Result]) -> str:
+def page(results: Sequence[suite.ScenarioResult]) -> str:
     return html_report.page(results)
 
 
