@@ -179,6 +179,11 @@ def test_the_trace_hash_tells_when_octets_left_though_nothing_answers_them() -> 
     assert runs[0].trace_hash != runs[1].trace_hash
 
 
+def test_the_trace_hash_is_the_one_it_always_was() -> None:
+    known = "f9c045ec26d12e35a3187be146a4130e87aba50d13155a15d17b42c476145ec4"
+    assert play(WHOLE).trace_hash == known
+
+
 def test_the_trace_hash_tells_what_the_server_said() -> None:
     renamed = '[server]\nhostname = "my.example.test"\n'
     assert play(WHOLE, renamed).trace_hash != play(WHOLE).trace_hash
