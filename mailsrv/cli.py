@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -38,15 +37,15 @@ Exit status: 0 after an orderly stop, 2 for wrong use or a port in use.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; gives its exit status."""
+    """Run the program; returns its exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
         if options.command == "check-config":
             print("\n".join(inspect(options.file)))
             return 0
-        orders = ServeOptions(partial(_config_of, options), options.config)
-        return serve(orders, SystemClock(), os.environ)
+        serve_options = ServeOptions(partial(_config_of, options), options.config)
+        return serve(serve_options, SystemClock(), os.environ)
     except ConfigError as error:
         for complaint in error.complaints:
             print(f"mailsrv: {complaint}", file=sys.stderr)
@@ -98,9 +97,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _config_of(options: argparse.Namespace) -> Config:
     loaded = file.load(options.config) if options.config else Config()
-    if options.listen:
-        loaded = dataclasses.replace(loaded, listen=tuple(options.listen))
-    if options.delivery is not None:
-        loaded = dataclasses.replace(loaded, delivery=options.delivery)
+    told = {"listen": options.listen, "delivery": options.delivery}
+    given = {key: value for key, value in told.items() if value is not None}
+    loaded = file.with_options(loaded, given)
     file.check(loaded)
     return loaded

@@ -1,8 +1,8 @@
 """Every number and name an operator may set, with its default and its reason.
 
 Times are seconds (integers or exact decimals a person would type); the shells turn them into
-integer nanoseconds.  The defaults are argued beside each field; RFC 5321 section 4.5.3 gives the
-minimums a receiver should grant.
+integer nanoseconds.  The reason for each default stands beside its field; RFC 5321 section 4.5.3
+has the minimums that a receiver should grant.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Mode = Literal["off", "score", "reject"]
-"""What a failed check does: nothing, because it is not made; add to the score; refuse."""
+"""What a failed check does: nothing, as it is not made; add to the score; refuse."""
 Watch = Literal["off", "record", "reject"]
-"""What becomes of a rudeness: nobody looks; a line in the log; a refusal."""
+"""What follows a breach of timing: nothing; a line in the log; a refusal."""
 
 
 class DnsList(NamedTuple):
@@ -27,7 +27,7 @@ class DnsList(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What one server instance is told.  Immutable: a reload makes a new one.
+    """Settings of one server.  Immutable: a reload makes new ones.
 
     Fields ending in ``_s`` are seconds, in ``_octets`` octets; the others are counts or flags.
     """
@@ -37,9 +37,9 @@ class Settings:
 
     # Timers; the formulas are in docs/timers.md.
     greet_wait_s: float = 0
-    """Silence before the greeting; who talks during it is refused.  0 greets at once."""
+    """Silence before the greeting; a client that sends during it is refused.  0 greets at once."""
     greet_teaser: bool = False
-    """Say the first line of a greeting of two before the greet wait, to tempt who cannot wait."""
+    """Send the first of two lines of the greeting before the greet wait, to tempt early talkers."""
     proxy_timeout_s: float = 5
     """From accepting a proxy's connection to the end of its PROXY header."""
     handshake_timeout_s: float = 30
@@ -53,7 +53,7 @@ class Settings:
     content_rate_octets_s: int = 500
     """Each received octet of content buys 1/500 s: stops dripped content, spares slow mail."""
     session_timeout_s: float = 3600
-    """A session's life, whatever it does: nobody holds a descriptor for ever."""
+    """A session's life, whatever it does: no client holds a descriptor for ever."""
     lookup_timeout_s: float = 10
     """How long a policy decision may wait for DNS or reputation."""
     delivery_timeout_s: float = 300
@@ -93,13 +93,13 @@ class Settings:
     network_messages_per_min: int = 0
     network_recipients_per_min: int = 0
     stress_percent: int = 80
-    """From this share of ``connections`` on, patience is short; 0: never."""
+    """From this share of ``connections`` on, timeouts are short; 0: never."""
     stress_timeout_s: float = 10
     """Under stress, the longest that any timeout for the client is."""
     stress_errors: int = 1
     """Under stress, errors at which a session ends."""
 
-    # Who may tell us another client's address, and what we make of rude timing.
+    # Proxies, which tell us the client's address, and clients that do not wait their turn.
     proxy_networks: tuple[str, ...] = ()
     """Connections from here begin with a PROXY protocol header (HAProxy, v1 or v2)."""
     early_talkers: Watch = "record"
@@ -109,8 +109,8 @@ class Settings:
 
     # Recipients.
     domains: tuple[str, ...] = ()
-    """The domains whose mail is taken; none: every domain's, which a configuration may say only of
-    a server that nobody else reaches; "*" says it on purpose."""
+    """The domains whose mail is taken; none: every domain's, which is allowed only for a server
+    that no other machine reaches; "*" says it on purpose."""
     recipient_delimiter: Literal["", "+", "-"] = "+"
     """What separates a subaddress in the local-part (RFC 5233); "" for nothing."""
 

@@ -1,17 +1,47 @@
-"""Places as a configuration writes them: addresses with a port, and where mail goes."""
+"""Values of a configuration that are more than a text: addresses with a port, and deliveries."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from mailsrv.config.validation import ConfigError
-from mailsrv.resolver.resolv_conf import NAMESERVERS_MAX
 
 LISTENERS_MAX = 64
 
 
-def parse_address(text: str) -> tuple[str, int]:
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An IP address and a port, as sockets take them."""
+
+    host: str
+    port: int
+    text: str = field(default="", compare=False)
+    """As the configuration writes it, which may be ``localhost:25``; "" is the usual notation."""
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.text or f"{host}:{self.port}"
+
+    @property
+    def is_public(self) -> bool:
+        """Whether other machines may reach what listens there."""
+        return not ipaddress.ip_address(self.host).is_loopback
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Where accepted mail goes: into a Maildir, or, without one, nowhere."""
+
+    maildir: Path | None
+
+    def __str__(self) -> str:
+        return "discard" if self.maildir is None else f"maildir={self.maildir}"
+
+
+def parse_endpoint(text: str) -> Endpoint:
     """``HOST:PORT``, where HOST is an IPv4 address or an IPv6 address in brackets.
 
     Raises ConfigError.
@@ -29,49 +59,22 @@ def parse_address(text: str) -> tuple[str, int]:
             f"{text}: takes ADDRESS:PORT, such as 127.0.0.1:2525 or [::1]:2525, "
             "with a port from 0 to 65535"
         )
-    return ("127.0.0.1" if host == "localhost" else host), number
+    return Endpoint("127.0.0.1" if host == "localhost" else host, number, text)
 
 
-def format_address(host: str, port: int) -> str:
-    """What ``parse_address`` makes ``host`` and ``port`` of."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def parse_delivery(text: str) -> tuple[str, str]:
-    """``maildir=DIR`` or ``discard``: how, and where.  Raises ConfigError."""
+def parse_delivery(text: str, folder: Path) -> Delivery:
+    """``maildir=DIR``, with DIR relative to ``folder``, or ``discard``.  Raises ConfigError."""
     how, _, where = text.partition("=")
     if (how, bool(where)) not in (("maildir", True), ("discard", False)):
-        raise ConfigError(f"delivery: {text}: takes maildir=DIR or discard")
-    return how, where
+        raise ConfigError(f"{text}: takes maildir=DIR or discard")
+    return Delivery(folder / where if where else None)
 
 
-def parse_resolvers(texts: Sequence[str]) -> tuple[tuple[str, int], ...]:
-    """The name servers that ``texts`` name, as host and port.  Raises ConfigError."""
-    if len(texts) > NAMESERVERS_MAX:
-        raise ConfigError(f"resolvers: takes {NAMESERVERS_MAX} name servers at most")
-    servers = tuple(map(parse_address, texts))
-    for text, (_, port) in zip(texts, servers, strict=True):
-        if port == 0:
-            raise ConfigError(f"resolvers: {text}: a name server has a port, usually 53")
-    return servers
-
-
-def is_public(address: str) -> bool:
-    """Whether others than this machine reach what listens on ``address``; no is also said of
-    what is no address."""
-    try:
-        host, _ = parse_address(address)
-    except ConfigError:
-        return False
-    return not ipaddress.ip_address(host).is_loopback
-
-
-def taken_twice(addresses: Iterable[str]) -> str | None:
-    """The first address that stands there a second time; port 0 is any free one."""
+def first_duplicate(endpoints: Iterable[Endpoint]) -> Endpoint | None:
+    """The first endpoint that stands there a second time; port 0 is any free one."""
     seen = set()
-    for text in addresses:
-        place = parse_address(text)
-        if place in seen and place[1]:
-            return text
-        seen.add(place)
+    for endpoint in endpoints:
+        if endpoint in seen and endpoint.port:
+            return endpoint
+        seen.add(endpoint)
     return None

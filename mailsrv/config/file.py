@@ -9,62 +9,68 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mailsrv.config.endpoints import (
     LISTENERS_MAX,
-    is_public,
-    parse_address,
+    Delivery,
+    Endpoint,
+    first_duplicate,
     parse_delivery,
-    parse_resolvers,
-    taken_twice,
+    parse_endpoint,
 )
 from mailsrv.config.validation import ConfigError, choice, each, settings_from, text, texts
+from mailsrv.resolver.resolv_conf import NAMESERVERS_MAX
 from mailsrv.settings import Settings
 
 FILE_MAX_OCTETS = 1024 * 1024
-LISTEN_DEFAULT = ("127.0.0.1:2525",)
-DELIVERY_DEFAULT = "maildir=mail"
+LISTEN_DEFAULT = (Endpoint("127.0.0.1", 2525),)
+DELIVERY_DEFAULT = Delivery(Path("mail"))
 LOG_FORMATS = ("text", "json")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Config:
-    """Everything ``mailsrv serve`` is told."""
+    """Everything that ``mailsrv serve`` is told, parsed; None and "" stand for what is not set."""
 
     settings: Settings = dataclasses.field(default_factory=Settings)
-    listen: tuple[str, ...] = LISTEN_DEFAULT
-    delivery: str = DELIVERY_DEFAULT
-    resolvers: tuple[str, ...] = ()
+    listen: tuple[Endpoint, ...] = LISTEN_DEFAULT
+    delivery: Delivery = DELIVERY_DEFAULT
+    resolvers: tuple[Endpoint, ...] = ()
     """The name servers to ask; none means those of /etc/resolv.conf."""
-    listen_tls: tuple[str, ...] = ()
+    listen_tls: tuple[Endpoint, ...] = ()
     """Where TLS is spoken from the first octet on."""
-    tls_certificate: str = ""
-    """PEM: the certificate and what leads from it to a root; "" offers no STARTTLS."""
-    tls_key: str = ""
-    """PEM: its private key; "" if it lies in the certificate's file."""
-    recipient_table: str = ""
-    """The addresses that exist; "" takes all of our domains."""
-    greylist_database: str = ""
-    """Where the greylist outlives the process; "" keeps it in memory."""
-    metrics_listen: str = ""
-    """Where Prometheus reads metrics; "" for nowhere."""
-    log_file: str = ""
-    """"" logs to standard error."""
+    tls_certificate: Path | None = None
+    """PEM: the certificate and its chain up to a root; without it STARTTLS is not offered."""
+    tls_key: Path | None = None
+    """PEM: its private key; None if it is in the certificate's file."""
+    recipient_table: Path | None = None
+    """The addresses that exist; without it every address in our domains is taken."""
+    greylist_database: Path | None = None
+    """Where the greylist outlives the process; without it the greylist is kept in memory."""
+    metrics_listen: Endpoint | None = None
+    """Where Prometheus reads metrics."""
+    log_file: Path | None = None
+    """None logs to standard error."""
     log_format: str = LOG_FORMATS[0]
     user: str = ""
-    """Who the server is after binding; "" stays who started it."""
+    """The account to run as once the ports are bound; "" stays with the one that started us."""
     group: str = ""
     """"" is the user's own."""
 
     @property
+    def listeners(self) -> tuple[Endpoint, ...]:
+        """Every address where mail is received."""
+        return (*self.listen, *self.listen_tls)
+
+    @property
     def tls_files(self) -> tuple[Path, Path] | None:
         """Certificate and key, or None without TLS."""
-        if not self.tls_certificate:
+        if self.tls_certificate is None:
             return None
-        return Path(self.tls_certificate), Path(self.tls_key or self.tls_certificate)
+        return self.tls_certificate, self.tls_key or self.tls_certificate
 
 
 # -- reading --------------------------------------------------------------------------------------
@@ -82,7 +88,6 @@ def read(path: Path) -> Config:
     """Read a configuration file of which each value is possible by itself.  Raises ConfigError
     with every complaint."""
     table = _parsed(path)
-    folder = path.absolute().parent
     own = {key: table.pop(key) for key in _OWN if key in table}
     found: list[str] = []
     values: dict[str, Any] = {}
@@ -91,12 +96,17 @@ def read(path: Path) -> Config:
     except ConfigError as error:
         found += error.complaints
     try:
-        values |= each(own, lambda key, value: _OWN[key](value, f"{path}: {key}", folder))
+        values |= _own(own, f"{path}: ", path.absolute().parent)
     except ConfigError as error:
         found += error.complaints
     if found:
         raise ConfigError(*found)
     return Config(**values)
+
+
+def with_options(loaded: Config, options: Mapping[str, object]) -> Config:
+    """``loaded`` with what the command line says instead.  Raises ConfigError."""
+    return dataclasses.replace(loaded, **_own(options, "", Path()))
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -118,46 +128,50 @@ def _parsed(path: Path) -> dict[str, Any]:
 # -- the keys that are no settings: each takes value, place and the file's folder -----------------
 
 
-def _addresses(value: object, place: str, _: Path) -> tuple[str, ...]:
+def _own(table: Mapping[str, object], place: str, folder: Path) -> dict[str, Any]:
+    return each(table, lambda key, value: _OWN[key](value, f"{place}{key}", folder))
+
+
+def _endpoints(value: object, place: str, _: Path) -> tuple[Endpoint, ...]:
     listed = texts(value, place, "127.0.0.1:2525")
     if len(listed) > LISTENERS_MAX:
         raise ConfigError(f"{place}: takes {LISTENERS_MAX} addresses at most")
-    for one in listed:
-        _address(one, place, _)
-    return listed
+    return tuple(_endpoint_at(place, one) for one in listed)
 
 
-def _address(value: object, place: str, _: Path) -> str:
+def _endpoint(value: object, place: str, _: Path) -> Endpoint | None:
     written = text(value, place, "127.0.0.1:2525")
+    return _endpoint_at(place, written) if written else None
+
+
+def _endpoint_at(place: str, written: str) -> Endpoint:
     try:
-        if written:
-            parse_address(written)
+        return parse_endpoint(written)
     except ConfigError as error:
         raise ConfigError(f"{place}: {error}") from None
-    return written
 
 
-def _resolvers(value: object, place: str, _: Path) -> tuple[str, ...]:
-    listed = _addresses(value, place, _)
-    try:
-        parse_resolvers(listed)
-    except ConfigError as error:
-        raise ConfigError(f"{place.removesuffix('resolvers')}{error}") from None
-    return listed
+def _resolvers(value: object, place: str, _: Path) -> tuple[Endpoint, ...]:
+    servers = _endpoints(value, place, _)
+    if len(servers) > NAMESERVERS_MAX:
+        raise ConfigError(f"{place}: takes {NAMESERVERS_MAX} name servers at most")
+    for server in servers:
+        if not server.port:
+            raise ConfigError(f"{place}: {server}: a name server has a port, usually 53")
+    return servers
 
 
-def _delivery(value: object, place: str, folder: Path) -> str:
+def _delivery(value: object, place: str, folder: Path) -> Delivery:
     written = text(value, place, "maildir=mail")
     try:
-        how, where = parse_delivery(written)
+        return parse_delivery(written, folder)
     except ConfigError as error:
-        raise ConfigError(f"{place.removesuffix('delivery')}{error}") from None
-    return f"{how}={folder / where}" if where else how
+        raise ConfigError(f"{place}: {error}") from None
 
 
-def _file(value: object, place: str, folder: Path) -> str:
+def _file(value: object, place: str, folder: Path) -> Path | None:
     written = text(value, place, "/etc/mailsrv/file")
-    return str(folder / written) if written else ""
+    return folder / written if written else None
 
 
 def _name(value: object, place: str, _: Path) -> str:
@@ -169,15 +183,15 @@ def _log_format(value: object, place: str, _: Path) -> str:
 
 
 _OWN: dict[str, Callable[[object, str, Path], object]] = {
-    "listen": _addresses,
+    "listen": _endpoints,
     "delivery": _delivery,
     "resolvers": _resolvers,
-    "listen_tls": _addresses,
+    "listen_tls": _endpoints,
     "tls_certificate": _file,
     "tls_key": _file,
     "recipient_table": _file,
     "greylist_database": _file,
-    "metrics_listen": _address,
+    "metrics_listen": _endpoint,
     "log_file": _file,
     "log_format": _log_format,
     "user": _name,
@@ -189,53 +203,38 @@ _OWN: dict[str, Callable[[object, str, Path], object]] = {
 
 
 def check(loaded: Config) -> None:
-    """See that the parts are possible and fit together.  Raises ConfigError."""
+    """Raises ConfigError if the parts do not fit together."""
     if found := complaints(loaded):
         raise ConfigError(*found)
 
 
 def complaints(loaded: Config) -> list[str]:
-    """What is wrong with the parts, or with their going together; each begins with a key."""
-    settings = loaded.settings
-    addresses = [*loaded.listen, *loaded.listen_tls]
+    """What is wrong with the parts' going together; each begins with a key."""
     return [
-        *_of_places(loaded, addresses),
-        *_faults(lambda: parse_delivery(loaded.delivery)),
-        *_faults(lambda: parse_resolvers(loaded.resolvers)),
-        *domain_complaints(settings, addresses),
+        *_of_listeners(loaded),
+        *domain_complaints(loaded.settings, loaded.listeners),
         *_of_tls(loaded),
-        *_of_limits(settings),
-        *_of_scores(settings),
+        *_of_limits(loaded.settings),
+        *_of_scores(loaded.settings),
         *_of_companions(loaded),
     ]
 
 
-def _faults(parse: Callable[[], object]) -> tuple[str, ...]:
-    try:
-        parse()
-    except ConfigError as error:
-        return error.complaints
-    return ()
-
-
-def _of_places(loaded: Config, addresses: list[str]) -> list[str]:
-    if not addresses:
+def _of_listeners(loaded: Config) -> list[str]:
+    if not loaded.listeners:
         return ['listen: takes one address at least, such as "127.0.0.1:2525"']
     metrics = [loaded.metrics_listen] if loaded.metrics_listen else []
-    try:
-        twice = taken_twice([*addresses, *metrics])
-    except ConfigError as error:
-        return [f"listen: {error}"]
+    twice = first_duplicate([*loaded.listeners, *metrics])
     return [f"listen: {twice}: stands there twice"] if twice else []
 
 
-def domain_complaints(settings: Settings, addresses: Iterable[str]) -> list[str]:
-    """Who listens on ``addresses`` takes nobody's mail by mistake; a proxy brings the world to a
-    loopback address."""
+def domain_complaints(settings: Settings, endpoints: Iterable[Endpoint]) -> list[str]:
+    """A server that other machines reach takes mail for domains that it names, or says that it
+    takes all; a proxy makes a loopback address reachable."""
     if settings.domains:
         return []
-    exposed = next(filter(is_public, addresses), "")
-    if not exposed and not settings.proxy_networks:
+    exposed = next((one for one in endpoints if one.is_public), None)
+    if exposed is None and not settings.proxy_networks:
         return []
     why = f"who listens on {exposed}" if exposed else "who is behind a proxy"
     return [
@@ -245,7 +244,7 @@ def domain_complaints(settings: Settings, addresses: Iterable[str]) -> list[str]
 
 
 def _of_tls(loaded: Config) -> list[str]:
-    if loaded.tls_certificate:
+    if loaded.tls_certificate is not None:
         return []
     return [
         f"{key}: needs tls_certificate, a file in PEM"

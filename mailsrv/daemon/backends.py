@@ -1,8 +1,8 @@
-"""What a server needs besides its sockets, made of a configuration and kept over a reload:
+"""What a server needs besides its sockets, made from a configuration and kept over a reload:
 resolver, courier, greylist, directory and certificate.
 
-What has learnt something stays as long as it can: the resolver with its cache while the name
-servers are the same, the greylist's memory for the process's life.
+What has state stays as long as it can: the resolver with its cache while the name servers are the
+same, the greylist's memory for the life of the process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailsrv.config.endpoints import parse_delivery, parse_resolvers
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
 from mailsrv.delivery.discard import DiscardCourier
@@ -39,15 +38,15 @@ if TYPE_CHECKING:
     from mailsrv.stores.greylist_sqlite import SqliteStore
 
 RESOLVER_KEPT_NS = 60 * NS_PER_S
-"""How long a resolver is kept whose successor is there: longer than any question takes."""
+"""How long a resolver is kept after its successor took over: longer than any lookup takes."""
 
 Steps = Generator[None, None, ServerBackends]
 
 
 class Backends:
-    """Makes edges of configurations, one after the other.
+    """Makes the ``ServerBackends`` of each configuration in turn.
 
-    ``steps`` may be taken before ``attach`` gives the loop, which comes with the server.
+    ``steps`` may be taken before ``attach``, since the loop comes with the server.
     """
 
     def __init__(self, clock: Clock, journal: EventLog, metrics: Metrics) -> None:
@@ -61,14 +60,14 @@ class Backends:
         self._read_gauges(metrics)
 
     def steps(self, config: Config, tls: ssl.SSLContext | None) -> Steps:
-        """The edges that ``config`` describes; a long table is read step by step.
+        """The backends that ``config`` describes; a long table is read step by step.
 
         Raises ConfigError, and then leaves everything as it was.
         """
         table = None
         if config.recipient_table:
             try:
-                table = yield from reading(Path(config.recipient_table))
+                table = yield from reading(config.recipient_table)
             except RecipientFileError as error:
                 complaints = [f"recipient_table: {one}" for one in error.complaints]
                 raise ConfigError(*complaints) from None
@@ -88,26 +87,26 @@ class Backends:
                 one.attach(loop)
 
     def close(self) -> None:
-        """Let go of sockets and files; the greylist writes what it has learnt."""
+        """Close sockets and files; the greylist writes what it has learnt."""
         for one in (self._resolver, self._database):
             if one is not None:
                 one.close()
 
     def _courier_of(self, config: Config) -> Courier:
-        how, where = parse_delivery(config.delivery)
-        if how == "discard":
+        maildir = config.delivery.maildir
+        if maildir is None:
             return DiscardCourier()
         journal = self._journal
         try:
             return MaildirCourier(
-                where,
+                maildir,
                 config.settings.hostname,
                 self._clock,
                 random.SystemRandom(),
                 on_failure=lambda error: journal.note("storage failed", error=error.strerror),
             )
         except OSError as error:
-            raise ConfigError(f"delivery maildir={where}: {error.strerror}") from None
+            raise ConfigError(f"delivery {config.delivery}: {error.strerror}") from None
 
     def _greylist_of(self, config: Config) -> Greylist | None:
         if not config.settings.greylist:
@@ -116,13 +115,13 @@ class Backends:
             self._store = self._store_of(config.greylist_database)
         return Greylist.of(config.settings, self._clock, self._store)
 
-    def _store_of(self, path: str) -> Store:
-        if not path:
+    def _store_of(self, path: Path | None) -> Store:
+        if path is None:
             return MemoryStore()
-        from mailsrv.stores.greylist_sqlite import SqliteStore  # SQLite is needed by nobody else
+        from mailsrv.stores.greylist_sqlite import SqliteStore  # nothing else needs SQLite
 
         journal = self._journal
-        database = SqliteStore(path, lambda event, error: journal.note(event, error=error))
+        database = SqliteStore(str(path), lambda event, error: journal.note(event, error=error))
         if self._loop is not None:
             database.attach(self._loop)
         self._database = database
@@ -132,7 +131,7 @@ class Backends:
         """The resolver, if a check needs one."""
         if not needs_dns(config.settings):
             return self._resolver or NoResolver()
-        nameservers = parse_resolvers(config.resolvers) or read_nameservers()
+        nameservers = nameservers_of(config)
         if self._resolver is not None and nameservers == self._nameservers:
             return self._resolver
         from mailsrv.resolver.stub import StubResolver
@@ -162,6 +161,11 @@ class Backends:
             "Records of the greylist that are not in its file yet.",
             lambda: self._database.backlog if self._database else None,
         )
+
+
+def nameservers_of(config: Config) -> tuple[tuple[str, int], ...]:
+    """Address and port of each name server to ask."""
+    return tuple((one.host, one.port) for one in config.resolvers) or read_nameservers()
 
 
 def import_what_is_needed(config: Config) -> None:

@@ -11,13 +11,13 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from mailsrv.config import file as config
-from mailsrv.config.endpoints import is_public, parse_delivery, parse_resolvers
+from mailsrv.config.endpoints import Endpoint
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
+from mailsrv.daemon.backends import nameservers_of
 from mailsrv.daemon.privileges import PrivilegeError, identity
 from mailsrv.policy.policy import needs_dns
 from mailsrv.policy.recipients import EVERY_DOMAIN, Directory
-from mailsrv.resolver.resolv_conf import read_nameservers
 from mailsrv.settings import Settings
 from mailsrv.stores.recipient_file import RecipientFileError, load_table
 from mailsrv.transport.tls_context import TlsError, server_context
@@ -31,9 +31,9 @@ def inspect(path: Path) -> list[str]:
     loaded = config.read(path)
     found = config.complaints(loaded)
     table: AbstractSet[str] | None = None
-    if loaded.recipient_table:
+    if loaded.recipient_table is not None:
         try:
-            table = load_table(Path(loaded.recipient_table))
+            table = load_table(loaded.recipient_table)
         except RecipientFileError as error:
             found += [f"recipient_table: {complaint}" for complaint in error.complaints]
     found += missing(loaded)
@@ -62,13 +62,13 @@ def missing(loaded: Config) -> list[str]:
         except TlsError as error:
             own = error.path == loaded.tls_files[0]
             found.append(f"{'tls_certificate' if own else 'tls_key'}: {error}")
-    files = [("greylist_database", loaded.greylist_database), ("log_file", loaded.log_file)]
+    files = (("greylist_database", loaded.greylist_database), ("log_file", loaded.log_file))
     for key, file in files:
-        if file:
-            found += [f"{key}: {complaint}" for complaint in _of_file(Path(file), loaded.user)]
-    how, where = parse_delivery(loaded.delivery)
-    if how == "maildir":
-        found += [f"delivery: {complaint}" for complaint in _of_maildir(Path(where), loaded.user)]
+        if file is not None:
+            found += [f"{key}: {complaint}" for complaint in _of_file(file, loaded.user)]
+    maildir = loaded.delivery.maildir
+    if maildir is not None:
+        found += [f"delivery: {complaint}" for complaint in _of_maildir(maildir, loaded.user)]
     return found
 
 
@@ -92,7 +92,7 @@ def _of_maildir(folder: Path, user: str) -> Iterator[str]:
 
 
 def _may_write(place: Path, user: str) -> bool:
-    """Whether we may; for another user only the system can tell, when the server is that user."""
+    """Whether we may; for another user only the system can tell, once the server is that user."""
     return bool(user) or os.access(place, os.W_OK)
 
 
@@ -102,9 +102,9 @@ def _may_write(place: Path, user: str) -> bool:
 def _meaning(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
     settings = loaded.settings
     if loaded.listen:
-        yield f"listens on {', '.join(loaded.listen)}"
+        yield f"listens on {_joined(loaded.listen)}"
     if loaded.listen_tls:
-        yield f"listens with TLS from the first octet on {', '.join(loaded.listen_tls)}"
+        yield f"listens with TLS from the first octet on {_joined(loaded.listen_tls)}"
     if settings.proxy_networks:
         yield f"takes the client's address from proxies in {', '.join(settings.proxy_networks)}"
     if loaded.tls_certificate:
@@ -113,22 +113,27 @@ def _meaning(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
     yield f"takes mail for {domains or 'every domain, on this machine only'}"
     if table is not None:
         yield f"knows who exists from {loaded.recipient_table}, entries: {len(table):,}"
-    how, where = parse_delivery(loaded.delivery)
-    maildir = f"delivers to the Maildir {Path(where).absolute()}"
-    yield maildir if how == "maildir" else "throws accepted mail away"
+    maildir = loaded.delivery.maildir
+    if maildir is None:
+        yield "throws accepted mail away"
+    else:
+        yield f"delivers to the Maildir {maildir.absolute()}"
     yield f"checks: {', '.join(_checks(settings)) or 'none'}"
     for zone, answers in _lists(settings).items():
         yield f"asks the list {zone}: {', '.join(answers)}"
     if settings.reputation_threshold:
         yield f"refuses a client from a score of {settings.reputation_threshold} on"
     if needs_dns(settings):
-        servers = parse_resolvers(loaded.resolvers) or read_nameservers()
-        yield f"asks DNS at {', '.join(host for host, _ in servers)}"
+        yield f"asks DNS at {', '.join(host for host, _ in nameservers_of(loaded))}"
     yield f"logs {loaded.log_format} to {loaded.log_file or 'standard error'}"
     if loaded.metrics_listen:
         yield f"gives metrics at http://{loaded.metrics_listen}/metrics"
     if loaded.user:
         yield f"becomes {':'.join(filter(None, (loaded.user, loaded.group)))} once it listens"
+
+
+def _joined(endpoints: Iterable[Endpoint]) -> str:
+    return ", ".join(map(str, endpoints))
 
 
 def _checks(settings: Settings) -> Iterator[str]:
@@ -157,10 +162,10 @@ def _lists(settings: Settings) -> dict[str, list[str]]:
 
 def _doubts(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
     settings = loaded.settings
-    public = [one for one in (*loaded.listen, *loaded.listen_tls) if is_public(one)]
+    public = any(one.is_public for one in loaded.listeners)
     if public and settings.hostname == LOOPBACK_HOSTNAME:
         yield f"hostname: {LOOPBACK_HOSTNAME} is no name to greet the internet with"
-    if loaded.metrics_listen and is_public(loaded.metrics_listen):
+    if loaded.metrics_listen is not None and loaded.metrics_listen.is_public:
         yield f"metrics_listen: everybody who reaches {loaded.metrics_listen} can read them"
     threshold, reachable = settings.reputation_threshold, _score_max(settings)
     if threshold > reachable:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 
 class PrivilegeError(Exception):
-    """We cannot become who the configuration says; the message names the key."""
+    """We cannot run as the configured account; the message names the key."""
 
 
 class Identity(NamedTuple):
-    """Whom to become.  ``groups`` are all of the user's, the chosen one included."""
+    """The account to run as.  ``groups`` are all of the user's, the chosen one included."""
 
     name: str
     uid: int
@@ -24,8 +24,8 @@ class Identity(NamedTuple):
 def identity(user: str, group: str) -> Identity | None:
     """The account that ``user`` and ``group`` name; None if neither is set.
 
-    Without ``group`` it is the user's own; without ``user`` we stay who we are in another group.
-    A root that changes into root is refused: that would only look safe.  Raises PrivilegeError.
+    Without ``group`` it is the user's own; without ``user`` only the group changes.  Changing from
+    root to root is refused: that would only look safe.  Raises PrivilegeError.
     """
     if not user and not group:
         return None
@@ -47,32 +47,32 @@ def identity(user: str, group: str) -> Identity | None:
     return Identity(name or str(uid), uid, gid, groups)
 
 
-def become(whom: Identity) -> None:
-    """Be ``whom`` from now on: real, effective and saved ids, and the groups.
+def become(account: Identity) -> None:
+    """Run as ``account`` from now on: real, effective and saved ids, and the groups.
 
-    It is checked that there is no way back.  Who is that user already needs no right to become
-    it.  Raises PrivilegeError.
+    It is checked that there is no way back.  A process that runs as it already needs no right to
+    change.  Raises PrivilegeError.
     """
-    if os.getresuid() == (whom.uid,) * 3 and os.getresgid() == (whom.gid,) * 3:
+    if os.getresuid() == (account.uid,) * 3 and os.getresgid() == (account.gid,) * 3:
         return
     try:
-        os.setgroups(whom.groups)
-        os.setresgid(whom.gid, whom.gid, whom.gid)
-        os.setresuid(whom.uid, whom.uid, whom.uid)
+        os.setgroups(account.groups)
+        os.setresgid(account.gid, account.gid, account.gid)
+        os.setresuid(account.uid, account.uid, account.uid)
     except OSError as error:
-        raise PrivilegeError(f"user: cannot become {whom.name}: {error.strerror}") from None
+        raise PrivilegeError(f"user: cannot become {account.name}: {error.strerror}") from None
     if (
-        os.getresuid() != (whom.uid,) * 3
-        or os.getresgid() != (whom.gid,) * 3
-        or set(os.getgroups()) != set(whom.groups)
-        or _may_return(whom)
+        os.getresuid() != (account.uid,) * 3
+        or os.getresgid() != (account.gid,) * 3
+        or set(os.getgroups()) != set(account.groups)
+        or _may_return(account)
     ):
-        raise PrivilegeError(f"user: became {whom.name}, but could become root again")
+        raise PrivilegeError(f"user: became {account.name}, but could become root again")
 
 
-def _may_return(whom: Identity) -> bool:
-    """Whether root is still to be had; without ``user`` nobody asked to leave it."""
-    if whom.uid == 0:
+def _may_return(account: Identity) -> bool:
+    """Whether we could become root again; without ``user`` that is no fault."""
+    if account.uid == 0:
         return False
     try:
         os.setuid(0)

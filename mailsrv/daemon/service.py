@@ -1,13 +1,12 @@
 """A server as a process: in what order it starts, what signals mean, and how it ends.
 
-To start: bind, read the key, give up root, open what we write to (it then belongs to who we are
-and can be opened again), and only then say that we are ready.
+To start: bind, read the key, give up root, open the files that we write (they then belong to the
+account that we run as, and can be opened again), and only then report that we are ready.
 
 SIGHUP reads the configuration anew, between the events of mail: the log is opened anew; new
-doors are bound, the certificate and the recipient table read; if all of that goes well, new
-connections are served by it while those who are here keep what they had, and doors that nobody
-wants any more are closed.  If anything of it fails, everything stays as it was, and the log says
-why.
+sockets are bound, the certificate and the recipient table read; if all of that succeeds, new
+connections are served by it, open ones keep what they had, and sockets that are no longer
+configured are closed.  If anything of it fails, everything stays as it was, and the log says why.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from mailsrv import __version__
-from mailsrv.config.endpoints import is_public, parse_delivery
+from mailsrv.config.endpoints import Endpoint
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
 from mailsrv.daemon.backends import Backends, Steps, certificate_of, import_what_is_needed
@@ -46,12 +45,12 @@ from mailsrv.units import NS_PER_MS
 KEPT_KEYS = ("user", "group", "greylist_database")
 """What a reload cannot change."""
 STEP_NS = NS_PER_MS
-"""Between two steps of a reload: the mail's turn."""
+"""Between two steps of a reload: time for mail."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What the command line says: how to come by the configuration, and which file it is in.
+    """What the command line says: how to read the configuration, and the file it is in.
     Without a file there is nothing to reload: SIGHUP stops the server as it stops any program."""
 
     read: Callable[[], Config]
@@ -59,14 +58,14 @@ class ServeOptions:
 
 
 def serve(
-    orders: ServeOptions, clock: Clock, environment: Environment, tap: TransportTap | None = None
+    options: ServeOptions, clock: Clock, environment: Environment, tap: TransportTap | None = None
 ) -> int:
-    """Serve until a signal ends it; gives the exit status.  ``tap`` watches the connections.
+    """Serve until a signal ends it; returns the exit status.  ``tap`` watches the connections.
 
     Raises ConfigError.
     """
-    config = orders.read()
-    service = Service(orders, clock, environment, tap)
+    config = options.read()
+    service = Service(options, clock, environment, tap)
     service.start(config)
     service.run()
     return 0
@@ -79,34 +78,34 @@ class LogOutput:
         self._clock = clock
         self._file: LogFile | None = None
         self.on_recovery: Callable[[int], object] = lambda lost: None
-        """Told how many lines are missing, once there are no more of them."""
+        """Called with the number of lines that are missing, once lines are written again."""
 
     def write(self, text: str) -> None:
         """Write whole lines.  Raises OSError."""
         if self._file is not None:
             self._file.write(text)
-        elif sys.stderr is not None:  # None: closed, and nobody reads it
+        elif sys.stderr is not None:  # None: closed
             sys.stderr.write(text)
 
-    def open(self, path: str) -> LogFile | None:
+    def open(self, path: Path | None) -> LogFile | None:
         """The file ``path``; None for standard error.  Raises ConfigError."""
-        if not path:
+        if path is None:
             return None
-        if self._file is not None and str(self._file.path) == path:
+        if self._file is not None and self._file.path == path:
             return self._file
         try:
-            return LogFile(Path(path), self._clock, partial(self._fares, path))
+            return LogFile(path, self._clock, partial(self._note_failure, path))
         except OSError as error:
             raise ConfigError(f"log_file: {path}: {error.strerror}") from None
 
     def use(self, file: LogFile | None) -> None:
-        """Write to what ``open`` gave from now on."""
+        """Write to what ``open`` returned from now on."""
         if self._file is not None and self._file is not file:
             self._file.close()
         self._file = file
 
     def discard(self, file: LogFile | None) -> None:
-        """Let go of what ``open`` gave, unless it is in use."""
+        """Close what ``open`` returned, unless it is in use."""
         if file is not None and file is not self._file:
             file.close()
 
@@ -120,7 +119,7 @@ class LogOutput:
         """Lines that could not be written, ever; None without a file."""
         return None if self._file is None else self._file.lost
 
-    def _fares(self, path: str, error: OSError | None, lost: int) -> None:
+    def _note_failure(self, path: Path, error: OSError | None, lost: int) -> None:
         if error is not None:
             warn(f"log_file: {path}: {error.strerror}; mail goes on")
         else:
@@ -133,19 +132,19 @@ class Service:
 
     def __init__(
         self,
-        orders: ServeOptions,
+        options: ServeOptions,
         clock: Clock,
         environment: Environment,
         tap: TransportTap | None = None,
     ) -> None:
-        self._orders = orders
+        self._options = options
         self._tap = tap
         self._clock = clock
         self._environment = environment
         self._metrics = Metrics()
         self._log = LogOutput(clock)
         self._journal = EventLog(clock, self._log.write, metrics=self._metrics)
-        self._supplies = Backends(clock, self._journal, self._metrics)
+        self._backends = Backends(clock, self._journal, self._metrics)
         self._reload: Generator[None, None, None] | None = None
         self._reload_again = False
         self._stops = 0
@@ -153,34 +152,34 @@ class Service:
     def start(self, config: Config) -> None:
         """Do everything that can fail, in the order of the module's first lines."""
         try:
-            handed = listening_sockets(self._environment)
+            inherited = listening_sockets(self._environment)
         except ActivationError as error:
             raise ConfigError(f"socket activation: {error}") from None
         self._notifier = Notifier.of(self._environment)
-        self._doors = ListenSockets(self._answer, handed)
-        change = self._doors.prepare(config)
+        self._sockets = ListenSockets(self._serve_socket, inherited)
+        change = self._sockets.prepare(config)
         tls = certificate_of(config)
         import_what_is_needed(config)  # the user may be unable to read where we are installed
         _drop_privileges(config)
         self._log.use(self._log.open(config.log_file))
         self._log.on_recovery = lambda lost: self._journal.note("log works again", lost=lost)
         self._journal.reform("json" if config.log_format == "json" else "text")
-        edges = _at_once(self._supplies.steps(config, tls))
+        backends = _all_steps(self._backends.steps(config, tls))
         self._server = Server(
             config.settings,
-            edges,
+            backends,
             clock=self._clock,
             poll=SelectorPoll(self._clock),
             random=random.Random(),  # seeded by the system; an id need not be secret
             journal=self._journal,
             tap=self._tap,
         )
-        self._supplies.attach(self._server.loop)
+        self._backends.attach(self._server.loop)
         self._config = config
         self._read_gauges()
-        # Before the first word: who reads it may ring at once.
+        # Before the first line: whoever reads it may send a signal at once.
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        self._doorbell = SignalReader(self._server.loop.poll, numbers, self._rung)
+        self._signals = SignalReader(self._server.loop.poll, numbers, self._signalled)
         self._open(change)
         self._say_where_mail_goes(config)
         self._note_what_cannot_be_read_again(config)
@@ -189,32 +188,31 @@ class Service:
         """Serve until a signal ends it."""
         server = self._server
         self._journal.note("started", version=__version__, hostname=self._config.settings.hostname)
-        self._journal.flush()  # what start had to say; the first pass may be far off
+        self._journal.flush()  # what was logged at start; the first pass may be far off
         self._notifier.ready(self._status())
         self._notifier.watch(server.loop)
         server.run()
         if self._reload is not None:
             self._reload.close()
         self._notifier.close()
-        self._supplies.close()
-        self._doors.close()
-        self._doorbell.close()
+        self._backends.close()
+        self._sockets.close()
+        self._signals.close()
         self._journal.note("stopped", connections=server.accepted)
         self._journal.flush()
         self._log.use(None)
 
-    # -- doors ------------------------------------------------------------------------------------
+    # -- sockets ----------------------------------------------------------------------------------
 
     def _open(self, change: SocketChange) -> None:
-        for kind, listening in [*self._doors.open_handed(), *self._doors.open(change)]:
-            host, port = listening.address
-            place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        for kind, listening in [*self._sockets.open_inherited(), *self._sockets.open(change)]:
+            endpoint = Endpoint(*listening.address)
             if kind is SocketKind.METRICS:
-                say(f"metrics at http://{place}/metrics")
+                say(f"metrics at http://{endpoint}/metrics")
             else:
-                say(f"listening on {place}{' with TLS' if kind is SocketKind.SMTPS else ''}")
+                say(f"listening on {endpoint}{' with TLS' if kind is SocketKind.SMTPS else ''}")
 
-    def _answer(self, kind: SocketKind, sock: socket.socket) -> OpenListener:
+    def _serve_socket(self, kind: SocketKind, sock: socket.socket) -> OpenListener:
         if kind is SocketKind.METRICS:
             return MetricsServer(
                 self._server.loop, sock, self._metrics.page, lambda: self._stops == 0
@@ -223,8 +221,8 @@ class Service:
 
     # -- signals ----------------------------------------------------------------------------------
 
-    def _rung(self, number: int) -> None:
-        if number == signal.SIGHUP and self._orders.file is not None:
+    def _signalled(self, number: int) -> None:
+        if number == signal.SIGHUP and self._options.file is not None:
             self._log.reopen()
             if not self._stops:
                 self._begin_reload()
@@ -246,7 +244,7 @@ class Service:
         self._go_on_reloading()
 
     def _go_on_reloading(self) -> None:
-        """Take a step of the reload; the next one follows when mail has had its turn."""
+        """Take a step of the reload; the next one follows after other work of the loop."""
         if self._reload is None or self._stops:
             return
         try:
@@ -271,23 +269,23 @@ class Service:
 
     def _reload_steps(self) -> Generator[None, None, None]:
         """Raises ConfigError, and then leaves everything as it was."""
-        config = self._orders.read()
+        config = self._options.read()
         with contextlib.ExitStack() as undoing:
-            change = self._doors.prepare(config)
+            change = self._sockets.prepare(config)
             undoing.callback(change.discard)
             file = self._log.open(config.log_file)
             undoing.callback(self._log.discard, file)
             tls = certificate_of(config)
-            edges = yield from self._supplies.steps(config, tls)
+            backends = yield from self._backends.steps(config, tls)
             undoing.pop_all()
         self._log.use(file)
         self._journal.reform("json" if config.log_format == "json" else "text")
-        self._server.reload(config.settings, edges)
-        for kind, listening in self._doors.open(change):
+        self._server.reload(config.settings, backends)
+        for kind, listening in self._sockets.open(change):
             host, port = listening.address
             self._journal.note("listening", kind=kind.value, host=host, port=port)
         for place in change.closed:
-            self._journal.note("no longer listening", kind=place.kind.value, at=place.address)
+            self._journal.note("no longer listening", kind=place.kind.value, at=place.endpoint)
         old, self._config = self._config, config
         kept = [key for key in KEPT_KEYS if getattr(old, key) != getattr(config, key)]
         self._journal.note("reloaded", needs_restart=", ".join(kept) or None)
@@ -298,15 +296,15 @@ class Service:
         return f"serving as {self._config.settings.hostname}"
 
     def _say_where_mail_goes(self, config: Config) -> None:
-        how, where = parse_delivery(config.delivery)
-        if how == "discard":
+        maildir = config.delivery.maildir
+        if maildir is None:
             say("accepted mail is thrown away (delivery: discard)")
         else:
-            say(f"mail goes to the Maildir {Path(where).resolve()}")
+            say(f"mail goes to the Maildir {maildir.resolve()}")
 
     def _note_what_cannot_be_read_again(self, config: Config) -> None:
         """A renewed certificate that only root can read would be noticed when it is too late."""
-        files = [self._orders.file, *(config.tls_files or ())]
+        files = [self._options.file, *(config.tls_files or ())]
         for path in dict.fromkeys(files):
             if path is not None and not os.access(path, os.R_OK):
                 self._journal.note("reload will fail", file=path, why="cannot be read any more")
@@ -329,29 +327,28 @@ class Service:
         read_process_gauges(self._metrics, self._clock)
 
 
-def _at_once(steps: Steps) -> ServerBackends:
+def _all_steps(steps: Steps) -> ServerBackends:
     while True:
         try:
             next(steps)
         except StopIteration as stop:
-            edges: ServerBackends = stop.value
-            return edges
+            backends: ServerBackends = stop.value
+            return backends
 
 
 def _drop_privileges(config: Config) -> None:
     try:
-        whom = identity(config.user, config.group)
-        if whom is not None:
-            become(whom)
+        account = identity(config.user, config.group)
+        if account is not None:
+            become(account)
     except PrivilegeError as error:
         raise ConfigError(str(error)) from None
-    addresses = (*config.listen, *config.listen_tls)
-    if os.geteuid() == 0 and any(map(is_public, addresses)):
+    if os.geteuid() == 0 and any(one.is_public for one in config.listeners):
         warn("runs as root where others can reach it; set user")
 
 
 def say(text: str) -> None:
-    """A line for who started us.  Raises ConfigError if there is nobody."""
+    """A line on standard output.  Raises ConfigError if it cannot be written."""
     try:
         print(f"mailsrv: {text}", flush=True)
     except OSError as error:
@@ -359,6 +356,6 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """A line on standard error, if anybody hears it."""
+    """A line on standard error, if that is open."""
     with contextlib.suppress(OSError, ValueError):
         print(f"mailsrv: {text}", file=sys.stderr, flush=True)

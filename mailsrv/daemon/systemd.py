@@ -1,8 +1,8 @@
-"""What systemd hands to a service it starts, and what it wants to hear.
+"""The two interfaces of systemd: socket activation, and notices of the service's state.
 
 Sockets: sd_listen_fds(3), the descriptors from 3 on, with their names.  Notices: sd_notify(3), a
-datagram of VARIABLE=value lines; nothing is sent where nobody asked, and a notice that cannot be
-sent is no reason to stop mail.
+datagram of VARIABLE=value lines; without a service manager nothing is sent, and a notice that
+cannot be sent is no reason to stop mail.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Environment = MutableMapping[str, str]
 
 
 class ActivationError(Exception):
-    """What was handed over cannot be used; the message says why."""
+    """An inherited socket cannot be used; the message says why."""
 
 
 def listening_sockets(environment: Environment) -> list[tuple[str, socket.socket]]:
-    """The sockets handed to this process, each with its name, ready for use.
+    """The sockets that this process inherits, each with its name, ready for use.
 
-    The variables are taken out of ``environment``: they concern this process alone.  Raises
+    The variables are removed from ``environment``: they concern this process alone.  Raises
     ActivationError.
     """
     pid, count, names = [
@@ -38,13 +38,13 @@ def listening_sockets(environment: Environment) -> list[tuple[str, socket.socket
     ]
     if pid != str(os.getpid()):
         return []
-    handed = _number(count)
-    if handed is None or handed > DESCRIPTORS_MAX:
+    number = _number(count)
+    if number is None or number > DESCRIPTORS_MAX:
         raise ActivationError(f"LISTEN_FDS: takes a number up to {DESCRIPTORS_MAX}")
-    named = [*names.split(":"), *[""] * handed]
+    named = [*names.split(":"), *[""] * number]
     return [
-        (name, _listening_socket(FIRST_DESCRIPTOR + number))
-        for number, name in zip(range(handed), named, strict=False)
+        (name, _listening_socket(descriptor))
+        for descriptor, name in enumerate(named[:number], FIRST_DESCRIPTOR)
     ]
 
 
@@ -67,7 +67,7 @@ def _listening_socket(descriptor: int) -> socket.socket:
 
 
 class Notifier:
-    """Tells the service manager how we are; silent if there is none."""
+    """Reports our state to the service manager; silent if there is none."""
 
     def __init__(self, address: str = "", watchdog_ns: int = 0) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
@@ -79,7 +79,7 @@ class Notifier:
 
     @classmethod
     def of(cls, environment: Environment) -> Notifier:
-        """For this process, by what ``environment`` says; the variables are taken out of it."""
+        """For this process, as ``environment`` says; the variables are removed from it."""
         address, every_us, pid = [
             environment.pop(key, "") for key in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
         ]
@@ -95,11 +95,11 @@ class Notifier:
         self._send("RELOADING=1", f"MONOTONIC_USEC={now_ns // NS_PER_US}")
 
     def stopping(self, status: str) -> None:
-        """We take no more connections and end soon."""
+        """We accept no more connections and end soon."""
         self._send("STOPPING=1", _status(status))
 
     def watch(self, loop: Loop) -> None:
-        """Say on ``loop`` that it still turns, twice as often as asked for."""
+        """Report on ``loop`` that it still turns, twice as often as asked for."""
         if self._sock is not None and self._watchdog_ns:
             self._beat(loop, max(self._watchdog_ns // 2, 1))
 
@@ -109,7 +109,7 @@ class Notifier:
             loop.timers.schedule(loop.now_ns + every_ns, partial(self._beat, loop, every_ns))
 
     def close(self) -> None:
-        """Say no more."""
+        """Send no more; harmless when closed."""
         if self._sock is not None:
             self._sock.close()
             self._sock = None

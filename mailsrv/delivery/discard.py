@@ -1,4 +1,4 @@
-"""A courier that throws everything away: for benchmarks, never by default."""
+"""A courier that discards every message: for benchmarks, never by default."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DISCARDED = reply.reply(250, "2.0.0", "Ok: discarded")
 
 
 class DiscardCourier:
-    """Takes every message, keeps none; it is the sink of all of them at once.
+    """Accepts every message and keeps none; it is the sink of all of them at once.
 
     ``messages`` counts those finished, ``octets`` the content that came in, whether its message
     was finished or not.

@@ -1,10 +1,10 @@
-"""Delivery into a Maildir: the 250 is said when the message would survive a power cut.
+"""Delivery into a Maildir: the 250 is sent when the message would survive a power cut.
 
 A message is written to ``tmp/``, synced, linked into ``new/``, and ``new/`` is synced: readers
 see whole messages only, and an acknowledged one is on the disk under its final name.  A link, not
 a rename, because a link never replaces a message that is there.
 
-Small messages wait in memory, so that one costs a single write and an aborted one no file at
+Small messages stay in memory, so that one costs a single write and an aborted one no file at
 all.  Line ends are stored as LF, as is the custom in Maildirs.
 
 Syncing holds up the loop for as long as the disk takes.
@@ -46,13 +46,13 @@ SWEPT_MAX = 100_000
 
 
 class Files(Protocol):
-    """What a Maildir asks of the file system.  Each raises OSError."""
+    """The part of the file system that a Maildir needs.  Each method raises OSError."""
 
     def create(self, path: Path) -> int:
-        """Make a file that must not exist yet; its descriptor, for writing."""
+        """Make a file that must not exist yet; returns its descriptor, for writing."""
 
     def write(self, descriptor: int, octets: bytes | memoryview) -> int:
-        """Write; how many octets were taken."""
+        """Write; returns how many octets were written."""
 
     def sync(self, descriptor: int) -> None:
         """Wait until the file is on the disk."""
@@ -61,10 +61,10 @@ class Files(Protocol):
         """Close; the descriptor is gone even if this fails."""
 
     def link(self, existing: Path, new: Path) -> None:
-        """Give a file a second name; fails if that is taken."""
+        """Make a second name for a file; fails if that name exists."""
 
     def remove(self, path: Path) -> None:
-        """Take a name away."""
+        """Remove a name."""
 
     def sync_directory(self, path: Path) -> None:
         """Wait until the names in a directory are on the disk."""
@@ -95,8 +95,8 @@ class SystemFiles:
 class MaildirCourier:
     """Delivers into the Maildir ``directory``, which is made if it is not there.
 
-    ``on_failure`` is told why a message could not be stored, for the log; the sender gets a
-    temporary failure.  Raises OSError if the directories cannot be made.
+    ``on_failure`` is called with the reason why a message could not be stored, for the log; the
+    sender gets a temporary failure.  Raises OSError if the directories cannot be made.
     """
 
     def __init__(
@@ -131,13 +131,13 @@ class MaildirCourier:
         self._directory.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
         for part in (self.tmp, self.new, self._directory / "cur"):
             part.mkdir(DIRECTORY_MODE, exist_ok=True)
-        # A message's name is worth nothing if the name of its directory can still be lost.
+        # A synced message is still lost if the name of its directory is.
         self.files.sync_directory(self._directory)
         if is_new:
             self.files.sync_directory(self._directory.parent)
 
     def _sweep(self) -> None:
-        """Take away what a killed server left in ``tmp/``, once nobody can be writing it."""
+        """Remove what a killed server left in ``tmp/``, once no process can be writing it."""
         oldest_ns = self._clock.realtime_ns() - ABANDONED_AFTER_S * NS_PER_S
         with contextlib.suppress(OSError), os.scandir(self.tmp) as entries:
             for entry in islice(entries, SWEPT_MAX):
@@ -245,7 +245,7 @@ class MaildirSink:
             self._courier.on_failure(error)
 
     def _forget(self) -> None:
-        """Let go of the memory, the descriptor and the name in ``tmp/``, as far as possible."""
+        """Release the memory, the descriptor and the name in ``tmp/``, as far as possible."""
         self._chunks.clear()
         self._held_octets = 0
         descriptor, self._descriptor = self._descriptor, None

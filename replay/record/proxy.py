@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from mailsrv.config.endpoints import parse_address
+from mailsrv.config.endpoints import parse_endpoint
 from mailsrv.config.validation import ConfigError
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.listener import bind
@@ -238,7 +238,8 @@ class RecordingOptions:
 def listen(text: str) -> socket.socket:
     """Listen at ``HOST:PORT``.  Raises RecordError."""
     try:
-        return bind(*parse_address(text))
+        endpoint = parse_endpoint(text)
+        return bind(endpoint.host, endpoint.port)
     except ConfigError as error:
         raise RecordError(f"--listen {error}") from None
     except OSError as error:

@@ -11,6 +11,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 from mailsrv.config import endpoints
 from mailsrv.config import file as config
+from mailsrv.config.endpoints import Delivery, Endpoint
 from mailsrv.config.file import Config
 from mailsrv.resolver import cache, stub
 from mailsrv.settings import DnsList, Settings
@@ -39,15 +40,17 @@ def existing() -> Iterator[Row]:
                 default = field.default
                 if field.name == "dns_lists":
                     default = {}
-                if isinstance(default, tuple):
-                    default = list(default)
+                elif isinstance(default, tuple):
+                    default = [str(one) for one in default]
+                elif default is None or isinstance(default, Delivery):
+                    default = str(default or "")
                 yield field.name, kind_of(field.name, hints[field.name]), default
 
 
 def kind_of(name: str, hint: object) -> str:
-    if hint == tuple[str, ...]:
+    if hint in (tuple[str, ...], tuple[Endpoint, ...]):
         return "list of networks" if name.endswith("networks") else "list of texts"
-    if hint is str:
+    if hint in (str, Path | None, Endpoint | None, Delivery):
         return "name" if name == "hostname" else "text"
     if get_origin(hint) is Literal:
         return " or ".join(f'"{one}"' for one in get_args(hint))
@@ -71,7 +74,7 @@ def test_the_example_is_a_configuration_that_fits_together(tmp_path: Path) -> No
     file.write_text(example)
     loaded = config.load(file)
     assert loaded.settings.domains == ("example.org", "example.net")
-    assert loaded.recipient_table == f"{tmp_path}/recipients"
+    assert loaded.recipient_table == tmp_path / "recipients"
     told = set(tomllib.loads(example))
     defaults = {key: default for key, _, default in documented()}
     assert told <= set(defaults)

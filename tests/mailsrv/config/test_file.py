@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsrv.config import file as config
-from mailsrv.config.endpoints import parse_address, parse_resolvers
+from mailsrv.config.endpoints import Delivery, Endpoint, parse_endpoint
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError, settings_from
 from mailsrv.settings import Settings
@@ -23,7 +23,9 @@ def loaded(tmp_path: Path, text: str | bytes) -> Config:
 
 
 def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
-    assert loaded(tmp_path, "") == Config(Settings(), ("127.0.0.1:2525",), "maildir=mail")
+    assert loaded(tmp_path, "") == Config(
+        Settings(), (Endpoint("127.0.0.1", 2525),), Delivery(Path("mail"))
+    )
 
 
 def test_settings_listen_and_delivery_are_read(tmp_path: Path) -> None:
@@ -44,7 +46,10 @@ def test_settings_listen_and_delivery_are_read(tmp_path: Path) -> None:
         trusted_networks=("192.0.2.0/24", "2001:db8::/32"),
     )
     assert loaded(tmp_path, text) == Config(
-        wanted, ("127.0.0.1:25", "[::1]:25"), "discard", ("192.0.2.53:53",)
+        wanted,
+        (Endpoint("127.0.0.1", 25), Endpoint("::1", 25)),
+        Delivery(None),
+        (Endpoint("192.0.2.53", 53),),
     )
 
 
@@ -127,8 +132,12 @@ def test_the_longest_times_allowed_can_be_kept() -> None:
         ("0.0.0.0:65535", ("0.0.0.0", 65535)),
     ],
 )
-def test_an_address_is_host_and_port(text: str, address: tuple[str, int]) -> None:
-    assert parse_address(text) == address
+def test_an_endpoint_is_host_and_port_and_is_shown_as_it_was_written(
+    text: str, address: tuple[str, int]
+) -> None:
+    endpoint = parse_endpoint(text)
+    assert (endpoint.host, endpoint.port) == address
+    assert str(endpoint) == text
 
 
 @pytest.mark.parametrize(
@@ -136,31 +145,30 @@ def test_an_address_is_host_and_port(text: str, address: tuple[str, int]) -> Non
     ["", "25", ":25", "127.0.0.1", "127.0.0.1:", "127.0.0.1:-1", "127.0.0.1:65536", "a.example:25",
      "127.0.0.1:x", "127.0.0.1:\u0665", "[::1:25", "127.0.0.1:" + "9" * 5000, "127.0.0.1 :25"],
 )  # fmt: skip
-def test_what_is_no_address_is_refused_with_an_example(text: str) -> None:
+def test_what_is_no_endpoint_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError, match=r"takes ADDRESS:PORT, such as 127\.0\.0\.1:2525"):
-        parse_address(text)
+        parse_endpoint(text)
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_an_address_or_refused(text: str) -> None:
+def test_any_text_is_an_endpoint_or_refused(text: str) -> None:
     try:
-        _, port = parse_address(text)
+        endpoint = parse_endpoint(text)
     except ConfigError:
         return
-    assert 0 <= port <= 65535
+    assert 0 <= endpoint.port <= 65535
 
 
-def test_name_servers_are_addresses_with_a_port_and_not_many() -> None:
-    servers = parse_resolvers(["127.0.0.1:53", "[2001:db8::53]:5353"])
-    assert servers == (("127.0.0.1", 53), ("2001:db8::53", 5353))
-    assert parse_resolvers([]) == ()
-    for texts, complaint in (
-        (["192.0.2.53"], "192.0.2.53: takes ADDRESS:PORT"),
+def test_name_servers_are_addresses_with_a_port_and_not_many(tmp_path: Path) -> None:
+    read = loaded(tmp_path, 'resolvers = ["127.0.0.1:53", "[2001:db8::53]:5353"]')
+    assert read.resolvers == (Endpoint("127.0.0.1", 53), Endpoint("2001:db8::53", 5353))
+    for listed, complaint in (
+        (["192.0.2.53"], "resolvers: 192.0.2.53: takes ADDRESS:PORT"),
         (["192.0.2.53:0"], "resolvers: 192.0.2.53:0: a name server has a port"),
         (["192.0.2.53:53"] * 5, "resolvers: takes 4 name servers at most"),
     ):
         with pytest.raises(ConfigError, match=complaint):
-            parse_resolvers(texts)
+            loaded(tmp_path, f"resolvers = {listed}")
 
 
 # -- the keys that are no settings ----------------------------------------------------------------
@@ -185,14 +193,14 @@ def test_every_key_of_the_process_is_read_and_paths_start_from_the_files_folder(
     """
     assert loaded(tmp_path, text) == Config(
         Settings(greylist=True),
-        delivery=f"maildir={tmp_path}/mail",
-        listen_tls=("127.0.0.1:465",),
-        tls_certificate=f"{tmp_path}/tls/chain.pem",
-        tls_key="/etc/key.pem",
-        recipient_table=f"{tmp_path}/recipients",
-        greylist_database=f"{tmp_path}/../greylist.sqlite",
-        metrics_listen="127.0.0.1:9025",
-        log_file=f"{tmp_path}/log",
+        delivery=Delivery(tmp_path / "mail"),
+        listen_tls=(Endpoint("127.0.0.1", 465),),
+        tls_certificate=tmp_path / "tls" / "chain.pem",
+        tls_key=Path("/etc/key.pem"),
+        recipient_table=tmp_path / "recipients",
+        greylist_database=tmp_path / ".." / "greylist.sqlite",
+        metrics_listen=Endpoint("127.0.0.1", 9025),
+        log_file=tmp_path / "log",
         log_format="json",
         user="mailsrv",
         group="mail",
@@ -201,8 +209,9 @@ def test_every_key_of_the_process_is_read_and_paths_start_from_the_files_folder(
 
 def test_the_key_may_lie_in_the_certificates_file() -> None:
     assert Config().tls_files is None
-    assert Config(tls_certificate="/c").tls_files == (Path("/c"), Path("/c"))
-    assert Config(tls_certificate="/c", tls_key="/k").tls_files == (Path("/c"), Path("/k"))
+    certificate, key = Path("/c"), Path("/k")
+    assert Config(tls_certificate=certificate).tls_files == (certificate, certificate)
+    assert Config(tls_certificate=certificate, tls_key=key).tls_files == (certificate, key)
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_a_bad_configuration_is_refused_with_a_line_and_the_old_one_stays(
         running.end()
 
 
-def test_a_reload_opens_new_doors_keeps_the_unchanged_and_closes_the_others(
+def test_a_reload_opens_new_sockets_keeps_the_unchanged_and_closes_the_others(
     tmp_path: Path,
 ) -> None:
     with bind("127.0.0.1", 0) as one, bind("127.0.0.1", 0) as two, bind("127.0.0.1", 0) as three:
