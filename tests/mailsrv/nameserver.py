@@ -16,8 +16,8 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 import dns.rrset
-from mailsrv.policy.lookups import DnsAnswer
 
+from mailsrv.policy.lookups import DnsAnswer
 from mailsrv.resolver.stub import StubResolver
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.loop import Loop

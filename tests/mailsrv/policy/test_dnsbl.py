@@ -19,9 +19,9 @@ from advising import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from mailsrv.policy.lookups import DnsAnswer, Rating
 
 from mailsrv.policy import dnsbl
+from mailsrv.policy.lookups import DnsAnswer, Rating
 from mailsrv.policy.policy import Policy
 from mailsrv.settings import DnsList
 from mailsrv.smtp import reply

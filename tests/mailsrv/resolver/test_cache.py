@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mailsrv.policy.lookups import DnsAnswer, DnsStatus
-
 from mailsrv.resolver.cache import ANSWER_CHARACTERS_MAX, ENTRIES_MAX, DnsCache
 from mailsrv.units import NS_PER_S
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
-from mailsrv.policy.lookups import DnsAnswer, DnsStatus
 from nameserver import Asked, Behaviour, Net, failing, net, silent, zone
 
+from mailsrv.policy.lookups import DnsAnswer, DnsStatus
 from mailsrv.resolver import exchange, stub
 from mailsrv.settings import Settings
 from mailsrv.units import seconds_to_ns

@@ -231,7 +231,8 @@ number = 0
 while True:
     for _ in range(7):
         number += 1
-        store.put(GreylistKey("pool", "a@example.org", f"{number}@example.test"), GreylistRecord(number, 0))
+        key = GreylistKey("pool", "a@example.org", f"{number}@example.test")
+        store.put(key, GreylistRecord(number, 0))
     store.flush()
     assert store.backlog == 0
     print(number, flush=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from mailsrv.policy.lookups import DnsAnswer
 
+from mailsrv.policy.lookups import DnsAnswer
 from mailsrv.units import NS_PER_S
 from replay.play.fakes.world import WorldError, settings_from, world_from
 from replay.play.harness import Harness
