@@ -27,7 +27,7 @@ from mailsrv.smtp import reply
 from mailsrv.smtp.events import Ended, Question, Stage
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.session import Session
-from mailsrv.smtp.state import State
+from mailsrv.smtp.state_machine import State
 from mailsrv.smtp.timeouts import Timeout
 from mailsrv.transport.proxy_protocol import ProxyFault, ProxyHeader
 from mailsrv.transport.transport import CHUNK_OCTETS, Transport
@@ -51,6 +51,7 @@ _ARRIVING, _SHAKING, _TALKING, _LINGERING, _CLOSED = ConnectionStage
 _GREET_WAIT, _LOOKUP = Timeout.GREET_WAIT, Timeout.LOOKUP
 _IDLE, _CONTENT_IDLE = Timeout.IDLE, Timeout.CONTENT_IDLE
 _CONTENT, _MESSAGE = State.CONTENT, Stage.MESSAGE
+_NO_MORE_COMMANDS = frozenset((State.HANDSHAKE, State.CLOSED))
 
 
 class Connection:
@@ -308,9 +309,8 @@ class Connection:
         session.receive(chunk)
         if (
             session.question is not None
-            or session.closing
+            or session.state in _NO_MORE_COMMANDS
             or session.congested
-            or session.upgrading
             or session.events is not None
         ):
             self._settle()

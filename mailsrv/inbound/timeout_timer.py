@@ -12,7 +12,7 @@ from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.timer_wheel import Timer
 from mailsrv.smtp.events import Stage
 from mailsrv.smtp.session import Session
-from mailsrv.smtp.state import State
+from mailsrv.smtp.state_machine import State
 from mailsrv.smtp.timeouts import ConnectionTimeouts, Timeout, Timeouts
 
 _PHASE_OF = {

@@ -15,15 +15,16 @@ from mailsrv.smtp.envelope import Envelope, Notice
 from mailsrv.smtp.events import Stage
 from mailsrv.smtp.path import MailPath
 from mailsrv.smtp.reply import Reply
-from mailsrv.smtp.state import SessionState, State
+from mailsrv.smtp.state import SessionState
+from mailsrv.smtp.state_machine import TRANSITIONS, State, Step
 from mailsrv.smtp.transaction import Transaction
 
 Handler = Callable[[SessionState, str], None]
 
 # Attributes of an Enum class are slow to look up; these are used for every command.
 _ASK_SENDER, _ASK_RECIPIENT, _ASK_MESSAGE = Stage.SENDER, Stage.RECIPIENT, Stage.MESSAGE
-_GREETED, _SENDER, _RECIPIENT = State.GREETED, State.SENDER, State.RECIPIENT
-_CONTENT, _CHUNKS = State.CONTENT, State.CHUNKS
+_MAIL, _RCPT, _DATA, _MESSAGE = Step.MAIL, Step.RCPT, Step.DATA, Step.MESSAGE
+_CHUNK, _CHUNK_TAKEN, _INFORMED = Step.CHUNK, Step.CHUNK_TAKEN, Step.INFORMED
 
 
 # -- EHLO, HELO, STARTTLS -------------------------------------------------------------------------
@@ -48,6 +49,7 @@ def _hello(session: SessionState, argument: str, said: Reply, protocol: str) -> 
         session.refuse(reply.HELO_NOT_ASCII)
     else:
         session.helo, session.protocol = argument, protocol
+        session.step(Step.HELLO)
         session.drop()
         session.say(said)
 
@@ -109,9 +111,10 @@ def _mail(session: SessionState, argument: str) -> None:
 def _sender_decided(session: SessionState, verdict: Reply | None) -> None:
     if verdict is None:
         session.transactions += 1
-        session.state = _SENDER
+        session.state = TRANSITIONS[session.state][_MAIL]
         session.say(reply.SENDER_OK, joinable=True)
     else:
+        session.step(Step.REFUSED)
         session.drop(verdict)
         session.deny(verdict, joinable=True)
 
@@ -155,7 +158,7 @@ def _accept_recipient(
     if notice is not None:
         envelope.notices[len(envelope.forward_paths)] = notice
     envelope.forward_paths.append(path)
-    session.state = _RECIPIENT
+    session.state = TRANSITIONS[session.state][_RCPT]
     session.say(reply.RECIPIENT_OK, joinable=True)
 
 
@@ -176,7 +179,7 @@ def _data(session: SessionState, argument: str) -> None:
         return
     assert session.transaction is not None
     session.transaction.open(session.context.courier, ContentReader())
-    session.state = _CONTENT
+    session.state = TRANSITIONS[session.state][_DATA]
     session.say(reply.START_CONTENT)
 
 
@@ -199,8 +202,7 @@ def _bdat(session: SessionState, argument: str) -> None:
         # commands, as after any line that was not understood: to pass over so many octets as
         # the number may have meant would let a client hide commands from whoever counts
         # otherwise, and there is no message any more that they could get into.
-        session.fail(reply.BAD_CHUNK)
-        session.deny(reply.BAD_CHUNK)
+        session.refuse_chunk(reply.BAD_CHUNK, 0, joinable=False)
         return
     octets, last = chunk
     if not (octets or last) and session.count_junk():
@@ -209,7 +211,7 @@ def _bdat(session: SessionState, argument: str) -> None:
     if refusal is None:
         refusal = _chunk_begins(session, octets, last)
     if refusal is not None:
-        session.pass_over(octets, refusal)
+        session.refuse_chunk(refusal, octets)
     elif not octets:
         assert session.transaction is not None
         session.transaction.take(b"", 0)
@@ -217,12 +219,11 @@ def _bdat(session: SessionState, argument: str) -> None:
 
 
 def _chunk_out_of_order(session: SessionState) -> Reply | None:
-    state = session.state
-    if state is _RECIPIENT or state is _CHUNKS:
+    if _CHUNK in TRANSITIONS[session.state]:
         return None
-    if state is _SENDER:
+    if session.transaction is not None:
         return _no_recipient(session)
-    return reply.NEED_MAIL if state is _GREETED else reply.NEED_HELO
+    return reply.NEED_MAIL if session.helo else reply.NEED_HELO
 
 
 def _chunk_begins(session: SessionState, octets: int, last: bool) -> Reply | None:
@@ -236,7 +237,7 @@ def _chunk_begins(session: SessionState, octets: int, last: bool) -> Reply | Non
     if transaction.reader is None:
         transaction.open(session.context.courier, reader)
     reader.begin(octets, last)
-    session.state = _CONTENT
+    session.state = TRANSITIONS[session.state][_CHUNK]
     return None
 
 
@@ -248,7 +249,7 @@ def content_ended(session: SessionState) -> None:
     if transaction.sink is None:
         _message_decided(session, transaction.fault)
     elif type(reader) is ChunkReader and not reader.last:
-        session.state = _CHUNKS
+        session.state = TRANSITIONS[session.state][_CHUNK_TAKEN]
         session.say(reply.CHUNK_OK, joinable=True)
     else:
         session.ask(_ASK_MESSAGE)
@@ -256,6 +257,7 @@ def content_ended(session: SessionState) -> None:
 
 def _message_decided(session: SessionState, verdict: Reply | None) -> None:
     said = verdict or reply.LOCAL_ERROR
+    session.state = TRANSITIONS[session.state][_MESSAGE]
     if said.positive:
         assert session.transaction is not None
         session.transaction.sink = None  # the message is the courier's now
@@ -274,12 +276,14 @@ def _rset(session: SessionState, argument: str) -> None:
     if argument:
         session.refuse(reply.NO_ARGUMENT)
     elif not session.count_junk():
+        session.step(Step.RESET)
         session.drop()
         session.say(reply.OK, joinable=True)
 
 
 def _noop(session: SessionState, argument: str) -> None:
     if not session.count_junk():
+        session.step(_INFORMED)
         session.say(reply.OK)
 
 
@@ -289,6 +293,7 @@ def _vrfy(session: SessionState, argument: str) -> None:
     if fault is not None:
         session.refuse(fault)
     elif not session.count_junk():
+        session.step(_INFORMED)
         session.say(reply.CANNOT_VERIFY)
 
 
@@ -302,6 +307,7 @@ def _expn(session: SessionState, argument: str) -> None:
 
 def _help(session: SessionState, argument: str) -> None:
     if not session.count_junk():
+        session.step(_INFORMED)
         session.say(reply.HELP)
 
 
@@ -342,8 +348,11 @@ TABLE: dict[State, dict[str, Handler]] = {
     State.RECIPIENT: _ANYWHERE | {"RCPT": _rcpt, "DATA": _data},
     State.CHUNKS: _ANYWHERE
     | {"RCPT": _refused(reply.AFTER_BDAT), "DATA": _refused(reply.AFTER_BDAT)},
+    State.CONTENT: {},
+    State.HANDSHAKE: {},
+    State.CLOSED: {},
 }
-"""Which command does what in which state."""
+"""Which command does what in which state; in a state without an entry no command is read."""
 
 DECIDED: dict[Stage, Callable[[SessionState, Reply | None], None]] = {
     Stage.SENDER: _sender_decided,

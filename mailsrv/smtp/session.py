@@ -10,13 +10,16 @@ command does, and in which state, in ``handlers``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mailsrv.smtp import command, reply
 from mailsrv.smtp.command import TLS_HANDSHAKE
 from mailsrv.smtp.courier import Sink
 from mailsrv.smtp.events import Remark, Stage
-from mailsrv.smtp.handlers import DECIDED, FOLLOWED, TABLE, WAITED_FOR, content_ended
+from mailsrv.smtp.handlers import DECIDED, FOLLOWED, TABLE, WAITED_FOR, Handler, content_ended
 from mailsrv.smtp.reply import Reply
-from mailsrv.smtp.state import SessionContext, SessionState, State
+from mailsrv.smtp.state import SessionContext, SessionState
+from mailsrv.smtp.state_machine import State, Step
 
 OUTPUT_MAX_OCTETS = 64 * 1024
 """Said but not yet taken away; above it no further command is carried out."""
@@ -24,7 +27,7 @@ DISCARD_MAX_OCTETS = 1024 * 1024
 """How much of one endless command line is thrown away before the session ends."""
 
 # Attributes of an Enum class are slow to look up; these are used for every command.
-_PAUSE, _CONTENT, _CONNECTED, _GREETED = Stage.PAUSE, State.CONTENT, State.CONNECTED, State.GREETED
+_PAUSE, _CONTENT, _CLOSED = Stage.PAUSE, State.CONTENT, State.CLOSED
 
 
 class Session(SessionState):
@@ -72,13 +75,17 @@ class Session(SessionState):
         data, at = self._input, 0
         size = len(data)
         self.congested = False
-        while at < size and self.question is None and not self._stopped:
+        while at < size and self.question is None:
             if self.output and sum(map(len, self.output)) >= OUTPUT_MAX_OCTETS:
                 self.congested = True
                 break
-            if self.state is _CONTENT:
+            state = self.state
+            if state is _CONTENT:
                 at = self._take_content(data, at)
                 continue
+            commands = TABLE[state]
+            if not commands:
+                break  # closed, or the octets are for the TLS handshake
             if data[at] == TLS_HANDSHAKE and not self._discarded_octets:
                 self.turn_away(reply.not_smtp("a TLS handshake"))
                 break
@@ -93,10 +100,10 @@ class Session(SessionState):
             if self._discarded_octets or len(line) > self._line_octets_max:
                 self._refuse_long_line(len(line))
             elif whole:
-                self._carry_out(line, at < size)
+                self._carry_out(line, commands, at < size)
             else:
                 self.refuse(reply.BARE_LF_COMMAND)
-        if at == size or self.closing:
+        if at == size or self.state is _CLOSED:
             self._input = b""
             self.mid_command = self._discarded_octets > 0
         else:
@@ -133,11 +140,9 @@ class Session(SessionState):
         What the client said before, anybody on the way may have said for it (RFC 3207 section
         4.2).  What it did, its errors and its transactions, still counts.
         """
+        self.step(Step.SECURED)
         self.tls = tls
         self.helo, self.protocol = "", "SMTP"
-        self.drop()
-        self.upgrading = False
-        self._stopped = self.closing
 
     @property
     def sink(self) -> Sink | None:
@@ -190,13 +195,13 @@ class Session(SessionState):
     def _turn_away_endless_line(self) -> None:
         self.turn_away(reply.endless_line(self.context.settings.hostname, DISCARD_MAX_OCTETS))
 
-    def _carry_out(self, line: bytes, followed: bool) -> None:
+    def _carry_out(self, line: bytes, commands: Mapping[str, Handler], followed: bool) -> None:
         parts = command.split(line)
         if isinstance(parts, Reply):
             self.refuse(parts)
             return
         verb, argument = parts
-        handler = TABLE[self.state].get(verb)
+        handler = commands.get(verb)
         if handler is not None:
             if followed and self._watching:
                 self._notice_pipelining(verb)
@@ -238,5 +243,5 @@ class Session(SessionState):
 
     def _deny_chunk(self, refusal: Reply) -> None:
         self._refused_chunk = None
-        self.state = _GREETED if self.helo else _CONNECTED
+        self.step(Step.CHUNK_PASSED if self.helo else Step.CHUNK_PASSED_EARLY)
         self.deny(refusal, joinable=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container
 from dataclasses import dataclass
-from enum import Enum
 
 from mailsrv.settings import Settings
 from mailsrv.smtp import reply
@@ -20,20 +19,8 @@ from mailsrv.smtp.envelope import Envelope, Notice
 from mailsrv.smtp.events import Event, Question, Refusal, Stage
 from mailsrv.smtp.path import NULL_PATH, MailPath
 from mailsrv.smtp.reply import Reply
+from mailsrv.smtp.state_machine import TRANSITIONS, State, Step
 from mailsrv.smtp.transaction import Transaction
-
-
-class State(Enum):
-    """Where a session stands between two commands (RFC 5321 section 4.1.4)."""
-
-    __hash__ = object.__hash__  # members are singletons; Enum's own hash is a Python call
-
-    CONNECTED = "no HELO or EHLO yet"
-    GREETED = "no mail transaction"
-    SENDER = "a reverse-path, no forward-path"
-    RECIPIENT = "a reverse-path and a forward-path"
-    CONTENT = "message content"
-    CHUNKS = "a part of the content, between two chunks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +72,7 @@ class SessionContext:
 
 
 # Attributes of an Enum class are slow to look up; these are used for every command.
-_PAUSE, _CONTENT, _CONNECTED, _GREETED = Stage.PAUSE, State.CONTENT, State.CONNECTED, State.GREETED
+_PAUSE, _REFUSED = Stage.PAUSE, Step.REFUSED
 
 
 class SessionState:
@@ -105,10 +92,8 @@ class SessionState:
         "_input",
         "_joinable",
         "_refused_chunk",
-        "_stopped",
         "asked",
         "client",
-        "closing",
         "context",
         "errors",
         "events",
@@ -122,17 +107,14 @@ class SessionState:
         "tls",
         "transaction",
         "transactions",
-        "upgrading",
     )
 
     def __init__(self, context: SessionContext, client: str) -> None:
         self.context = context
         self.client = client
-        self.state = _CONNECTED
+        self.state = State.CONNECTED
         self.question: Question | None = None
         self.output: list[bytes] = []
-        self.closing = False
-        self.upgrading = False
         self.events: list[Event] | None = None
         self.transaction: Transaction | None = None
         self.errors = 0
@@ -145,7 +127,6 @@ class SessionState:
         self.asked: tuple[MailPath, Notice | None] | None = None
         self._input = b""
         self._errors_soft = context.errors_soft
-        self._stopped = False
         self._joinable = False
         self._refused_chunk: RefusedChunk | None = None
         self._held: tuple[Reply, bool] | None = None
@@ -154,6 +135,16 @@ class SessionState:
     def envelope(self) -> Envelope | None:
         """That of the transaction in progress, None outside of one."""
         return None if self.transaction is None else self.transaction.envelope
+
+    @property
+    def closing(self) -> bool:
+        """The last reply is said."""
+        return self.state is State.CLOSED
+
+    @property
+    def upgrading(self) -> bool:
+        """The octets that follow belong to a TLS handshake."""
+        return self.state is State.HANDSHAKE
 
     # -- replies ----------------------------------------------------------------------------------
 
@@ -179,6 +170,7 @@ class SessionState:
             self._tell(Refusal(None, None, recipient, said))
         else:
             self._tell(Refusal(envelope.id, envelope.reverse_path, recipient, said))
+        self.step(_REFUSED)
         self.deny(said, joinable)
 
     def deny(self, said: Reply, joinable: bool = False) -> None:
@@ -197,16 +189,10 @@ class SessionState:
                 return
         self.say(said, joinable)
 
-    def fail(self, verdict: Reply) -> None:
-        """Let ``verdict`` be the end of the transaction; outside of one, just tell the log."""
-        if self.transaction is None:
-            self._tell(Refusal(None, None, None, verdict))
-        else:
-            self.drop(verdict)
-
     def turn_away(self, last: Reply) -> None:
         """End a session that broke a limit, or speaks another protocol."""
-        self.fail(last)
+        if self.transaction is None:
+            self._tell(Refusal(None, None, None, last))
         self.end(last)
 
     def count_junk(self) -> bool:
@@ -232,30 +218,38 @@ class SessionState:
         reverse_path = NULL_PATH if transaction is None else transaction.envelope.reverse_path
         self.question = Question(stage, self.client, self.helo, reverse_path, forward_path)
 
+    def step(self, step: Step) -> None:
+        """Go to the next state.  The steps of an ordinary message look it up without this call,
+        which would cost them 1 %."""
+        self.state = TRANSITIONS[self.state][step]
+
     def drop(self, verdict: Reply | None = None) -> None:
         """The transaction, if there is one, is over.  ``verdict`` decided it; None: the client
         gave it up."""
         transaction, self.transaction = self.transaction, None
-        self.state = _GREETED if self.helo else _CONNECTED
         if transaction is not None:
             self._tell(transaction.ended(verdict))
             if transaction.sink is not None:
                 transaction.abandon()  # last: a defect in it must not keep the transaction alive
 
-    def pass_over(self, octets: int, refusal: Reply) -> None:
-        """A chunk is refused, and the transaction with it: say so once its octets have passed."""
-        self.fail(refusal)
+    def refuse_chunk(self, refusal: Reply, octets: int, joinable: bool = True) -> None:
+        """Refuse BDAT, and the transaction with it; ``refusal`` is said once the chunk's
+        ``octets`` have passed."""
+        self.step(Step.CHUNK_REFUSED if octets else Step.NO_CHUNK)
+        if self.transaction is None:
+            self._tell(Refusal(None, None, None, refusal))
+        else:
+            self.drop(refusal)
         if octets:
             self._refused_chunk = RefusedChunk(octets, refusal)
-            self.state = _CONTENT
         else:
-            self.deny(refusal, joinable=True)
+            self.deny(refusal, joinable)
 
     def upgrade(self) -> None:
         """Say 220 to STARTTLS: what follows is the handshake."""
+        self.step(Step.STARTTLS)
         self.drop()  # what was said in the clear is forgotten (RFC 3207 section 4.2)
         self.say(reply.START_TLS, at_once=True)
-        self.upgrading = self._stopped = True
 
     def end(self, last: Reply) -> None:
         """Say ``last`` and close, whatever was going on."""
@@ -265,5 +259,5 @@ class SessionState:
 
     def _stop(self, verdict: Reply | None) -> None:
         self.question = None
-        self.closing = self._stopped = True
+        self.step(Step.CLOSE)
         self.drop(verdict)

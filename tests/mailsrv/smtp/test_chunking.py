@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mailsrv.smtp import reply
 from mailsrv.smtp.content import ChunkReader, ContentReader, RefusedChunk
 from mailsrv.smtp.events import Ended, Question, Refusal
-from mailsrv.smtp.state import State
+from mailsrv.smtp.state_machine import State
 
 BODY = b"Subject: x\r\n\r\nhello\r\n"
 

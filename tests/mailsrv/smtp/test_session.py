@@ -11,7 +11,7 @@ from conversing import ENVELOPE, HELLO, MESSAGE, Talk, codes, greeted, path, tal
 from mailsrv.smtp import reply
 from mailsrv.smtp.events import Question, Stage
 from mailsrv.smtp.session import DISCARD_MAX_OCTETS, OUTPUT_MAX_OCTETS
-from mailsrv.smtp.state import State
+from mailsrv.smtp.state_machine import State
 
 # -- the order of commands ------------------------------------------------------------------------
 

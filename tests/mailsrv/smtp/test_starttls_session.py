@@ -7,7 +7,7 @@ import pytest
 from conversing import ENVELOPE, HELLO, MESSAGE, Talk, cuts
 
 from mailsrv.smtp import reply
-from mailsrv.smtp.state import State
+from mailsrv.smtp.state_machine import State
 
 TLS = "TLSv1.3 TLS_AES_256_GCM_SHA384"
 
