@@ -1,7 +1,7 @@
-"""What pytest gets: ``.smtp`` files as tests, and fixtures for tests in virtual time.
+"""The pytest plugin: ``.smtp`` files as tests, and fixtures for tests in virtual time.
 
-This module is loaded into every run of everybody who has the package, so it imports nothing but
-pytest and the standard library; the rest comes when it is needed.
+This module is loaded into every pytest run where the package is installed, so it imports nothing
+but pytest and the standard library; the rest is imported when it is needed.
 
 Fixtures: ``mail_server``, ``fake_clock``, ``smtp_replay``.  Marker: ``smtp_replay``, on every
 transcript.  Options: ``--smtp-replay-update``, ``--smtp-replay-unused``.

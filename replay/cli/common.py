@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-"""What ``add_subparsers`` gives."""
+"""The result of ``add_subparsers``."""
 
 AS_EXPECTED, DIFFERS, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 READER_GONE = 141
-"""What a shell says of a program whose reader has left (128 + SIGPIPE)."""
+"""The status of a program whose reader has gone, as shells report it (128 + SIGPIPE)."""
 
 NUMBER_MAX = 1_000_000_000
 """For counts and seconds on the command line."""
@@ -25,17 +25,17 @@ _EVIDENCE = {
     **{bytes.fromhex(magic): "capture" for magic in _CAPTURE_MAGICS},
     **{bytes.fromhex(magic)[::-1]: "capture" for magic in _CAPTURE_MAGICS},
 }
-"""How files begin that results must not replace."""
+"""The first octets of files that results must not replace."""
 
 
 def explain(parser: argparse.ArgumentParser, description: str, epilog: str = "") -> None:
-    """Texts that are laid out already."""
+    """Set texts whose lines are broken already."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description, parser.epilog = description, epilog
 
 
 def refuse(sentence: str) -> int:
-    """Complain; gives the exit status that goes with it."""
+    """Print a complaint and return the exit status that goes with it."""
     print(f"replay: {sentence}", file=sys.stderr)
     return WRONG_USE
 

@@ -142,7 +142,7 @@ def _diff(options: argparse.Namespace) -> int:
     if options.json and not write(options.json, diff.as_json(comparison)):
         return WRONG_USE
     if options.json != Path("-") and partings:
-        diff.show(comparison, console.console(), every=options.all)
+        diff.show(comparison, console.make_console(), every=options.all)
     for complaint in complaints:
         refuse(complaint)
     if interrupted:
@@ -192,9 +192,9 @@ def _all(
     from replay.report import console
     from replay.transcript.notation import TranscriptError
 
-    errors = console.console(stderr=True)
-    plain = not errors.is_terminal or errors.color_system is None
-    watched = track(paths, "playing twice", console=errors, transient=True, disable=plain)
+    errors = console.make_console(stderr=True)
+    hidden = not console.can_redraw(errors)
+    watched = track(paths, "playing twice", console=errors, transient=True, disable=hidden)
     for path in watched:
         try:
             name = "/".join(path.with_suffix("").parts[-2:])
@@ -219,7 +219,7 @@ def _read(path: Path) -> Scenario:
 
 
 def _policies(options: argparse.Namespace) -> tuple[Differ, str, str, list[str]]:
-    """What plays one scenario under both, what they are called, and what is to be said of them.
+    """A function that plays one scenario under both, their names, and notes on them.
 
     Raises PolicyError.
     """

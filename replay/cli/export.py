@@ -78,7 +78,7 @@ def _export(options: argparse.Namespace) -> int:
         return refuse(f"{path}: is a folder; one transcript becomes one capture")
     result: ScenarioResult | None = None
     try:
-        suite.find([path])  # says what is wrong with other files
+        suite.find([path])  # its complaint names what other files are
         if options.observed:
             result = suite.run_file(path, SystemClock(), keep=True)
             scenario = result.scenario or transcript.load(path)
@@ -113,7 +113,7 @@ def _counted(differences: int) -> str:
 
 
 def _put(target: Path, write: Callable[[BinaryIO], int], *, replacing: bool) -> int:
-    """Write a file whole or not at all; gives what ``write`` gives.  Raises OSError."""
+    """Write a file whole or not at all; returns as ``write`` does.  Raises OSError."""
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     beside = Path(name)
     try:

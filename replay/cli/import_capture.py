@@ -130,7 +130,7 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _for_people(options: argparse.Namespace) -> TextIO:
-    """Where sentences go: not into the JSON that a pipe is given."""
+    """Where sentences go: not into a pipe that receives the JSON."""
     return sys.stderr if options.replaced == Path("-") else sys.stdout
 
 

@@ -98,7 +98,7 @@ def _load(options: argparse.Namespace) -> int:
     if options.json and not write(options.json, load_report.as_json(outcome, skipped)):
         return WRONG_USE
     if options.json != Path("-"):
-        load_report.show(outcome, skipped, console.console())
+        load_report.show(outcome, skipped, console.make_console())
     if outcome.interrupted:
         return INTERRUPTED
     return AS_EXPECTED if outcome.all_well else DIFFERS

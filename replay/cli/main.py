@@ -30,7 +30,7 @@ input, 130 after Ctrl-C.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; gives its exit status."""
+    """Run the program and return its exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal has an arrow
     try:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return command(options)
         finally:
             if sys.stdout:
-                sys.stdout.flush()  # here, where failing is still told well
+                sys.stdout.flush()  # here, where an error is still reported
     except KeyboardInterrupt:
         print("replay: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -219,7 +219,7 @@ def _as_json(outcome: RecordingResult) -> dict[str, object]:
 
 
 def _say(line: str) -> None:
-    """A line for people; nobody may be there any more."""
+    """A line for people, if there is still a terminal."""
     try:
         print(f"replay: {line}", file=sys.stderr, flush=True)
     except (OSError, ValueError):

@@ -1,18 +1,15 @@
-"""``replay run``: transcripts against mailsrv."""
+"""``replay run``: its options, and which of its five ways they ask for."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from replay.cli import run_target
-from replay.cli.common import AS_EXPECTED, DIFFERS, WRONG_USE, Commands, explain, refuse, write
-from replay.cli.sweeps import run_cuts, run_edges
-
-if TYPE_CHECKING:
-    from replay.verify.suite import ScenarioResult
+from replay.cli.common import AS_EXPECTED, DIFFERS, Commands, explain, refuse
+from replay.cli.run_virtual import run_virtual
+from replay.cli.sweeps import run_cuts, run_timer_edges
 
 _DESCRIPTION = """\
 Play .smtp transcripts against the real mailsrv, on real sockets, in virtual
@@ -121,78 +118,57 @@ def add_update(group: argparse._ActionsContainer) -> None:
         )
 
 
-def _list_unused(paths: Sequence[Path]) -> int:
-    from replay.report.console import printable
-    from replay.verify.unused import find_unused
-
-    unused = find_unused(paths)
-    for one in unused:
-        print(printable(str(one)))
-    return DIFFERS if unused else AS_EXPECTED
-
-
 def _run(options: argparse.Namespace) -> int:
-    from rich.progress import track
-
-    from mailsrv.runtime.clock import SystemClock
-    from replay.report import console
     from replay.verify import suite
 
-    if complaint := run_target.misused(options):
+    if complaint := _misuse(options):
         return refuse(complaint)
     try:
         paths = suite.find(options.paths)
     except suite.InputError as error:
         return refuse(str(error))
+    return _branch(options)(options, paths)
+
+
+Branch = Callable[[argparse.Namespace, Sequence[Path]], int]
+"""One way of running transcripts: returns the exit status."""
+
+
+def _branch(options: argparse.Namespace) -> Branch:
+    """The way that the options ask for."""
     if options.unused:
-        return _list_unused(options.paths)
-    if options.update and suite.under_ci():
-        return refuse(
+        return _list_unused
+    if options.target:
+        return run_target.run_target
+    if options.cuts:
+        return run_cuts
+    return run_timer_edges if options.timer_edges else run_virtual
+
+
+def _misuse(options: argparse.Namespace) -> str:
+    """What does not go together, as a sentence; empty if all does."""
+    from replay.verify.suite import under_ci
+
+    if complaint := run_target.misuse(options):
+        return complaint
+    if options.update and under_ci():
+        return (
             "--update is refused where CI is set: nobody reads there what it changes; "
             "update at your desk, read the fixes, and commit them"
         )
     if Path("-") == options.html == options.json:
-        return refuse("--json - and --html - would both print; give one of them a file")
+        return "--json - and --html - would both print; give one of them a file"
     if options.html and (options.cuts or options.timer_edges):
-        return refuse("--html shows runs of transcripts as they are written; leave it out here")
-    if options.target:
-        return run_target.run_target(options, paths)
-    if options.cuts:
-        return run_cuts(paths, options.json)
-    if options.timer_edges:
-        return run_edges(paths, options.json)
-    keep = options.html is not None
-    playing = suite.run_all(paths, SystemClock(), updating=options.update, keep=keep)
-    if keep:
-        from replay.report.html.page import without_what_is_not_drawn
-
-        playing = without_what_is_not_drawn(playing)
-    errors = console.console(stderr=True)
-    plain = not errors.is_terminal or errors.color_system is None
-    results: list[suite.ScenarioResult] = []
-    interrupted = False
-    watched = track(playing, "playing", len(paths), console=errors, transient=True, disable=plain)
-    try:
-        results.extend(watched)
-    except KeyboardInterrupt:
-        interrupted = True  # what has been changed by then must still be told
-    if options.json and not write(options.json, console.as_json(results)):
-        return WRONG_USE
-    if options.html and not _write_page(options.html, results):
-        return WRONG_USE
-    unreadable = [result for result in results if result.verdict == suite.UNREADABLE]
-    if Path("-") not in (options.json, options.html) and len(results) > len(unreadable):
-        console.show(results, console.console())
-    for result in unreadable:
-        refuse(result.complaint)
-    if interrupted:
-        raise KeyboardInterrupt
-    if unreadable:
-        return WRONG_USE
-    return AS_EXPECTED if all(result.good for result in results) else DIFFERS
+        return "--html shows runs of transcripts as they are written; leave it out here"
+    return ""
 
 
-def _write_page(path: Path, results: Sequence[ScenarioResult]) -> bool:
-    from replay.report.html.page import page
+def _list_unused(options: argparse.Namespace, paths: Sequence[Path]) -> int:
+    """Print the files that no test uses, in the folders that were named."""
+    from replay.transcript.octets import printable
+    from replay.verify.unused import find_unused
 
-    return write(path, page(results))
+    unused = find_unused(options.paths)
+    for one in unused:
+        print(printable(str(one)))
+    return DIFFERS if unused else AS_EXPECTED

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from replay.cli.common import AS_EXPECTED, DIFFERS, WRONG_USE, refuse, seconds, write
+from replay.cli.common import refuse, seconds
+from replay.cli.results import Report, conclude
 
 if TYPE_CHECKING:
     from replay.play.tls_client import Verify
@@ -44,7 +45,7 @@ timers do something after more than 5 s. A server on this machine
 by the PROXY protocol, if it trusts us with that.
 """
 
-OPTIONS = {
+_OPTIONS = {
     "speed": "--speed",
     "max_wait": "--max-wait",
     "tolerance": "--tolerance",
@@ -55,7 +56,7 @@ OPTIONS = {
     "ca": "--ca",
     "all": "--all",
 }
-"""What goes with --target only, by the name of its value."""
+"""Options that go with --target only, by the names of their values."""
 
 _PERCENT = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,3})?)%")
 
@@ -99,88 +100,77 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def misused(options: argparse.Namespace) -> str:
+def misuse(options: argparse.Namespace) -> str:
     """What does not go together, as a sentence; empty if all does."""
     if options.target:
         for name, given in (
             ("--update", options.update),
             ("--cuts", options.cuts),
             ("--timer-edges", options.timer_edges),
-            ("--unused", getattr(options, "unused", False)),
+            ("--unused", options.unused),
         ):
             if given:
                 return f"{name} is about mailsrv in virtual time; leave out --target"
         return ""
-    for name, option in OPTIONS.items():
+    for name, option in _OPTIONS.items():
         if getattr(options, name) is not None:
             return f"{option} goes with --target: virtual time needs none of it"
     return ""
 
 
-def play(
-    options: argparse.Namespace, paths: Sequence[Path]
-) -> tuple[TargetRun, list[ScenarioResult], bool] | str:
-    """The run, its results, and whether it was interrupted; or why there is none."""
-    from rich.progress import Progress
-
+def run_target(options: argparse.Namespace, paths: Sequence[Path]) -> int:
+    """Play each transcript at the target, and report."""
     from mailsrv.runtime.clock import SystemClock
     from replay.play.target import TargetError, resolve
-    from replay.report import console
     from replay.transcript.notation import TranscriptError
     from replay.verify.target_suite import TargetRun
 
-    results: list[ScenarioResult] = []
-    errors = console.console(stderr=True)
-    plain = not errors.is_terminal or errors.color_system is None
     try:
         target = resolve(options.target)
         run = TargetRun(target, _how(options, target.host), SystemClock())
-        # Drawn between files only: a thread that draws beside them would hold departures up.
-        progress = Progress(console=errors, transient=True, disable=plain, auto_refresh=False)
-        with progress:
-            watched = progress.track(paths, description="playing")
-            try:
-                results.extend(run.run_all(watched))
-            except KeyboardInterrupt:
-                return run, results, True
+        results, interrupted = _play(run, paths)
     except (TargetError, TranscriptError, _FileError) as error:
-        return str(error)
-    return run, results, False
+        return refuse(str(error))
+    status = conclude(options, results, _report(options, run, results), interrupted=interrupted)
+    if not results:
+        return refuse("nothing was played: every transcript was left out; --all plays them")
+    return status
 
 
-def run_target(options: argparse.Namespace, paths: Sequence[Path]) -> int:
-    """``replay run --target``."""
+def _play(run: TargetRun, paths: Sequence[Path]) -> tuple[list[ScenarioResult], bool]:
+    """The results, and whether Ctrl-C ended the run.  Raises TargetError."""
+    from rich.progress import Progress
+
+    from replay.report import console
+
+    results: list[ScenarioResult] = []
+    errors = console.make_console(stderr=True)
+    hidden = not console.can_redraw(errors)
+    # Drawn between files only: a thread that draws beside them would hold departures up.
+    with Progress(console=errors, transient=True, disable=hidden, auto_refresh=False) as progress:
+        try:
+            results.extend(run.run_all(progress.track(paths, description="playing")))
+        except KeyboardInterrupt:
+            return results, True
+    return results, False
+
+
+def _report(
+    options: argparse.Namespace, run: TargetRun, results: Sequence[ScenarioResult]
+) -> Report:
     from replay.report import console
     from replay.report import target as target_report
-    from replay.verify import suite
 
-    played = play(options, paths)
-    if isinstance(played, str):
-        return refuse(played)
-    run, results, interrupted = played
-    if options.json and not write(options.json, target_report.as_json(run, results)):
-        return WRONG_USE
-    if options.html and not _write_page(options, results):
-        return WRONG_USE
-    unreadable = [result for result in results if result.verdict == suite.UNREADABLE]
-    readable = [result for result in results if result.verdict != suite.UNREADABLE]
-    if Path("-") not in (options.json, options.html) and (readable or run.left_out):
-        target_report.show(run, readable, console.console())
-    for result in unreadable:
-        refuse(result.complaint)
-    if interrupted:
-        raise KeyboardInterrupt
-    if not readable and not unreadable:
-        return refuse("nothing was played: every transcript was left out; --all plays them")
-    if unreadable:
-        return WRONG_USE
-    return AS_EXPECTED if all(result.good for result in results) else DIFFERS
+    def as_html() -> str:
+        from replay.report.html.page import page
 
+        return page(results, title=f"Replay against {options.target}")
 
-def _write_page(options: argparse.Namespace, results: Sequence[ScenarioResult]) -> bool:
-    from replay.report.html.page import page
+    def show(readable: Sequence[ScenarioResult]) -> None:
+        if readable or run.left_out:
+            target_report.show(run, readable, console.make_console())
 
-    return write(options.html, page(results, title=f"Replay against {options.target}"))
+    return Report(lambda: target_report.as_json(run, results), as_html, show)
 
 
 class _FileError(Exception):
@@ -244,7 +234,7 @@ def _speed(text: str) -> float:
 
 
 def _tolerance(text: str) -> dict[str, float]:
-    """A field of ``compare.Tolerance``."""
+    """A field of ``expectations.Tolerance``."""
     from replay.transcript import duration
 
     if match := _PERCENT.fullmatch(text):

@@ -59,9 +59,9 @@ def _show(options: argparse.Namespace) -> int:
     if options.json == Path("-"):
         return AS_EXPECTED
     if options.session is None:
-        show.show_sessions(capture, console.console())
+        show.show_sessions(capture, console.make_console())
     else:
-        show.show_ladder(capture.conversations[options.session - 1], console.console())
+        show.show_ladder(capture.conversations[options.session - 1], console.make_console())
     if not found:
         return refuse(f"{options.file}: no SMTP session is in it")
     return AS_EXPECTED

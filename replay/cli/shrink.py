@@ -52,20 +52,20 @@ def _shrink(options: argparse.Namespace) -> int:
     from rich.progress import Progress, SpinnerColumn, TextColumn
 
     from replay.play.fakes.world import WorldError
-    from replay.report import console as report
+    from replay.report.console import make_console
     from replay.transcript import transcript
     from replay.transcript.notation import TranscriptError
     from replay.verify import shrink, suite
 
     path: Path = options.file
     try:
-        suite.find([path])  # says what is wrong with other files
+        suite.find([path])  # its complaint names what other files are
     except suite.InputError as error:
         return refuse(str(error))
     output: Path = options.output or path.with_name(f"{path.stem}-small.smtp")
     if output.exists() and not options.force:
         return refuse(f"{output}: is there already; --force replaces it")
-    console = report.console(stderr=True)
+    console = make_console(stderr=True)
     columns = SpinnerColumn(), TextColumn("{task.description}")
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
@@ -76,8 +76,8 @@ def _shrink(options: argparse.Namespace) -> int:
             found = shrink.shrink(
                 scenario,
                 path,
-                told=lambda runs, now: bar.update(
-                    task, description=f"{_words(now)}, after {suite} runs"
+                on_success=lambda runs, now: bar.update(
+                    task, description=f"{_words(now)}, after {runs} runs"
                 ),
             )
         except TranscriptError as error:

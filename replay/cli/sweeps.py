@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,52 +14,58 @@ if TYPE_CHECKING:
     from replay.play.virtual import Play
 
 
-class _Told(NamedTuple):
+class _Swept(NamedTuple):
+    """What came of one transcript: ``summary`` for the JSON, ``lines`` for people."""
+
     good: bool
     summary: dict[str, Any]
     lines: Iterable[str]
 
 
-def run_cuts(paths: Sequence[Path], json_file: Path | None, play: Play | None = None) -> int:
-    """Cut what the senders say in every way; ``play`` stands in for the virtual driver."""
+def run_cuts(options: argparse.Namespace, paths: Sequence[Path], play: Play | None = None) -> int:
+    """Cut the senders' octets in every way; ``play`` is the virtual driver if left out."""
     from replay.play import virtual
     from replay.verify import segmentation
 
-    def one(path: Path) -> _Told:
+    def sweep(path: Path) -> _Swept:
         found = segmentation.sweep_file(path, play=play or virtual.play)
-        return _Told(found.good, segmentation.summary(path, found), segmentation.told(found))
+        return _Swept(found.good, segmentation.summary(path, found), segmentation.describe(found))
 
-    return _sweep(paths, json_file, one)
+    return _sweep_all(options.json, paths, sweep)
 
 
-def run_edges(paths: Sequence[Path], json_file: Path | None, play: Play | None = None) -> int:
-    """Approach the deadlines; ``play`` stands in for the virtual driver."""
+def run_timer_edges(
+    options: argparse.Namespace, paths: Sequence[Path], play: Play | None = None
+) -> int:
+    """Approach the server's deadlines; ``play`` is the virtual driver if left out."""
     from replay.play import virtual
     from replay.verify import timer_edges
 
-    def one(path: Path) -> _Told:
+    def sweep(path: Path) -> _Swept:
         found = timer_edges.approach_file(path, play=play or virtual.play)
-        return _Told(found.good, timer_edges.summary(path, found), timer_edges.told(found))
+        return _Swept(found.good, timer_edges.summary(path, found), timer_edges.describe(found))
 
-    return _sweep(paths, json_file, one)
+    return _sweep_all(options.json, paths, sweep)
 
 
-def _sweep(paths: Sequence[Path], json_file: Path | None, one: Callable[[Path], _Told]) -> int:
+def _sweep_all(
+    json_file: Path | None, paths: Sequence[Path], sweep: Callable[[Path], _Swept]
+) -> int:
     from replay.verify.suite import InputError
 
     status = AS_EXPECTED
     results = []
     for path in paths:
         try:
-            told = one(path)
+            swept = sweep(path)
         except InputError as error:
             status = refuse(str(error))
             continue
-        results.append(told.summary)
-        if not told.good:
+        results.append(swept.summary)
+        if not swept.good:
             status = max(status, DIFFERS)
         if json_file != Path("-"):
-            print(f"{path}: " + "\n".join(told.lines), flush=True)
+            print(f"{path}: " + "\n".join(swept.lines), flush=True)
     if json_file and not write(json_file, json.dumps({"scenarios": results}, indent=2)):
         return WRONG_USE
     return status

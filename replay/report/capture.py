@@ -16,9 +16,9 @@ from replay.capture.oddity import Oddity, told
 from replay.capture.reader import Capture
 from replay.capture.smtp_flows import behind_proxy_header
 from replay.convert.anchors import Anchored, Evidence, anchor_acts
-from replay.report.console import long_duration, printable
 from replay.smtp.commands import outline
-from replay.transcript.octets import to_text
+from replay.transcript.duration import long_duration
+from replay.transcript.octets import printable, to_text
 
 ODDITIES_SHOWN_MAX = 40
 SESSIONS_SHOWN_MAX = 10_000
@@ -103,8 +103,8 @@ def _outline(one: Conversation) -> str:
 
 
 def show_ladder(conversation: Conversation, console: Console) -> None:
-    """Who said what, when: the sender on the left, the server indented; silences are drawn, and
-    what is odd stands where it happened."""
+    """The conversation in time: the sender on the left, the server indented; silences are drawn,
+    and oddities stand where they happened."""
     anchored = {one.act.order: one for one in anchor_acts(conversation)}
     sides = f"{conversation.client} → {conversation.server}"
     console.print(Text(f"{'time':>13} {'packet':>8}  {sides}", "bold"), soft_wrap=True)
@@ -199,7 +199,7 @@ def _show_oddities(where: str, oddities: list[Oddity], console: Console) -> None
 
 
 def _sent(conversation: Conversation) -> bytes:
-    """All that its sender said, without a header of the PROXY protocol."""
+    """All octets of its sender, without a header of the PROXY protocol."""
     return behind_proxy_header(b"".join(act.octets for act in conversation.acts))
 
 

@@ -13,12 +13,13 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
-from mailsrv.units import NS_PER_S
+from replay.transcript.duration import long_duration
+from replay.transcript.octets import printable
 from replay.verify.expectations import Difference
 from replay.verify.suite import AS_EXPECTED, BROKEN, DIFFERS, UNREADABLE, UPDATED, ScenarioResult
 
 PIPE_WIDTH = 160
-"""Columns where nobody says how wide the paper is."""
+"""Columns where there is no terminal and no COLUMNS."""
 DIFFERENCES_SHOWN_MAX = 20
 """Of one transcript; the JSON has them all."""
 
@@ -38,13 +39,13 @@ _DIFF_STYLES = {"+": "green", "-": "red", "@": "dim"}
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        raise  # whoever runs the program says what that means
+        raise  # the program ends with the status that the shell expects
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Standard output or error, as wide as the terminal; wide where there is none.
+def make_console(*, stderr: bool = False) -> Console:
+    """Standard output or error, as wide as the terminal; ``PIPE_WIDTH`` where there is none.
 
-    With NO_COLOR set (https://no-color.org) it gives no escape codes at all, bold included.
+    With NO_COLOR set (https://no-color.org) no escape codes are written at all, bold included.
     """
     made = _Console(stderr=stderr)
     if os.environ.get("NO_COLOR"):
@@ -54,38 +55,26 @@ def console(*, stderr: bool = False) -> Console:
     return made
 
 
+def can_redraw(console: Console) -> bool:
+    """Whether a line can be written over another: a bar of progress needs that."""
+    return console.is_terminal and console.color_system is not None
+
+
 def show(results: Sequence[ScenarioResult], console: Console) -> None:
-    """The table, the differences, the sum."""
+    """The table, the differences, the total."""
     _show_table(results, console)
     for result in results:
         show_trouble(result, console)
-    console.print(_sum(results), style="bold", soft_wrap=True)
+    console.print(_total(results), style="bold", soft_wrap=True)
 
 
 def as_json(results: Sequence[ScenarioResult]) -> str:
-    """For machines; durations of the real world stand under keys that begin with real_."""
+    """The results as JSON; durations of the real world stand under keys that begin with real_."""
     return json.dumps({"scenarios": [scenario_json(one) for one in results]}, indent=2)
 
 
-def long_duration(ns: int) -> str:
-    """A duration for people: "5 days", "1 h 52 min", "4.2 s", "31 ms"."""
-    seconds = ns / NS_PER_S
-    if seconds >= 2 * 86_400:
-        return f"{int(seconds // 86_400):,} days"
-    if seconds >= 3600:
-        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
-    if seconds >= 60:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
-
-
-def printable(text: str) -> str:
-    """``text`` without what would move the cursor."""
-    return "".join(one if one.isprintable() else "?" for one in text)
-
-
 def capture_name(result: ScenarioResult) -> str:
-    """How a table names a transcript."""
+    """A transcript in a table: its folder and its name."""
     return printable("/".join(result.path.with_suffix("").parts[-2:]))
 
 
@@ -107,7 +96,7 @@ def _table(results: Sequence[ScenarioResult], *, numbers: bool, stories: bool) -
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("capture", no_wrap=stories)
     if stories:
-        table.add_column("story")  # what may wrap gives way
+        table.add_column("story")  # the column that may wrap is the one that shrinks
     if numbers:
         for name in ("sessions", "virtual", "real"):
             table.add_column(name, justify="right", no_wrap=True)
@@ -125,7 +114,8 @@ def _table(results: Sequence[ScenarioResult], *, numbers: bool, stories: bool) -
 
 
 def show_trouble(result: ScenarioResult, console: Console) -> None:
-    """What there is to tell of a transcript, except that it cannot be read: that is an error."""
+    """Differences, changes and complaints of a transcript; one that is unreadable is an error and
+    goes to standard error."""
     if result.verdict == UNREADABLE or (result.verdict == AS_EXPECTED and not result.complaint):
         return
     console.print(
@@ -148,7 +138,7 @@ def _indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
 
 
-def _sum(results: Sequence[ScenarioResult]) -> str:
+def _total(results: Sequence[ScenarioResult]) -> str:
     virtual = long_duration(sum(one.virtual_ns for one in results))
     real = long_duration(sum(one.real_ns for one in results))
     captures = f"{len(results)} capture{'s' if len(results) != 1 else ''}"

@@ -16,8 +16,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from replay.report.console import long_duration, printable
-from replay.transcript.duration import format_ns
+from replay.transcript.duration import format_ns, long_duration
+from replay.transcript.octets import printable
 from replay.verify.diff import DiffVerdict, Divergence, RunSide
 
 SIDE_BY_SIDE_COLUMNS = 120

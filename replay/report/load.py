@@ -53,7 +53,7 @@ def show(outcome: LoadResult, skipped: Sequence[str], console: Console) -> None:
 
 
 def is_live(stream: TextIO) -> bool:
-    """Whether a line can be told over and over there; NO_COLOR also asks for plain output."""
+    """Whether a line can be written over there; NO_COLOR also asks for plain output."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -92,7 +92,7 @@ def as_json(outcome: LoadResult, skipped: Sequence[str]) -> str:
 
 
 class LiveLine:
-    """One line on a terminal that tells how a run goes, over and over."""
+    """One line on a terminal that shows how far a run is, written over and over."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

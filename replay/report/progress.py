@@ -1,7 +1,7 @@
-"""How far a long file has been read: a bar on a terminal, and nothing where nobody looks.
+"""How far a long file has been read: a bar on a terminal, and nothing elsewhere.
 
-Who ends ``tcpdump -w - | replay show -`` with Ctrl-C means tcpdump: what it wrote until then is to
-be shown.  So the first interrupt ends nothing while standard input is read; tcpdump, which gets it
+Ctrl-C in ``tcpdump -w - | replay show -`` is meant for tcpdump: what it wrote until then is to be
+shown.  So the first interrupt ends nothing while standard input is read; tcpdump, which receives it
 as well, ends the input.
 """
 
@@ -14,22 +14,21 @@ from pathlib import Path
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from replay.capture.source import STANDARD_INPUT, Watch
-from replay.capture.source import ReadProgress as Reached
-from replay.report import console as report
+from replay.capture.source import STANDARD_INPUT, ReadProgress, Watch
+from replay.report.console import can_redraw, make_console
 
 SMALL_OCTETS = 16 << 20
-"""A file so small is read before anyone looks."""
+"""Up to this size a file is read before a bar would be seen."""
 
 
 @contextmanager
 def watching(path: str | Path) -> Iterator[Watch | None]:
-    """What to give ``read_capture`` as ``watch``, for as long as it reads ``path``."""
+    """``read_capture``'s argument ``watch``, for as long as it reads ``path``."""
     with ExitStack() as stack:
         if str(path) == STANDARD_INPUT:
             stack.enter_context(_first_interrupt_is_for_the_writer())
-        console = report.console(stderr=True)
-        if not console.is_terminal or console.color_system is None:
+        console = make_console(stderr=True)
+        if not can_redraw(console):
             yield None
             return
         bar = Progress(
@@ -43,7 +42,7 @@ def watching(path: str | Path) -> Iterator[Watch | None]:
         task = bar.add_task("reading", total=None)
         begun = False
 
-        def watch(reached: Reached) -> None:
+        def watch(reached: ReadProgress) -> None:
             nonlocal begun
             if not begun and reached.read_octets > SMALL_OCTETS:
                 begun = True

@@ -11,7 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from replay.load.tally import PERCENTILES
-from replay.report import console as report
+from replay.report.console import (
+    STORY_BESIDE_COLUMNS,
+    STYLES,
+    capture_name,
+    scenario_json,
+    show_trouble,
+)
+from replay.transcript.duration import long_duration
+from replay.transcript.octets import printable
 from replay.verify.suite import ScenarioResult
 from replay.verify.target_suite import TargetRun
 
@@ -26,7 +34,7 @@ def show(run: TargetRun, results: Sequence[ScenarioResult], console: Console) ->
     """The table, the differences, how well time was kept, what was left out, the sum."""
     console.print(_table(results, console.width))
     for result in results:
-        report.show_trouble(result, console)
+        show_trouble(result, console)
     for line in _pacing(run):
         console.print(Text(line), soft_wrap=True)
     late_us = run.pacing.lateness.percentile_us(99)
@@ -34,7 +42,7 @@ def show(run: TargetRun, results: Sequence[ScenarioResult], console: Console) ->
         busy = "this machine was too busy to keep time: see how late departures were"
         console.print(Text(busy, style="yellow"), soft_wrap=True)
     capped = [
-        f"{path}, line {one.line}: waited {report.long_duration(one.skipped_ns)} less than it says"
+        f"{path}, line {one.line}: waited {long_duration(one.skipped_ns)} less than it says"
         for path, one in run.pacing.capped
     ]
     _list("cut short", capped, console)
@@ -48,7 +56,7 @@ def as_json(run: TargetRun, results: Sequence[ScenarioResult]) -> str:
     late = run.pacing.lateness
     document: dict[str, Any] = {
         "target": run.target.name,
-        "scenarios": [report.scenario_json(one) for one in results],
+        "scenarios": [scenario_json(one) for one in results],
         "left_out": run.left_out,
         "cut_short": [
             {
@@ -70,7 +78,7 @@ def as_json(run: TargetRun, results: Sequence[ScenarioResult]) -> str:
 
 def _table(results: Sequence[ScenarioResult], width: int) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    stories = width >= report.STORY_BESIDE_COLUMNS
+    stories = width >= STORY_BESIDE_COLUMNS
     table.add_column("capture", no_wrap=stories)
     if stories:
         table.add_column("story")
@@ -78,11 +86,11 @@ def _table(results: Sequence[ScenarioResult], width: int) -> Table:
     table.add_column("real", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for result in results:
-        row = [Text(report.capture_name(result), no_wrap=True, overflow="ellipsis")]
+        row = [Text(capture_name(result), no_wrap=True, overflow="ellipsis")]
         if stories:
             row.append(Text(result.story, no_wrap=True, overflow="ellipsis"))
-        row += [Text(str(result.sessions)), Text(report.long_duration(result.real_ns))]
-        row.append(Text(result.verdict, style=report.STYLES[result.verdict]))
+        row += [Text(str(result.sessions)), Text(long_duration(result.real_ns))]
+        row.append(Text(result.verdict, style=STYLES[result.verdict]))
         table.add_row(*row)
     return table
 
@@ -109,15 +117,15 @@ def _ms(us: int) -> str:
 
 def _list(what: str, lines: Sequence[str], console: Console) -> None:
     for line in lines[:SHOWN_MAX]:
-        console.print(Text(f"{what}: {report.printable(line)}", style="yellow"), soft_wrap=True)
+        console.print(Text(f"{what}: {printable(line)}", style="yellow"), soft_wrap=True)
     if len(lines) > SHOWN_MAX:
         console.print(Text(f"{what}: {len(lines) - SHOWN_MAX} more", style="yellow"))
 
 
 def _sum(run: TargetRun, results: Sequence[ScenarioResult]) -> str:
-    took = report.long_duration(sum(one.real_ns for one in results))
+    took = long_duration(sum(one.real_ns for one in results))
     captures = f"{len(results)} capture{'s' if len(results) != 1 else ''}"
     bad = sum(not one.good for one in results)
     left_out = f"; {len(run.left_out)} left out" if run.left_out else ""
     verdict = f"; {bad} not as expected" if bad else ""
-    return f"{captures} at {report.printable(run.target.name)}, {took}{verdict}{left_out}"
+    return f"{captures} at {printable(run.target.name)}, {took}{verdict}{left_out}"

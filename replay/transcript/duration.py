@@ -2,7 +2,8 @@
 
 ``parse`` takes any of the units; ``format_ns`` always writes the same spelling for the same
 number, so that texts can be compared: seconds from 1 s up, milliseconds from 0.01 ms up, below
-that microseconds where they are whole and nanoseconds where not.
+that microseconds where they are whole and nanoseconds where not.  ``long_duration`` is rounded, for
+reports.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def parse(text: str) -> int:
 
 
 def format_ns(ns: int) -> str:
-    """The one canonical spelling of ``ns`` (not negative): ``parse`` gives ``ns`` back."""
+    """The one canonical spelling of ``ns`` (not negative): ``parse`` returns ``ns`` again."""
     if ns < 0:
         raise ValueError(f"a duration of {ns} ns is negative")
     if ns == 0:
@@ -66,6 +67,18 @@ def format_ns(ns: int) -> str:
     if ns >= _MILLISECONDS_FROM_NS:
         return _decimal(ns, "ms")
     return f"{ns // NS_PER_US}us" if ns % NS_PER_US == 0 else f"{ns}ns"
+
+
+def long_duration(ns: int) -> str:
+    """A rounded duration for people: "5 days", "1 h 52 min", "4.2 s", "31.0 ms"."""
+    seconds = ns / NS_PER_S
+    if seconds >= 2 * 86_400:
+        return f"{int(seconds // 86_400):,} days"
+    if seconds >= 3600:
+        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+    if seconds >= 60:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.1f} ms"
 
 
 def _decimal(ns: int, unit: str) -> str:

@@ -86,6 +86,11 @@ def to_pieces(octets: bytes) -> list[tuple[int, str]]:
     return pieces
 
 
+def printable(text: str) -> str:
+    """``text`` with a question mark for each character that would move a terminal's cursor."""
+    return "".join(one if one.isprintable() else "?" for one in text)
+
+
 def _wrapped(line: str) -> list[str]:
     """``line`` in pieces of at most the width, its line end (which may exceed it) at the last."""
     end = _LINE_END.search(line)

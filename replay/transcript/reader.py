@@ -157,8 +157,8 @@ class _Reader:
         for index in range(fence + 1, len(self._lines)):
             self._at = index
             line = self._lines[index]
-            said = line.lstrip(" \t")
-            if said and said[0] != "#":
+            stripped = line.lstrip(" \t")
+            if stripped and stripped[0] != "#":
                 self._line(line)
         self._finish_step()
         self._check()
@@ -282,12 +282,12 @@ class _Reader:
             return self._code(match, column), ""
         comment = _COMMENT.search(text)
         cut = comment.start() if comment else len(text)
-        bare, said = text[:cut].rstrip(" \t"), text[cut:].rstrip(" \t")
+        bare, remark = text[:cut].rstrip(" \t"), text[cut:].rstrip(" \t")
         if match := _CODE.fullmatch(bare):
-            return self._code(match, column), said
+            return self._code(match, column), remark
         if match := _SERVER_VERB.fullmatch(bare):
             verb = notation.SERVER_VERBS[match["verb"]]()
-            return _Item(bare, self._packet(match, column), action=verb), said
+            return _Item(bare, self._packet(match, column), action=verb), remark
         match = _VERB.fullmatch(bare)
         if match is None or match["verb"] not in notation.VERBS:
             raise self._fault(column, f"expected one of: {_ITEMS}")
@@ -295,7 +295,7 @@ class _Reader:
         if (client is not None) != (verb_name == "open"):
             raise self._fault(column, "open, and only open, takes from ADDRESS")
         action = Open(client) if client is not None else notation.PLAIN_VERBS[verb_name]()
-        return _Item(verb_name, self._packet(match, column), action=action), said
+        return _Item(verb_name, self._packet(match, column), action=action), remark
 
     def _code(self, match: re.Match[str], column: int) -> _Item:
         code = None if match["code"] is None else int(match["code"])

@@ -1,4 +1,4 @@
-"""Puts new expectations into a transcript somebody wrote, and leaves all else as it stands."""
+"""Puts new expectations into a transcript, and leaves everything else as it was written."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The rules a connection's steps must keep to make sense, whoever made them.
+"""The rules that the steps of a connection keep, read from a text or made by a program.
 
 The reader of transcripts reports a breach with its line, the writer refuses it, and so no driver
-has to ask again.
+has to check again.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 HOSTNAME_DEFAULT = "mx.example.test"
-"""What a server under test calls itself, unless its scenario says otherwise."""
+"""The host name of a server under test whose scenario sets none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class ExactReply:
 class ReplyCode:
     """One whole reply with this code, whatever its text.
 
-    ``recorded`` keeps what another server said at this point, for the reader.
+    ``recorded`` keeps the reply of another server at this point, for the reader.
     """
 
     code: int

@@ -1,9 +1,9 @@
-"""Two runs of one scenario, A and B: for each sender, where they part and what that does to it.
+"""Two runs of one scenario, A and B: for each sender, where they part, and the harm of it.
 
-A sender in a transcript cannot change its mind.  So a parting is judged where it happens, and
-what comes behind one that would have made a sender go on otherwise counts for nothing: a message
-that was said as commands since DATA was refused, and all after it, is *unproven*.  A reply of
-another class (first digit) parts two conversations; other words or another instant do not.
+A scripted sender does not react to replies.  So a parting is judged where it happens, and what
+follows one after which a real sender would have done something else does not count: a message
+that was sent as commands since DATA was refused, and all after it, is *unproven*.  A reply of
+another class (first digit) parts two conversations; another text or another instant does not.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class DiffVerdict(Enum):
 
 
 class RunSide(NamedTuple):
-    """What one run had at the parting: ``text`` shows a reply or an end, "" for nothing."""
+    """One run at the parting: ``text`` shows a reply or an end, "" for nothing."""
 
     text: str = ""
     at_ns: int | None = None
@@ -73,13 +73,13 @@ NOTHING = RunSide()
 class Divergence:
     """One sender (a connection of ``scenario``) in both runs, at the place where they part.
 
-    ``why`` names the check or the limit that spoke in B, where it is known.  ``reply`` counts
+    ``why`` names the check or the limit behind B's reply, where it is known.  ``reply`` counts
     replies from 1, and answered ``asked``; 0 where it is an end that differs.  ``gap_ns`` is by
     how much B is later there (the greatest such gap, where time alone parts them).
-    ``octets_before`` and ``replies_before`` say how far the sender had come in B.  ``lost``
-    counts what A accepted and B never did, one for each recipient of a message, ``unproven``
-    the same behind what no sender would have said, ``messages_a`` and ``messages_b`` all that
-    were accepted.
+    ``octets_before`` were sent and ``replies_before`` received in B up to there.  ``lost`` counts
+    what A accepted and B never did, one for each recipient of a message, ``unproven`` the same
+    where no real sender would have come so far, ``messages_a`` and ``messages_b`` all that were
+    accepted.
     """
 
     scenario: str
@@ -116,7 +116,7 @@ that is not known; None stands for an end without a reply."""
 
 
 def no_reason(number: int, reply: ReceivedReply | None) -> str:
-    """Of a server whose reasons nobody knows."""
+    """The ``Why`` of a server whose log is not at hand."""
     return ""
 
 
@@ -178,12 +178,12 @@ class _Pair:
         elif lost and verdict not in _HARMS:
             verdict = DiffVerdict.LOST
         number = parting.reply
-        heard = self._observed_b.replies
-        spoke = heard[number - 1] if 0 < number <= len(heard) else None
+        replies = self._observed_b.replies
+        reply = replies[number - 1] if 0 < number <= len(replies) else None
         return replace(
             parting,
             verdict=verdict,
-            why=why(spoke) if verdict in _HARMS or verdict in _CUTS else "",
+            why=why(reply) if verdict in _HARMS or verdict in _CUTS else "",
             lost=lost,
             unproven=unproven,
             messages_a=self.a.messages,
@@ -204,8 +204,8 @@ class _Pair:
         return lost
 
     def _lost(self, delivered: Mapping[Delivery, int]) -> tuple[int, int]:
-        """How much is lost, proven and unproven; what came again to B, and was accepted, is
-        not."""
+        """How many messages are lost, proven and unproven; one that was accepted by B at a later
+        attempt is not."""
         proven_to = self._proven_to()
         lost = [
             exchange.transaction
@@ -221,7 +221,7 @@ class _Pair:
         return self.a.exchanges[awry - 1].transaction if awry else float("inf")
 
     def _awry(self) -> int | None:
-        """The number of the reply from which on one sender says what the other does not."""
+        """The number of the first reply after which only one of the senders is still in step."""
         for number, (a, b) in enumerate(zip(self.a.exchanges, self.b.exchanges, strict=False), 1):
             if a.awry != b.awry:
                 return number
@@ -272,7 +272,7 @@ class _Pair:
 
     def _left(self, observed: ObservedConnection, *acts: type[Action]) -> bool:
         """Whether the sender did one of ``acts`` before the server ended the connection, or as
-        it did: who was first is chance then."""
+        it did: then the order is chance."""
         latest_ns = observed.end_at_ns + self._tolerance_ns
         return any(
             isinstance(one.action, acts) and departed_ns is not None and departed_ns <= latest_ns
@@ -298,7 +298,7 @@ class _Pair:
         return self._how_far(Divergence("", "", verdict, a=a, b=b), b.at_ns or a.at_ns or 0)
 
     def _of_time(self) -> Divergence | None:
-        """The same codes, at other instants: told is the first that is, and the greatest gap."""
+        """The same codes at other instants: the first of these replies, with the greatest gap."""
         gaps = [
             b.reply.at_ns - a.reply.at_ns
             for a, b in zip(self.a.exchanges, self.b.exchanges, strict=False)
@@ -354,7 +354,7 @@ class _Pair:
         return self._how_far(parting, at_ns or 0)
 
     def _how_far(self, parting: Divergence, at_ns: int) -> Divergence:
-        """What had been said and heard in B when they parted."""
+        """``parting`` with the octets sent and the replies received in B by then."""
         octets = sum(
             len(one.action.octets)
             for one, departed_ns in zip(
@@ -364,9 +364,9 @@ class _Pair:
             and departed_ns is not None
             and departed_ns <= at_ns
         )
-        heard = self._observed_b.replies
-        replies = parting.reply - 1 if parting.reply else len(heard)
-        return replace(parting, octets_before=octets, replies_before=min(replies, len(heard)))
+        received = len(self._observed_b.replies)
+        before = parting.reply - 1 if parting.reply else received
+        return replace(parting, octets_before=octets, replies_before=min(before, received))
 
 
 _HARMS = (
@@ -412,7 +412,7 @@ def _handshake_of(observed: ObservedConnection) -> RunSide:
 _HOST = re.compile(rb"220[ -]([A-Za-z0-9.-]+)")
 _QUEUE_ID = re.compile(rb"(?<=queued as )\S+|(?<=\bid=)\S+", re.IGNORECASE)
 _ID = re.compile(rb"\b(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{10,}\b")
-"""A word of ten letters and digits, both of which are in it, is no word."""
+"""Ten or more letters and digits, both of which occur: no word, so an id."""
 _DATE = re.compile(
     rb"(?:[A-Z][a-z]{2}, ?)?\d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d(?::\d\d)?"
     rb"(?: [+-]\d{4}| [A-Z]{2,5})?(?: \([A-Z]{2,5}\))?"
@@ -421,7 +421,7 @@ _DATE = re.compile(
 
 
 def _masks_of(observed: ObservedConnection) -> Callable[[bytes], bytes]:
-    """Takes out of a reply what two good servers say differently."""
+    """A function that takes out of a reply what differs between any two servers."""
     greeting = _HOST.match(observed.replies[0].octets) if observed.replies else None
     host = greeting[1] if greeting and (b"." in greeting[1] or greeting[1] == b"localhost") else b""
 

@@ -1,8 +1,11 @@
-"""Two configurations of mailsrv under the same senders, in virtual time.
+"""Plays the same senders twice and compares: under two configurations, or at two servers.
 
-A policy is what a configuration file says about senders.  It is laid over the settings that each
-transcript brings along (or under them, with ``keep_own``), so that what the file leaves open stays
-as the transcript has it.  The world is the transcript's own, the same for both.
+``diff_policies`` plays them at mailsrv, in virtual time.  A policy is what a configuration file
+says about senders.  It is laid over the settings that each transcript brings along (or under them,
+with ``keep_own``), so that what the file leaves open stays as the transcript has it.  The world is
+the transcript's own, the same for both.
+
+``diff_targets`` plays them at any two servers, in real time.
 """
 
 from __future__ import annotations
@@ -37,15 +40,18 @@ KEYS_SHOWN_MAX = 8
 _LOG_VALUE = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S*)')
 
 
+# -- policies --------------------------------------------------------------------------------------
+
+
 class PolicyError(Exception):
-    """A policy that cannot be; each line of the message names the place and what is allowed."""
+    """A policy that cannot be used; each line of the message names a place and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedPolicy:
     """Settings to lay over a transcript's.
 
-    ``name`` is what was typed; ``ignored`` are keys that say nothing about senders.
+    ``name`` is what was typed; ``ignored`` are keys about the process, which no sender meets.
     """
 
     name: str
@@ -58,16 +64,18 @@ class ComparedPolicy:
         return tuple(key for key in _DNS_KEYS if self.settings.get(key, "off") not in ("off", []))
 
     def described(self, other: ComparedPolicy) -> str:
-        """Its name, and what it says otherwise than ``other``."""
-        said = [
+        """Its name, and its settings where ``other`` has another value."""
+        settings = [
             f"{key} = {json.dumps(self.settings[key], ensure_ascii=False)}"
             for key in self.settings
             if self.settings[key] != other.settings.get(key)
         ]
-        if not said or "=" in self.name:
+        if not settings or "=" in self.name:
             return self.name
-        more = f", and {len(said) - KEYS_SHOWN_MAX} more" if len(said) > KEYS_SHOWN_MAX else ""
-        return f"{self.name} ({', '.join(said[:KEYS_SHOWN_MAX])}{more})"
+        more = (
+            f", and {len(settings) - KEYS_SHOWN_MAX} more" if len(settings) > KEYS_SHOWN_MAX else ""
+        )
+        return f"{self.name} ({', '.join(settings[:KEYS_SHOWN_MAX])}{more})"
 
 
 OWN = ComparedPolicy("as each transcript has it", {})
@@ -130,31 +138,11 @@ def under(scenario: Scenario, policy: ComparedPolicy, *, keep_own: bool = False)
     return dataclasses.replace(scenario, server=server)
 
 
-def diff_policies(
-    name: str,
-    scenario: Scenario,
-    a: ComparedPolicy,
-    b: ComparedPolicy,
-    *,
-    keep_own: bool = False,
-    tolerance_ns: int = 0,
-) -> list[Divergence]:
-    """Play ``scenario`` under both policies, and compare what becomes of each sender.
-
-    Raises WorldError for a header that cannot be.
-    """
-    try:
-        run_a = virtual.play(under(scenario, a, keep_own=keep_own))
-        run_b = virtual.play(under(scenario, b, keep_own=keep_own))
-    except (Leaked, ServerFault, Stalled) as error:
-        return [Divergence(name, "", DiffVerdict.BROKEN, why=str(error))]
-    reasons = LoggedReasons(run_b.log, run_b.connections)
-    runs = run_a.connections, run_b.connections
-    return compare_runs(name, scenario, runs, tolerance_ns=tolerance_ns, why=reasons.of)
+# -- the reasons in the log ------------------------------------------------------------------------
 
 
 class LoggedReasons:
-    """Which check or limit was behind what a server said, from its own log."""
+    """Which check or limit was behind a reply, from the server's own log."""
 
     def __init__(self, log: tuple[str, ...], connections: tuple[ObservedConnection, ...]) -> None:
         opened = [
@@ -172,7 +160,7 @@ class LoggedReasons:
                 self._lines.setdefault(int(number), []).append(values)
 
     def of(self, place: int, reply: ReceivedReply | None) -> str:
-        """What was behind ``reply`` on the connection at ``place`` in the scenario."""
+        """The reason of ``reply`` on the connection at ``place`` in the scenario; "" for none."""
         lines = self._lines.get(self._numbers.get(place, 0), [])
         text = reply.text if reply else ""
         said = next(
@@ -198,6 +186,32 @@ def _plain(value: str) -> str:
         return str(json.loads(value))
     except ValueError:
         return value
+
+
+# -- the two comparisons ---------------------------------------------------------------------------
+
+
+def diff_policies(
+    name: str,
+    scenario: Scenario,
+    a: ComparedPolicy,
+    b: ComparedPolicy,
+    *,
+    keep_own: bool = False,
+    tolerance_ns: int = 0,
+) -> list[Divergence]:
+    """Play ``scenario`` under both policies, and compare what becomes of each sender.
+
+    Replies may come ``tolerance_ns`` apart.  Raises WorldError for a header that cannot be.
+    """
+    try:
+        run_a = virtual.play(under(scenario, a, keep_own=keep_own))
+        run_b = virtual.play(under(scenario, b, keep_own=keep_own))
+    except (Leaked, ServerFault, Stalled) as error:
+        return [Divergence(name, "", DiffVerdict.BROKEN, why=str(error))]
+    reasons = LoggedReasons(run_b.log, run_b.connections)
+    runs = run_a.connections, run_b.connections
+    return compare_runs(name, scenario, runs, tolerance_ns=tolerance_ns, why=reasons.of)
 
 
 def diff_targets(

@@ -1,4 +1,4 @@
-"""Sets what was observed beside what was expected, and tells each difference in full."""
+"""Compares what was observed with what was expected, and describes each difference in full."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from replay.transcript.script import (
 )
 
 SHOWN_MAX_CHARACTERS = 4_000
-"""Of one reply; the longest that mailsrv itself gives has a tenth of that."""
+"""Of one reply; the longest of mailsrv's own has a tenth of that."""
 
 
 class Tolerance(NamedTuple):
@@ -113,8 +113,8 @@ def compare(
     the departure that they hang on, as it really left, so that neither a server's slowness nor a
     quicker pace adds up.  ``bindings`` are what names in masks stand for, before and after.
     """
-    said = _Saying({} if bindings is None else bindings, codes_only, line_masks)
-    return _Comparison(connection, observed, tolerance, said).run(connection)
+    replies = _ReplyComparison({} if bindings is None else bindings, codes_only, line_masks)
+    return _Comparison(connection, observed, tolerance, replies).run(connection)
 
 
 class _Due(NamedTuple):
@@ -147,11 +147,11 @@ class _Comparison:
         connection: ScriptedConnection,
         observed: ObservedConnection,
         tolerance: Tolerance | None,
-        said: _Saying,
+        replies: _ReplyComparison,
     ) -> None:
         self._name = connection.name
         self._observed = observed
-        self._said = said
+        self._replies = replies
         dues = _due(connection, observed, tolerance)
         self._dues = {
             id(one): due for one, due in zip(connection.expectations(), dues, strict=True)
@@ -165,18 +165,18 @@ class _Comparison:
         handshakes = [one for one in expectations if isinstance(one.outcome, script.HANDSHAKES)]
         observed = self._observed
         abandoned = any(isinstance(one.action, Abandon) for one in connection.departures())
-        heard = observed.replies[: len(replies)] if abandoned else observed.replies
+        received = observed.replies[: len(replies)] if abandoned else observed.replies
         due = _replies_before_leaving(connection)
-        for number, (expected, reply) in enumerate(zip_longest(replies, heard), 1):
+        for number, (expected, reply) in enumerate(zip_longest(replies, received), 1):
             if reply is not None or number <= due:
                 self._reply(number, expected, reply)
         self._handshake(handshakes[0] if handshakes else None)
         if observed.rest:
-            self._tell("an unfinished reply", None, _show(observed.rest))
+            self._add("an unfinished reply", None, _show(observed.rest))
         self._end(ends[0] if ends else None, abandoned or _ended_by_sender(connection))
         if observed.waits_for:
             last = next(reversed(list(connection.departures())))
-            self._tell(
+            self._add(
                 f"the script could not go on: it waited for {observed.waits_for}",
                 "the whole script played",
                 None,
@@ -189,7 +189,7 @@ class _Comparison:
     ) -> None:
         faults: list[str] = []
         if expected is not None and reply is not None:
-            faults += filter(None, (self._said.otherwise(expected.outcome, reply),))
+            faults += filter(None, (self._replies.difference(expected.outcome, reply),))
             faults += filter(None, (self._lateness(expected, reply.at_ns),))
             if not faults:
                 return
@@ -197,14 +197,14 @@ class _Comparison:
         observed = None if reply is None else _show(reply.octets)
         at_ns = None if reply is None else reply.at_ns
         if expected is None:
-            self._tell(f"{name}: not expected", None, observed, observed_at_ns=at_ns)
+            self._add(f"{name}: not expected", None, observed, observed_at_ns=at_ns)
             return
         wanted = _outcome(expected.outcome)
         if reply is None:
-            self._tell(f"{name}: missing", wanted, None, expected=expected)
+            self._add(f"{name}: missing", wanted, None, expected=expected)
             return
         what = f"{name}: {', '.join(faults)}"
-        self._tell(what, wanted, observed, expected=expected, observed_at_ns=at_ns)
+        self._add(what, wanted, observed, expected=expected, observed_at_ns=at_ns)
 
     def _handshake(self, expected: Expectation | None) -> None:
         observed, at_ns = self._observed, None
@@ -215,10 +215,10 @@ class _Comparison:
         if wanted != shown:
             what = "the TLS handshake differs" if wanted and shown else "the TLS handshake"
             what += ": missing" if not shown else "" if wanted else ": not expected"
-            self._tell(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
+            self._add(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
         elif expected is not None and (late := self._lateness(expected, observed.handshake_at_ns)):
             what = f"the TLS handshake: {late}"
-            self._tell(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
+            self._add(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
 
     def _end(self, expected: Expectation | None, free: bool) -> None:
         observed = self._observed
@@ -226,15 +226,15 @@ class _Comparison:
         at_ns = observed.end_at_ns if observed.end else None
         if expected is None:
             if observed.end and not free:
-                self._tell("the server ended the connection", None, shown, observed_at_ns=at_ns)
+                self._add("the server ended the connection", None, shown, observed_at_ns=at_ns)
             return
         wanted = _outcome(expected.outcome)
         if wanted != shown:
             what = "the server's end differs" if shown else "the server did not end the connection"
-            self._tell(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
+            self._add(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
         elif late := self._lateness(expected, observed.end_at_ns):
             what = f"the server's end: {late}"
-            self._tell(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
+            self._add(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
 
     def _lateness(self, expected: Expectation, observed_ns: int) -> str:
         """By how much something missed its time; empty if it did not."""
@@ -245,7 +245,7 @@ class _Comparison:
         allowed = f" ({format_ns(due.allowed_ns)} allowed)" if due.allowed_ns else ""
         return f"{format_ns(abs(gap_ns))} too {'late' if gap_ns > 0 else 'early'}{allowed}"
 
-    def _tell(
+    def _add(
         self,
         what: str,
         wanted: str | None,
@@ -272,7 +272,7 @@ class _Comparison:
 
 
 def _replies_before_leaving(connection: ScriptedConnection) -> int:
-    """How many replies the sender was there to hear: one behind its close may come too late."""
+    """How many replies the sender was there to receive: one behind its close may be too late."""
     replies = 0
     for step in connection.steps:
         if isinstance(step, Expectation):
@@ -283,7 +283,7 @@ def _replies_before_leaving(connection: ScriptedConnection) -> int:
 
 
 def _ended_by_sender(connection: ScriptedConnection) -> bool:
-    """True where the sender ends the connection: the server's own end need not be told."""
+    """True where the sender ends the connection: the server's own end need not be expected."""
     return any(
         isinstance(one.action, script.Close | script.Reset) for one in connection.departures()
     )
@@ -294,8 +294,8 @@ def _outcome(outcome: script.Outcome) -> str:
         case ExactReply(octets):
             return _show(octets)
         case ReplyCode(code, recorded):
-            said = f", recorded as {_show(recorded)}" if recorded else ""
-            return f"a reply {code}{said}"
+            before = f", recorded as {_show(recorded)}" if recorded else ""
+            return f"a reply {code}{before}"
         case MaskedReply(pieces):
             return _cut(masks.shown(pieces))
         case script.ServerCloses():
@@ -308,8 +308,8 @@ def _outcome(outcome: script.Outcome) -> str:
             return "S tls-refused"
 
 
-class _Saying:
-    """Tells what a reply says otherwise than expected."""
+class _ReplyComparison:
+    """Compares replies with expectations, but for their instants."""
 
     def __init__(
         self, bindings: masks.Bindings, codes_only: bool, line_masks: Sequence[MaskedReply]
@@ -318,7 +318,7 @@ class _Saying:
         self._line_masks = line_masks
         self._codes_only = codes_only
 
-    def otherwise(self, outcome: script.Outcome, reply: ReceivedReply) -> str:
+    def difference(self, outcome: script.Outcome, reply: ReceivedReply) -> str:
         """In a few words; empty if it is as expected."""
         match outcome:
             case ReplyCode(code):

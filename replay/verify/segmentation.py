@@ -1,16 +1,16 @@
-"""Plays a scenario with its octets cut otherwise: what the server says must not depend on it.
+"""Plays a scenario with its octets in other segments: the replies must not depend on those.
 
-TCP keeps no boundaries.  Whatever the segments a sender's octets come in, the server must say the
-same, end the connection in the same way, and have accepted the same messages (RFC 5321 knows
-lines, not segments).  A server that takes a line end, an end of data or a command differently
-when it comes in two pieces is a server that can be smuggled through.
+TCP keeps no boundaries.  Whatever the segments in which a sender's octets come, the server must
+send the same replies, end the connection in the same way, and have accepted the same messages
+(RFC 5321 knows lines, not segments).  A server that takes a line end, an end of data or a command
+differently when it comes in two pieces can be smuggled through.
 
 The *reference* is the sender as written, without its pauses: it waits for the replies that it
-waited for and for nothing else.  The variants say the same octets without waiting: all of them at
+waited for and for nothing else.  The variants send the same octets without waiting: all of them at
 once, one by one, and cut in two at every place.  Only where octets cannot go on before something
 has happened, a TLS handshake for one, each stretch between two such acts is cut by itself.  Times
-are not compared.  Policies that are about segmentation are switched off (``NEUTRAL``), for they
-are there to make a difference.  Of several connections one at a time is cut; the others do as
+are not compared.  Policies that are about segmentation are switched off (``NEUTRAL``): making a
+difference is their purpose.  Of several connections one at a time is cut; the others stay as
 written.
 """
 
@@ -51,7 +51,7 @@ NEUTRAL: dict[str, object] = {
 CUTS_MAX = 4096
 """Cuts tried in one scenario; where there are more places they are taken at even distances."""
 OCTETS_MAX = 8 * 1024 * 1024
-"""Octets sent for all of those cuts: of a sender that says a megabyte, eight are tried."""
+"""Octets sent for all of those cuts: of a sender of a megabyte, eight cuts are tried."""
 PIECES_MAX = 32 * 1024
 """Segments of the variant "octet by octet"; above it they have two octets, or three."""
 _SHOWN_OCTETS = 40
@@ -63,10 +63,10 @@ _Chop = Callable[[int, bytes], Iterable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class CutOutcome:
-    """What must be the same: what the server said and how it ended, connection by connection, and
-    what it accepted.  ``complaint`` says why a run failed."""
+    """What must be the same: the replies and the server's end, connection by connection, and the
+    accepted messages.  ``complaint`` is why a run failed."""
 
-    said: tuple[bytes, ...] = ()
+    replies: tuple[bytes, ...] = ()
     ends: tuple[str, ...] = ()
     messages: tuple[DeliveredMessage, ...] = ()
     complaint: str = ""
@@ -76,10 +76,10 @@ class CutOutcome:
 class Sweep:
     """What came of one scenario.
 
-    ``octets`` is how many the senders say; ``variants`` how many ways of cutting them were
-    played, of ``ways`` that there are.  ``left_out`` says why none was.  ``cut`` says in
-    words which was the first to differ, ``expected`` and ``observed`` what it should have given
-    and gave; "" and None where none did.
+    ``octets`` is how many the senders send; ``variants`` how many ways of cutting them were
+    played, of ``ways`` that there are.  ``left_out`` is the reason why none was.  ``cut`` names the
+    first that differs, ``expected`` and ``observed`` are what should have come of it and what did;
+    "" and None where none differs.
     """
 
     octets: int = 0
@@ -119,7 +119,7 @@ def sweep(scenario: Scenario, *, cuts_max: int = CUTS_MAX, play: Play = virtual.
 
 
 def _sweep_connection(scenario: Scenario, number: int, cuts_max: int, play: Play) -> Sweep:
-    """Cut what this one says; the others do as written."""
+    """Cut the octets of this one; the others stay as written."""
     connection = scenario.connections[number]
     if why := _unfit(connection):
         return Sweep(left_out=why)
@@ -161,11 +161,11 @@ def summary(path: Path, found: Sweep) -> dict[str, Any]:
         "octets": found.octets,
         "ways": found.ways,
         "ways_played": found.variants,
-        "told": list(told(found)),
+        "told": list(describe(found)),
     }
 
 
-def told(found: Sweep) -> Iterator[str]:
+def describe(found: Sweep) -> Iterator[str]:
     """The result in lines for people."""
     if found.left_out:
         yield f"left out: {found.left_out}"
@@ -225,7 +225,7 @@ def _cut_name(octets: bytes, at: int) -> str:
 
 
 def _stretches(connection: ScriptedConnection) -> list[bytes]:
-    """What the sender says, in stretches that end where it does something else."""
+    """What the sender sends, in stretches that end where it does something else."""
     stretches = [b""]
     for departure in connection.departures():
         if isinstance(departure.action, script.SendOctets):
@@ -250,7 +250,7 @@ def _without_pauses(connection: ScriptedConnection) -> ScriptedConnection:
 
 
 def _chopped(connection: ScriptedConnection, chop: _Chop) -> ScriptedConnection:
-    """Says each stretch without waiting, in the pieces that ``chop`` gives."""
+    """Each stretch sent without waiting, in the pieces that ``chop`` makes."""
     steps: list[Step] = []
     awaited: list[Step] = []
     octets, number = b"", 0
@@ -285,7 +285,9 @@ def _play(scenario: Scenario, number: int, play: Play) -> tuple[CutOutcome, str]
     except (Leaked, ServerFault, Stalled) as error:
         return CutOutcome(complaint=str(error)), ""
     connections = run.connections
-    said = tuple(b"".join(one.octets for one in each.replies) + each.rest for each in connections)
+    replies = tuple(
+        b"".join(one.octets for one in each.replies) + each.rest for each in connections
+    )
     ends = tuple(one.end for one in connections)
     varied = connections[number]
     others = (*connections[:number], *connections[number + 1 :])
@@ -295,7 +297,7 @@ def _play(scenario: Scenario, number: int, play: Play) -> tuple[CutOutcome, str]
         why = "what it waits for comes only with its pauses"
     elif not _instants(varied).isdisjoint(instant for one in others for instant in _instants(one)):
         why = "other connections act at the same instants, and who is first may depend on the cut"
-    return CutOutcome(said, ends, run.messages), why
+    return CutOutcome(replies, ends, run.messages), why
 
 
 def _instants(observed: ObservedConnection) -> set[int | None]:
@@ -323,8 +325,8 @@ def _contrast(expected: CutOutcome, observed: CutOutcome) -> Iterator[str]:
 
 def _lines(outcome: CutOutcome) -> list[str]:
     lines = []
-    for said, end in zip(outcome.said, outcome.ends, strict=True):
-        lines += [to_text(line) for line in said.splitlines(keepends=True)]
+    for replies, end in zip(outcome.replies, outcome.ends, strict=True):
+        lines += [to_text(line) for line in replies.splitlines(keepends=True)]
         lines.append({"eof": "S eof", "reset": "S reset"}.get(end, "no end by the server"))
     for message in outcome.messages:
         paths = ", ".join(f"<{path}>" for path in message.envelope.forward_paths)

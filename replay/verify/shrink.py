@@ -97,13 +97,14 @@ def shrink(
     path: Path,
     *,
     play: Play | None = None,
-    told: Callable[[int, Size], object] = lambda runs, size: None,
+    on_success: Callable[[int, Size], object] = lambda runs, size: None,
 ) -> Shrunk:
-    """Shrink ``scenario``; ``told`` hears of each success: how many were played, and the size.
+    """Shrink ``scenario``; ``on_success`` receives after each success how many were played, and the
+    size.
 
     Raises NothingToShrink if it does not fail, WorldError for a header that cannot be.
     """
-    return _Shrinking(scenario, play or (lambda one: run_scenario(one, path)), told).run()
+    return _Shrinking(scenario, play or (lambda one: run_scenario(one, path)), on_success).run()
 
 
 def _signature(result: ScenarioResult) -> tuple[object, ...] | None:
@@ -118,9 +119,11 @@ def _signature(result: ScenarioResult) -> tuple[object, ...] | None:
 
 
 class _Shrinking:
-    def __init__(self, scenario: Scenario, play: Play, told: Callable[[int, Size], object]) -> None:
+    def __init__(
+        self, scenario: Scenario, play: Play, on_success: Callable[[int, Size], object]
+    ) -> None:
         self._play = play
-        self._told = told
+        self._on_success = on_success
         self._runs = 0
         result = play(scenario)
         signature = _signature(result)
@@ -162,7 +165,7 @@ class _Shrinking:
             return False
         if fails:
             self._best = candidate
-            self._told(self._runs, size(candidate))
+            self._on_success(self._runs, size(candidate))
         return fails
 
     def _minimise(self, items: Sequence[T], make: Callable[[Sequence[T]], Scenario]) -> None:

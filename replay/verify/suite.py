@@ -1,4 +1,4 @@
-"""Runs transcripts, one file after another, and says what came of each."""
+"""Runs transcripts in virtual time, one file after another; each has a verdict."""
 
 from __future__ import annotations
 
@@ -32,9 +32,8 @@ BROKEN = "broken"
 UPDATED = "updated"
 UNREADABLE = "unreadable"
 
-
 NOT_CI = ("", "0", "false", "no", "off")
-"""What the variable CI says where it says that this is none."""
+"""Values of the variable CI that mean: this is no CI."""
 
 
 class UpdateChange(NamedTuple):
@@ -47,14 +46,14 @@ class UpdateChange(NamedTuple):
 
 
 class InputError(Exception):
-    """An input that cannot be used; the message names it and says what can."""
+    """An input that cannot be used; the message names it, and what can be used instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScenarioResult:
-    """What came of one transcript.
+    """The result of one transcript.
 
-    ``verdict`` is one of the constants of this module; ``complaint`` says in a sentence what was
+    ``verdict`` is one of the constants of this module; ``complaint`` is, in a sentence, what was
     wrong with a run that is ``BROKEN`` (the run itself failed: a leak, a stall, a fault), with a
     transcript that is ``UNREADABLE``, or why an update was not made.  ``changes`` say what an
     update wrote, the fixes first.
@@ -180,7 +179,7 @@ def run_scenario(scenario: Scenario, path: Path) -> ScenarioResult:
 
 
 def under_ci(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this runs where nobody reads what an update changes."""
+    """Whether this runs where no person reads what an update changes."""
     return environment.get("CI", "").strip().lower() not in NOT_CI
 
 

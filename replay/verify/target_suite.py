@@ -42,7 +42,7 @@ class TargetOptions:
 class TargetPacing:
     """How well time was kept: ``lateness`` of all departures, and which waits were cut short.
 
-    ``unverified`` counts connections that spoke TLS to whoever answered.
+    ``unverified`` counts TLS connections whose certificate was not checked.
     """
 
     lateness: Latency = field(default_factory=Latency)
@@ -51,9 +51,9 @@ class TargetPacing:
 
 
 class TargetRun:
-    """Plays files at ``target``; what they give comes one by one, what they sum up to stays here.
+    """Plays files at ``target``: ``run_all`` yields the results, ``pacing`` sums up all of them.
 
-    ``left_out`` says which files were not played, and why.
+    ``left_out`` names the files that were not played, and why.
     """
 
     def __init__(self, target: Target, how: TargetOptions, clock: Clock) -> None:

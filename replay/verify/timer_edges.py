@@ -1,12 +1,12 @@
 """Approaches each of the server's deadlines: one tick before it, at it, and one tick after.
 
-Whenever a sender of a scenario has to do something, it could also let the server wait for it until
-its patience ends.  When that is, is found by letting it wait: the *silent* variant ends before
-the departure, and the server's clock says at which tick it gives up.  Then the departure is moved:
+Before each of its departures a sender could also keep the server waiting until a timeout expires.
+That instant is found by doing so: the *silent* variant ends before the departure, and the tick at
+which the server ends the connection is the deadline.  Then the departure is moved:
 
 * one tick before the deadline, and at the deadline itself (at one instant departures come before
   timers), the server must not have given up, and must answer at once if it did so in the scenario
-  as written (what it says may hang on the time);
+  as written (the reply itself may depend on the time);
 * one tick after, it must have given up at the very instant at which it gave up on the silent one.
 
 Each tick is found, not computed: so a timer that is early, late, forgotten, or not taken back,
@@ -45,7 +45,7 @@ _LIMIT = re.compile(r' event=timeout .*\blimit=(?:"([^"]+)"|(\S+))')
 class TimerEdge:
     """One deadline, as one departure approached it.
 
-    ``limit`` is the log's name of it.  ``trouble`` says what was wrong, "" for nothing.
+    ``limit`` is the log's name of it.  ``trouble`` is what was wrong, "" for nothing.
     """
 
     line: int
@@ -57,7 +57,7 @@ class TimerEdge:
 @dataclass(frozen=True, slots=True)
 class EdgesFound:
     """What came of one scenario.  ``places`` is how many departures could wait; ``tried`` how many
-    of them did; ``endless`` how many of those the server waits for without an end."""
+    of them did; ``endless`` before how many of those no timeout ends the connection."""
 
     edges: tuple[TimerEdge, ...] = ()
     places: int = 0
@@ -112,7 +112,7 @@ def summary(path: Path, found: EdgesFound) -> dict[str, Any]:
     }
 
 
-def told(found: EdgesFound) -> Iterator[str]:
+def describe(found: EdgesFound) -> Iterator[str]:
     """The result in lines for people."""
     limits = sorted({edge.limit for edge in found.edges})
     extent = f"{found.tried}" if found.tried == found.places else f"{found.tried} of {found.places}"
@@ -154,13 +154,13 @@ def _approach(
     limits = [found for line in silent.log if (found := _LIMIT.search(line))]
     given_up = silent.connections[number]
     observed = written.connections[number]
-    heard = _heard_before(observed, connection, index)
+    received = _replies_before(observed, connection, index)
     went_ns = _went_ns(observed, connection, index)
     # Where the world takes its time, an answer that came at once may come later another time.
     answered = not scenario.world and any(
-        reply.at_ns == went_ns for reply in observed.replies[heard : heard + 1]
+        reply.at_ns == went_ns for reply in observed.replies[received : received + 1]
     )
-    deadline_ns = _gave_up_at(given_up, heard)
+    deadline_ns = _gave_up_at(given_up, received)
     if deadline_ns is None or not limits:
         return None
     limit = limits[-1][1] or limits[-1][2]
@@ -199,7 +199,9 @@ def _rest(connection: ScriptedConnection, index: int) -> Iterator[Step]:
             yield step
 
 
-def _heard_before(observed: ObservedConnection, connection: ScriptedConnection, index: int) -> int:
+def _replies_before(
+    observed: ObservedConnection, connection: ScriptedConnection, index: int
+) -> int:
     """How many replies had come, in the scenario as written, before this departure went."""
     went_ns = _went_ns(observed, connection, index)
     expected = sum(
@@ -218,11 +220,11 @@ def _went_ns(
     return observed.departed_ns[place]
 
 
-def _gave_up_at(silent: ObservedConnection, heard: int) -> int | None:
+def _gave_up_at(silent: ObservedConnection, received: int) -> int | None:
     """When the server ended the silent connection, if that was the next thing it did."""
-    if not silent.end or len(silent.replies) > heard + 1:
+    if not silent.end or len(silent.replies) > received + 1:
         return None
-    if len(silent.replies) == heard + 1:
+    if len(silent.replies) == received + 1:
         last = silent.replies[-1]
         return last.at_ns if last.code == 421 else None
     return silent.end_at_ns
@@ -245,7 +247,7 @@ def _should_have_given_up(
     seen: ObservedConnection, silent: ObservedConnection, deadline_ns: int
 ) -> str:
     said = [(reply.at_ns, reply.octets) for reply in silent.replies]
-    heard = [(reply.at_ns, reply.octets) for reply in seen.replies]
-    if heard != said:
+    received = [(reply.at_ns, reply.octets) for reply in seen.replies]
+    if received != said:
         return f"the server had not given up at @{format_ns(deadline_ns)}"
     return ""

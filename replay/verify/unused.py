@@ -1,9 +1,9 @@
-"""Goldens nobody uses: what lies beside transcripts and belongs to none of them.
+"""Unused files: what lies beside transcripts and belongs to none of them.
 
 A folder that holds a transcript is a family of captures.  In it, each capture and each note of
 where one came from goes with the transcript of its name; what an update that was killed left
 behind goes with nothing; and a ``.smtp`` that does not begin as a transcript is collected by no
-test.  Other folders, and other kinds of files, are nobody's business here.
+test.  Other folders, and other kinds of files, are not looked at.
 """
 
 from __future__ import annotations

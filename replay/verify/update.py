@@ -1,10 +1,10 @@
 """Makes expectations of what was observed: *creates* what was open, *fixes* what does not hold.
 
-An expectation that says less than the octets and the instant is open there: a reply of which only
-the code is expected, or the time ``*``.  To create is to say what was open; it takes nothing back.
-To fix is to change or to drop what was said and does not hold.  What came and nobody expected is
-created on a connection that is still open somewhere, or expects nothing at all; on one that is
-exact throughout it contradicts, and is fixed.
+An expectation of less than the octets and the instant is open there: a reply of which only the
+code is expected, or the time ``*``.  To create is to fill in what was open; it takes nothing back.
+To fix is to change or to drop what was expected and does not hold.  What came unexpected is created
+on a connection that is still open somewhere, or expects nothing at all; on one that is exact
+throughout it contradicts, and is fixed.
 
 Only a person who reads the fixes makes a golden transcript of the result.
 """
@@ -32,11 +32,11 @@ from replay.transcript.script import (
 
 CREATE, FIX = "create", "fix"
 KINDS = (CREATE, FIX)
-"""What an update may be asked to do."""
+"""The kinds of changes that an update may make."""
 
 
 class UpdatedScenario(NamedTuple):
-    """What became of a scenario: ``fixed`` is it with the fixes alone, ``scenario`` with all."""
+    """An updated scenario: ``fixed`` has the fixes alone, ``scenario`` all changes."""
 
     fixed: Scenario
     fixes: int
@@ -77,7 +77,7 @@ def update(
 
 
 def _is_exact(connection: ScriptedConnection) -> bool:
-    """Whether the connection says all it can, and so also that nothing else comes."""
+    """Whether every expectation is exact, which also expects that nothing else comes."""
     expectations = list(connection.expectations())
     return bool(expectations) and all(
         one.at_ns is not None and not isinstance(one.outcome, ReplyCode) for one in expectations
@@ -87,8 +87,8 @@ def _is_exact(connection: ScriptedConnection) -> bool:
 class _Pass:
     """Goes through one connection, to fix or to create.
 
-    ``exactly``: what is fixed says octets and instant from then on, though it was open in one of
-    them.  ``adding``: what nobody expected is put in.  ``names`` are what masks have met.
+    ``exactly``: what is fixed expects octets and instant from then on, though it was open in one of
+    them.  ``adding``: what came unexpected is put in.  ``names`` are the bindings of masks.
     """
 
     def __init__(
@@ -109,11 +109,11 @@ class _Pass:
 
     def connection(self, connection: ScriptedConnection) -> ScriptedConnection:
         """A reply is held against the expectation that has its number, so that departures stay
-        anchored to the same replies; replies beyond those are put where they were heard."""
+        anchored to the same replies; replies beyond those are put where they were received."""
         observed = self._observed
         kinds = [_kind(one) for one in connection.expectations()]
         to_come = kinds.count("reply")
-        replies = [_heard(reply) for reply in observed.replies]
+        replies = [_seen_reply(reply) for reply in observed.replies]
         in_place, extra = iter(replies[:to_come]), replies[to_come:] if self._adding else []
         handshake, end = _handshake(observed), _end(observed)
         departed_ns = iter(observed.departed_ns)
@@ -142,21 +142,21 @@ class _Pass:
             steps += self._add(one)
         starts_tls = any(isinstance(one.action, script.StartTls) for one in connection.departures())
         if "handshake" not in kinds and not starts_tls:
-            steps += self._add(handshake)  # an alert to somebody who spoke no TLS
+            steps += self._add(handshake)  # an alert to a client that spoke no TLS
         steps += late
         if "end" not in kinds and not _sender_ends(connection):
             steps += self._add(end)
         return ScriptedConnection(connection.name, tuple(steps))
 
     def _add(self, seen: Expectation | None) -> Iterator[Expectation]:
-        """What nobody expected."""
+        """What came unexpected."""
         if seen is not None and self._adding:
             self.changes += 1
             yield seen
 
     def _judge(self, step: Expectation, seen: Expectation | None) -> Iterator[Expectation]:
         """What becomes of ``step`` where ``seen`` came, None for nothing."""
-        fits = seen is not None and _says(step.outcome, seen.outcome, self._names)
+        fits = seen is not None and _fits(step.outcome, seen.outcome, self._names)
         holds = fits and seen is not None and step.at_ns in (None, seen.at_ns)
         if seen is None or holds is self._fixing:  # what holds is not fixed, what fails not created
             if seen is None and self._fixing:
@@ -179,7 +179,7 @@ def _kind(expectation: Expectation) -> str:
     return "handshake" if isinstance(expectation.outcome, script.HANDSHAKES) else "end"
 
 
-def _says(outcome: Outcome, seen: Outcome, bindings: masks.Bindings) -> bool:
+def _fits(outcome: Outcome, seen: Outcome, bindings: masks.Bindings) -> bool:
     if isinstance(outcome, MaskedReply) and isinstance(seen, ExactReply):
         return not masks.mismatch(outcome, seen.octets, bindings)
     if isinstance(outcome, ReplyCode) and isinstance(seen, ExactReply):
@@ -201,7 +201,7 @@ def _code(reply: ExactReply) -> int:
     return ReceivedReply(0, reply.octets).code
 
 
-def _heard(reply: ReceivedReply) -> Expectation:
+def _seen_reply(reply: ReceivedReply) -> Expectation:
     return Expectation(ExactReply(reply.octets), reply.at_ns)
 
 
@@ -220,6 +220,6 @@ def _end(observed: ObservedConnection) -> Expectation | None:
 
 
 def _sender_ends(connection: ScriptedConnection) -> bool:
-    """Where the sender ends the connection, the server's own end need not be told."""
+    """Where the sender ends the connection, the server's own end need not be expected."""
     ends = (script.Close, script.Reset, script.Abandon)
     return any(isinstance(one.action, ends) for one in connection.departures())

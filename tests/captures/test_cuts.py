@@ -33,10 +33,10 @@ def test_an_attack_gets_the_same_replies_wherever_it_is_cut(path: Path) -> None:
     found = segmentation.sweep_file(
         path, cuts_max=PLACES_OF_OTHERS if long else segmentation.CUTS_MAX
     )
-    assert found.good, "\n".join(segmentation.told(found))
+    assert found.good, "\n".join(segmentation.describe(found))
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=name)
 def test_a_sender_gets_the_same_replies_wherever_it_is_cut(path: Path) -> None:
     found = segmentation.sweep_file(path, cuts_max=PLACES_OF_OTHERS)
-    assert found.good, "\n".join(segmentation.told(found))
+    assert found.good, "\n".join(segmentation.describe(found))

@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mailsrv.units import NS_PER_MS, NS_PER_S
-from replay.report.console import long_duration
 from replay.report.html.ladder_labels import Label, labels
 from replay.report.html.markup import NOTHING, Html, joined, tag, text
 from replay.report.html.steps import StepPair
 from replay.report.html.time_scale import Pause, TimeScale
-from replay.transcript.duration import NS_PER_US, format_ns
+from replay.transcript.duration import NS_PER_US, format_ns, long_duration
 
 RUNGS_MAX = 240
 """In one ladder; of more, the middle (or what is far from the first difference) is left out."""
@@ -288,7 +287,7 @@ def _with_mark(label: Label) -> Html:
 
 
 def _told(pair: StepPair) -> str:
-    """What the pointer is told over a rung."""
+    """The text that is shown when the pointer is over a rung."""
     who = "server" if pair.by_server else "sender"
     parts = [f"{who}, @{format_ns(pair.at_ns)}", pair.when]
     parts += [f"line {pair.line}"] if pair.line else []

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import NewType
 
-from replay.report.console import printable
+from replay.transcript.octets import printable
 
 Html = NewType("Html", str)
 """Markup that may stand in a page as it is."""

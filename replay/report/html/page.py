@@ -1,6 +1,6 @@
 """The report of a run as one HTML file that needs nothing else: no network, and no script.
 
-First what came of it all, then each transcript that is not as expected with its ladders, then the
+First the totals, then each transcript that is not as expected with its ladders, then the
 others, folded.  Everything that comes from captures is escaped (``markup``), and should
 that ever fail, the page's own policy forbids every script but the one in it and every load.
 The page is a function of the results: the same run gives the same page, durations of the real
@@ -17,10 +17,11 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import NamedTuple
 
-from replay.report.console import long_duration, printable
 from replay.report.html.markup import NOTHING, Html, joined, tag, text
 from replay.report.html.transcript import article, ladders_in, verdict_badge
 from replay.transcript import transcript
+from replay.transcript.duration import long_duration
+from replay.transcript.octets import printable
 from replay.verify.suite import AS_EXPECTED, BROKEN, DIFFERS, UNREADABLE, UPDATED, ScenarioResult
 
 
@@ -47,7 +48,7 @@ LINKS_MAX = 12
 _ORDER = {BROKEN: 0, UNREADABLE: 0, DIFFERS: 0, UPDATED: 1, AS_EXPECTED: 2}
 
 Remarks = Callable[[ScenarioResult], Mapping[int, str]]
-"""Gives a transcript's comments, by the line of the step that each stands above."""
+"""Returns a transcript's comments, by the line of the step that each stands above."""
 
 
 def remarks_on_file(result: ScenarioResult) -> Mapping[int, str]:
@@ -77,8 +78,8 @@ def page(
     remarks: Remarks = remarks_on_file,
     bounds: Bounds = BOUNDS,
 ) -> str:
-    """The whole page.  ``results`` want to have kept what was played and observed
-    (``runs.run_all(..., keep=True)``): where that is missing there is no ladder."""
+    """The whole page.  ``results`` should hold what was played and observed
+    (``suite.run_all(..., keep=True)``): where that is missing there is no ladder."""
     ordered = sorted(results, key=lambda one: _ORDER.get(one.verdict, 0))
     shown = ordered[: bounds.rows]
     names = {id(one): f"c{number}" for number, one in enumerate(shown, 1)}
@@ -88,7 +89,7 @@ def page(
         "main",
         _summary(results, title),
         _captures(shown, names, len(results)),
-        _bound_told(undrawn),
+        _undrawn_note(undrawn),
         *(_section(heading, parts) for heading, parts in zip(headings, sections, strict=True)),
     )
     script = _resource("report.js")
@@ -147,7 +148,7 @@ def _symbols() -> Html:
     return tag("svg", defs, class_="symbols", width=0, height=0, aria_hidden="true")
 
 
-# -- what came of it all --------------------------------------------------------------------------
+# -- the totals -----------------------------------------------------------------------------------
 
 
 def _summary(results: Sequence[ScenarioResult], title: str) -> Html:
@@ -274,7 +275,7 @@ def _section(heading: str, parts: Sequence[Html]) -> Html:
     return tag("section", tag("h2", text(heading)), *parts) if parts else NOTHING
 
 
-def _bound_told(undrawn: int) -> Html:
+def _undrawn_note(undrawn: int) -> Html:
     if not undrawn:
         return NOTHING
     words = f"{undrawn:,} transcripts are told without their ladders, for which there was no room "

@@ -1,4 +1,4 @@
-"""Each step of a script beside what came of it in a run: what a ladder has on one rung."""
+"""Each step of a script beside what was observed of it: the rungs of a ladder."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ ANY_TEXT = "any text"
 
 @dataclass(frozen=True, slots=True)
 class StepSide:
-    """What one side of a pair shows: ``octets``, or ``words`` where no octets were said (beside
-    recorded octets, they say how far those count).
+    """One side of a pair: ``octets``, or ``words`` where there are none (beside recorded octets
+    they describe how far those count).
 
     ``at_ns`` counts from the scenario's begin; None for any time.
     """
@@ -34,7 +34,7 @@ class StepPair:
     """Expected beside observed; None where there is nothing.
 
     ``at_ns`` is where the pair stands in time: when it was observed, else when it was expected.
-    ``when`` is the time column of the transcript.  ``evidence`` says how sure a departure's anchor
+    ``when`` is the time column of the transcript.  ``evidence`` is how sure a departure's anchor
     is, "" for one that comes from no capture; ``remark`` is the transcript's own comment above.
     ``on_wire`` is False for a step that moves nothing, as waiting does.  What ``differs`` may do so
     by its instant (``is_late``, too early included), by it alone (``says_the_same``), or not at
@@ -112,7 +112,7 @@ def first_difference(pairs: Sequence[StepPair]) -> int | None:
 
 
 def _judged(one: StepPair, difference: Difference | None) -> StepPair:
-    """A pair with what is to be told of it.
+    """A pair with its difference.
 
     When something was due depends on the kind of run, so that is taken from the difference.
     """
@@ -166,7 +166,7 @@ class _Pairing:
                 yield self._departure(step)
                 continue
             if isinstance(step.outcome, script.ENDS) and not expected:
-                yield from self._replies_not_expected()  # they were said before the end
+                yield from self._replies_not_expected()  # they came before the end
             expected -= isinstance(step.outcome, script.REPLIES)
             yield self._expectation(step)
         yield from self._replies_not_expected()
@@ -175,18 +175,18 @@ class _Pairing:
     def _departure(self, step: Departure) -> StepPair:
         match step.action:
             case script.SendOctets(octets):
-                said = StepSide(octets=octets)
+                side = StepSide(octets=octets)
             case script.Open(client):
-                said = StepSide(words=f"open from {client}")
+                side = StepSide(words=f"open from {client}")
             case action:
-                said = StepSide(words=_ACTS.get(type(action), type(action).__name__))
+                side = StepSide(words=_ACTS.get(type(action), type(action).__name__))
         at_ns = next(self._departed, None)
         # The acknowledgement of a captured act has proven nothing else, or it would say so.
         causal = step.packet and isinstance(step.anchor, script.AfterReply)
         return StepPair(
             by_server=False,
-            expected=said,
-            observed=None if at_ns is None else replace(said, at_ns=at_ns),
+            expected=side,
+            observed=None if at_ns is None else replace(side, at_ns=at_ns),
             when=_time_column(step.anchor),
             line=step.line,
             packet=step.packet,
@@ -195,18 +195,18 @@ class _Pairing:
         )
 
     def _expectation(self, step: Expectation) -> StepPair:
-        heard: StepSide | None = None
+        seen: StepSide | None = None
         if isinstance(step.outcome, script.REPLIES):
             reply = next(self._replies, None)
-            heard = None if reply is None else StepSide(reply.at_ns, reply.octets)
+            seen = None if reply is None else StepSide(reply.at_ns, reply.octets)
         elif isinstance(step.outcome, script.ENDS):
-            heard, self._end = self._end, None
+            seen, self._end = self._end, None
         elif isinstance(step.outcome, script.HANDSHAKES):
-            heard, self._handshake = self._handshake, None
+            seen, self._handshake = self._handshake, None
         return StepPair(
             by_server=True,
-            expected=_wanted(step),
-            observed=heard,
+            expected=_expected_side(step),
+            observed=seen,
             when="*" if step.at_ns is None else f"@{format_ns(step.at_ns)}",
             line=step.line,
             packet=step.packet,
@@ -230,7 +230,7 @@ class _Pairing:
         return StepPair(by_server=True, expected=None, observed=side, differs=differs)
 
 
-def _wanted(step: Expectation) -> StepSide:
+def _expected_side(step: Expectation) -> StepSide:
     match step.outcome:
         case ReplyCode(code, recorded):
             return StepSide(step.at_ns, recorded, f"{code}, {ANY_TEXT}")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from replay.play.observed import ObservedConnection
-from replay.report.console import long_duration
 from replay.report.html.ladder import RUNGS_MAX, Drawing, draw, excerpt, whole
 from replay.report.html.ladder_labels import CODE_OCTETS, common_length, differing_length
 from replay.report.html.markup import NOTHING, Html, joined, tag, text
 from replay.report.html.steps import StepPair, StepSide, first_difference, pair_up
-from replay.transcript.duration import format_ns
+from replay.transcript.duration import format_ns, long_duration
 from replay.transcript.octets import to_text
 from replay.transcript.script import ScriptedConnection
 from replay.verify.expectations import Difference
@@ -22,7 +21,7 @@ LONG_LADDER_RUNGS = 24
 """A longer ladder that differs is folded, below an excerpt around the first difference."""
 DIFFERENCES_OPEN_MAX = 3
 DIFFERENCES_SHOWN_MAX = 50
-"""Of one transcript: those told above its ladders, and those told at all."""
+"""Differences of one transcript: those listed above its ladders, and all that are listed."""
 FOLD_FROM_CHARACTERS = 240
 """Octets of one step that are longer than this are folded."""
 STEP_CHARACTERS_MAX = 8_000
@@ -81,7 +80,7 @@ def _ladders(result: ScenarioResult, name: str, remarks: Mapping[int, str] | Non
 
 
 def verdict_badge(result: ScenarioResult) -> Html:
-    """The verdict with a sign of its own, for those who see no colours."""
+    """The verdict with a sign of its own, for readers who see no colours."""
     kind = "good" if result.good else "bad"
     return tag(
         "span",
@@ -91,7 +90,7 @@ def verdict_badge(result: ScenarioResult) -> Html:
 
 
 def ladders_in(result: ScenarioResult) -> int:
-    """How many of a result's connections an article gives ladders to."""
+    """How many of a result's connections an article draws as ladders."""
     return min(len(result.observed), CONNECTIONS_MAX)
 
 
@@ -170,7 +169,7 @@ def _broken(shown: str) -> str:
 
 
 def _first_other(one: Difference) -> int | None:
-    """Where two exact replies begin to differ; None where that says nothing."""
+    """Where two exact replies begin to differ; None where that would not help."""
     if one.expected is None or one.observed is None or not one.expected[:3].isdigit():
         return None
     place = common_length(one.expected, one.observed)

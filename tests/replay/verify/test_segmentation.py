@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_every_place_is_cut_and_all_at_once_and_octet_by_octet_are_played_too() 
 def test_fewer_places_are_taken_at_even_distances_and_the_result_says_so() -> None:
     found = sweep(MESSAGE, cuts_max=10)
     assert 2 < found.variants <= 12
-    assert list(segmentation.told(found)) == [
+    assert list(segmentation.describe(found)) == [
         f"55 octets in {found.variants} of 56 ways of cutting them: always the same"
     ]
 
@@ -81,7 +82,7 @@ def hears(broken: Callable[[bytes], bytes]) -> virtual.Play:
 def test_a_server_that_takes_a_line_end_in_two_pieces_otherwise_is_found() -> None:
     found = sweep(MESSAGE, play=hears(lambda octets: b"\n " if octets == b"\n" else octets))
     assert found.cut == "octet by octet"
-    first, so_far, written, *rest = segmentation.told(found)
+    first, so_far, written, *rest = segmentation.describe(found)
     assert first == "differs: octet by octet"
     assert so_far.endswith("the last of them 250 mx.example.test\\r\\n")
     assert "as written: 250 2.1.0 Ok" in written
@@ -99,7 +100,9 @@ def test_the_place_of_the_cut_that_made_the_difference_is_shown() -> None:
 def test_a_message_taken_otherwise_is_found_though_the_replies_are_the_same() -> None:
     found = sweep(MESSAGE, play=hears(lambda octets: octets.replace(b"\na", b"\nb")))
     assert found.cut == "all at once"
-    assert any(line.endswith(r"accepted: <> to <b@c>: a\r\n") for line in segmentation.told(found))
+    assert any(
+        line.endswith(r"accepted: <> to <b@c>: a\r\n") for line in segmentation.describe(found)
+    )
 
 
 def test_a_run_that_fails_is_a_difference() -> None:
@@ -109,7 +112,7 @@ def test_a_run_that_fails_is_a_difference() -> None:
         return virtual.play(scenario)
 
     found = sweep(MESSAGE, play=play)
-    assert "the run failed: left: 1 timer" in "\n".join(segmentation.told(found))
+    assert "the run failed: left: 1 timer" in "\n".join(segmentation.describe(found))
 
 
 def test_policies_about_segmentation_are_let_be() -> None:
@@ -213,7 +216,7 @@ def test_the_command_fails_where_a_cut_makes_a_difference(
     path = tmp_path / "x.smtp"
     path.write_text(HEADER + MESSAGE)
     deaf = hears(lambda octets: octets if len(octets) > 1 else b"x")
-    assert run_cuts([path], None, deaf) == 1
+    assert run_cuts(Namespace(json=None), [path], deaf) == 1
     assert f"{path}: differs: octet by octet" in capsys.readouterr().out
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from replay.cli import main
-from replay.cli.sweeps import run_edges
+from replay.cli.sweeps import run_timer_edges
 from replay.play import virtual
 from replay.play.virtual import VirtualRun
 from replay.smtp.replies import ReceivedReply
@@ -52,14 +53,14 @@ def test_each_deadline_that_a_sender_could_meet_is_found_at_its_tick() -> None:
         (16, "idle", 67 * NS_PER_S),
     ]
     assert (found.places, found.tried, found.endless) == (4, 4, 0)
-    assert list(timer_edges.told(found)) == [
+    assert list(timer_edges.describe(found)) == [
         "4 departures, 4 deadlines (content idle, idle): each at its tick"
     ]
 
 
 def test_one_of_each_is_told_as_one() -> None:
     only = timer_edges.EdgesFound((timer_edges.TimerEdge(8, 60 * NS_PER_S, "idle"),), 1, 1)
-    assert list(timer_edges.told(only)) == ["1 departure, 1 deadline (idle): each at its tick"]
+    assert list(timer_edges.describe(only)) == ["1 departure, 1 deadline (idle): each at its tick"]
 
 
 def test_what_the_server_waits_for_without_giving_up_is_no_edge() -> None:
@@ -119,7 +120,7 @@ def test_of_many_departures_some_are_taken_and_the_result_says_so() -> None:
     scenario = transcript.parse(HEADER + MESSAGE, "x.smtp")
     found = timer_edges.approach(scenario, departures_max=2)
     assert (found.places, found.tried) == (4, 2)
-    assert "2 of 4 departures" in next(timer_edges.told(found))
+    assert "2 of 4 departures" in next(timer_edges.describe(found))
 
 
 def test_the_command_tells_and_exits_by_what_was_found(
@@ -141,7 +142,7 @@ def test_the_command_tells_and_exits_by_what_was_found(
         server = scenario.server | {"idle_timeout_s": 59.9 if moved else 60}
         return virtual.play(replace(scenario, server=server))
 
-    assert run_edges([path], None, early) == 1
+    assert run_timer_edges(Namespace(json=None), [path], early) == 1
     assert "the server had given up" in capsys.readouterr().out
     path.write_text("nonsense")
     assert main.main(["run", "--timer-edges", str(path)]) == 2

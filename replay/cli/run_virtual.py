@@ -1,0 +1,58 @@
+"""``replay run``: transcripts against mailsrv, in virtual time."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from replay.cli.results import Report, conclude
+
+if TYPE_CHECKING:
+    from replay.verify.suite import ScenarioResult
+
+
+def run_virtual(options: argparse.Namespace, paths: Sequence[Path]) -> int:
+    """Play each transcript, bring it up to date where asked to, and report."""
+    from rich.progress import track
+
+    from mailsrv.runtime.clock import SystemClock
+    from replay.report import console
+    from replay.verify import suite
+
+    keep = options.html is not None
+    playing = suite.run_all(paths, SystemClock(), updating=options.update, keep=keep)
+    if keep:
+        from replay.report.html.page import without_what_is_not_drawn
+
+        playing = without_what_is_not_drawn(playing)
+    errors = console.make_console(stderr=True)
+    hidden = not console.can_redraw(errors)
+    results: list[ScenarioResult] = []
+    interrupted = False
+    try:
+        results.extend(
+            track(playing, "playing", len(paths), console=errors, transient=True, disable=hidden)
+        )
+    except KeyboardInterrupt:
+        interrupted = True  # what has been changed by then must still be shown
+    report = Report(
+        lambda: console.as_json(results),
+        lambda: _page(results),
+        lambda readable: _show(results, readable),
+    )
+    return conclude(options, results, report, interrupted=interrupted)
+
+
+def _page(results: Sequence[ScenarioResult]) -> str:
+    from replay.report.html.page import page
+
+    return page(results)
+
+
+def _show(results: Sequence[ScenarioResult], readable: Sequence[ScenarioResult]) -> None:
+    from replay.report import console
+
+    if readable:
+        console.show(results, console.make_console())
