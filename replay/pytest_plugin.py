@@ -171,7 +171,7 @@ def _complaint(result: ScenarioResult, shown: str) -> str:
     lines += [f"{shown}: {result.complaint}"] if result.complaint else []
     for one in result.differences:
         place = f"{shown}:{one.line}" if one.line else shown
-        name = f"connection {one.connection}, " if result.sessions > 1 else ""
+        name = f"connection {one.connection}, " if one.connection and result.sessions > 1 else ""
         lines.append(f"{place}: {name}{dataclasses.replace(one, line=0)}")
     return "\n".join([*lines, f"{shown}: {result.story}"])
 

@@ -26,6 +26,7 @@ from mailsrv.runtime.listener import bind
 from mailsrv.runtime.poll import READ, Handler, Ready
 from mailsrv.server import Server, ServerBackends
 from mailsrv.settings import Settings
+from mailsrv.smtp.trace import trace_fields
 from mailsrv.telemetry.event_log import EventLog
 from mailsrv.transport.tls_context import server_context
 from mailsrv.transport.transport import TransportOwner
@@ -138,7 +139,11 @@ class Harness:
         self._opened = 0
         self._steps = 0
         self.log: list[str] = []
-        self.world: World = world_from(world or {}, self._call_later)
+        self.world: World = world_from(
+            world or {},
+            self._call_later,
+            lambda envelope: trace_fields(envelope, settings.hostname, self.clock.realtime_ns()),
+        )
         journal = EventLog(self.clock, self._keep_log)
         nameserver = self.world.nameserver
         self.stub = nameserver.resolver(seed, journal.note) if nameserver else None

@@ -124,7 +124,11 @@ def show_trouble(result: ScenarioResult, console: Console) -> None:
     if result.complaint:
         console.print(Text(_indented(result.complaint)), soft_wrap=True)
     for difference in result.differences[:DIFFERENCES_SHOWN_MAX]:
-        name = f"connection {difference.connection}, " if result.sessions > 1 else ""
+        name = (
+            f"connection {difference.connection}, "
+            if difference.connection and result.sessions > 1
+            else ""
+        )
         console.print(Text(_indented(f"{name}{difference}")), soft_wrap=True)
     if len(result.differences) > DIFFERENCES_SHOWN_MAX:
         console.print(Text(f"  … and {len(result.differences) - DIFFERENCES_SHOWN_MAX} more"))

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from replay.transcript.notation import TranscriptError
+from replay.transcript.notation import VERSION, TranscriptError
 
 FENCE = "+++"
 HEADER_CHARACTERS_MAX = 1024 * 1024
@@ -27,8 +27,8 @@ _TOO_LONG = (
 _WIDTH_CHARACTERS_MAX = 100
 """A longer array gets a line for each element."""
 
-_KEYS = {"story": str, "source": str, "server": dict, "world": dict}
-_TYPE_NAMES = {str: "a line of text", dict: "a table"}
+_KEYS = {"notation": int, "story": str, "source": str, "server": dict, "world": dict}
+_TYPE_NAMES = {int: "a number", str: "a line of text", dict: "a table"}
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _WHERE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -38,12 +38,14 @@ _TO_ESCAPE = re.compile(r'[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The fields of ``script.Scenario`` that are not connections."""
+    """The fields of ``script.Scenario`` that are tables and texts; ``notation`` is the version of
+    the text that they were read from."""
 
     story: str
     source: str = ""
     server: dict[str, Any] = field(default_factory=dict)
     world: dict[str, Any] = field(default_factory=dict)
+    notation: int = VERSION
 
 
 def header_end(lines: list[str], path: str) -> int:
@@ -84,6 +86,9 @@ def parse_header(lines: list[str], path: str) -> Header:
         trouble = _value_fault(key, value, 0)
         if trouble:
             raise fault(trouble, key)
+    version = table.setdefault("notation", 1)
+    if isinstance(version, bool) or not 1 <= version <= VERSION:
+        raise fault(f"notation {version} is not known here; 1 to {VERSION} are", "notation")
     if not table.get("story", "").strip():
         raise fault('the header needs a story: story = "One line: what this shows."', "story")
     for key in ("story", "source"):
@@ -94,7 +99,7 @@ def parse_header(lines: list[str], path: str) -> Header:
 
 def format_header(header: Header) -> str:
     """The canonical header with its fences.  Raises ValueError for what TOML cannot hold."""
-    for key in _KEYS:
+    for key in ("story", "source", "server", "world"):
         value = getattr(header, key)
         trouble = _value_fault(key, value, 0)
         if isinstance(value, str) and _CONTROL.search(value):
@@ -103,7 +108,7 @@ def format_header(header: Header) -> str:
             raise ValueError(trouble)
     if not header.story.strip():
         raise ValueError("a scenario needs a story")
-    lines = [FENCE, f"story  = {_quoted(header.story)}"]
+    lines = [FENCE, version_line(), f"story  = {_quoted(header.story)}"]
     if header.source:
         lines.append(f"source = {_quoted(header.source)}")
     if header.server:
@@ -123,6 +128,11 @@ def format_header(header: Header) -> str:
     if longest > HEADER_LINE_CHARACTERS_MAX or len(text) > HEADER_CHARACTERS_MAX:
         raise ValueError(_TOO_LONG)
     return text
+
+
+def version_line() -> str:
+    """The line of a header that tells the notation's version."""
+    return f"notation = {VERSION}"
 
 
 def _line_of(key: str, lines: list[str]) -> int:

@@ -17,6 +17,9 @@ OCTETS_MAX = 128 * 1024 * 1024
 """Octets that all lines of a file stand for together: ``C*N:`` must not fill the memory."""
 PACKET_MAX = 10**15
 
+VERSION = 2
+"""Of the notation, as the header tells it: 2 knows what was accepted; none told is 1."""
+
 CONNECTION_NAME = re.compile(r"[a-z0-9-]{1,32}")
 CONNECTION_NAME_DEFAULT = "1"
 """The name of the connection in a file whose lines carry no names."""

@@ -10,11 +10,13 @@ import re
 from dataclasses import dataclass, field
 
 from replay.transcript import duration, masks, notation
+from replay.transcript.accepted import WORD, AcceptedError, AcceptedLines
 from replay.transcript.header import Header, header_end, parse_header
 from replay.transcript.notation import TranscriptError
 from replay.transcript.octets import OctetsError, to_octets
 from replay.transcript.rules import faults
 from replay.transcript.script import (
+    AcceptedMessage,
     Action,
     After,
     AfterReply,
@@ -82,6 +84,9 @@ class Document:
     connections: dict[str, list[Placed]]
     named: bool
     """Whether lines carry connection names."""
+    accepted: tuple[AcceptedMessage, ...] | None
+    accepted_lines: list[int]
+    """Indices of the lines that say what was accepted."""
 
 
 @dataclass(slots=True)
@@ -149,7 +154,9 @@ class _Reader:
         self._connections: dict[str, list[Placed]] = {}
         self._named: bool | None = None
         self._open: _OpenStep | None = None
-        """What lines without a time go on with."""
+        """What lines without a time go on with; so does ``_accepting``."""
+        self._accepting: AcceptedLines | None = None
+        self._accepted: list[AcceptedLines] = []
 
     def read(self) -> Document:
         fence = header_end(self._lines, self._path)
@@ -162,7 +169,9 @@ class _Reader:
                 self._line(line)
         self._finish_step()
         self._check()
-        return Document(self._lines, header, self._connections, bool(self._named))
+        accepted = self._all_accepted()
+        lines = [line for one in self._accepted for line in one.lines]
+        return Document(self._lines, header, self._connections, bool(self._named), accepted, lines)
 
     # -- lines ------------------------------------------------------------------------------------
 
@@ -170,6 +179,9 @@ class _Reader:
         match = _LINE.fullmatch(line)
         if match is None:
             raise self._fault(0, f"expected a time, spaces and an item: {_ITEMS}")
+        if match["time"] == WORD or (self._accepting and not match["time"]):
+            self._accepted_line(line, match)
+            return
         name = self._name(match)
         column = match.start("item")
         if match["time"]:
@@ -241,7 +253,36 @@ class _Reader:
         item.masked += more.masked
         step.lines.append(self._at)
 
+    def _accepted_line(self, line: str, match: re.Match[str]) -> None:
+        """A line about an accepted message, which belongs to no connection."""
+        if match["time"]:
+            self._finish_step()
+            self._accepting = AcceptedLines()
+            self._accepted.append(self._accepting)
+        assert self._accepting is not None
+        start = match.start("name") if match["name"] else match.start("item")
+        try:
+            self._count(self._accepting.read(line[start:], self._at), start)
+        except AcceptedError as error:
+            raise self._fault(start + error.offset, str(error)) from None
+
+    def _all_accepted(self) -> tuple[AcceptedMessage, ...] | None:
+        """All messages, none where the text says so, and None where it says nothing."""
+        if not self._accepted:
+            return None
+        messages = []
+        for one in self._accepted:
+            self._at = one.lines[0]
+            if one.is_nothing and len(self._accepted) > 1:
+                raise self._fault(0, "nothing is accepted, or messages are; not both")
+            try:
+                messages += [] if one.is_nothing else [one.message()]
+            except AcceptedError as error:
+                raise self._fault(error.offset, str(error)) from None
+        return tuple(messages)
+
     def _finish_step(self) -> None:
+        self._accepting = None
         if self._open is not None:
             self._connections[self._open.name].append(self._open.close())
             self._open = None

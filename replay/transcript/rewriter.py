@@ -6,6 +6,9 @@ import dataclasses
 from collections.abc import Iterator
 from difflib import SequenceMatcher
 
+from replay.transcript import accepted
+from replay.transcript.header import header_end, version_line
+from replay.transcript.notation import VERSION
 from replay.transcript.reader import Document, Placed
 from replay.transcript.script import (
     Departure,
@@ -35,6 +38,8 @@ def rewrite_text(document: Document, observed: Scenario) -> str:
         if theirs != list(wanted[name].departures()):
             raise ValueError(f"connection {name}: the observed departures are not the transcript's")
         _rewrite_connection(edits, name, placed, list(wanted[name].steps))
+    if observed.accepted != document.accepted and observed.accepted is not None:
+        edits.replace_accepted(accepted.to_lines(observed.accepted))
     return edits.text()
 
 
@@ -67,6 +72,23 @@ class _Edits:
     def insert_after(self, name: str, placed: Placed, new: Expectation) -> None:
         self._put_after.setdefault(placed.lines[-1], []).extend(self._lines(name, placed, new))
 
+    def replace_accepted(self, lines: list[str]) -> None:
+        """Put ``lines`` where the accepted messages stood, or behind everything else."""
+        document = self._document
+        if document.header.notation < VERSION:
+            self._put_after.setdefault(0, []).append(version_line())
+            self._dropped.update(_old_version_lines(document.lines))
+        if document.accepted_lines:
+            self._dropped.update(document.accepted_lines)
+            self._put_before.setdefault(document.accepted_lines[0], []).extend(lines)
+            return
+        end = len(document.lines)
+        while not document.lines[end - 1].strip():
+            end -= 1
+        self._put_after.setdefault(end - 1, []).extend(["", *lines])
+        if end == len(document.lines):
+            self._put_after[end - 1].append("")  # the last line now ends in a line feed
+
     def text(self) -> str:
         lines: list[str] = []
         for index, line in enumerate(self._document.lines):
@@ -82,6 +104,13 @@ class _Edits:
             return step_lines(step, "", neighbour.column)
         column, width = neighbour.name_column, neighbour.column - neighbour.name_column
         return step_lines(step, f"{name}|".ljust(width), column)
+
+
+def _old_version_lines(lines: list[str]) -> Iterator[int]:
+    """The indices of header lines that tell the notation's version."""
+    for index in range(1, header_end(lines, "")):
+        if lines[index].partition("=")[0].strip() == "notation":
+            yield index
 
 
 def _may_trail(step: Expectation) -> bool:

@@ -228,6 +228,27 @@ class Expectation:
 Step = Departure | Expectation
 
 
+# -- what the server accepted ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedMessage:
+    """One message that the server accepted: its envelope, and what is stored of it.
+
+    A path is written as in MAIL and RCPT, with the parameters that go on with the message:
+    ``<a@example.org> BODY=8BITMIME``.  ``trace`` is the header that the server puts before the
+    content (RFC 5321 section 4.4), with masks where it may vary; empty for none.  Octets and
+    digest are of the content behind it, as it is stored.
+    """
+
+    reverse_path: bytes
+    forward_paths: tuple[bytes, ...]
+    trace: tuple[bytes | Mask, ...]
+    content_octets: int
+    content_sha256: str
+    line: int = field(default=0, compare=False)
+
+
 @dataclass(frozen=True, slots=True)
 class ScriptedConnection:
     """One sender's connection: its name in the file and its steps in order.
@@ -252,7 +273,8 @@ class Scenario:
     """A file's worth: the header's tables as plain values, and the connections.
 
     ``server`` holds settings by the names of ``mailsrv.settings.Settings``; ``world`` what the
-    fakes must answer (see ``replay.play.fakes.world``).
+    fakes must answer (see ``replay.play.fakes.world``).  ``accepted`` are the messages that the
+    server must accept in all, in order; None leaves that open.
     """
 
     story: str
@@ -260,3 +282,4 @@ class Scenario:
     source: str = ""
     server: dict[str, Any] = field(default_factory=dict)
     world: dict[str, Any] = field(default_factory=dict)
+    accepted: tuple[AcceptedMessage, ...] | None = None

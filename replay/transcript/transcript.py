@@ -40,7 +40,14 @@ def parse(text: str, path: str) -> Scenario:
         ScriptedConnection(name, tuple(placed.step for placed in steps))
         for name, steps in document.connections.items()
     )
-    return Scenario(header.story, connections, header.source, header.server, header.world)
+    return Scenario(
+        header.story,
+        connections,
+        header.source,
+        header.server,
+        header.world,
+        document.accepted,
+    )
 
 
 def write(scenario: Scenario, remarks: Mapping[tuple[str, int], str] | None = None) -> str:
@@ -54,7 +61,7 @@ def write(scenario: Scenario, remarks: Mapping[tuple[str, int], str] | None = No
 
 
 def rewrite(text: str, observed: Scenario, path: str) -> str:
-    """``text`` with the expectations of ``observed`` in the place of its own.
+    """``text`` with the expectations of ``observed`` (accepted messages too) in place of its own.
 
     Everything else stays as it is to the character: header, comments, blank lines, departures,
     and expectations that did not change.  ``observed`` has the same connections with the same

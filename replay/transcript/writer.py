@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from replay.transcript import duration, masks, notation
+from replay.transcript import accepted, duration, masks, notation
 from replay.transcript.header import Header, format_header
 from replay.transcript.octets import to_pieces, to_text
 from replay.transcript.rules import faults
@@ -44,6 +44,8 @@ def write_text(scenario: Scenario, remarks: Mapping[tuple[str, int], str]) -> st
             lines += _comment_lines(remark) if remark else []
             lines += step_lines(step, name, column)
         blocks.append("".join(f"{line}\n" for line in lines))
+    if scenario.accepted is not None:
+        blocks.append("".join(f"{line}\n" for line in accepted.to_lines(scenario.accepted)))
     text = format_header(header) + "\n".join(blocks)
     if len(text) > notation.TEXT_CHARACTERS_MAX or text.count("\n") >= notation.LINES_MAX:
         raise ValueError(
@@ -67,6 +69,9 @@ def check_scenario(scenario: Scenario) -> None:
         for step, message in faults(connection):
             raise ValueError(f"connection {connection.name}: {message}: {str(step)[:200]}")
         octets += sum(map(_octets_of, connection.steps))
+    for one in scenario.accepted or ():
+        if trouble := accepted.fault(one):
+            raise ValueError(f"an accepted message: {trouble}")
     if octets > notation.OCTETS_MAX:
         raise ValueError(f"{octets} octets in all; {notation.OCTETS_MAX} are allowed")
 

@@ -44,10 +44,10 @@ class Tolerance(NamedTuple):
 class Difference:
     """One thing that was not as expected.
 
-    ``what`` names it in a few words ("reply 3: other code"); ``expected`` and ``observed`` show
-    both sides, None where there was nothing; instants count from the scenario's begin, None
-    where any would do or none was seen.  ``line`` and ``packet`` are the expectation's, 0 for
-    unknown.
+    ``connection`` is "" for one that concerns all.  ``what`` names it in a few words ("reply 3:
+    other code"); ``expected`` and ``observed`` show both sides, None where there was nothing.
+    Instants count from the scenario's begin, None where any would do or none was seen.  ``line``
+    and ``packet`` are the expectation's, 0 for unknown.
     """
 
     connection: str

@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 from mailsrv.runtime.clock import Clock
 from replay.play import virtual
-from replay.play.fakes.world import WorldError
+from replay.play.fakes.world import DeliveredMessage, WorldError
 from replay.play.harness import Leaked, ServerFault, Stalled
 from replay.play.observed import ObservedConnection
 from replay.transcript import transcript
 from replay.transcript.notation import TranscriptError
 from replay.transcript.script import Scenario
 from replay.verify import update
+from replay.verify.accepted import compare_accepted
 from replay.verify.expectations import Difference, compare_all
 
 FILES_MAX = 100_000
@@ -59,8 +60,8 @@ class ScenarioResult:
     update wrote, the fixes first.
 
     ``scenario`` is what was played and ``observed`` what came of it, connection by connection in
-    its order.  They are kept only when asked for, since many runs are many messages; ``observed``
-    is empty where the run is ``BROKEN``.
+    its order; ``delivered`` are the messages that were accepted.  They are kept only when asked
+    for, since many runs are many messages; the latter two are empty where the run is ``BROKEN``.
     """
 
     path: Path
@@ -76,6 +77,7 @@ class ScenarioResult:
     log: tuple[str, ...] = field(default=(), repr=False)
     scenario: Scenario | None = field(default=None, repr=False)
     observed: tuple[ObservedConnection, ...] = field(default=(), repr=False)
+    delivered: tuple[DeliveredMessage, ...] = field(default=(), repr=False)
 
     @property
     def good(self) -> bool:
@@ -139,7 +141,7 @@ def run_file(
         if updating and result.verdict != BROKEN:
             result = _update(result, text, scenario, updating)
     if not keep:
-        result = dataclasses.replace(result, scenario=None, observed=())
+        result = dataclasses.replace(result, scenario=None, observed=(), delivered=())
     return dataclasses.replace(result, real_ns=clock.monotonic_ns() - began_ns)
 
 
@@ -166,7 +168,10 @@ def run_scenario(scenario: Scenario, path: Path) -> ScenarioResult:
         played = virtual.play(scenario)
     except (Leaked, ServerFault, Stalled) as error:
         return dataclasses.replace(begun, complaint=str(error))
-    differences = compare_all(scenario, played.connections)
+    differences = (
+        *compare_all(scenario, played.connections),
+        *compare_accepted(scenario.accepted, played.messages),
+    )
     return dataclasses.replace(
         begun,
         verdict=DIFFERS if differences else AS_EXPECTED,
@@ -175,6 +180,7 @@ def run_scenario(scenario: Scenario, path: Path) -> ScenarioResult:
         differences=differences,
         log=played.log,
         observed=played.connections,
+        delivered=played.messages,
     )
 
 
@@ -191,7 +197,7 @@ def _update(
         # Without the reply that is waited for, what follows would hang on another one.
         complaint = f"not updated: the script could not go on, it waited for {stuck}"
         return dataclasses.replace(result, complaint=complaint)
-    updated = update.update(scenario, result.observed, kinds)
+    updated = update.update(scenario, result.observed, kinds, result.delivered)
     try:
         fixed_text = transcript.rewrite(text, updated.fixed, str(result.path))
         new_text = transcript.rewrite(fixed_text, updated.scenario, str(result.path))

@@ -12,9 +12,11 @@ Only a person who reads the fixes makes a golden transcript of the result.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
+from replay.play.fakes.world import DeliveredMessage
 from replay.play.observed import ObservedConnection
 from replay.smtp.replies import ReceivedReply
 from replay.transcript import masks, script
@@ -29,6 +31,7 @@ from replay.transcript.script import (
     ScriptedConnection,
     Step,
 )
+from replay.verify.accepted import update_accepted
 
 CREATE, FIX = "create", "fix"
 KINDS = (CREATE, FIX)
@@ -45,11 +48,14 @@ class UpdatedScenario(NamedTuple):
 
 
 def update(
-    scenario: Scenario, observed: tuple[ObservedConnection, ...], kinds: Collection[str] = KINDS
+    scenario: Scenario,
+    observed: tuple[ObservedConnection, ...],
+    kinds: Collection[str] = KINDS,
+    delivered: Sequence[DeliveredMessage] = (),
 ) -> UpdatedScenario:
     """``scenario`` with the same departures, and the expectations that ``kinds`` may change.
 
-    With all kinds it expects just what was observed.
+    With all kinds it expects just what was observed, and that ``delivered`` are accepted.
     """
     creating, fixing = CREATE in kinds, FIX in kinds
     fixed, created = [], []
@@ -68,10 +74,18 @@ def update(
             connection = create.connection(connection)
             creations += create.changes
         created.append(connection)
+    messages = update_accepted(scenario.accepted, delivered)
+    accepted_fixed = accepted_created = scenario.accepted
+    if scenario.accepted is None and creating:
+        accepted_created = messages
+        creations += 1
+    elif scenario.accepted is not None and fixing and messages != scenario.accepted:
+        accepted_fixed = accepted_created = messages
+        fixes += sum(one != other for one, other in zip_longest(messages, scenario.accepted))
     return UpdatedScenario(
-        dataclasses.replace(scenario, connections=tuple(fixed)),
+        dataclasses.replace(scenario, connections=tuple(fixed), accepted=accepted_fixed),
         fixes,
-        dataclasses.replace(scenario, connections=tuple(created)),
+        dataclasses.replace(scenario, connections=tuple(created), accepted=accepted_created),
         creations,
     )
 

@@ -17,6 +17,7 @@ import pytest
 from replay.capture.oddity import CaptureError
 from replay.convert.importer import import_capture
 from replay.transcript import transcript
+from replay.transcript.notation import VERSION
 from replay.transcript.script import ReplyCode, ScriptedConnection
 
 CAPTURES = Path(__file__).resolve().parents[2] / "captures"
@@ -56,6 +57,12 @@ def test_a_transcript_on_file_expects_exact_octets_at_exact_times(path: Path) ->
         for expectation in connection.expectations():
             assert not isinstance(expectation.outcome, ReplyCode), f"line {expectation.line}"
             assert expectation.at_ns is not None, f"line {expectation.line}"
+
+
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=name)
+def test_a_transcript_on_file_says_what_was_accepted(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").startswith(f"+++\nnotation = {VERSION}\n")
+    assert transcript.load(path).accepted is not None
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=name)

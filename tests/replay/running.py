@@ -66,12 +66,18 @@ def replay(*arguments: str | Path, **terminal: str) -> Ran:
     return Ran(status, out.getvalue(), err.getvalue())
 
 
-def transcript_text(body: str, header: str = "") -> str:
-    return f'+++\nstory = "A test."\n{header}+++\n{body.strip()}\n'
+NOTHING = "\naccepted  nothing\n"
 
 
-def write(path: Path, body: str = HELLO + GOODBYE, header: str = "") -> Path:
-    """A transcript at ``path``; ``header`` are further lines of its header."""
+def transcript_text(body: str, header: str = "", accepted: str = NOTHING) -> str:
+    return f'+++\nstory = "A test."\n{header}+++\n{body.strip()}\n{accepted}'
+
+
+def write(
+    path: Path, body: str = HELLO + GOODBYE, header: str = "", accepted: str = NOTHING
+) -> Path:
+    """A transcript at ``path``; ``header`` are further lines of its header, ``accepted`` those of
+    the messages that the server accepts, "" to leave that open."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(transcript_text(body, header), encoding="utf-8")
+    path.write_text(transcript_text(body, header, accepted), encoding="utf-8")
     return path

@@ -193,18 +193,33 @@ class FakeDelivery:
 
 @dataclass(frozen=True, slots=True)
 class DeliveredMessage:
-    """A message whose content came whole.  ``reply`` is None where the courier kept silent."""
+    """A message whose content came whole.
+
+    ``reply`` is None where the courier kept silent; ``trace`` is the header that the server puts
+    before the content.
+    """
 
     envelope: Envelope
     content: bytes
     reply: Reply | None
+    trace: bytes = b""
+
+
+TraceHeader = Callable[[Envelope], bytes]
+"""Makes the trace header of a message that begins now, as the server's own couriers do."""
+
+
+def no_trace(envelope: Envelope) -> bytes:
+    """The trace header where there is no server to write one."""
+    return b""
 
 
 class FakeCourier:
     """Takes messages, and answers as scripted: one outcome for each, afterwards 250."""
 
-    def __init__(self, call_later: CallLater) -> None:
+    def __init__(self, call_later: CallLater, trace: TraceHeader = no_trace) -> None:
         self._call_later = call_later
+        self._trace = trace
         self._outcomes: deque[FakeDelivery] = deque()
         self.messages: list[DeliveredMessage] = []
         """Every finished message, in order, also those that were refused."""
@@ -230,13 +245,16 @@ class FakeCourier:
 
     def begin(self, envelope: Envelope) -> Sink:
         self.begun += 1
-        return _FakeSink(self, envelope)
+        return _FakeSink(self, envelope, self._trace(envelope))
 
-    def _finish(self, envelope: Envelope, content: bytes, answer: Callable[[Reply], None]) -> None:
+    def _finish(
+        self, envelope: Envelope, trace: bytes, content: bytes, answer: Callable[[Reply], None]
+    ) -> None:
         outcome = self._outcomes.popleft() if self._outcomes else FakeDelivery()
         said = outcome.reply or queued(envelope.id)
         kept = dataclasses.replace(envelope, forward_paths=list(envelope.forward_paths))
-        self.messages.append(DeliveredMessage(kept, content, None if outcome.silent else said))
+        seen = None if outcome.silent else said
+        self.messages.append(DeliveredMessage(kept, content, seen, trace))
         if not outcome.silent:
             _answer(self._call_later, outcome.delay_ns, lambda: answer(said))
 
@@ -244,11 +262,12 @@ class FakeCourier:
 class _FakeSink:
     """One message on its way in; the session bounds its size."""
 
-    __slots__ = ("_chunks", "_courier", "_done", "_envelope")
+    __slots__ = ("_chunks", "_courier", "_done", "_envelope", "_trace")
 
-    def __init__(self, courier: FakeCourier, envelope: Envelope) -> None:
+    def __init__(self, courier: FakeCourier, envelope: Envelope, trace: bytes) -> None:
         self._courier = courier
         self._envelope = envelope
+        self._trace = trace
         self._chunks: list[bytes] = []
         self._done = False
 
@@ -261,7 +280,7 @@ class _FakeSink:
         if self._done:
             raise AssertionError("a sink was finished after its message had ended")
         self._done = True
-        self._courier._finish(self._envelope, b"".join(self._chunks), answer)
+        self._courier._finish(self._envelope, self._trace, b"".join(self._chunks), answer)
 
     def abort(self) -> None:
         if not self._done:
@@ -316,9 +335,13 @@ class World:
         return self.courier
 
 
-def world_from(table: Mapping[str, object], call_later: CallLater) -> World:
-    """The world of a header's [world] table.  Raises WorldError."""
-    world = World(FakeResolver(call_later), FakeReputation(call_later), FakeCourier(call_later))
+def world_from(
+    table: Mapping[str, object], call_later: CallLater, trace: TraceHeader = no_trace
+) -> World:
+    """The world of a header's [world] table, whose courier keeps the ``trace`` header of each
+    message.  Raises WorldError."""
+    courier = FakeCourier(call_later, trace)
+    world = World(FakeResolver(call_later), FakeReputation(call_later), courier)
     check_keys("world", table, ("dns", "reputation", "nameserver", "delivery", "tls", "recipients"))
     for question, answer in table_of("world.dns", table.get("dns", {})).items():
         world.dns[question] = answer

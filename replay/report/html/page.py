@@ -68,7 +68,7 @@ def without_what_is_not_drawn(
     for one in results:
         is_good = one.verdict == AS_EXPECTED
         room[is_good] -= max(ladders_in(one), 1)
-        yield one if room[is_good] >= 0 else replace(one, scenario=None, observed=())
+        yield one if room[is_good] >= 0 else replace(one, scenario=None, observed=(), delivered=())
 
 
 def page(

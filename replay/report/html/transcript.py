@@ -128,7 +128,7 @@ def _differences(result: ScenarioResult) -> Html:
 
 
 def _difference(one: Difference, *, several: bool) -> Html:
-    where = [f"connection {one.connection}"] if several else []
+    where = [f"connection {one.connection}"] if several and one.connection else []
     where += [f"line {one.line}"] if one.line else []
     where += [f"packet {one.packet}"] if one.packet else []
     place = _first_other(one)

@@ -15,6 +15,7 @@ from replay.transcript.duration import DURATION_NS_MAX
 from replay.transcript.rules import faults
 from replay.transcript.script import (
     Abandon,
+    AcceptedMessage,
     Action,
     After,
     AfterReply,
@@ -25,6 +26,7 @@ from replay.transcript.script import (
     ExactReply,
     Expectation,
     HalfClose,
+    Mask,
     Open,
     Outcome,
     ReplyCode,
@@ -44,7 +46,7 @@ from replay.transcript.script import (
 )
 from replay.transcript.transcript import parse, rewrite, write
 
-HEADER = '+++\nstory  = "s"\n+++\n'
+HEADER = '+++\nnotation = 2\nstory  = "s"\n+++\n'
 
 WHOLE = r"""+++
 story  = "A sender pipelines, half-closes, and gets its answers."
@@ -188,7 +190,7 @@ def test_octets_are_written_visibly(lines: str, expected: bytes) -> None:
 )
 def test_octets_have_one_canonical_spelling(sent: bytes, lines: list[str]) -> None:
     text = write(sending(sent))
-    body = [line.strip() for line in text.split("\n")[4:-2]]
+    body = [line.strip() for line in text.split("\n")[5:-2]]
     first, *more = lines
     joint = "" if first.startswith("*") else ": "
     assert body == [f"@0  C{joint}{first}", *more]
@@ -282,6 +284,15 @@ names = st.lists(
     st.from_regex(notation.CONNECTION_NAME, fullmatch=True), min_size=1, max_size=3, unique=True
 )
 
+accepted_messages = st.builds(
+    AcceptedMessage,
+    octet_strings,
+    st.lists(octet_strings, min_size=1, max_size=3).map(tuple),
+    st.just(()) | octet_strings.map(lambda octets: (octets,)) | st.just((b"by\r\n <", Mask())),
+    st.integers(0, 10**9),
+    st.just("0123456789abcdef" * 4),
+)
+
 
 @st.composite
 def scenarios(draw: st.DrawFn, header: bool = True) -> Scenario:
@@ -293,6 +304,7 @@ def scenarios(draw: st.DrawFn, header: bool = True) -> Scenario:
             "server": draw(toml_tables),
             "world": draw(toml_tables),
         }
+    content["accepted"] = draw(st.none() | st.lists(accepted_messages, max_size=2).map(tuple))
     story = draw(one_line.filter(str.strip)) if header else "s"
     return Scenario(story, tuple(draw(connections(name)) for name in name_list), **content)
 
@@ -388,7 +400,8 @@ def retold(draw: st.DrawFn) -> tuple[str, Scenario]:
                 steps.append(Expectation(draw(outcomes), None))
         told.append(ScriptedConnection(connection.name, tuple(steps)))
     text = write(scenario, {(scenario.connections[0].name, 1): "a comment"})
-    return text, dataclasses.replace(scenario, connections=tuple(told))
+    accepted = draw(st.lists(accepted_messages, max_size=2).map(tuple))
+    return text, dataclasses.replace(scenario, connections=tuple(told), accepted=accepted)
 
 
 @given(retold())
@@ -401,7 +414,8 @@ def test_a_rewritten_text_says_what_was_observed(case: tuple[str, Scenario]) -> 
     again = rewrite(text, observed, "x")
     assert parse(again, "x") == observed
     assert "# a comment\n" in again
-    assert rewrite(again, parse(text, "x"), "x").count("\n") == text.count("\n")
+    back = dataclasses.replace(parse(text, "x"), accepted=observed.accepted)
+    assert parse(rewrite(again, back, "x"), "x") == back
 
 
 def test_very_many_expectations_are_rewritten_in_order() -> None:
