@@ -59,6 +59,8 @@ class Config:
     """The account to run as once the ports are bound; "" stays with the one that started us."""
     group: str = ""
     """"" is the user's own."""
+    named: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
+    """The keys that the file or the command line names; the others have their defaults."""
 
     @property
     def listeners(self) -> tuple[Endpoint, ...]:
@@ -88,6 +90,7 @@ def read(path: Path) -> Config:
     """Read a configuration file of which each value is possible by itself.  Raises ConfigError
     with every complaint."""
     table = _parsed(path)
+    named = frozenset(table)
     own = {key: table.pop(key) for key in _OWN if key in table}
     found: list[str] = []
     values: dict[str, Any] = {}
@@ -101,12 +104,13 @@ def read(path: Path) -> Config:
         found += error.complaints
     if found:
         raise ConfigError(*found)
-    return Config(**values)
+    return Config(**values, named=named)
 
 
 def with_options(loaded: Config, options: Mapping[str, object]) -> Config:
     """``loaded`` with what the command line says instead.  Raises ConfigError."""
-    return dataclasses.replace(loaded, **_own(options, "", Path()))
+    named = loaded.named | options.keys()
+    return dataclasses.replace(loaded, **_own(options, "", Path()), named=named)
 
 
 def _parsed(path: Path) -> dict[str, Any]:

@@ -6,7 +6,8 @@ account that we run as, and can be opened again), and only then report that we a
 SIGHUP reads the configuration anew, between the events of mail: the log is opened anew; new
 sockets are bound, the certificate and the recipient table read; if all of that succeeds, new
 connections are served by it, open ones keep what they had, and sockets that are no longer
-configured are closed.  If anything of it fails, everything stays as it was, and the log says why.
+configured are closed.  If anything of it fails, everything stays as it was, and the log says why;
+so it is if the file no longer names what mail depends on, as one does that is being written.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from mailsrv import __version__
 from mailsrv.config.endpoints import Endpoint
 from mailsrv.config.file import Config
+from mailsrv.config.reload import back_to_default, dropped
 from mailsrv.config.validation import ConfigError
 from mailsrv.daemon.backends import Backends, Steps, certificate_of, import_what_is_needed
 from mailsrv.daemon.listen_sockets import ListenSockets, OpenListener, SocketChange, SocketKind
@@ -270,6 +272,8 @@ class Service:
     def _reload_steps(self) -> Generator[None, None, None]:
         """Raises ConfigError, and then leaves everything as it was."""
         config = self._options.read()
+        if complaints := dropped(self._config, config):
+            raise ConfigError(*complaints)
         with contextlib.ExitStack() as undoing:
             change = self._sockets.prepare(config)
             undoing.callback(change.discard)
@@ -288,7 +292,11 @@ class Service:
             self._journal.note("no longer listening", kind=place.kind.value, at=place.endpoint)
         old, self._config = self._config, config
         kept = [key for key in KEPT_KEYS if getattr(old, key) != getattr(config, key)]
-        self._journal.note("reloaded", needs_restart=", ".join(kept) or None)
+        self._journal.note(
+            "reloaded",
+            needs_restart=", ".join(kept) or None,
+            back_to_default=", ".join(back_to_default(old, config)) or None,
+        )
 
     # -- what people are told ---------------------------------------------------------------------
 

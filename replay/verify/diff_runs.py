@@ -31,7 +31,7 @@ from replay.smtp.replies import ReceivedReply
 from replay.transcript.script import Scenario
 from replay.verify.diff import CLOSING, DiffVerdict, Divergence, compare_runs
 
-_PROCESS_KEYS = frozenset(one.name for one in dataclasses.fields(Config)) - {"settings"}
+_PROCESS_KEYS = frozenset(one.name for one in dataclasses.fields(Config)) - {"settings", "named"}
 _LEFT_TO_THE_TRANSCRIPTS = frozenset({"hostname"})
 _DNS_KEYS = ("sender_domain_check", "helo_check", "reverse_name_check", "dns_lists")
 

@@ -36,7 +36,7 @@ def existing() -> Iterator[Row]:
     for cls in (Config, Settings):
         hints = get_type_hints(cls)
         for field in dataclasses.fields(cls):
-            if field.name != "settings":
+            if field.name not in ("settings", "named"):
                 default = field.default
                 if field.name == "dns_lists":
                     default = {}

@@ -300,7 +300,7 @@ def test_metrics_and_health_are_served_beside_the_mail(tmp_path: Path) -> None:
 def test_the_page_may_be_moved_by_a_reload(tmp_path: Path) -> None:
     with serving(tmp_path, 'metrics_listen = "127.0.0.1:0"') as running:
         port = running.metrics_port()
-        (tmp_path / "mailsrv.toml").write_text("")
+        (tmp_path / "mailsrv.toml").write_text('metrics_listen = ""')
         running.ring(HUP)
         running.log.until("event=reloaded")
         with pytest.raises(ConnectionRefusedError):
