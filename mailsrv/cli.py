@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "check-config":
-            print("\n".join(inspect(options.file)))
+            print("\n".join(inspect(options.file, ask_nameservers=options.probe)))
             return 0
         serve_options = ServeOptions(partial(_config_of, options), options.config)
         return serve(serve_options, SystemClock(), os.environ)
@@ -88,8 +88,15 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check-config",
         help="check a configuration file",
-        description="Say what a configuration file means, or what is wrong with it and with the "
-        "files that it names, with key and what is allowed.  Exit status: 0 good, 2 not.",
+        description="Say what a configuration file means, or what is wrong with it, with key and "
+        "what is allowed.  Tries what serve would do: the ports, the certificate, the user, and "
+        "what the user may read and write; run it as root to try all of that.  Exit status: 0 "
+        "good, 2 not.",
+    )
+    check.add_argument(
+        "--probe",
+        action="store_true",
+        help="send a question to each name server",
     )
     check.add_argument("file", type=Path, metavar="FILE")
     return parser

@@ -1,10 +1,7 @@
-"""What a configuration file means, and whether what it names is there: tried without binding,
-creating or changing anything.
-"""
+"""What a configuration file means, and whether a server could start with it."""
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
@@ -15,19 +12,22 @@ from mailsrv.config.endpoints import Endpoint
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
 from mailsrv.daemon.backends import nameservers_of
-from mailsrv.daemon.privileges import PrivilegeError, identity
+from mailsrv.daemon.dry_run import dry_run, probe
 from mailsrv.policy.policy import needs_dns
 from mailsrv.policy.recipients import EVERY_DOMAIN, Directory
 from mailsrv.settings import Settings
 from mailsrv.stores.recipient_file import RecipientFileError, load_table
-from mailsrv.transport.tls_context import TlsError, server_context
+from mailsrv.transport.tls_context import server_context
 
 HANDSHAKE_STEPS_MAX = 20
 LOOPBACK_HOSTNAME = "localhost"
 
 
-def inspect(path: Path) -> list[str]:
-    """Say in lines what a configuration file means.  Raises ConfigError with every complaint."""
+def inspect(path: Path, *, ask_nameservers: bool = False) -> list[str]:
+    """Lines that tell what a configuration file means.  Raises ConfigError with every complaint.
+
+    ``ask_nameservers`` sends a question to each name server.
+    """
     loaded = config.read(path)
     found = config.complaints(loaded)
     table: AbstractSet[str] | None = None
@@ -36,64 +36,17 @@ def inspect(path: Path) -> list[str]:
             table = load_table(loaded.recipient_table)
         except RecipientFileError as error:
             found += [f"recipient_table: {complaint}" for complaint in error.complaints]
-    found += missing(loaded)
+    tried = dry_run(loaded, path)
+    found += tried.complaints
+    if ask_nameservers:
+        found += probe(nameservers_of(loaded))
     if found:
         raise ConfigError(*(f"{path}: {complaint}" for complaint in found))
     return [
         f"{path}: good",
         *(f"  {line}" for line in _meaning(loaded, table)),
-        *(f"  mind: {line}" for line in _doubts(loaded, table)),
+        *(f"  mind: {line}" for line in (*_doubts(loaded, table), *tried.doubts)),
     ]
-
-
-# -- what is not there ----------------------------------------------------------------------------
-
-
-def missing(loaded: Config) -> list[str]:
-    """Complaints about files, folders and accounts that a configuration names."""
-    found = []
-    try:
-        identity(loaded.user, loaded.group)
-    except PrivilegeError as error:
-        found.append(str(error))
-    if loaded.tls_files is not None:
-        try:
-            server_context(*loaded.tls_files)
-        except TlsError as error:
-            own = error.path == loaded.tls_files[0]
-            found.append(f"{'tls_certificate' if own else 'tls_key'}: {error}")
-    files = (("greylist_database", loaded.greylist_database), ("log_file", loaded.log_file))
-    for key, file in files:
-        if file is not None:
-            found += [f"{key}: {complaint}" for complaint in _of_file(file, loaded.user)]
-    maildir = loaded.delivery.maildir
-    if maildir is not None:
-        found += [f"delivery: {complaint}" for complaint in _of_maildir(maildir, loaded.user)]
-    return found
-
-
-def _of_file(file: Path, user: str) -> Iterator[str]:
-    """A file that will be made if it is not there; its folder will not."""
-    if file.is_dir():
-        yield f"{file}: is a directory"
-    elif not file.parent.is_dir():
-        yield f"{file}: there is no directory {file.parent}"
-    elif not _may_write(file if file.exists() else file.parent, user):
-        yield f"{file}: cannot be written"
-
-
-def _of_maildir(folder: Path, user: str) -> Iterator[str]:
-    """A directory that will be made, with those above it."""
-    nearest = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-    if not nearest.is_dir():
-        yield f"{nearest}: is not a directory"
-    elif not _may_write(nearest, user):
-        yield f"{nearest}: cannot be written"
-
-
-def _may_write(place: Path, user: str) -> bool:
-    """Whether we may; for another user only the system can tell, once the server is that user."""
-    return bool(user) or os.access(place, os.W_OK)
 
 
 # -- what it means --------------------------------------------------------------------------------
@@ -124,7 +77,8 @@ def _meaning(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
     if settings.reputation_threshold:
         yield f"refuses a client from a score of {settings.reputation_threshold} on"
     if needs_dns(settings):
-        yield f"asks DNS at {', '.join(host for host, _ in nameservers_of(loaded))}"
+        servers = (Endpoint(host, port) for host, port in nameservers_of(loaded))
+        yield f"asks DNS at {_joined(servers)}"
     yield f"logs {loaded.log_format} to {loaded.log_file or 'standard error'}"
     if loaded.metrics_listen:
         yield f"gives metrics at http://{loaded.metrics_listen}/metrics"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import pwd
+from collections.abc import Iterator
 from typing import NamedTuple
 
 
@@ -68,6 +70,25 @@ def become(account: Identity) -> None:
         or _may_return(account)
     ):
         raise PrivilegeError(f"user: became {account.name}, but could become root again")
+
+
+@contextlib.contextmanager
+def acting_as(account: Identity) -> Iterator[None]:
+    """With the effective ids and groups of ``account`` for a while, and back again.  For root, or
+    for the account itself."""
+    groups, gid, uid = os.getgroups(), os.getegid(), os.geteuid()
+    if uid != 0:
+        yield
+        return
+    os.setgroups(account.groups)
+    os.setegid(account.gid)
+    os.seteuid(account.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(uid)
+        os.setegid(gid)
+        os.setgroups(groups)
 
 
 def _may_return(account: Identity) -> bool:

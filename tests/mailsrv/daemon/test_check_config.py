@@ -10,6 +10,7 @@ from mailsrv.config.validation import ConfigError
 from mailsrv.daemon.check_config import certificate_doubt, inspect
 from replay.play.tls_client import CERTIFICATE, KEY
 
+ANY = 'listen = ["127.0.0.1:0"]\n'
 EXPIRED = Path(__file__).parents[1] / "data" / "expired.crt.pem"
 """For KEY and mx.example.test, of January 2001."""
 
@@ -31,9 +32,9 @@ def complaints(tmp_path: Path, text: str) -> list[str]:
     return [one.removeprefix(f"{file}: ") for one in caught.value.complaints]
 
 
-def test_an_empty_file_means_a_first_try(tmp_path: Path) -> None:
-    assert inspected(tmp_path, "") == [
-        "listens on 127.0.0.1:2525",
+def test_a_file_that_names_an_address_alone_means_a_first_try(tmp_path: Path) -> None:
+    assert inspected(tmp_path, 'listen = ["127.0.0.1:0"]') == [
+        "listens on 127.0.0.1:0",
         "takes mail for every domain, on this machine only",
         f"delivers to the Maildir {Path('mail').absolute()}",
         "checks: none",
@@ -44,8 +45,8 @@ def test_an_empty_file_means_a_first_try(tmp_path: Path) -> None:
 def test_a_whole_configuration_is_told_in_words(tmp_path: Path) -> None:
     (tmp_path / "recipients").write_text("ann@example.org\nbob\n")
     text = f"""
-        listen = ["0.0.0.0:25"]
-        listen_tls = ["0.0.0.0:465"]
+        listen = ["0.0.0.0:0"]
+        listen_tls = ["[::]:0"]
         hostname = "mx.example.test"
         domains = ["example.org", "b\u00fccher.example"]
         delivery = "maildir=mail"
@@ -56,8 +57,7 @@ def test_a_whole_configuration_is_told_in_words(tmp_path: Path) -> None:
         greylist_database = "greylist.sqlite"
         log_file = "log"
         log_format = "json"
-        metrics_listen = "127.0.0.1:9025"
-        user = "nobody"
+        metrics_listen = "127.0.0.1:0"
         proxy_networks = ["10.0.0.0/8"]
         greet_wait_s = 2.5
         sender_domain_check = "reject"
@@ -69,8 +69,8 @@ def test_a_whole_configuration_is_told_in_words(tmp_path: Path) -> None:
         "white.example" = -5
     """
     assert inspected(tmp_path, text) == [
-        "listens on 0.0.0.0:25",
-        "listens with TLS from the first octet on 0.0.0.0:465",
+        "listens on 0.0.0.0:0",
+        "listens with TLS from the first octet on [::]:0",
         "takes the client's address from proxies in 10.0.0.0/8",
         f"offers STARTTLS with {CERTIFICATE}",
         "takes mail for example.org, b\u00fccher.example",
@@ -81,10 +81,9 @@ def test_a_whole_configuration_is_told_in_words(tmp_path: Path) -> None:
         "asks the list zen.example: 127.0.0.2 scores 8, 127.0.0.10/31 scores 3",
         "asks the list white.example: 127.0.0.0/8 scores -5",
         "refuses a client from a score of 10 on",
-        "asks DNS at 127.0.0.1",
+        "asks DNS at 127.0.0.1:53",
         f"logs json to {tmp_path}/log",
-        "gives metrics at http://127.0.0.1:9025/metrics",
-        "becomes nobody once it listens",
+        "gives metrics at http://127.0.0.1:0/metrics",
     ]
     assert sorted(one.name for one in tmp_path.iterdir()) == ["mailsrv.toml", "recipients"]
 
@@ -92,7 +91,7 @@ def test_a_whole_configuration_is_told_in_words(tmp_path: Path) -> None:
 def test_all_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not PEM")
     text = """
-        listen = ["0.0.0.0:25"]
+        listen = ["0.0.0.0:0"]
         delivery = "maildir=file/mail"
         tls_certificate = "file"
         recipient_table = "file"
@@ -102,14 +101,14 @@ def test_all_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:
         user = "no such user"
     """
     first, *others = complaints(tmp_path, text)
-    assert first.startswith("domains: who listens on 0.0.0.0:25 must say")
+    assert first.startswith("domains: who listens on 0.0.0.0:0 must say")
     assert [one.partition(": ")[::2] for one in others] == [
         (
             "recipient_table",
             f"{tmp_path}/file:1: 'not PEM': takes user@domain, @domain or user",
         ),
-        ("user", "no such user: there is no such user"),
         ("tls_certificate", f"{tmp_path}/file: holds no certificate in PEM form"),
+        ("user", "no such user: there is no such user"),
         (
             "greylist_database",
             f"{tmp_path}/nowhere/greylist: there is no directory {tmp_path}/nowhere",
@@ -133,28 +132,29 @@ def test_values_that_make_no_sense_are_named_before_anything_is_tried(tmp_path: 
     ("text", "doubt"),
     [
         (
-            'listen = ["0.0.0.0:25"]\ndomains = ["*"]',
+            'listen = ["0.0.0.0:0"]\ndomains = ["*"]',
             "hostname: localhost is no name to greet the internet with",
         ),
         (
-            'metrics_listen = "[::]:9025"',
-            "metrics_listen: everybody who reaches [::]:9025 can read them",
+            'listen = ["127.0.0.1:0"]\nmetrics_listen = "[::]:0"',
+            "metrics_listen: everybody who reaches [::]:0 can read them",
         ),
         (
-            'reputation_threshold = 9\nhelo_check = "score"\n[dns_lists]\n'
+            f'{ANY}reputation_threshold = 9\nhelo_check = "score"\n[dns_lists]\n'
             '"zen.example" = 3\n"white.example" = -9',
             "reputation_threshold: all scores together make 8, so nobody is refused",
         ),
         (
-            'domains = ["example.org"]\nrecipient_table = "table"',
+            f'{ANY}domains = ["example.org"]\nrecipient_table = "table"',
             "recipient_table: 2 of the addresses are in none of domains, such as @a.example",
         ),
         (
-            f'hostname = "mx.example.org"\ntls_certificate = "{CERTIFICATE}"\ntls_key = "{KEY}"',
+            f'{ANY}hostname = "mx.example.org"\n'
+            f'tls_certificate = "{CERTIFICATE}"\ntls_key = "{KEY}"',
             "tls_certificate: Hostname mismatch, certificate is not valid for 'mx.example.org'.",
         ),
         (
-            f'hostname = "mx.example.test"\ntls_certificate = "{EXPIRED}"\ntls_key = "{KEY}"',
+            f'{ANY}hostname = "mx.example.test"\ntls_certificate = "{EXPIRED}"\ntls_key = "{KEY}"',
             "tls_certificate: certificate has expired",
         ),
     ],

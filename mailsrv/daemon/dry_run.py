@@ -1,0 +1,212 @@
+"""Tries what ``serve`` does at its start, as far as that changes nothing: bind the ports, load the
+certificate, find the account, and, with the account's rights, what will be read and written.
+
+A complaint is what ``serve`` would end with; a doubt is what it may meet, or what only a process
+with more rights can try.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from mailsrv.config.endpoints import Endpoint
+from mailsrv.config.file import Config
+from mailsrv.daemon.privileges import Identity, PrivilegeError, acting_as, identity
+from mailsrv.runtime.listener import bind
+from mailsrv.transport.tls_context import TlsError, server_context
+
+PROBE_TIMEOUT_S = 2
+PROBE_ATTEMPTS_MAX = 2
+DATAGRAM_OCTETS_MAX = 4096
+_ID_BITS = 16
+
+Look = Callable[[Path], Iterable[str]]
+
+
+class Tried(NamedTuple):
+    """What was found, each beginning with a key."""
+
+    complaints: list[str]
+    doubts: list[str]
+
+
+def dry_run(config: Config, file: Path) -> Tried:
+    """Try to start with ``config``, which was read from ``file``."""
+    tried = Tried([], [])
+    _try_ports(config, tried)
+    _try_certificate(config, tried)
+    account = None
+    try:
+        account = identity(config.user, config.group)
+    except PrivilegeError as error:
+        tried.complaints.append(str(error))
+    if account is not None and os.geteuid() not in (0, account.uid):
+        tried.doubts.append(
+            f"user: only root can try what {account.name} may read and write; it was not tried"
+        )
+        return tried
+    with acting_as(account) if account is not None else contextlib.nullcontext():
+        _try_files(config, file, account, tried)
+    return tried
+
+
+# -- ports ----------------------------------------------------------------------------------------
+
+
+def _try_ports(config: Config, tried: Tried) -> None:
+    metrics = [config.metrics_listen] if config.metrics_listen is not None else []
+    keyed = [
+        *(("listen", endpoint) for endpoint in config.listen),
+        *(("listen_tls", endpoint) for endpoint in config.listen_tls),
+        *(("metrics_listen", endpoint) for endpoint in metrics),
+    ]
+    free = []
+    for key, endpoint in keyed:
+        try:
+            bind(endpoint.host, endpoint.port).close()
+        except OSError as error:
+            _of_port(key, endpoint, error, tried)
+        else:
+            free.append((key, endpoint))
+    with contextlib.ExitStack() as bound:
+        for key, endpoint in free:  # each alone is free: is it beside the others?
+            try:
+                bound.enter_context(bind(endpoint.host, endpoint.port))
+            except OSError as error:
+                tried.complaints.append(
+                    f"{key}: {endpoint}: cannot listen beside the other addresses: {error.strerror}"
+                )
+
+
+def _of_port(key: str, endpoint: Endpoint, error: OSError, tried: Tried) -> None:
+    if error.errno == errno.EADDRINUSE:
+        tried.doubts.append(f"{key}: {endpoint} is in use; by this server, if it runs")
+    elif error.errno == errno.EACCES and os.geteuid() != 0:
+        tried.doubts.append(f"{key}: {endpoint} needs root, or CAP_NET_BIND_SERVICE")
+    else:
+        tried.complaints.append(f"{key}: cannot listen on {endpoint}: {error.strerror}")
+
+
+# -- files ----------------------------------------------------------------------------------------
+
+
+def _try_certificate(config: Config, tried: Tried) -> None:
+    if config.tls_files is None:
+        return
+    try:
+        server_context(*config.tls_files)
+    except TlsError as error:
+        key = "tls_certificate" if error.path == config.tls_files[0] else "tls_key"
+        tried.complaints.append(f"{key}: {error}")
+
+
+def _try_files(config: Config, file: Path, account: Identity | None, tried: Tried) -> None:
+    as_whom = f" (as {account.name})" if account is not None else ""
+    needed: list[tuple[str, Path | None, Look]] = [
+        ("recipient_table", config.recipient_table, _unreadable),
+        ("greylist_database", config.greylist_database, _unusable_database),
+        ("log_file", config.log_file, _unwritable),
+        ("delivery", config.delivery.maildir, _unusable_maildir),
+    ]
+    for key, path, look in needed:
+        tried.complaints.extend(f"{key}: {found}{as_whom}" for found in _looked(look, path))
+    reloaded = [("this file", file), ("tls_certificate", config.tls_certificate)]
+    for key, path in [*reloaded, ("tls_key", config.tls_key)]:
+        tried.doubts.extend(
+            f"{key}: {found}{as_whom}: a reload will fail"
+            for found in _looked(_unreadable, path)
+            if account is not None  # if it is our own, we have read it
+        )
+
+
+def _looked(look: Look, path: Path | None) -> list[str]:
+    try:
+        return [] if path is None else list(look(path))
+    except OSError:  # a folder above it that may not be searched
+        return [f"{path}: cannot be reached"]
+
+
+def _unreadable(file: Path) -> Iterator[str]:
+    if file.exists() and not _may(os.R_OK, file):
+        yield f"{file}: cannot be read"
+
+
+def _unwritable(file: Path) -> Iterator[str]:
+    """A file that will be made if it is not there; its folder will not."""
+    if file.is_dir():
+        yield f"{file}: is a directory"
+    elif not file.parent.is_dir():
+        yield f"{file}: there is no directory {file.parent}"
+    elif not (_may(os.W_OK, file) if file.exists() else _may_make_in(file.parent)):
+        yield f"{file}: cannot be written"
+
+
+def _unusable_database(file: Path) -> Iterator[str]:
+    """SQLite makes files beside it as well."""
+    yield from _unwritable(file)
+    if file.exists() and not _may_make_in(file.parent):
+        yield f"{file.parent}: cannot be written"
+
+
+def _unusable_maildir(folder: Path) -> Iterator[str]:
+    """A directory that will be made, with those above it and in it."""
+    parts = (folder / "tmp", folder / "new", folder / "cur")
+    for nearest in dict.fromkeys(map(_nearest, parts)):
+        if not nearest.is_dir():
+            yield f"{nearest}: is not a directory"
+        elif not _may_make_in(nearest):
+            yield f"{nearest}: cannot be written"
+
+
+def _nearest(path: Path) -> Path:
+    """What is there of ``path`` and the folders above it."""
+    return next(one for one in (path, *path.absolute().parents) if one.exists())
+
+
+def _may_make_in(folder: Path) -> bool:
+    return _may(os.R_OK | os.W_OK | os.X_OK, folder)
+
+
+def _may(mode: int, path: Path) -> bool:
+    return os.access(path, mode, effective_ids=True)
+
+
+# -- name servers ---------------------------------------------------------------------------------
+
+
+def probe(nameservers: Iterable[tuple[str, int]]) -> list[str]:
+    """Ask each name server (address and port) a question; complaints about those that fail."""
+    found, dice = [], random.SystemRandom()
+    for host, port in nameservers:
+        if why := _trouble_with(host, port, dice.getrandbits(_ID_BITS)):
+            found.append(f"resolvers: {Endpoint(host, port)}: {why}")
+    return found
+
+
+def _trouble_with(host: str, port: int, id_: int) -> str:
+    from mailsrv.resolver.message import DnsQuery, InvalidResponse, parse_name
+
+    query = DnsQuery(parse_name("."), "NS", id_)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(PROBE_TIMEOUT_S)
+        for _ in range(PROBE_ATTEMPTS_MAX):
+            try:
+                sock.connect((host, port))
+                sock.send(query.octets)
+                answer = query.read(sock.recv(DATAGRAM_OCTETS_MAX))
+            except TimeoutError:
+                continue
+            except OSError as error:
+                return f"cannot be asked: {error.strerror}"
+            if answer is InvalidResponse.STRAY:
+                continue
+            return "refuses to answer, or fails" if answer is InvalidResponse.BAD else ""
+    return f"no answer within {PROBE_ATTEMPTS_MAX * PROBE_TIMEOUT_S} s"

@@ -1,0 +1,208 @@
+"""check-config tries what serve would do: ports, the user and what it may touch, name servers."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dns.message
+import dns.rcode
+import pytest
+from process import serving
+
+from mailsrv.config.validation import ConfigError
+from mailsrv.daemon import dry_run
+from mailsrv.daemon.check_config import inspect
+from mailsrv.daemon.privileges import acting_as, identity
+from mailsrv.runtime.listener import bind
+from replay.play.tls_client import CERTIFICATE, KEY
+
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another user")
+ANY = 'listen = ["127.0.0.1:0"]\n'
+
+
+def found(folder: Path, text: str, *, ask_nameservers: bool = False) -> list[str]:
+    """Complaints if there are any, else doubts."""
+    file = folder / "mailsrv.toml"
+    file.write_text(text)
+    try:
+        lines = inspect(file, ask_nameservers=ask_nameservers)
+    except ConfigError as error:
+        return [one.removeprefix(f"{file}: ") for one in error.complaints]
+    return [line.strip() for line in lines if line.startswith("  mind: ")]
+
+
+# -- ports ----------------------------------------------------------------------------------------
+
+
+def test_a_port_in_use_is_a_doubt_because_the_server_may_be_running(tmp_path: Path) -> None:
+    with serving(tmp_path) as running:
+        text = f'listen = ["127.0.0.1:{running.port}"]'
+        expected = f"mind: listen: 127.0.0.1:{running.port} is in use; by this server, if it runs"
+        assert found(tmp_path, text) == [expected]
+        running.deliver()
+
+
+def test_an_address_of_another_machine_is_a_complaint(tmp_path: Path) -> None:
+    text = 'listen = ["192.0.2.1:0"]\ndomains = ["example.org"]\nhostname = "mx.example.org"'
+    (complaint,) = found(tmp_path, text)
+    assert complaint.startswith("listen: cannot listen on 192.0.2.1:0: Cannot assign")
+
+
+def test_addresses_that_exclude_one_another_are_a_complaint(tmp_path: Path) -> None:
+    with bind("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    text = f'listen = ["127.0.0.1:{port}"]\nmetrics_listen = "0.0.0.0:{port}"'
+    (complaint,) = found(tmp_path, text)
+    assert complaint.startswith(
+        f"metrics_listen: 0.0.0.0:{port}: cannot listen beside the other addresses: Address already"
+    )
+
+
+def test_nothing_stays_bound(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    text = f'{ANY}listen_tls = ["127.0.0.1:0"]\nmetrics_listen = "127.0.0.1:0"\n'
+    assert found(tmp_path, text + _tls(CERTIFICATE, KEY)) == []
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def _tls(certificate: Path | str, key: Path | str) -> str:
+    return f'tls_certificate = "{certificate}"\ntls_key = "{key}"\n'
+
+
+# -- the user and its rights ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that everybody may read, and root alone may write."""
+    made = Path(tempfile.mkdtemp(prefix="mailsrv-test-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+AS_NOBODY = f"{ANY}user = 'nobody'\n"
+
+
+@needs_root
+def test_what_the_user_may_not_write_is_a_complaint(folder: Path) -> None:
+    (folder / "theirs").mkdir()
+    (folder / "theirs" / "new").mkdir()
+    nobody = pwd.getpwnam("nobody")
+    os.chown(folder / "theirs", nobody.pw_uid, nobody.pw_gid)
+    text = f"""{AS_NOBODY}
+        delivery = "maildir=theirs"
+        log_file = "log"
+        greylist = true
+        greylist_database = "theirs/grey.db"
+    """
+    assert found(folder, text) == [
+        f"log_file: {folder}/log: cannot be written (as nobody)",
+        f"delivery: {folder}/theirs/new: cannot be written (as nobody)",
+    ]
+    assert found(folder, AS_NOBODY) == [f"delivery: {_cwd()}: cannot be written (as nobody)"]
+    assert (os.geteuid(), os.getegid()) == (0, 0)
+
+
+def _cwd() -> Path:
+    return Path("mail").absolute().parent
+
+
+@needs_root
+def test_what_lies_in_a_folder_that_the_user_may_not_search_is_a_complaint(folder: Path) -> None:
+    (folder / "private").mkdir(0o700)
+    text = f'{AS_NOBODY}delivery = "maildir=private/mail"\nlog_file = "private/log"'
+    assert found(folder, text) == [
+        f"log_file: {folder}/private/log: cannot be reached (as nobody)",
+        f"delivery: {folder}/private/mail: cannot be reached (as nobody)",
+    ]
+
+
+@needs_root
+def test_a_key_that_the_user_may_not_read_is_a_doubt_and_a_table_a_complaint(
+    folder: Path,
+) -> None:
+    for source, name in ((CERTIFICATE, "crt.pem"), (KEY, "key.pem")):
+        shutil.copy(source, folder / name)
+    (folder / "key.pem").chmod(0o600)
+    text = f'{AS_NOBODY}delivery = "discard"\nhostname = "mx.example.test"\n'
+    text += _tls("crt.pem", "key.pem")
+    expected = f"mind: tls_key: {folder}/key.pem: cannot be read (as nobody): a reload will fail"
+    assert found(folder, text) == [expected]
+    (folder / "table").write_text("ann@example.org\n")
+    (folder / "table").chmod(0o600)
+    text += 'domains = ["example.org"]\nrecipient_table = "table"'
+    assert found(folder, text) == [f"recipient_table: {folder}/table: cannot be read (as nobody)"]
+
+
+@needs_root
+def test_who_is_not_root_is_told_what_was_not_tried(folder: Path) -> None:
+    file = folder / "mailsrv.toml"
+    file.write_text(f"{ANY}user = 'daemon'\n")
+    nobody = identity("nobody", "")
+    assert nobody is not None
+    with acting_as(nobody):
+        doubts = [line for line in inspect(file) if line.startswith("  mind: ")]
+    assert doubts == [
+        "  mind: user: only root can try what daemon may read and write; it was not tried"
+    ]
+
+
+# -- name servers ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def name_server(answer: Callable[[dns.message.Message], bytes]) -> Iterator[int]:
+    """The port of a name server that answers one question."""
+
+    def serve() -> None:
+        octets, source = sock.recvfrom(4096)
+        sock.sendto(answer(dns.message.from_wire(octets)), source)
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(60)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield sock.getsockname()[1]
+        thread.join()
+
+
+def responding(rcode: str) -> Callable[[dns.message.Message], bytes]:
+    def answer(query: dns.message.Message) -> bytes:
+        response = dns.message.make_response(query)
+        response.set_rcode(dns.rcode.from_text(rcode))
+        return response.to_wire()
+
+    return answer
+
+
+def probed(folder: Path, *ports: int) -> list[str]:
+    servers = [f"127.0.0.1:{port}" for port in ports]
+    return found(folder, f"{ANY}resolvers = {servers}", ask_nameservers=True)
+
+
+def test_a_probe_takes_what_answers_and_names_what_fails(tmp_path: Path) -> None:
+    with name_server(responding("NOERROR")) as port:
+        assert probed(tmp_path, port) == []
+    with name_server(responding("REFUSED")) as port:
+        complaint = f"resolvers: 127.0.0.1:{port}: refuses to answer, or fails"
+        assert probed(tmp_path, port) == [complaint]
+    complaint = f"resolvers: 127.0.0.1:{port}: cannot be asked: Connection refused"
+    assert probed(tmp_path, port) == [complaint]  # it has gone
+
+
+def test_without_a_probe_no_name_server_is_asked(tmp_path: Path) -> None:
+    assert found(tmp_path, f'{ANY}resolvers = ["127.0.0.1:1"]') == []
+
+
+def test_a_probe_does_not_wait_for_ever() -> None:
+    assert 0 < dry_run.PROBE_TIMEOUT_S * dry_run.PROBE_ATTEMPTS_MAX <= 10
