@@ -1,4 +1,4 @@
-"""The wiring: where settings, clock, poll, seams and sockets meet to be a server."""
+"""The wiring: a server made of settings, clock, poll, backends and listening sockets."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ DESCRIPTOR_RESERVE = 256
 """Descriptors kept for listeners, files and refusals; at most half of what there is."""
 REFUSALS_MAX = 64
 """Refused connections that get time to read why; beyond it the oldest of them is closed.
-They take nobody's place, only the reserve's."""
+They count towards the reserve, not towards the connections."""
 ID_BITS = 60
 
 PeerName = Callable[[tuple[str, int]], str]
-"""Gives the client's address for a socket's peer: the address itself, or what stands for it."""
+"""Returns the client's address for a socket's peer: the address itself, or what stands for it."""
 
 
 class RandomBits(Protocol):
-    """The part of ``random.Random`` that is needed."""
+    """The part of ``random.Random`` that a server uses."""
 
     def getrandbits(self, bits: int, /) -> int:
-        """Give ``bits`` random bits."""
+        """Return ``bits`` random bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerBackends:
-    """Whom a server asks, and where its mail goes; a reload exchanges them.
+    """What a server asks, and where its mail goes; a reload exchanges them.
 
     Left out, ``greylist`` is kept in memory if the settings want one, ``directory`` knows the
     domains of the settings, and without ``tls`` no STARTTLS is offered.
@@ -75,29 +75,29 @@ class Server:
     """A receiving SMTP server.
 
     Everything that touches the world beyond the listening sockets comes in: ``clock``, ``poll``,
-    ``random``, the edges, the journal.  ``peer_name`` maps a socket's peer to the client's
+    ``random``, the backends, the event log.  ``peer_name`` maps a socket's peer to the client's
     address; ``tap`` watches octets pass.
     """
 
     def __init__(
         self,
         settings: Settings,
-        edges: ServerBackends,
+        backends: ServerBackends,
         *,
         clock: Clock,
         poll: Poll,
         random: RandomBits,
-        journal: EventLog,
+        event_log: EventLog,
         peer_name: PeerName | None = None,
         tap: TransportTap | None = None,
     ) -> None:
         self._clock = clock
         self._random = random
-        self._journal = journal
+        self._event_log = event_log
         self._peer_name = peer_name or (lambda address: address[0])
         self._tap = tap
         self.loop = Loop(clock, poll, self._on_fault)
-        self.loop.at_end_of_pass(journal.flush)
+        self.loop.at_end_of_pass(event_log.flush)
         self._admission = Admission(settings, settings.connections or _connections_max())
         self._rates = Rates(settings, clock)
         self.accepted = 0
@@ -107,15 +107,15 @@ class Server:
         self._stopping = False
         self.connections: dict[int, Connection] = {}
         self.listeners: list[Listener] = []
-        self._furnish(settings, edges)
+        self._configure(settings, backends)
 
-    def _furnish(self, settings: Settings, edges: ServerBackends) -> None:
-        """Make the premises, for calm and for stress."""
+    def _configure(self, settings: Settings, backends: ServerBackends) -> None:
+        """Make the contexts of new connections, for calm and for stress."""
         self._settings = settings
-        greylist = edges.greylist
+        greylist = backends.greylist
         if greylist is None and settings.greylist:
             greylist = Greylist.of(settings, self._clock)
-        directory = edges.directory or Directory.of(settings)
+        directory = backends.directory or Directory.of(settings)
         rates = self._rates if self._rates.limits_mail else None
         policy = Policy(
             settings,
@@ -125,35 +125,43 @@ class Server:
         )
         self._calm = ConnectionContext(
             session_context=SessionContext.of(
-                settings, edges.courier, policy.stages, self._new_id, tls=edges.tls is not None
+                settings,
+                backends.courier,
+                policy.stages,
+                self._new_id,
+                tls=backends.tls is not None,
             ),
             policy=policy,
-            panel=PolicyContext(edges.resolver, edges.reputation),
-            patience=Timeouts(settings),
+            policy_context=PolicyContext(backends.resolver, backends.reputation),
+            timeouts=Timeouts(settings),
             loop=self.loop,
-            journal=self._journal,
+            event_log=self._event_log,
             tap=self._tap,
-            tls=edges.tls,
+            tls=backends.tls,
             rates=rates,
             proxies=Networks(settings.proxy_networks),
             admit=self._admit,
             closed=self._connection_closed,
         )
-        hurried = stress_settings(settings)
+        under_stress = stress_settings(settings)
         self._stressed = replace(
             self._calm,
             session_context=SessionContext.of(
-                hurried, edges.courier, policy.stages, self._new_id, tls=edges.tls is not None
+                under_stress,
+                backends.courier,
+                policy.stages,
+                self._new_id,
+                tls=backends.tls is not None,
             ),
-            patience=Timeouts(hurried),
+            timeouts=Timeouts(under_stress),
         )
-        self._premises = self._stressed if self._admission.stressed else self._calm
+        self._context = self._stressed if self._admission.stressed else self._calm
 
-    def reload(self, settings: Settings, edges: ServerBackends) -> None:
-        """Serve new connections by other rules; those who are here keep theirs."""
+    def reload(self, settings: Settings, backends: ServerBackends) -> None:
+        """Serve new connections by other rules; open connections keep theirs."""
         self._admission.reload(settings, settings.connections or _connections_max())
         self._rates.reload(settings)
-        self._furnish(settings, edges)
+        self._configure(settings, backends)
 
     def listen(self, sock: socket.socket, *, implicit_tls: bool = False) -> Listener:
         """Accept connections on a listening socket, which the server closes when it stops.
@@ -170,15 +178,15 @@ class Server:
         """Serve until ``stop`` was called and the last connection is closed."""
         while not self.done:
             self.loop.run_once()
-        self._journal.flush()
+        self._event_log.flush()
 
     @property
     def done(self) -> bool:
-        """True once the server has stopped and nobody is left."""
+        """True once the server has stopped and no connection is left."""
         return self._stopping and not self.connections
 
     def stop(self) -> None:
-        """Accept no more, say 421 to the idle, give transactions their grace time."""
+        """Accept no more, send 421 to idle connections, leave transactions their grace time."""
         if self._stopping:
             return
         self._stopping = True
@@ -191,23 +199,23 @@ class Server:
             self._grace = self.loop.timers.schedule(self.loop.now_ns + grace_ns, self.end_all)
 
     def end_all(self) -> None:
-        """Say 421 to everybody, in a transaction or not; who does not read cannot be told."""
+        """Send 421 to every client, in a transaction or not; one that does not read is dropped."""
         for connection in list(self.connections.values()):
-            connection.end(self._premises.session_context.shutting_down)
+            connection.end(self._context.session_context.shutting_down)
             if connection.pending_octets:
                 connection.drop()
 
     def _end_idle(self) -> None:
         for connection in list(self.connections.values()):
             if not connection.in_transaction:
-                connection.end(self._premises.session_context.shutting_down)
+                connection.end(self._context.session_context.shutting_down)
 
-    # -- the door ---------------------------------------------------------------------------------
+    # -- accepting and admitting -------------------------------------------------------------------
 
     def _connected(self, implicit_tls: bool, sock: socket.socket, address: tuple[str, int]) -> None:
         self.accepted += 1
         connection = Connection(
-            self._premises,
+            self._context,
             sock,
             self._peer_name(address),
             self.accepted,
@@ -220,55 +228,55 @@ class Server:
             connection.drop()  # the loop knows the listener alone; it logs what is raised
             raise
 
-    def _admit(self, guest: AdmittedClient) -> Reply | None:
-        """Count a client in, or give the reply that turns it away."""
-        rates, client = self._rates, guest.client
-        hasty = rates.connection(client)
-        broken = hasty or self._admission.enter(client)
+    def _admit(self, connection: AdmittedClient) -> Reply | None:
+        """Count a client in, or return the reply that turns it away."""
+        rates, client = self._rates, connection.client
+        too_fast = rates.connection(client)
+        broken = too_fast or self._admission.enter(client)
         if broken is None:
             rates.charge_connection(client)
-            if self._admission.stressed is not (self._premises is self._stressed):
-                self._change_pace()
+            if self._admission.stressed is not (self._context is self._stressed):
+                self._change_stress()
             return None
-        check = "rate" if hasty else "connections"
+        check = "rate" if too_fast else "connections"
         refusal = reply.too_many_connections(self._settings.hostname, broken, check)
-        self._journal.note(
+        self._event_log.note(
             "refused",
-            connection=guest.number,
-            client=guest.client,
+            connection=connection.number,
+            client=connection.client,
             limit=broken,
             check=refusal.check,
         )
         if len(self._refused) >= REFUSALS_MAX:
             self.connections[next(iter(self._refused))].drop()
-        self._refused[guest.number] = None
+        self._refused[connection.number] = None
         return refusal
 
-    def _connection_closed(self, guest: AdmittedClient) -> None:
-        connection = self.connections.pop(guest.number)
-        self._refused.pop(guest.number, None)
+    def _connection_closed(self, client: AdmittedClient) -> None:
+        connection = self.connections.pop(client.number)
+        self._refused.pop(client.number, None)
         if connection.admitted:
             self._admission.leave(connection.client)
-            if self._admission.stressed is not (self._premises is self._stressed):
-                self._change_pace()
+            if self._admission.stressed is not (self._context is self._stressed):
+                self._change_stress()
         if self._grace is not None and not self.connections:
             self.loop.timers.cancel(self._grace)
 
-    def _change_pace(self) -> None:
-        """Stress begins or ends, for those who are here as well."""
+    def _change_stress(self) -> None:
+        """Stress begins or ends, for open connections as well."""
         stressed = self._admission.stressed
-        self._premises = self._stressed if stressed else self._calm
-        self._journal.note("stress", on=int(stressed), connections=len(self.connections))
+        self._context = self._stressed if stressed else self._calm
+        self._event_log.note("stress", on=int(stressed), connections=len(self.connections))
         for connection in self.connections.values():
-            connection.change_pace(self._premises)
+            connection.change_timeouts(self._context)
 
     def _exhausted(self, error: OSError) -> None:
-        self._journal.note("exhausted", error=error.strerror, connections=len(self.connections))
+        self._event_log.note("exhausted", error=error.strerror, connections=len(self.connections))
 
-    # -- defects ----------------------------------------------------------------------------------
+    # -- defects -----------------------------------------------------------------------------------
 
     def _on_fault(self, handler: Handler | None, fault: Exception) -> None:
-        """A defect of ours: the connection it struck is dropped, the others go on."""
+        """A defect of ours: the connection in which it occurred is dropped, the others go on."""
         self._note_fault(fault)
         if isinstance(handler, Connection):
             try:
@@ -281,7 +289,7 @@ class Server:
         while where is not None and where.tb_next is not None:
             where = where.tb_next
         place = f"{where.tb_frame.f_code.co_qualname}:{where.tb_lineno}" if where else None
-        self._journal.note("fault", error=repr(fault), place=place)
+        self._event_log.note("fault", error=repr(fault), place=place)
 
     def _new_id(self) -> str:
         return f"{self._random.getrandbits(ID_BITS):015X}"

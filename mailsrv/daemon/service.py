@@ -173,7 +173,7 @@ class Service:
             clock=self._clock,
             poll=SelectorPoll(self._clock),
             random=random.Random(),  # seeded by the system; an id need not be secret
-            journal=self._journal,
+            event_log=self._journal,
             tap=self._tap,
         )
         self._backends.attach(self._server.loop)

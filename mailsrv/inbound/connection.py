@@ -1,14 +1,14 @@
-"""One connection: its wire on one side, its session on the other, its timer between them.
+"""One connection: its transport on one side, its session on the other, its timer between them.
 
-Theory of operation.  A connection lives in up to five stages.  *Arriving*: a proxy has still to
-tell whose connection it is.  *Shaking*: a TLS handshake is going on.  *Talking*: octets go to the
-session, replies go out, questions go to whom they concern.  *Lingering*: the last reply is
-written and our FIN sent; what the client still sends is drained for a while, because closing a
-socket with unread input sends a reset, which can destroy the last reply on its way (RFC 9293
-section 3.6.1).  *Closed*.
+Theory of operation.  A connection goes through up to five stages.  *Preface*: a proxy has still
+to say whose connection it is (``proxy_preface``).  *Handshake*: a TLS handshake is going on.
+*Session*: octets go to the session, its replies go out, its questions go to the policy or to the
+courier.  *Draining*: the last reply is written and our FIN sent; what the client still sends is
+read and thrown away for a while (``closing_drain``).  *Closed*.
 
-Nobody is read from who does not read: while output is pending, or too much input waits for a
-verdict, the socket is not watched for reading, and the kernel holds the sender back.
+Backpressure: a client that does not read its replies is not read from.  While output is pending,
+or too much input waits for a verdict, the socket is not watched for reading, and the kernel holds
+the sender back.
 
 There is one timer (``TimeoutTimer``); a received chunk costs no timer operation.
 """
@@ -20,6 +20,7 @@ from enum import Enum
 from functools import partial
 
 from mailsrv.inbound.connection_context import ConnectionContext
+from mailsrv.inbound.proxy_preface import ProxyPreface
 from mailsrv.inbound.timeout_timer import TimeoutTimer
 from mailsrv.policy.runner import PolicyRunner
 from mailsrv.runtime.poll import READ, WRITE
@@ -29,25 +30,23 @@ from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.session import Session
 from mailsrv.smtp.state_machine import State
 from mailsrv.smtp.timeouts import Timeout
-from mailsrv.transport.proxy_protocol import ProxyFault, ProxyHeader
+from mailsrv.transport.closing_drain import ClosingDrain
+from mailsrv.transport.proxy_protocol import ProxyFault
 from mailsrv.transport.transport import CHUNK_OCTETS, Transport
-
-LINGER_MAX_OCTETS = 64 * 1024
-"""How much is drained from a client that goes on sending after our FIN."""
 
 
 class ConnectionStage(Enum):
     """The stages of a connection."""
 
-    ARRIVING = "arriving"
-    SHAKING = "shaking"
-    TALKING = "talking"
-    LINGERING = "lingering"
+    PREFACE = "preface"
+    HANDSHAKE = "handshake"
+    SESSION = "session"
+    DRAINING = "draining"
     CLOSED = "closed"
 
 
 # Attributes of an Enum class are slow to look up; these are used for every chunk.
-_ARRIVING, _SHAKING, _TALKING, _LINGERING, _CLOSED = ConnectionStage
+_PREFACE, _HANDSHAKE, _SESSION, _DRAINING, _CLOSED = ConnectionStage
 _GREET_WAIT, _LOOKUP = Timeout.GREET_WAIT, Timeout.LOOKUP
 _IDLE, _CONTENT_IDLE = Timeout.IDLE, Timeout.CONTENT_IDLE
 _CONTENT, _MESSAGE = State.CONTENT, Stage.MESSAGE
@@ -59,67 +58,67 @@ class Connection:
     is True once the client is known and was let in."""
 
     __slots__ = (
-        *("_alarm", "_asked", "_asking", "_at_eof", "_counsel", "_drained_octets", "_header"),
-        *("_implicit_tls", "_life", "_premises", "_tls", "_wire"),
+        *("_asked", "_asking", "_at_eof", "_context", "_drain", "_implicit_tls"),
+        *("_policy_runner", "_preface", "_stage", "_timer", "_tls", "_transport"),
         *("admitted", "client", "number", "session"),
     )
 
     def __init__(
         self,
-        premises: ConnectionContext,
+        context: ConnectionContext,
         sock: socket.socket,
         client: str,
         number: int,
         *,
         implicit_tls: bool = False,
     ) -> None:
-        self._premises = premises
+        self._context = context
         self.client = client
         self.number = number
         self.admitted = False
-        self.session = Session(premises.session_context, client)
-        self._counsel: PolicyRunner | None = None
+        self.session = Session(context.session_context, client)
+        self._policy_runner: PolicyRunner | None = None
         self._asked: Question | None = None
         self._asking = False
         self._at_eof = False
-        self._header: ProxyHeader | None = None
+        self._preface: ProxyPreface | None = None
+        self._drain: ClosingDrain | None = None
         self._implicit_tls = implicit_tls
         self._tls = ""
-        self._life = _TALKING
-        self._drained_octets = 0
-        self._alarm = TimeoutTimer(premises.patience, premises.loop, self)
-        self._wire = Transport(sock, premises.loop.poll, self, premises.tap)
-        if premises.tap is not None:
-            premises.tap.opened(self, sock)
+        self._stage = _SESSION
+        self._timer = TimeoutTimer(context.timeouts, context.loop, self)
+        self._transport = Transport(sock, context.loop.poll, self, context.tap)
+        if context.tap is not None:
+            context.tap.opened(self, sock)
 
-    # -- the shell's side -------------------------------------------------------------------------
+    # -- what the server and the loop call ---------------------------------------------------------
 
     def begin(self) -> None:
-        """Find out who it is, and let it in."""
-        if self.client in self._premises.proxies:
-            self._life = _ARRIVING
-            self._header = ProxyHeader()
-            self._alarm.begin(Timeout.PROXY)
+        """Find out whose connection it is, and admit the client."""
+        if self.client in self._context.proxies:
+            self._stage = _PREFACE
+            self._preface = ProxyPreface(self)
+            self._timer.begin(Timeout.PROXY)
         else:
-            self._come_in(b"")
+            self._admit(b"")
 
     def ready(self, events: int) -> None:
         """The poll found the socket ready."""
-        wire = self._wire
+        transport = self._transport
         if events & WRITE:
-            wire.resume()
+            transport.resume()
             self._settle()
-        if events & wire.events & READ:
-            if self._life is _SHAKING:
-                self._shake()
+        if events & transport.events & READ:
+            if self._stage is _HANDSHAKE:
+                self._handshake()
                 return
-            chunk = wire.receive()
+            chunk = transport.receive()
             if chunk is None:
                 return
-            if chunk and self._life is _TALKING:
-                self._hear(chunk)
+            if chunk and self._stage is _SESSION:
+                self._receive(chunk)
             else:
-                self._hear_otherwise(chunk)
+                self._receive_otherwise(chunk)
 
     @property
     def in_transaction(self) -> bool:
@@ -129,68 +128,66 @@ class Connection:
     @property
     def reading(self) -> bool:
         """True while the socket is watched for input."""
-        return bool(self._wire.events & READ) and self._life is not _CLOSED
+        return bool(self._transport.events & READ) and self._stage is not _CLOSED
 
     @property
     def pending_octets(self) -> int:
-        """Said and not yet taken by the kernel."""
-        return self._wire.unsent_octets
+        """Replies that the kernel has not taken yet."""
+        return self._transport.unsent_octets
 
     @property
     def sock(self) -> socket.socket:
-        """The socket, for those who must ask the kernel about it."""
-        return self._wire.sock
+        """The socket, for questions to the kernel."""
+        return self._transport.sock
 
-    def change_pace(self, premises: ConnectionContext) -> None:
-        """Wait, and bear errors, as ``premises`` say from now on; who came under another
-        configuration keeps its rules, but for the waiting."""
-        if self._life is not _CLOSED:
-            self._alarm.patience = premises.patience
-            if premises.policy is self._premises.policy:
-                self.session.context = premises.session_context
-            self._alarm.arm()
+    def change_timeouts(self, context: ConnectionContext) -> None:
+        """Take the timeouts and error limits of ``context``.  A connection that came under
+        another configuration keeps its rules, but for the timeouts."""
+        if self._stage is not _CLOSED:
+            self._timer.patience = context.timeouts
+            if context.policy is self._context.policy:
+                self.session.context = context.session_context
+            self._timer.arm()
 
     def end(self, last: Reply) -> None:
-        """Say ``last`` and close, whatever was going on."""
-        if self._life is _TALKING and not self.session.closing:
+        """Send ``last`` and close, whatever was going on."""
+        if self._stage is _SESSION and not self.session.closing:
             self._asked = None
             self.session.end(last)
             self._settle()
-        elif self._life is _ARRIVING or self._life is _SHAKING:
+        elif self._stage is _PREFACE or self._stage is _HANDSHAKE:
             self.drop()
 
     def drop(self) -> None:
-        """Close at once, without a word."""
+        """Close at once, without a reply."""
         self._close("dropped")
 
     def lost(self, how: str) -> None:
-        """The wire broke, or TLS on it."""
-        if self._life is _SHAKING:
+        """The socket failed, or TLS on it."""
+        if self._stage is _HANDSHAKE:
             self._note("tls failed", why=how)
         self._close(how)
 
-    # -- coming in --------------------------------------------------------------------------------
+    # -- before the session begins -----------------------------------------------------------------
 
-    def _hear_header(self, header: ProxyHeader, chunk: bytes) -> None:
-        if not chunk:
-            self._close("closed")
-            return
-        try:
-            proxied = header.feed(chunk)
-        except ProxyFault as fault:
+    def proxied(self, client: str | None, rest: bytes) -> None:
+        """The preface is whole: see ``ProxiedConnection``."""
+        self._preface = None
+        if client is not None:
+            self.client = self.session.client = client
+        self._stage = _SESSION
+        self._admit(rest)
+
+    def preface_failed(self, fault: ProxyFault | None) -> None:
+        """There is none, or no whole one."""
+        if fault is not None:
             self._note("proxy header refused", why=fault)
-            self._close("refused")
-            return
-        if proxied is not None:
-            if proxied.client is not None:
-                self.client = self.session.client = proxied.client
-            self._life = _TALKING
-            self._come_in(proxied.rest)
+        self._close("closed" if fault is None else "refused")
 
-    def _come_in(self, rest: bytes) -> None:
-        """The client is known, and has sent ``rest`` already: let it in, or turn it away."""
-        premises = self._premises
-        refusal = premises.admit(self)
+    def _admit(self, rest: bytes) -> None:
+        """The client is known, and has sent ``rest`` already: admit it, or turn it away."""
+        context = self._context
+        refusal = context.admit(self)
         if refusal is not None:
             if self._implicit_tls:
                 self._close("refused")  # a reply in the clear would mean nothing to it
@@ -199,78 +196,80 @@ class Connection:
                 self._settle()
             return
         self.admitted = True
-        if premises.policy.stages:
-            self._counsel = PolicyRunner(premises.policy, premises.panel, self.client, self._note)
-            self._counsel.begin()
+        if context.policy.stages:
+            self._policy_runner = PolicyRunner(
+                context.policy, context.policy_context, self.client, self._note
+            )
+            self._policy_runner.begin()
         if self._implicit_tls:
             self._start_tls(rest)
         else:
-            self._approach(rest)
+            self._before_greeting(rest)
 
-    def _approach(self, rest: bytes) -> None:
-        """Greet, now or after the greet wait."""
-        premises = self._premises
-        if premises.patience.ns[_GREET_WAIT]:
-            self._alarm.begin(_GREET_WAIT)
-            if premises.session_context.settings.greet_teaser:
-                self.session.output.append(reply.teaser(premises.session_context.settings.hostname))
-                self._wire.send(self.session.output)
+    def _before_greeting(self, rest: bytes) -> None:
+        """Send the greeting, now or after the greet wait."""
+        context = self._context
+        if context.timeouts.ns[_GREET_WAIT]:
+            self._timer.begin(_GREET_WAIT)
+            if context.session_context.settings.greet_teaser:
+                self.session.output.append(reply.teaser(context.session_context.settings.hostname))
+                self._transport.send(self.session.output)
             if rest:
-                self._hear(rest)
+                self._receive(rest)
             return
         early: bytes | None = rest or None
-        rule = premises.session_context.settings.early_talkers
+        rule = context.session_context.settings.early_talkers
         if rule != "off" and not rest:
-            early = self._wire.receive()
-        if early and rule != "off" and self._hear_too_early(early, refuse=rule == "reject"):
+            early = self._transport.receive()
+        if early and rule != "off" and self._receive_too_early(early, refuse=rule == "reject"):
             return
-        if self._life is _TALKING:
+        if self._stage is _SESSION:
             self._greet()
-        if self._life is _TALKING:
-            self._hear_at_once(early)
+        if self._stage is _SESSION:
+            self._receive_at_once(early)
 
-    def _hear_too_early(self, chunk: bytes, *, refuse: bool) -> bool:
-        """The client talked before it was greeted; True if that was the end of it."""
+    def _receive_too_early(self, chunk: bytes, *, refuse: bool) -> bool:
+        """The client sent octets before the greeting; True if that ended the connection."""
         self._note("early talker", octets=len(chunk))
         if refuse:
             self.session.turn_away(
-                reply.talked_too_early(self._premises.session_context.settings.hostname)
+                reply.talked_too_early(self._context.session_context.settings.hostname)
             )
             self._settle()
         return refuse
 
-    def _hear_at_once(self, chunk: bytes | None) -> None:
+    def _receive_at_once(self, chunk: bytes | None) -> None:
         """What came along with the end of a stage: octets, the client's FIN, or nothing."""
         if chunk:
-            self._hear(chunk)
+            self._receive(chunk)
         elif chunk is not None:
-            self._hear_otherwise(chunk)
+            self._receive_otherwise(chunk)
 
     def _greet(self) -> None:
-        self._alarm.enter(_IDLE, self._premises.loop.now_ns)
+        self._timer.enter(_IDLE, self._context.loop.now_ns)
         self.session.greet()
         self._settle()
 
-    # -- TLS --------------------------------------------------------------------------------------
+    # -- TLS ---------------------------------------------------------------------------------------
 
     def _start_tls(self, rest: bytes) -> None:
         """Begin the handshake.  What came behind STARTTLS belongs to it, and makes it fail if it
         is no handshake: it is never interpreted (CVE-2011-0411)."""
-        premises = self._premises
-        assert premises.tls is not None, "TLS is offered where there is a certificate only"
-        self._life = _SHAKING
-        self._alarm.begin(Timeout.HANDSHAKE)
-        self._wire.start_tls(premises.tls, rest, self._secured)
+        context = self._context
+        assert context.tls is not None, "TLS is offered where there is a certificate only"
+        self._stage = _HANDSHAKE
+        self._timer.begin(Timeout.HANDSHAKE)
+        self._transport.start_tls(context.tls, rest, self._secured)
         if rest:
-            self._shake()
+            self._handshake()
 
     def _secured(self, tls: str) -> None:
         self._tls = tls
 
-    def _shake(self) -> None:
-        """Go on with the handshake; what comes behind it in one read is heard at once."""
-        chunk = self._wire.receive()
-        if self._life is not _SHAKING:
+    def _handshake(self) -> None:
+        """Go on with the handshake; what comes behind it in the same read is used at once."""
+        chunk = self._transport.receive()
+        if self._stage is not _HANDSHAKE:
             return
         if not self._tls:
             if chunk is None:
@@ -278,28 +277,28 @@ class Connection:
             else:
                 self.lost("the client left")
             return
-        self._life = _TALKING
-        self._premises.journal.note(
+        self._stage = _SESSION
+        self._context.event_log.note(
             "tls", connection=self.number, client=self.client, version=self._tls
         )
         self.session.secured(self._tls)
         if self._implicit_tls:
-            self._approach(chunk or b"")
+            self._before_greeting(chunk or b"")
         else:
             self._settle()
-            if self._life is _TALKING:
-                self._hear_at_once(chunk)
+            if self._stage is _SESSION:
+                self._receive_at_once(chunk)
 
-    # -- reading ----------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------
 
-    def _hear(self, chunk: bytes) -> None:
-        session, alarm = self.session, self._alarm
-        phase = alarm.phase
-        now_ns = session.now_ns = self._premises.loop.now_ns
+    def _receive(self, chunk: bytes) -> None:
+        session, timer = self.session, self._timer
+        phase = timer.phase
+        now_ns = session.now_ns = self._context.loop.now_ns
         if phase is _CONTENT_IDLE:
-            alarm.content_came(len(chunk), now_ns)
+            timer.content_came(len(chunk), now_ns)
         elif phase is _GREET_WAIT:
-            self._hear_too_early(chunk, refuse=True)
+            self._receive_too_early(chunk, refuse=True)
             return
         elif session.question is not None:
             session.receive(chunk)
@@ -314,32 +313,30 @@ class Connection:
             or session.events is not None
         ):
             self._settle()
-        elif self._wire.send(session.output):
+        elif self._transport.send(session.output):
             if phase is _IDLE and session.state is not _CONTENT and not session.mid_command:
-                alarm.since_ns = now_ns  # idle again, as nearly always
+                timer.since_ns = now_ns  # idle again, as nearly always
             else:
-                alarm.follow(session, 0)
-        elif self._life is _TALKING:
+                timer.follow(session, 0)
+        elif self._stage is _SESSION:
             self._settle()
 
-    def _hear_otherwise(self, chunk: bytes) -> None:
-        """The client's FIN, what it still sends after ours, or what a proxy says."""
-        if self._life is _TALKING:
+    def _receive_otherwise(self, chunk: bytes) -> None:
+        """The client's FIN, what it still sends after ours, or a proxy's preface."""
+        if self._stage is _SESSION:
             self._at_eof = True
             self._watch()
             self._settle()
-        elif self._header is not None and self._life is _ARRIVING:
-            self._hear_header(self._header, chunk)
-        else:
-            self._drained_octets += len(chunk)
-            if not chunk or self._drained_octets >= LINGER_MAX_OCTETS:
-                self._close("drained")
+        elif self._preface is not None:
+            self._preface.receive(chunk)
+        elif self._drain is None or self._drain.receive(chunk):
+            self._close("drained")
 
-    # -- after anything happened ------------------------------------------------------------------
+    # -- after anything happened -------------------------------------------------------------------
 
     def _settle(self) -> None:
         """Bring everything in line with the session: questions, output, end, deadline."""
-        session, wire = self.session, self._wire
+        session, transport = self.session, self._transport
         while True:
             if session.events is not None:
                 self._record()  # before the next question: what was accepted counts in it
@@ -347,13 +344,13 @@ class Connection:
                 self._ask(session.question)
                 if session.events is not None:
                     self._record()
-            if session.output and not wire.unsent_octets:
-                wire.send(session.output)
-            if self._life is _SHAKING:
+            if session.output and not transport.unsent_octets:
+                transport.send(session.output)
+            if self._stage is _HANDSHAKE:
                 self._watch()
-            if self._life is not _TALKING:
+            if self._stage is not _SESSION:
                 return
-            if wire.unsent_octets or session.question is not None:
+            if transport.unsent_octets or session.question is not None:
                 break
             if session.closing:
                 self._finish()
@@ -364,14 +361,14 @@ class Connection:
             if not session.congested:
                 break
             session.proceed()
-        if session.question is not None or wire.unsent_octets:
+        if session.question is not None or transport.unsent_octets:
             self._watch()
         elif self._at_eof:
             self._finish()
             return
-        elif wire.events != READ:
+        elif transport.events != READ:
             self._watch()
-        self._alarm.follow(session, wire.unsent_octets)
+        self._timer.follow(session, transport.unsent_octets)
 
     def _upgrade(self) -> None:
         """The 220 to STARTTLS is written."""
@@ -381,46 +378,46 @@ class Connection:
             self._start_tls(self.session.take_rest())
 
     def _record(self) -> None:
-        """Tell the log what the session has to say."""
-        session, premises = self.session, self._premises
+        """Write the session's events into the log."""
+        session, context = self.session, self._context
         events, session.events = session.events, None
         if not events:
             return
-        premises.journal.record(self.number, self.client, premises.loop.now_ns, events)
-        if premises.rates is not None:
+        context.event_log.record(self.number, self.client, context.loop.now_ns, events)
+        if context.rates is not None:
             for one in events:
                 if isinstance(one, Ended) and one.verdict is not None and one.verdict.positive:
-                    premises.rates.charge_message(self.client)
+                    context.rates.charge_message(self.client)
 
     def _watch(self) -> None:
-        """Watch the socket for what we can use now."""
-        wire = self._wire
-        wire.watch(reading=not (self._at_eof or wire.unsent_octets or self._is_full()))
+        """Watch the socket for what can be used now."""
+        transport = self._transport
+        transport.watch(reading=not (self._at_eof or transport.unsent_octets or self._is_full()))
 
     def _is_full(self) -> bool:
-        return self.session.buffered_octets > CHUNK_OCTETS and self._life is _TALKING
+        return self.session.buffered_octets > CHUNK_OCTETS and self._stage is _SESSION
 
-    # -- questions --------------------------------------------------------------------------------
+    # -- questions ---------------------------------------------------------------------------------
 
     def _ask(self, question: Question) -> None:
-        """Ask whom it concerns; the answer may come within the call."""
+        """Pass a question on to the courier or the policy, which may answer within the call."""
         self._asked, self._asking = question, True
         stage = question.stage
         if stage is _MESSAGE:
             assert self.session.sink is not None
             self.session.sink.finish(partial(self._answered, question))
         elif stage is not Stage.PAUSE:  # that one the timer answers
-            assert self._counsel is not None, "stages are asked about where there is a counsel"
-            self._counsel.ask(question, partial(self._answered, question))
+            assert self._policy_runner is not None, "stages are asked about where a policy runs"
+            self._policy_runner.ask(question, partial(self._answered, question))
         self._asking = False
 
     def _answered(self, question: Question, verdict: Reply | None) -> None:
-        """Go on with an answer.  It may come from anybody's turn of the loop: a defect of ours
-        must not leave this connection hanging."""
+        """Go on with an answer.  It may come while the loop works for another handler: a defect
+        of ours must not leave this connection hanging."""
         session = self.session
         if session.question is not question:
-            return  # nobody waits for this answer any more
-        session.now_ns = self._premises.loop.now_ns
+            return  # it is not awaited any more
+        session.now_ns = self._context.loop.now_ns
         if self._asking:
             session.answer(verdict)
             return
@@ -431,21 +428,21 @@ class Connection:
             self._close("dropped")
             raise
 
-    # -- limits -----------------------------------------------------------------------------------
+    # -- limits ------------------------------------------------------------------------------------
 
-    def run_out(self, limit: Timeout) -> None:
+    def timed_out(self, limit: Timeout) -> None:
         """A limit was reached."""
-        self.session.now_ns = self._premises.loop.now_ns
+        self.session.now_ns = self._context.loop.now_ns
         if limit is _GREET_WAIT:
             self._greet()
         elif limit is Timeout.PAUSE:
             self.session.answer(None)
             self._settle()
         elif limit is _LOOKUP:
-            assert self._counsel is not None
-            self._counsel.expire()
+            assert self._policy_runner is not None
+            self._policy_runner.expire()
         elif limit is Timeout.DELIVERY:
-            # The true answer will find nobody waiting.
+            # The true answer, when it comes, is not awaited any more.
             self._note("no answer", limit=limit.value)
             self.session.answer(reply.DELIVERY_SLOW)
             self._settle()
@@ -459,36 +456,39 @@ class Connection:
 
     def _time_out(self, limit: Timeout) -> None:
         self._note("timeout", limit=limit.value)
-        if self._wire.unsent_octets or self._life is not _TALKING:
-            self._close(limit.value)  # who does not read, or not yet speak, cannot be told
+        if self._transport.unsent_octets or self._stage is not _SESSION:
+            self._close(
+                limit.value
+            )  # a client that does not read, or has no TLS yet, cannot be told
             return
-        hostname = self._premises.session_context.settings.hostname
-        self.session.end(reply.timed_out(hostname, self._alarm.patience.sentence(limit)))
+        hostname = self._context.session_context.settings.hostname
+        self.session.end(reply.timed_out(hostname, self._timer.patience.sentence(limit)))
         self._settle()
 
-    # -- the end ----------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        """Everything is said: send our FIN and drain, or close if the client's FIN is here."""
+        """The last reply is sent: send our FIN and drain, or close if the client's FIN is here."""
         if self._at_eof:
             self._close("closed")
             return
-        if self._wire.half_close():
-            self._life = _LINGERING
+        if self._transport.half_close():
+            self._stage = _DRAINING
+            self._drain = ClosingDrain()
             self._watch()
-            self._alarm.begin(Timeout.LINGER)
+            self._timer.begin(Timeout.LINGER)
 
     def _close(self, how: str) -> None:
-        if self._life is _CLOSED:
+        if self._stage is _CLOSED:
             return
-        if self._life is _TALKING and not self.session.closing:
+        if self._stage is _SESSION and not self.session.closing:
             self._note("disconnect", how=how, state=self.session.state.value)
-        self._life = _CLOSED
-        self._alarm.cancel()
-        self._wire.close()
-        self._premises.closed(self)
-        if self._counsel is not None:
-            self._counsel.cancel()
+        self._stage = _CLOSED
+        self._timer.cancel()
+        self._transport.close()
+        self._context.closed(self)
+        if self._policy_runner is not None:
+            self._policy_runner.cancel()
         try:
             # It calls the courier, whose defects must not keep us here.
             self.session.lose()
@@ -497,4 +497,4 @@ class Connection:
                 self._record()
 
     def _note(self, event: str, **values: object) -> None:
-        self._premises.journal.note(event, connection=self.number, client=self.client, **values)
+        self._context.event_log.note(event, connection=self.number, client=self.client, **values)

@@ -1,4 +1,4 @@
-"""What all connections of a server share: its rules, its machinery, and whom it asks."""
+"""What all connections of a server share: rules, loop, log, and the policy with its backends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class AdmittedClient(TransportOwner, Protocol):
-    """A connection, as far as the door knows it: ``client`` is its address as text."""
+    """A connection as admission knows it: ``client`` is its address as text."""
 
     client: str
 
@@ -31,18 +31,18 @@ class AdmittedClient(TransportOwner, Protocol):
 class ConnectionContext:
     """What all connections of a server share until it is configured anew.
 
-    ``admit`` counts a client in once its address is known; it gives the reply that turns it
-    away, or None.  ``closed`` is told when a connection is over.  ``tls`` is None where no
-    certificate is configured, ``rates`` where no rate of mail is limited.  ``proxies`` are those
-    who tell another client's address.
+    ``admit`` counts a client in once its address is known; it returns the reply that turns it
+    away, or None.  ``closed`` is called when a connection is over.  ``tls`` is None where no
+    certificate is configured, ``rates`` where no rate of mail is limited.  ``proxies`` are the
+    networks whose connections begin with another client's address.
     """
 
     session_context: SessionContext
     policy: Policy
-    panel: PolicyContext
-    patience: Timeouts
+    policy_context: PolicyContext
+    timeouts: Timeouts
     loop: Loop
-    journal: EventLog
+    event_log: EventLog
     tap: TransportTap | None
     tls: ssl.SSLContext | None
     rates: Rates | None

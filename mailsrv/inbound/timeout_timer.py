@@ -27,30 +27,30 @@ _IDLE, _COMMAND, _CONTENT_IDLE = Timeout.IDLE, Timeout.COMMAND, Timeout.CONTENT_
 _CONTENT = State.CONTENT
 
 
-class TimedOut(Protocol):
-    """Who is woken."""
+class TimedConnection(Protocol):
+    """The connection whose timeouts are kept."""
 
-    def run_out(self, limit: Timeout) -> None:
+    def timed_out(self, limit: Timeout) -> None:
         """``limit`` has been reached."""
 
     def drop(self) -> None:
-        """A defect struck in ``run_out``."""
+        """Close: ``timed_out`` raised."""
 
 
 class TimeoutTimer(ConnectionTimeouts):
     """See the module.  It is set from its first phase on until ``cancel``."""
 
-    __slots__ = ("_lines", "_loop", "_sleeper", "_timer")
+    __slots__ = ("_connection", "_lines", "_loop", "_timer")
 
-    def __init__(self, patience: Timeouts, loop: Loop, sleeper: TimedOut) -> None:
+    def __init__(self, patience: Timeouts, loop: Loop, connection: TimedConnection) -> None:
         super().__init__(patience, loop.now_ns)
         self._loop = loop
-        self._sleeper: TimedOut | None = sleeper
+        self._connection: TimedConnection | None = connection
         self._timer: Timer | None = None
         self._lines = 0
 
     def begin(self, phase: Timeout) -> None:
-        """The phase begins now."""
+        """Enter ``phase`` now."""
         self.enter(phase, self._loop.now_ns)
         self.arm()
 
@@ -79,7 +79,7 @@ class TimeoutTimer(ConnectionTimeouts):
         """See to it that the timer goes off no later than the next deadline."""
         timer, timers = self._timer, self._loop.timers
         if timer is None:
-            self._timer = timers.schedule(self.next()[0], self._went_off)
+            self._timer = timers.schedule(self.next()[0], self._fired)
         elif not timer.pending:
             timers.reschedule(timer, self.next()[0])
         elif timer.deadline_ns > self.phase_due_ns:
@@ -88,21 +88,21 @@ class TimeoutTimer(ConnectionTimeouts):
                 timers.reschedule(timer, due_ns)
 
     def cancel(self) -> None:
-        """Wake nobody any more."""
-        self._sleeper = None
+        """Call nothing any more."""
+        self._connection = None
         if self._timer is not None:
             self._loop.timers.cancel(self._timer)
 
-    def _went_off(self) -> None:
-        sleeper = self._sleeper
-        if sleeper is None:
+    def _fired(self) -> None:
+        connection = self._connection
+        if connection is None:
             return
         due_ns, limit = self.next()
         if due_ns <= self._loop.now_ns:
             try:
-                sleeper.run_out(limit)
+                connection.timed_out(limit)
             except Exception:
-                sleeper.drop()  # the loop knows no connection here; it logs what is raised
+                connection.drop()  # the loop knows no connection here; it logs what is raised
                 raise
-        if self._sleeper is not None:
+        if self._connection is not None:
             self.arm()

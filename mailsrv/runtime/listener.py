@@ -13,7 +13,7 @@ from mailsrv.units import NS_PER_S
 
 BACKLOG = 4096
 ACCEPTS_MAX = 64
-"""Connections taken in one pass, so that those who are here already are served between."""
+"""Connections taken in one pass, so that open connections are served between them."""
 EXHAUSTED_PAUSE_NS = NS_PER_S
 """How long nothing is accepted after the process or the machine ran out of descriptors."""
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
@@ -22,7 +22,7 @@ _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Listener:
     """One listening socket.  ``accepted`` is called with each new socket and its address."""
 
-    __slots__ = ("_accepted", "_loop", "_on_exhausted", "_rest", "_sock", "number")
+    __slots__ = ("_accepted", "_loop", "_on_exhausted", "_pause_timer", "_sock", "number")
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Listener:
         self._sock = sock
         self._accepted = accepted
         self._on_exhausted = on_exhausted
-        self._rest: Timer | None = None  # pending while nothing is accepted
+        self._pause_timer: Timer | None = None  # pending while nothing is accepted
         self.number = 0  # before every connection
         loop.poll.watch(sock, READ, self)
 
@@ -46,7 +46,7 @@ class Listener:
         return str(host), int(port)
 
     def ready(self, events: int) -> None:
-        """Somebody is at the door."""
+        """The listening socket is readable: accept."""
         self._accept(ACCEPTS_MAX)
 
     def _accept(self, at_most: int) -> None:
@@ -57,21 +57,21 @@ class Listener:
                 return
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
-                    continue  # that one has gone again (ECONNABORTED and its kin)
+                    continue  # that client has gone again (ECONNABORTED and its kin)
                 self._on_exhausted(error)
-                self._take_a_rest()
+                self._pause()
                 return
             sock.setblocking(False)
             self._accepted(sock, (str(address[0]), int(address[1])))
 
-    def _take_a_rest(self) -> None:
-        """Without descriptors accept would fail again at once, and again: wait a moment."""
+    def _pause(self) -> None:
+        """Without descriptors accept would fail again at once, and again: pause."""
         self._loop.poll.forget(self._sock)
         wake_ns = self._loop.now_ns + EXHAUSTED_PAUSE_NS
-        self._rest = self._loop.timers.schedule(wake_ns, self._resume)
+        self._pause_timer = self._loop.timers.schedule(wake_ns, self._resume)
 
     def _resume(self) -> None:
-        self._rest = None
+        self._pause_timer = None
         self._loop.poll.watch(self._sock, READ, self)
 
     @property
@@ -80,17 +80,17 @@ class Listener:
         return self._sock.fileno() >= 0
 
     def close(self) -> None:
-        """Accept those who wait already, whom a reset would meet otherwise, and then no more;
-        harmless when closed."""
+        """Accept what waits already, which a reset would meet otherwise, and then no more; harmless
+        when closed."""
         if not self.open:
             return
-        if self._rest is None:
+        if self._pause_timer is None:
             self._accept(BACKLOG)
-        if self._rest is None:
+        if self._pause_timer is None:
             self._loop.poll.forget(self._sock)
         else:
-            self._loop.timers.cancel(self._rest)
-            self._rest = None
+            self._loop.timers.cancel(self._pause_timer)
+            self._pause_timer = None
         self._sock.close()
 
 

@@ -1,4 +1,4 @@
-"""The loop: wait, hand out what is ready, expire timers, end the pass.
+"""The event loop: wait, call the handlers that are ready, expire timers, end the pass.
 
 A pass reads the clock once after the wait (``now_ns``), and again where timers are due.  Handlers
 that are ready together run by their number, not in the kernel's order, so that a run can be
@@ -23,8 +23,8 @@ def _number(ready: tuple[SelectorKey, int]) -> int:
 class Loop:
     """Runs handlers and timers on one thread.
 
-    ``on_fault`` is told of an exception that a handler let through; the handler is None for a
-    timer or a hook.  One bad connection must not end the daemon.
+    ``on_fault`` is called with an exception that a handler let through; the handler is None for
+    a timer or a hook.  One bad connection must not end the daemon.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Loop:
         self.timers = TimerWheel(self.now_ns)
 
     def at_end_of_pass(self, hook: Callable[[], None]) -> None:
-        """Call ``hook`` after each pass: the place for work that is cheaper done for many."""
+        """Call ``hook`` after each pass: for work that is cheaper done for many."""
         self._end_of_pass.append(hook)
 
     def run_once(self) -> None:

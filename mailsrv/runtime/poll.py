@@ -14,7 +14,7 @@ WRITE = selectors.EVENT_WRITE
 
 
 class Handler(Protocol):
-    """Who is told that a socket is ready.  ``number`` orders handlers that are ready at once."""
+    """Is called when its socket is ready.  ``number`` orders handlers that are ready at once."""
 
     number: int
 
@@ -23,23 +23,23 @@ class Handler(Protocol):
 
 
 Ready = list[tuple[selectors.SelectorKey, int]]
-"""What ``selectors`` gives: keys, whose ``data`` is the handler, and events."""
+"""What ``selectors`` returns: keys, whose ``data`` is the handler, and events."""
 
 
 class Poll(Protocol):
     """What the loop waits with."""
 
     def watch(self, sock: socket.socket, events: int, handler: Handler) -> None:
-        """Tell ``handler`` of ``events`` on ``sock`` from now on."""
+        """Call ``handler`` at ``events`` on ``sock`` from now on."""
 
     def change(self, sock: socket.socket, events: int, handler: Handler) -> None:
-        """Tell of other events on a watched socket."""
+        """Call it at other events on a watched socket."""
 
     def forget(self, sock: socket.socket) -> None:
-        """Tell no more of a watched socket; before it is closed."""
+        """Watch a socket no more; to be called before it is closed."""
 
     def wait(self, until_ns: int | None) -> Ready:
-        """Give what is ready, or nothing once the clock reads ``until_ns`` (None: never)."""
+        """Return what is ready, or nothing once the clock reads ``until_ns`` (None: never)."""
 
     def close(self) -> None:
         """Release the descriptor."""

@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterable
 
 from mailsrv.runtime.poll import READ, Poll
 
-RINGS_MAX = 64
+SIGNALS_MAX = 64
 """Signals taken in one pass."""
 
 
 class SignalReader:
-    """Calls ``rung`` on the loop with the number of each signal out of ``numbers``, in order."""
+    """Calls ``received`` on the loop with the number of each signal of ``numbers``, in order."""
 
     def __init__(
-        self, poll: Poll, numbers: Iterable[signal.Signals], rung: Callable[[int], None]
+        self, poll: Poll, numbers: Iterable[signal.Signals], received: Callable[[int], None]
     ) -> None:
-        self.number = -1  # before everybody
+        self.number = -1  # before all other handlers
         self._poll = poll
-        self._rung = rung
+        self._received = received
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
@@ -30,14 +30,14 @@ class SignalReader:
         self._before = {number: signal.signal(number, _leave_to_loop) for number in numbers}
 
     def ready(self, events: int) -> None:
-        """Signals came."""
+        """Signals have been delivered."""
         with contextlib.suppress(BlockingIOError):
-            for number in self._reader.recv(RINGS_MAX):
+            for number in self._reader.recv(SIGNALS_MAX):
                 if number in self._before:
-                    self._rung(number)
+                    self._received(number)
 
     def close(self) -> None:
-        """Let signals do again what they did before."""
+        """Restore what the signals did before."""
         signal.set_wakeup_fd(-1)
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -4,7 +4,7 @@ Values come from the network.  In a line of text whatever is not plain is quoted
 characters, quotes and everything outside printable ASCII are escaped; in JSON they always are.
 So a peer can neither forge a line nor reach a terminal.
 
-What goes into the log is also counted: who has something to say says it here and nowhere else.
+What goes into the log is also counted: an event is reported here and nowhere else.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class EventLog:
-    """Collects lines and hands them to ``write`` in one piece.
+    """Collects lines and passes them to ``write`` in one piece.
 
-    ``write`` takes text that ends in a line end; an OSError of its is dropped, since a log that
-    cannot be written must not stop mail.  ``metrics`` is told of everything.
+    ``write`` takes text that ends in a line end; an OSError that it raises is dropped, since a log
+    that cannot be written must not stop mail.  ``metrics`` counts every event.
     """
 
     __slots__ = (
@@ -82,7 +82,7 @@ class EventLog:
                 self.note(one.event, connection=number, client=client, detail=one.detail)
 
     def flush(self) -> None:
-        """Hand over what was collected."""
+        """Write what was collected."""
         if self._lines:
             lines, self._lines = self._lines, []
             try:

@@ -4,8 +4,8 @@ A tool that renames the file and makes a new one (logrotate's ``create``) is not
 at most once a second, whether the path still leads to the file that is open.  One that copies and
 truncates is no trouble, because every write appends.  ``reopen`` is for SIGHUP.
 
-A log that cannot be written must not stop mail: lines are lost and counted, and somebody is told
-when that begins and when it ends.
+A log that cannot be written must not stop mail: lines are lost and counted, and the watcher is
+called when that begins and when it ends.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ when it is written to."""
 
 
 class Watcher(Protocol):
-    """Who is told how the log fares."""
+    """Is called when lines begin to be lost, and when no more are."""
 
     def __call__(self, error: OSError | None, lost: int) -> None:
         """``error`` keeps lines from the log, or the file from being reopened, from now on; None:
@@ -89,7 +89,7 @@ class LogFile:
                 self._watcher(None, 0)
 
     def close(self) -> None:
-        """Let go of the file; harmless when closed."""
+        """Close the file; harmless when closed."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -103,7 +103,7 @@ class LogFile:
         self._inode = status.st_dev, status.st_ino
 
     def _look(self) -> None:
-        """See whether somebody has put another file, or none, in the place of ours."""
+        """See whether the path still leads to the open file."""
         try:
             status = os.stat(self.path)
             if (status.st_dev, status.st_ino) == self._inode:

@@ -1,10 +1,10 @@
 """What is counted, and how it is written down: the Prometheus text format, version 0.0.4.
 
-The journal feeds it, so that whatever is in the log is counted, and nobody calls two things.
-What can be looked up is not counted at all: a *gauge* is a function that is asked when somebody
-reads the page.
+The event log feeds it, so that whatever is in the log is counted, and no caller reports twice.
+What can be looked up is not counted at all: a *gauge* is a function that is called when the page
+is read.
 
-Every series costs memory for ever, and some label values come from the network's side: a family
+Every series costs memory for ever, and some label values come from the network: a family
 takes ``SERIES_MAX`` of them, and everything beyond is counted under ``OTHER``.
 """
 

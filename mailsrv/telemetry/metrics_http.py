@@ -1,8 +1,8 @@
 """Metrics over HTTP, on the server's own loop: GET /metrics, and GET /healthz.
 
-Just enough of HTTP/1.1 (RFC 9112) for a scraper: one request a connection, whose body nobody
-wants, and one answer that says how long it is.  Everything is bounded: the request, the number
-of visitors, and one time limit from accept to the end.
+Just enough of HTTP/1.1 (RFC 9112) for a scraper: one request a connection, whose body is not
+read, and one answer that says how long it is.  Everything is bounded: the request, the number
+of connections, and one time limit from accept to the end.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from mailsrv.runtime.listener import Listener
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.poll import READ, WRITE
 from mailsrv.telemetry.metrics import CONTENT_TYPE
+from mailsrv.transport.closing_drain import DRAIN_MAX_OCTETS, ClosingDrain
 from mailsrv.units import NS_PER_S
 
 REQUEST_MAX_OCTETS = 8 * 1024
-LINGER_MAX_OCTETS = 64 * 1024
-"""Drained after the answer, so that no reset destroys it on its way (RFC 9112 section 9.6)."""
-VISITORS_MAX = 8
-VISIT_NS = 10 * NS_PER_S
+CLIENTS_MAX = 8
+REQUEST_NS = 10 * NS_PER_S
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,200}) HTTP/1\.[0-9]\r?\n")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _PLAIN = "text/plain; charset=utf-8"
@@ -37,8 +36,8 @@ _REASONS = {
 
 
 class MetricsServer:
-    """Serves ``metrics()`` on the listening socket ``sock``; ``healthy`` says whether we take
-    mail.  It closes the socket when it is closed."""
+    """Serves ``metrics()`` on the listening socket ``sock``; ``healthy`` says whether mail is
+    taken.  It closes the socket when it is closed."""
 
     def __init__(
         self,
@@ -50,7 +49,7 @@ class MetricsServer:
         self._loop = loop
         self._metrics = metrics
         self._healthy = healthy
-        self._visitors: set[_Visitor] = set()
+        self._connections: set[_HttpConnection] = set()
         self._listener = Listener(loop, sock, self._accepted, lambda error: None)
 
     @property
@@ -59,10 +58,10 @@ class MetricsServer:
         return self._listener.address
 
     def close(self) -> None:
-        """Leave, with everybody who is here; harmless when closed."""
+        """Close, with all connections; harmless when closed."""
         self._listener.close()
-        for visitor in list(self._visitors):
-            visitor.leave()
+        for connection in list(self._connections):
+            connection.close()
 
     def answer(self, head: bytes) -> bytes:
         """The response to a request, of which the body is not looked at."""
@@ -83,17 +82,19 @@ class MetricsServer:
         return _response(503, "shutting down\n", body=body)
 
     def _accepted(self, sock: socket.socket, address: tuple[str, int]) -> None:
-        if len(self._visitors) >= VISITORS_MAX:
+        if len(self._connections) >= CLIENTS_MAX:
             sock.close()
             return
-        self._visitors.add(_Visitor(self._loop, sock, self.answer, self._visitors.discard))
+        self._connections.add(
+            _HttpConnection(self._loop, sock, self.answer, self._connections.discard)
+        )
 
 
-class _Visitor:
+class _HttpConnection:
     """One connection: reading its request, then writing the answer, then draining."""
 
     __slots__ = (
-        *("_answer", "_drained_octets", "_events", "_left", "_loop", "_output", "_request"),
+        *("_answer", "_closed", "_drain", "_events", "_loop", "_output", "_request"),
         *("_sock", "_timer", "number"),
     )
 
@@ -102,18 +103,18 @@ class _Visitor:
         loop: Loop,
         sock: socket.socket,
         answer: Callable[[bytes], bytes],
-        left: Callable[[_Visitor], None],
+        closed: Callable[[_HttpConnection], None],
     ) -> None:
         self.number = 0  # beside the listeners: metrics are wanted when there is much to do
         self._loop = loop
         self._sock = sock
         self._answer = answer
-        self._left = left
+        self._closed = closed
         self._request = b""
         self._output: memoryview | None = None
-        self._drained_octets = 0
+        self._drain = ClosingDrain()
         self._events = READ
-        self._timer = loop.timers.schedule(loop.now_ns + VISIT_NS, self.leave)
+        self._timer = loop.timers.schedule(loop.now_ns + REQUEST_NS, self.close)
         loop.poll.watch(sock, READ, self)
 
     def ready(self, events: int) -> None:
@@ -124,34 +125,34 @@ class _Visitor:
             elif self._output is None:
                 self._read()
             else:
-                self._drain()
+                self._receive_rest()
         except BlockingIOError:
             return
         except OSError:
-            self.leave()
+            self.close()
         except Exception:
-            self.leave()  # a defect of ours: the loop logs it, and nobody is left hanging
+            self.close()  # a defect of ours: the loop logs it, and the client is not left hanging
             raise
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Close; harmless when closed."""
         if self._sock.fileno() >= 0:
             self._loop.timers.cancel(self._timer)
             self._loop.poll.forget(self._sock)
             self._sock.close()
-            self._left(self)
+            self._closed(self)
 
     def _read(self) -> None:
         chunk = self._sock.recv(REQUEST_MAX_OCTETS)
         self._request += chunk
         if _HEAD_END.search(self._request):
-            self._say(self._answer(self._request))
+            self._respond(self._answer(self._request))
         elif len(self._request) >= REQUEST_MAX_OCTETS:
-            self._say(_response(431, f"takes {REQUEST_MAX_OCTETS} octets\n"))
+            self._respond(_response(431, f"takes {REQUEST_MAX_OCTETS} octets\n"))
         elif not chunk:
-            self.leave()
+            self.close()
 
-    def _say(self, response: bytes) -> None:
+    def _respond(self, response: bytes) -> None:
         self._request = b""
         self._output = memoryview(response)
         self._write()
@@ -167,11 +168,9 @@ class _Visitor:
         if not self._output:
             self._sock.shutdown(socket.SHUT_WR)
 
-    def _drain(self) -> None:
-        chunk = self._sock.recv(LINGER_MAX_OCTETS)
-        self._drained_octets += len(chunk)
-        if not chunk or self._drained_octets >= LINGER_MAX_OCTETS:
-            self.leave()
+    def _receive_rest(self) -> None:
+        if self._drain.receive(self._sock.recv(DRAIN_MAX_OCTETS)):
+            self.close()
 
 
 def _response(

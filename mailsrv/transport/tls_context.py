@@ -24,7 +24,7 @@ class TlsError(Exception):
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """What a server shakes hands with: TLS 1.2 or newer, no compression, no renegotiation.
+    """The context of a server's handshakes: TLS 1.2 or newer, no compression, no renegotiation.
 
     ``certificate`` is PEM: the server's own first, then those that lead to its root; ``key`` is
     PEM, not encrypted, and may be the same file.  Raises TlsError.

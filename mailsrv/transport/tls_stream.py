@@ -4,8 +4,8 @@ Theory of operation.  One ``recv`` is one raw ``recv``: what came is decrypted u
 wants more, so that no octet which was read already hides from the poll (as it would in an
 ``SSLSocket``), and no plaintext waits here.  ``send`` encrypts everything at once and keeps what
 the kernel does not take.  Until the handshake is complete nothing can be sent, and after a failed
-one neither: there is no way back to plaintext.  Raw octets are what ``received`` and ``sent`` are
-told of.
+one neither: there is no way back to plaintext.  ``received`` and ``sent`` are called with raw
+octets.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import NoReturn
 RECORD_OCTETS = 16 * 1024
 """The most plaintext in one record (RFC 8446 section 5.1)."""
 UNSENT_MAX_OCTETS = 256 * 1024
-"""Ciphertext that the kernel has not taken.  A connection stops talking and reading long before;
-the bound is for peers that make the TLS engine itself talk, with key updates for example."""
+"""Ciphertext that the kernel has not taken.  A connection stops writing and reading long before;
+the bound is for peers that make the TLS engine itself write, with key updates for example."""
 
 
 class TlsFault(OSError):
@@ -85,11 +85,11 @@ class TlsStream:
     # -- reading ----------------------------------------------------------------------------------
 
     def recv(self, octets_max: int) -> bytes:
-        """Read at most ``octets_max`` raw octets, once, and give all plaintext that they hold.
+        """Read at most ``octets_max`` raw octets, once, and return all plaintext that they hold.
 
         b"" is the peer's end: its close_notify, or a FIN without one.  After ``shutdown`` raw
-        octets are given as they are, to be counted and thrown away.  Raises BlockingIOError where
-        there is no plaintext yet, TlsFault where TLS fails, and what the socket raises.
+        octets are returned as they are, to be counted and thrown away.  Raises BlockingIOError
+        where there is no plaintext yet, TlsFault where TLS fails, and what the socket raises.
         """
         if self.ended:
             return b""
@@ -106,7 +106,7 @@ class TlsStream:
             return b""
         self._incoming.write(octets)
         if self.handshaking:
-            self._shake()
+            self._handshake()
         plaintext = b"" if self._closed else self._decrypt()
         if plaintext and self.ended:
             # The next call gives b"".  No octet may ever come to make the socket ready for it:
@@ -120,9 +120,9 @@ class TlsStream:
     def begin(self) -> None:
         """Begin the handshake as a client; a server waits for the client's first octets."""
         with contextlib.suppress(BlockingIOError):
-            self._shake()
+            self._handshake()
 
-    def _shake(self) -> None:
+    def _handshake(self) -> None:
         """Go on with the handshake.  Raises BlockingIOError while it is not complete."""
         try:
             self._tls.do_handshake()
@@ -153,7 +153,7 @@ class TlsStream:
         return b"".join(pieces)
 
     def _fail(self, reason: str, cause: ssl.SSLError | None = None) -> NoReturn:
-        """Let the alert go out, if TLS has one to say, and raise TlsFault."""
+        """Send TLS's alert, if there is one, and raise TlsFault."""
         self._failed = True
         with contextlib.suppress(OSError):
             self.flush()
@@ -203,13 +203,13 @@ class TlsStream:
     # -- the end ----------------------------------------------------------------------------------
 
     def shutdown(self, how: int) -> None:
-        """Say close_notify and shut the socket down; ``sent`` is not told of the FIN."""
-        self._say_goodbye()
+        """Send close_notify and shut the socket down; ``sent`` is not called for the FIN."""
+        self._send_close_notify()
         self.raw.shutdown(how)
 
     def close(self) -> None:
         """Close; with a close_notify where one is due and nothing lies before it."""
-        self._say_goodbye()
+        self._send_close_notify()
         self._closed = True
         self.raw.close()
 
@@ -217,11 +217,11 @@ class TlsStream:
         """The socket's descriptor."""
         return self.raw.fileno()
 
-    def _say_goodbye(self) -> None:
+    def _send_close_notify(self) -> None:
         if self.handshaking or self._failed or self._shut or self._unsent:
             return
         self._shut = True
-        with contextlib.suppress(OSError):  # it wants to read the peer's, which nobody waits for
+        with contextlib.suppress(OSError):  # it wants to read the peer's, which is not waited for
             self._tls.unwrap()
         with contextlib.suppress(OSError):
             self.flush()

@@ -1,7 +1,7 @@
 """One client's socket: octets in, octets out, and what the poll watches it for.
 
 What the kernel does not take at once is kept here, and nothing more is written before it is gone.
-With TLS a channel stands between the socket and the connection; it looks like the socket.
+With TLS a ``TlsStream`` stands between the socket and the connection; it looks like the socket.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CHUNK_OCTETS = 64 * 1024
 
 
 class TransportOwner(Protocol):
-    """Whose wire it is: the poll's handler."""
+    """The connection that a transport belongs to: the poll's handler."""
 
     number: int
 
@@ -36,10 +36,10 @@ class TransportOwner(Protocol):
 
 
 class TransportTap(Protocol):
-    """Somebody who watches octets pass: a recorder, a test's book-keeping.
+    """An observer of the octets that pass: a recorder, a test's book-keeping.
 
-    ``connection`` is the wire's owner.  What passes under TLS is told as it is on the wire; a tap
-    that is for ``plaintext`` is told what it means instead, and nothing of the handshake.
+    ``connection`` is the transport's owner.  Under TLS a tap sees the octets on the wire; a tap for
+    ``plaintext`` sees what they mean instead, and nothing of the handshake.
     """
 
     plaintext: bool
@@ -68,14 +68,14 @@ class Transport:
     poll watches for."""
 
     __slots__ = (
-        "_channel",
-        "_kept",
+        "_octet_tap",
         "_owner",
         "_poll",
         "_recv",
         "_send",
         "_tap",
-        "_told",
+        "_tls_stream",
+        "_unsent",
         "events",
         "sock",
         "unsent_octets",
@@ -88,11 +88,11 @@ class Transport:
         self._poll = poll
         self._owner: TransportOwner | None = owner
         self._tap = tap
-        self._told = tap  # of octets; what is under TLS, the channel tells
+        self._octet_tap = tap  # under TLS the stream reports the octets on the wire
         self._recv: Callable[[int], bytes] = sock.recv
         self._send: Callable[[bytes], int] = sock.send
-        self._channel: TlsStream | None = None
-        self._kept = b""
+        self._tls_stream: TlsStream | None = None
+        self._unsent = b""
         self.events = READ
         self.unsent_octets = 0
         poll.watch(sock, READ, owner)
@@ -100,7 +100,7 @@ class Transport:
     # -- reading ----------------------------------------------------------------------------------
 
     def receive(self) -> bytes | None:
-        """One read: octets for the session, none at the client's FIN, None for nothing yet."""
+        """One read: octets, none at the peer's FIN, or None for nothing yet."""
         try:
             chunk = self._recv(CHUNK_OCTETS)
         except BlockingIOError:
@@ -108,19 +108,19 @@ class Transport:
         except OSError as error:
             self._lose(error)
             return None
-        if self._channel is not None:
-            self.unsent_octets = self._channel.unsent_octets
-        if self._told is not None and chunk is not None and self._owner is not None:
-            self._told.received(self._owner, chunk)
+        if self._tls_stream is not None:
+            self.unsent_octets = self._tls_stream.unsent_octets
+        if self._octet_tap is not None and chunk is not None and self._owner is not None:
+            self._octet_tap.received(self._owner, chunk)
         return chunk
 
     # -- writing ----------------------------------------------------------------------------------
 
     def send(self, output: list[bytes]) -> bool:
         """Write ``output``, an item a call, and empty it; False unless the kernel took it all."""
-        if self._kept:
-            output.insert(0, self._kept)
-            self._kept = b""
+        if self._unsent:
+            output.insert(0, self._unsent)
+            self._unsent = b""
             self.unsent_octets = 0
         flights = iter(output)
         for flight in flights:
@@ -132,29 +132,29 @@ class Transport:
                 output.clear()
                 self._lose(error)
                 return False
-            if self._told is not None and written:
-                self._told.sent(self._owner_now, flight[:written])
+            if self._octet_tap is not None and written:
+                self._octet_tap.sent(self._owner_now, flight[:written])
             if written != len(flight):
-                self._kept = flight[written:] + b"".join(flights)
-                self.unsent_octets = len(self._kept)
+                self._unsent = flight[written:] + b"".join(flights)
+                self.unsent_octets = len(self._unsent)
                 output.clear()
                 return False
         output.clear()
-        if self._channel is not None:
-            self.unsent_octets = self._channel.unsent_octets
+        if self._tls_stream is not None:
+            self.unsent_octets = self._tls_stream.unsent_octets
             return not self.unsent_octets
         return True
 
     def resume(self) -> bool:
         """The socket takes octets again: write what was kept; False unless all of it went."""
-        if self._channel is None:
+        if self._tls_stream is None:
             return self.send([])
         try:
-            self._channel.flush()
+            self._tls_stream.flush()
         except OSError as error:
             self._lose(error)
             return False
-        self.unsent_octets = self._channel.unsent_octets
+        self.unsent_octets = self._tls_stream.unsent_octets
         return not self.unsent_octets
 
     def watch(self, reading: bool) -> None:
@@ -175,8 +175,8 @@ class Transport:
     def start_tls(
         self, context: ssl.SSLContext, rest: bytes, secured: Callable[[str], None]
     ) -> None:
-        """Begin the handshake, to which ``rest`` belongs, whatever it is; ``secured`` is told of
-        its end from within ``receive``."""
+        """Begin the handshake, to which ``rest`` belongs, whatever it is; ``secured`` is called at
+        its end, from within ``receive``."""
         from mailsrv.transport.tls_stream import (
             TlsStream,  # with OpenSSL, which a plain server can spare
         )
@@ -185,16 +185,16 @@ class Transport:
         if tap is not None and tap.plaintext:
             secured, tap = partial(self._secured, tap, secured), None
         else:
-            self._told = None
-        self._channel = TlsStream(
+            self._octet_tap = None
+        self._tls_stream = TlsStream(
             self.sock,
             context,
             rest,
-            received=partial(tap.received, owner) if tap is not None else _unheard,
-            sent=partial(tap.sent, owner) if tap is not None else _unheard,
+            received=partial(tap.received, owner) if tap is not None else _untapped,
+            sent=partial(tap.sent, owner) if tap is not None else _untapped,
             secured=secured,
         )
-        self._recv, self._send = self._channel.recv, self._channel.send
+        self._recv, self._send = self._tls_stream.recv, self._tls_stream.send
 
     def _secured(self, tap: TransportTap, secured: Callable[[str], None], tls: str) -> None:
         tap.secured(self._owner_now, tls)
@@ -205,7 +205,7 @@ class Transport:
     def half_close(self) -> bool:
         """Send our FIN; False if the connection is lost."""
         try:
-            (self._channel or self.sock).shutdown(socket.SHUT_WR)
+            (self._tls_stream or self.sock).shutdown(socket.SHUT_WR)
         except OSError as error:
             self._lose(error)
             return False
@@ -221,18 +221,18 @@ class Transport:
         if self.events:
             self._poll.forget(self.sock)
             self.events = 0
-        self._kept = b""
+        self._unsent = b""
         self.unsent_octets = 0
         with contextlib.suppress(OSError):  # a close that fails has closed all the same
-            (self._channel or self.sock).close()
-        self._channel = None
+            (self._tls_stream or self.sock).close()
+        self._tls_stream = None
         self._recv, self._send = self.sock.recv, self.sock.send  # which fail from here on
         if self._tap is not None:
             self._tap.closed(owner)
 
     @property
     def _owner_now(self) -> TransportOwner:
-        assert self._owner is not None, "a closed wire carries nothing"
+        assert self._owner is not None, "a closed transport carries nothing"
         return self._owner
 
     def _lose(self, error: OSError) -> None:
@@ -243,5 +243,5 @@ class Transport:
             self._owner.lost(how)
 
 
-def _unheard(octets: bytes) -> None:
-    """Nobody watches."""
+def _untapped(octets: bytes) -> None:
+    """There is no tap."""

@@ -160,7 +160,7 @@ class Harness:
             clock=self.clock,
             poll=self._poll,
             random=random.Random(seed),
-            journal=journal,
+            event_log=journal,
             peer_name=self._client_of,
             tap=self,
         )

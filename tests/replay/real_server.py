@@ -67,7 +67,7 @@ def mailsrv(
         clock=clock,
         poll=poll,
         random=random.Random(0),
-        journal=EventLog(clock, lines.append),
+        event_log=EventLog(clock, lines.append),
         tap=tap,
     )
     listener = server.listen(bind(HOST, 0))

@@ -23,8 +23,9 @@ from conversing import (
     harness,
 )
 
-from mailsrv.inbound.connection import CHUNK_OCTETS, LINGER_MAX_OCTETS
 from mailsrv.smtp.session import DISCARD_MAX_OCTETS, OUTPUT_MAX_OCTETS
+from mailsrv.transport.closing_drain import DRAIN_MAX_OCTETS
+from mailsrv.transport.transport import CHUNK_OCTETS
 from replay.play.harness import ServerFault
 
 LINGER_NS = 5 * NS_PER_S
@@ -375,7 +376,7 @@ def test_the_draining_is_bounded_in_octets() -> None:
     with harness() as run:
         caller = Caller(run)
         caller.say(b"QUIT\r\n")
-        caller.say(b"x" * (LINGER_MAX_OCTETS - 1))
+        caller.say(b"x" * (DRAIN_MAX_OCTETS - 1))
         assert len(run.server.connections) == 1
         caller.say(b"x")
         assert run.server.connections == {}

@@ -16,7 +16,12 @@ from mailsrv.runtime.listener import bind
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.poll import Handler, SelectorPoll
 from mailsrv.telemetry.metrics import Metrics
-from mailsrv.telemetry.metrics_http import REQUEST_MAX_OCTETS, VISIT_NS, VISITORS_MAX, MetricsServer
+from mailsrv.telemetry.metrics_http import (
+    CLIENTS_MAX,
+    REQUEST_MAX_OCTETS,
+    REQUEST_NS,
+    MetricsServer,
+)
 
 PASSES_MAX = 200
 
@@ -161,10 +166,10 @@ def test_who_dawdles_is_closed_at_the_limit_and_not_before(site: Site, said: byt
     visitor.sendall(said)
     site.turn()
     began_ns = site.clock.monotonic_ns()
-    site.clock.advance_to_ns(began_ns + VISIT_NS - 1)
+    site.clock.advance_to_ns(began_ns + REQUEST_NS - 1)
     site.loop.expire()
     assert len(site.loop.timers) == 1
-    site.clock.advance_to_ns(began_ns + VISIT_NS + 1_000_000)
+    site.clock.advance_to_ns(began_ns + REQUEST_NS + 1_000_000)
     site.loop.expire()
     assert len(site.loop.timers) == 0
     while visitor.recv(4096, socket.MSG_DONTWAIT):
@@ -172,9 +177,9 @@ def test_who_dawdles_is_closed_at_the_limit_and_not_before(site: Site, said: byt
 
 
 def test_only_so_many_may_visit_at_once(site: Site) -> None:
-    visitors = [site.visit() for _ in range(VISITORS_MAX)]
+    visitors = [site.visit() for _ in range(CLIENTS_MAX)]
     assert site.hear(site.visit()) == b""
-    assert [site.hear(visitor) for visitor in visitors] == [None] * VISITORS_MAX
+    assert [site.hear(visitor) for visitor in visitors] == [None] * CLIENTS_MAX
     visitors[0].close()
     site.turn()
     assert site.ask(b"GET /healthz HTTP/1.1\r\n\r\n")[0] == 200

@@ -202,7 +202,7 @@ def serving(settings: Settings) -> Iterator[str]:
         clock=clock,
         poll=SelectorPoll(clock),
         random=random.Random(1),
-        journal=EventLog(clock, lambda _: None),
+        event_log=EventLog(clock, lambda _: None),
     )
     sock = bind("127.0.0.1", 0)
     port = sock.getsockname()[1]

@@ -118,7 +118,7 @@ def mailsrv_port() -> Iterator[int]:
         clock=clock,
         poll=SelectorPoll(clock),
         random=random.Random(1),
-        journal=EventLog(clock, lambda _: None),
+        event_log=EventLog(clock, lambda _: None),
     )
     sock = bind("127.0.0.1", 0)
     port: int = sock.getsockname()[1]

@@ -63,7 +63,7 @@ class Scene:
             clock=self.clock,
             poll=self.poll,
             random=random.Random(1),
-            journal=EventLog(self.clock, self.log.append),
+            event_log=EventLog(self.clock, self.log.append),
             tap=self.recorder,
         )
         listener = self.server.listen(bind("127.0.0.1", 0), implicit_tls=implicit_tls)

@@ -64,7 +64,7 @@ def serving(settings: Settings) -> Iterator[int]:
         clock=clock,
         poll=poll,
         random=random.Random(0),
-        journal=EventLog(clock, lambda text: None),
+        event_log=EventLog(clock, lambda text: None),
         tap=tap,
     )
     listener = server.listen(bind(HOST, 0))
