@@ -1,4 +1,4 @@
-"""One connection: its transport on one side, its session on the other, its timer between them.
+"""One connection: how it begins, and how it is read.
 
 Theory of operation.  A connection goes through up to five stages.  *Preface*: a proxy has still
 to say whose connection it is (``proxy_preface``).  *Handshake*: a TLS handshake is going on.
@@ -10,58 +10,43 @@ Backpressure: a client that does not read its replies is not read from.  While o
 or too much input waits for a verdict, the socket is not watched for reading, and the kernel holds
 the sender back.
 
-There is one timer (``TimeoutTimer``); a received chunk costs no timer operation.
+Fairness: a turn is ``TURN_COMMANDS`` commands.  A connection whose turn is over waits in the loop's
+backlog for another one, and so does a read that will be work for a while: of bulk content, of many
+TLS records, of a step of a TLS handshake.  A client that sends a command and waits for its reply
+needs no turn.
 """
 
 from __future__ import annotations
 
 import socket
-from enum import Enum
-from functools import partial
 
 from mailsrv.inbound.connection_context import ConnectionContext
+from mailsrv.inbound.conversation import ConnectionStage, Conversation
 from mailsrv.inbound.proxy_preface import ProxyPreface
-from mailsrv.inbound.timeout_timer import TimeoutTimer
 from mailsrv.policy.runner import PolicyRunner
 from mailsrv.runtime.poll import READ, WRITE
 from mailsrv.smtp import reply
-from mailsrv.smtp.events import Ended, Question, Stage
-from mailsrv.smtp.reply import Reply
-from mailsrv.smtp.session import Session
 from mailsrv.smtp.state_machine import State
 from mailsrv.smtp.timeouts import Timeout
-from mailsrv.transport.closing_drain import ClosingDrain
 from mailsrv.transport.proxy_protocol import ProxyFault
-from mailsrv.transport.transport import CHUNK_OCTETS, Transport
+from mailsrv.transport.transport import CHUNK_OCTETS
 
-
-class ConnectionStage(Enum):
-    """The stages of a connection."""
-
-    PREFACE = "preface"
-    HANDSHAKE = "handshake"
-    SESSION = "session"
-    DRAINING = "draining"
-    CLOSED = "closed"
-
+BULK_OCTETS = 16 * 1024
+"""Content that comes in reads of this size is read by turns."""
+COMMANDS_PER_READ = 2
+"""Carried out at once when the turn is over already: enough for a client that waits for its
+replies, which so never meets the backlog."""
 
 # Attributes of an Enum class are slow to look up; these are used for every chunk.
-_PREFACE, _HANDSHAKE, _SESSION, _DRAINING, _CLOSED = ConnectionStage
-_GREET_WAIT, _LOOKUP = Timeout.GREET_WAIT, Timeout.LOOKUP
-_IDLE, _CONTENT_IDLE = Timeout.IDLE, Timeout.CONTENT_IDLE
-_CONTENT, _MESSAGE = State.CONTENT, Stage.MESSAGE
-_NO_MORE_COMMANDS = frozenset((State.HANDSHAKE, State.CLOSED))
+_PREFACE, _HANDSHAKE, _SESSION, _, _CLOSED = ConnectionStage
+_GREET_WAIT, _IDLE, _CONTENT_IDLE = Timeout.GREET_WAIT, Timeout.IDLE, Timeout.CONTENT_IDLE
+_CONTENT = State.CONTENT
 
 
-class Connection:
-    """See the module.  ``client`` is the address as text, ``number`` counts from 1; ``admitted``
-    is True once the client is known and was let in."""
+class Connection(Conversation):
+    """See the module."""
 
-    __slots__ = (
-        *("_asked", "_asking", "_at_eof", "_context", "_drain", "_implicit_tls"),
-        *("_policy_runner", "_preface", "_stage", "_timer", "_tls", "_transport"),
-        *("admitted", "client", "number", "session"),
-    )
+    __slots__ = ("_implicit_tls", "_preface", "_tls")
 
     def __init__(
         self,
@@ -72,24 +57,11 @@ class Connection:
         *,
         implicit_tls: bool = False,
     ) -> None:
-        self._context = context
-        self.client = client
-        self.number = number
-        self.admitted = False
-        self.session = Session(context.session_context, client)
-        self._policy_runner: PolicyRunner | None = None
-        self._asked: Question | None = None
-        self._asking = False
-        self._at_eof = False
+        super().__init__(context, sock, client, number)
         self._preface: ProxyPreface | None = None
-        self._drain: ClosingDrain | None = None
         self._implicit_tls = implicit_tls
         self._tls = ""
-        self._stage = _SESSION
-        self._timer = TimeoutTimer(context.timeouts, context.loop, self)
-        self._transport = Transport(sock, context.loop.poll, self, context.tap)
-        if context.tap is not None:
-            context.tap.opened(self, sock)
+        self.session.begin_turn()
 
     # -- what the server and the loop call ---------------------------------------------------------
 
@@ -109,21 +81,36 @@ class Connection:
             transport.resume()
             self._settle()
         if events & transport.events & READ:
-            if self._stage is _HANDSHAKE:
-                self._handshake()
-                return
-            chunk = transport.receive()
-            if chunk is None:
-                return
-            if chunk and self._stage is _SESSION:
-                self._receive(chunk)
+            if not self._by_turns:
+                chunk = transport.receive()
+                if chunk and self._stage is _SESSION:
+                    self._receive(chunk)
+                elif chunk is not None:
+                    self._receive_otherwise(chunk)
+            elif self._in_backlog:
+                transport.watch(reading=False)  # or the poll would tell it again in each pass
             else:
-                self._receive_otherwise(chunk)
+                self._put_off()
 
-    @property
-    def in_transaction(self) -> bool:
-        """True from an accepted MAIL to the reply to its message."""
-        return self.session.envelope is not None
+    def take_turn(self) -> None:
+        """The loop's backlog has come to this connection."""
+        if self._stage is _CLOSED:
+            return
+        session, loop = self.session, self._context.loop
+        self._in_backlog = self._by_turns = False
+        session.begin_turn()
+        if self._stage is _HANDSHAKE:
+            self._handshake()
+        elif self._stage is _SESSION and session.unfinished:
+            session.now_ns = loop.now_ns
+            session.proceed()
+            self._settle()
+        elif self._wants_input():
+            self._read()
+        if self._stage is _HANDSHAKE:
+            self._by_turns = True
+        if not self._in_backlog:
+            self._watch()
 
     @property
     def reading(self) -> bool:
@@ -131,42 +118,9 @@ class Connection:
         return bool(self._transport.events & READ) and self._stage is not _CLOSED
 
     @property
-    def pending_octets(self) -> int:
-        """Replies that the kernel has not taken yet."""
-        return self._transport.unsent_octets
-
-    @property
     def sock(self) -> socket.socket:
         """The socket, for questions to the kernel."""
         return self._transport.sock
-
-    def change_timeouts(self, context: ConnectionContext) -> None:
-        """Take the timeouts and error limits of ``context``.  A connection that came under
-        another configuration keeps its rules, but for the timeouts."""
-        if self._stage is not _CLOSED:
-            self._timer.patience = context.timeouts
-            if context.policy is self._context.policy:
-                self.session.context = context.session_context
-            self._timer.arm()
-
-    def end(self, last: Reply) -> None:
-        """Send ``last`` and close, whatever was going on."""
-        if self._stage is _SESSION and not self.session.closing:
-            self._asked = None
-            self.session.end(last)
-            self._settle()
-        elif self._stage is _PREFACE or self._stage is _HANDSHAKE:
-            self.drop()
-
-    def drop(self) -> None:
-        """Close at once, without a reply."""
-        self._close("dropped")
-
-    def lost(self, how: str) -> None:
-        """The socket failed, or TLS on it."""
-        if self._stage is _HANDSHAKE:
-            self._note("tls failed", why=how)
-        self._close(how)
 
     # -- before the session begins -----------------------------------------------------------------
 
@@ -245,11 +199,6 @@ class Connection:
         elif chunk is not None:
             self._receive_otherwise(chunk)
 
-    def _greet(self) -> None:
-        self._timer.enter(_IDLE, self._context.loop.now_ns)
-        self.session.greet()
-        self._settle()
-
     # -- TLS ---------------------------------------------------------------------------------------
 
     def _start_tls(self, rest: bytes) -> None:
@@ -258,10 +207,11 @@ class Connection:
         context = self._context
         assert context.tls is not None, "TLS is offered where there is a certificate only"
         self._stage = _HANDSHAKE
+        self._by_turns = True
         self._timer.begin(Timeout.HANDSHAKE)
         self._transport.start_tls(context.tls, rest, self._secured)
         if rest:
-            self._handshake()
+            self._put_off()
 
     def _secured(self, tls: str) -> None:
         self._tls = tls
@@ -291,12 +241,21 @@ class Connection:
 
     # -- reading -----------------------------------------------------------------------------------
 
+    def _read(self) -> None:
+        chunk = self._transport.receive()
+        if chunk and self._stage is _SESSION:
+            self._receive(chunk)
+        elif chunk is not None:
+            self._receive_otherwise(chunk)
+
     def _receive(self, chunk: bytes) -> None:
         session, timer = self.session, self._timer
         phase = timer.phase
         now_ns = session.now_ns = self._context.loop.now_ns
         if phase is _CONTENT_IDLE:
             timer.content_came(len(chunk), now_ns)
+            if len(chunk) >= BULK_OCTETS:
+                self._by_turns = True
         elif phase is _GREET_WAIT:
             self._receive_too_early(chunk, refuse=True)
             return
@@ -305,13 +264,10 @@ class Connection:
             if session.buffered_octets > CHUNK_OCTETS:
                 self._watch()
             return
+        if session.lines >= session.turn_end:
+            session.turn_end = session.lines + COMMANDS_PER_READ
         session.receive(chunk)
-        if (
-            session.question is not None
-            or session.state in _NO_MORE_COMMANDS
-            or session.congested
-            or session.events is not None
-        ):
+        if session.attention:
             self._settle()
         elif self._transport.send(session.output):
             if phase is _IDLE and session.state is not _CONTENT and not session.mid_command:
@@ -331,170 +287,3 @@ class Connection:
             self._preface.receive(chunk)
         elif self._drain is None or self._drain.receive(chunk):
             self._close("drained")
-
-    # -- after anything happened -------------------------------------------------------------------
-
-    def _settle(self) -> None:
-        """Bring everything in line with the session: questions, output, end, deadline."""
-        session, transport = self.session, self._transport
-        while True:
-            if session.events is not None:
-                self._record()  # before the next question: what was accepted counts in it
-            while session.question is not None and session.question is not self._asked:
-                self._ask(session.question)
-                if session.events is not None:
-                    self._record()
-            if session.output and not transport.unsent_octets:
-                transport.send(session.output)
-            if self._stage is _HANDSHAKE:
-                self._watch()
-            if self._stage is not _SESSION:
-                return
-            if transport.unsent_octets or session.question is not None:
-                break
-            if session.closing:
-                self._finish()
-                return
-            if session.upgrading:
-                self._upgrade()
-                return
-            if not session.congested:
-                break
-            session.proceed()
-        if session.question is not None or transport.unsent_octets:
-            self._watch()
-        elif self._at_eof:
-            self._finish()
-            return
-        elif transport.events != READ:
-            self._watch()
-        self._timer.follow(session, transport.unsent_octets)
-
-    def _upgrade(self) -> None:
-        """The 220 to STARTTLS is written."""
-        if self._at_eof:
-            self._close("closed")
-        else:
-            self._start_tls(self.session.take_rest())
-
-    def _record(self) -> None:
-        """Write the session's events into the log."""
-        session, context = self.session, self._context
-        events, session.events = session.events, None
-        if not events:
-            return
-        context.event_log.record(self.number, self.client, context.loop.now_ns, events)
-        if context.rates is not None:
-            for one in events:
-                if isinstance(one, Ended) and one.verdict is not None and one.verdict.positive:
-                    context.rates.charge_message(self.client)
-
-    def _watch(self) -> None:
-        """Watch the socket for what can be used now."""
-        transport = self._transport
-        transport.watch(reading=not (self._at_eof or transport.unsent_octets or self._is_full()))
-
-    def _is_full(self) -> bool:
-        return self.session.buffered_octets > CHUNK_OCTETS and self._stage is _SESSION
-
-    # -- questions ---------------------------------------------------------------------------------
-
-    def _ask(self, question: Question) -> None:
-        """Pass a question on to the courier or the policy, which may answer within the call."""
-        self._asked, self._asking = question, True
-        stage = question.stage
-        if stage is _MESSAGE:
-            assert self.session.sink is not None
-            self.session.sink.finish(partial(self._answered, question))
-        elif stage is not Stage.PAUSE:  # that one the timer answers
-            assert self._policy_runner is not None, "stages are asked about where a policy runs"
-            self._policy_runner.ask(question, partial(self._answered, question))
-        self._asking = False
-
-    def _answered(self, question: Question, verdict: Reply | None) -> None:
-        """Go on with an answer.  It may come while the loop works for another handler: a defect
-        of ours must not leave this connection hanging."""
-        session = self.session
-        if session.question is not question:
-            return  # it is not awaited any more
-        session.now_ns = self._context.loop.now_ns
-        if self._asking:
-            session.answer(verdict)
-            return
-        try:
-            session.answer(verdict)
-            self._settle()
-        except Exception:
-            self._close("dropped")
-            raise
-
-    # -- limits ------------------------------------------------------------------------------------
-
-    def timed_out(self, limit: Timeout) -> None:
-        """A limit was reached."""
-        self.session.now_ns = self._context.loop.now_ns
-        if limit is _GREET_WAIT:
-            self._greet()
-        elif limit is Timeout.PAUSE:
-            self.session.answer(None)
-            self._settle()
-        elif limit is _LOOKUP:
-            assert self._policy_runner is not None
-            self._policy_runner.expire()
-        elif limit is Timeout.DELIVERY:
-            # The true answer, when it comes, is not awaited any more.
-            self._note("no answer", limit=limit.value)
-            self.session.answer(reply.DELIVERY_SLOW)
-            self._settle()
-        elif limit in (Timeout.UNREAD, Timeout.LINGER):
-            self._close(limit.value)
-        elif limit in (Timeout.PROXY, Timeout.HANDSHAKE):
-            self._note("timeout", limit=limit.value)
-            self._close(limit.value)
-        else:
-            self._time_out(limit)
-
-    def _time_out(self, limit: Timeout) -> None:
-        self._note("timeout", limit=limit.value)
-        if self._transport.unsent_octets or self._stage is not _SESSION:
-            self._close(
-                limit.value
-            )  # a client that does not read, or has no TLS yet, cannot be told
-            return
-        hostname = self._context.session_context.settings.hostname
-        self.session.end(reply.timed_out(hostname, self._timer.patience.sentence(limit)))
-        self._settle()
-
-    # -- the end -----------------------------------------------------------------------------------
-
-    def _finish(self) -> None:
-        """The last reply is sent: send our FIN and drain, or close if the client's FIN is here."""
-        if self._at_eof:
-            self._close("closed")
-            return
-        if self._transport.half_close():
-            self._stage = _DRAINING
-            self._drain = ClosingDrain()
-            self._watch()
-            self._timer.begin(Timeout.LINGER)
-
-    def _close(self, how: str) -> None:
-        if self._stage is _CLOSED:
-            return
-        if self._stage is _SESSION and not self.session.closing:
-            self._note("disconnect", how=how, state=self.session.state.value)
-        self._stage = _CLOSED
-        self._timer.cancel()
-        self._transport.close()
-        self._context.closed(self)
-        if self._policy_runner is not None:
-            self._policy_runner.cancel()
-        try:
-            # It calls the courier, whose defects must not keep us here.
-            self.session.lose()
-        finally:
-            if self.session.events is not None:
-                self._record()
-
-    def _note(self, event: str, **values: object) -> None:
-        self._context.event_log.note(event, connection=self.number, client=self.client, **values)

@@ -12,7 +12,7 @@ from mailsrv.runtime.timer_wheel import Timer
 from mailsrv.units import NS_PER_S
 
 BACKLOG = 4096
-ACCEPTS_MAX = 64
+ACCEPTS_MAX = 8
 """Connections taken in one pass, so that open connections are served between them."""
 EXHAUSTED_PAUSE_NS = NS_PER_S
 """How long nothing is accepted after the process or the machine ran out of descriptors."""

@@ -3,16 +3,34 @@
 A pass reads the clock once after the wait (``now_ns``), and again where timers are due.  Handlers
 that are ready together run by their number, not in the kernel's order, so that a run can be
 repeated exactly.
+
+Fairness: a handler that has more to do than is fair in one pass does a turn of it and puts the
+rest into the *backlog*, first in, first out.  After the handlers that are ready, the loop works on
+the backlog for one slice of time, however many wait there: so the length of a pass does not grow
+with their number, and a client that asks for little is served within a pass or two.  While anything
+is in the backlog, the poll does not wait.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from selectors import SelectorKey
+from typing import Protocol
 
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.poll import Handler, Poll
 from mailsrv.runtime.timer_wheel import TimerWheel
+
+SLICE_NS = 300_000
+"""How long the backlog is worked on in one pass; at least one turn is taken."""
+
+
+class TurnTaker(Handler, Protocol):
+    """A handler that can have more to do than is fair in one pass."""
+
+    def take_turn(self) -> None:
+        """Go on with what was put off, for one turn; what is then left is put off again."""
 
 
 def _number(ready: tuple[SelectorKey, int]) -> int:
@@ -36,6 +54,7 @@ class Loop:
         self._clock = clock
         self._on_fault = on_fault
         self._end_of_pass: list[Callable[[], None]] = []
+        self._backlog: deque[TurnTaker] = deque()
         self.poll = poll
         self.now_ns = clock.monotonic_ns()
         self.timers = TimerWheel(self.now_ns)
@@ -43,6 +62,15 @@ class Loop:
     def at_end_of_pass(self, hook: Callable[[], None]) -> None:
         """Call ``hook`` after each pass: for work that is cheaper done for many."""
         self._end_of_pass.append(hook)
+
+    def put_off(self, handler: TurnTaker) -> None:
+        """Put ``handler`` at the end of the backlog; it must not be there already."""
+        self._backlog.append(handler)
+
+    @property
+    def has_backlog(self) -> bool:
+        """True while a handler waits for its turn."""
+        return bool(self._backlog)
 
     def run_once(self) -> None:
         """One pass: blocks until something is ready or a timer is due."""
@@ -52,8 +80,9 @@ class Loop:
             self.expire()
 
     def dispatch(self, until_ns: int | None) -> None:
-        """Wait until ``until_ns`` at most and run the handlers that are ready."""
-        ready = self.poll.wait(until_ns)
+        """Wait until ``until_ns`` at most, run the handlers that are ready, then the backlog."""
+        backlog = self._backlog
+        ready = self.poll.wait(self.now_ns if backlog else until_ns)
         self.now_ns = self._clock.monotonic_ns()
         if len(ready) > 1:
             ready.sort(key=_number)
@@ -62,7 +91,21 @@ class Loop:
                 key.data.ready(events)
             except Exception as fault:
                 self._on_fault(key.data, fault)
+        if backlog:
+            self._work_off()
         self._end_pass()
+
+    def _work_off(self) -> None:
+        """Let the handlers of the backlog take turns until the slice is over."""
+        backlog, over_ns = self._backlog, self._clock.monotonic_ns() + SLICE_NS
+        while backlog:
+            handler = backlog.popleft()
+            try:
+                handler.take_turn()
+            except Exception as fault:
+                self._on_fault(handler, fault)
+            if self._clock.monotonic_ns() >= over_ns:
+                return
 
     def expire(self) -> None:
         """Run the timers that are due."""

@@ -10,6 +10,7 @@ command does, and in which state, in ``handlers``.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 from mailsrv.smtp import command, reply
@@ -21,8 +22,9 @@ from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.state import SessionContext, SessionState
 from mailsrv.smtp.state_machine import State, Step
 
-OUTPUT_MAX_OCTETS = 64 * 1024
-"""Said but not yet taken away; above it no further command is carried out."""
+TURN_COMMANDS = 8
+"""Commands that are carried out in one turn; then other connections have theirs.  Nor is there more
+output than a turn's replies that waits to be taken away."""
 DISCARD_MAX_OCTETS = 1024 * 1024
 """How much of one endless command line is thrown away before the session ends."""
 
@@ -35,25 +37,27 @@ class Session(SessionState):
 
     For the connection: ``state``, ``question``, ``output``, ``closing`` and ``upgrading``, see
     the module; ``events`` are what nobody has logged yet, None for nothing; ``lines`` counts the
-    commands read; ``mid_command`` says that one has begun and not ended; ``congested`` that
-    ``proceed`` is to be called when the output is taken away.  It sets ``now_ns``, the loop's
-    instant, before it hands over octets.
+    commands read, and the turn is over when it reaches ``turn_end``; ``mid_command`` says that a
+    command has begun and not ended; ``unfinished`` that ``proceed`` is to be called in another
+    turn.  The connection sets ``now_ns``, the loop's instant, before it hands over octets.
     """
 
     __slots__ = (
         "_discarded_octets",
         "_line_octets_max",
         "_watching",
-        "congested",
         "lines",
         "mid_command",
+        "turn_end",
+        "unfinished",
     )
 
     def __init__(self, context: SessionContext, client: str) -> None:
         super().__init__(context, client)
         self.lines = 0
         self.mid_command = False
-        self.congested = False
+        self.turn_end = sys.maxsize
+        self.unfinished = False
         self._line_octets_max = context.settings.command_line_octets
         self._watching = context.settings.unsolicited_pipelining != "off"
         self._discarded_octets = 0
@@ -70,15 +74,12 @@ class Session(SessionState):
         self.proceed()
 
     def proceed(self) -> None:
-        """Go on with what was received, until it is used up, a question is open, the output is
-        full (``congested``), or the session closes or waits for its TLS handshake."""
+        """Go on with what was received, until it is used up, a question is open, the turn is over
+        (``unfinished``), or the session closes or waits for its TLS handshake."""
         data, at = self._input, 0
         size = len(data)
-        self.congested = False
+        self.unfinished = False
         while at < size and self.question is None:
-            if self.output and sum(map(len, self.output)) >= OUTPUT_MAX_OCTETS:
-                self.congested = True
-                break
             state = self.state
             if state is _CONTENT:
                 at = self._take_content(data, at)
@@ -86,6 +87,9 @@ class Session(SessionState):
             commands = TABLE[state]
             if not commands:
                 break  # closed, or the octets are for the TLS handshake
+            if self.lines >= self.turn_end:
+                self.unfinished = self.attention = True
+                break
             if data[at] == TLS_HANDSHAKE and not self._discarded_octets:
                 self.turn_away(reply.not_smtp("a TLS handshake"))
                 break
@@ -109,6 +113,10 @@ class Session(SessionState):
         else:
             self._input = data[at:]
             self.mid_command = self.state is not _CONTENT
+
+    def begin_turn(self) -> None:
+        """Allow ``TURN_COMMANDS``; until this is called they are not counted."""
+        self.turn_end = self.lines + TURN_COMMANDS
 
     def answer(self, verdict: Reply | None) -> None:
         """Answer the open question and go on; None is "no objection"."""

@@ -83,7 +83,8 @@ class SessionState:
     3848; ``tls`` the protocol version and cipher suite, "" in the clear; ``errors`` counts
     permanent negative replies, and ``junk`` commands that brought no mail nearer, since the last
     accepted message; ``asked`` the recipient that a question is about.  ``output``, ``question``,
-    ``closing``, ``upgrading`` and ``events`` are for the connection, see ``Session``.
+    ``closing``, ``upgrading`` and ``events`` are for the connection, see ``Session``; ``attention``
+    is set with each of them, and with a question: there is more to do than to send output.
     """
 
     __slots__ = (
@@ -93,6 +94,7 @@ class SessionState:
         "_joinable",
         "_refused_chunk",
         "asked",
+        "attention",
         "client",
         "context",
         "errors",
@@ -115,6 +117,7 @@ class SessionState:
         self.state = State.CONNECTED
         self.question: Question | None = None
         self.output: list[bytes] = []
+        self.attention = False
         self.events: list[Event] | None = None
         self.transaction: Transaction | None = None
         self.errors = 0
@@ -205,6 +208,7 @@ class SessionState:
         return True
 
     def _tell(self, event: Event) -> None:
+        self.attention = True
         if self.events is None:
             self.events = [event]
         else:
@@ -216,6 +220,7 @@ class SessionState:
         """Let somebody else decide; for SENDER, RECIPIENT and MESSAGE see ``DECIDED``."""
         transaction = self.transaction
         reverse_path = NULL_PATH if transaction is None else transaction.envelope.reverse_path
+        self.attention = True
         self.question = Question(stage, self.client, self.helo, reverse_path, forward_path)
 
     def step(self, step: Step) -> None:
@@ -247,6 +252,7 @@ class SessionState:
 
     def upgrade(self) -> None:
         """Say 220 to STARTTLS: what follows is the handshake."""
+        self.attention = True
         self.step(Step.STARTTLS)
         self.drop()  # what was said in the clear is forgotten (RFC 3207 section 4.2)
         self.say(reply.START_TLS, at_once=True)
@@ -259,5 +265,6 @@ class SessionState:
 
     def _stop(self, verdict: Reply | None) -> None:
         self.question = None
+        self.attention = True
         self.step(Step.CLOSE)
         self.drop(verdict)

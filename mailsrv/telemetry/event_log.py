@@ -1,5 +1,8 @@
 """The log: one event a line, as key=value or as JSON, written once a pass of the loop.
 
+The line of an accepted message is written at once: its reply leaves next, and a message that was
+acknowledged must have its line even if the process is killed then.
+
 Values come from the network.  In a line of text whatever is not plain is quoted, and control
 characters, quotes and everything outside printable ASCII are escaped; in JSON they always are.
 So a peer can neither forge a line nor reach a terminal.
@@ -108,6 +111,7 @@ class EventLog:
             line = self._plain_message(number, client, ended, duration_ns // NS_PER_MS)
             if line:
                 self._lines.append(line)
+                self.flush()
                 return
         to = [f"<{path}>" for path in paths[:RECIPIENTS_SHOWN_MAX]]
         values = {
@@ -129,6 +133,8 @@ class EventLog:
             "duration_ms": duration_ns // NS_PER_MS,
         }
         self._put("message", values)
+        if word == "accepted":
+            self.flush()
 
     def _plain_message(self, number: int, client: str, ended: Ended, duration_ms: int) -> str:
         """The line of an accepted message, made in one go; "" if that cannot be done.

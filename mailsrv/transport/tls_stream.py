@@ -19,6 +19,10 @@ from typing import NoReturn
 
 RECORD_OCTETS = 16 * 1024
 """The most plaintext in one record (RFC 8446 section 5.1)."""
+RECORDS_MANY = 16
+"""Records in one read from which on reading is laborious: each costs what a full one costs."""
+LABORIOUS_READ_OCTETS = 2 * 1024
+"""One read of a peer that sends many small records: some ninety of one octet each."""
 UNSENT_MAX_OCTETS = 256 * 1024
 """Ciphertext that the kernel has not taken.  A connection stops writing and reading long before;
 the bound is for peers that make the TLS engine itself write, with key updates for example."""
@@ -37,7 +41,8 @@ class TlsStream:
     ``rest`` was received before the handshake began; the first ``recv`` takes it instead of
     reading, and needs no readiness of the socket.  ``secured`` is called from inside ``recv`` as
     soon as the handshake is complete, with version and cipher as text.  ``handshaking`` is True
-    until then.  ``raw`` is the socket.
+    until then.  ``raw`` is the socket.  ``laborious`` says that the last read held many records:
+    the reads that follow are short, until one holds few.
     """
 
     __slots__ = (
@@ -54,6 +59,7 @@ class TlsStream:
         "_unsent",
         "ended",
         "handshaking",
+        "laborious",
         "raw",
     )
 
@@ -79,6 +85,7 @@ class TlsStream:
         self._unsent = b""
         self._failed = self._shut = self._closed = False
         self.handshaking = True
+        self.laborious = False
         self.ended = False
         """The peer has ended its direction."""
 
@@ -95,7 +102,7 @@ class TlsStream:
             return b""
         octets, self._rest = self._rest, b""
         if not octets:
-            octets = self.raw.recv(octets_max)
+            octets = self.raw.recv(LABORIOUS_READ_OCTETS if self.laborious else octets_max)
             self._received(octets)
         if self._shut:
             return octets
@@ -148,6 +155,7 @@ class TlsStream:
             self.ended = True
         except ssl.SSLError as error:
             self._fail(_reason(error), error)
+        self.laborious = len(pieces) >= RECORDS_MANY
         if self._outgoing.pending:
             self.flush()
         return b"".join(pieces)

@@ -34,6 +34,9 @@ class TransportOwner(Protocol):
     def lost(self, how: str) -> None:
         """The connection broke: ``how`` says what the system said."""
 
+    def laborious(self) -> None:
+        """The last read held many TLS records: more work than its octets tell."""
+
 
 class TransportTap(Protocol):
     """An observer of the octets that pass: a recorder, a test's book-keeping.
@@ -110,6 +113,8 @@ class Transport:
             return None
         if self._tls_stream is not None:
             self.unsent_octets = self._tls_stream.unsent_octets
+            if self._tls_stream.laborious and self._owner is not None:
+                self._owner.laborious()
         if self._octet_tap is not None and chunk is not None and self._owner is not None:
             self._octet_tap.received(self._owner, chunk)
         return chunk

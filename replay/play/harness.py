@@ -212,6 +212,7 @@ class Harness:
             heapq.heappop(self._events)[2]()
         else:
             self.server.loop.expire()
+            self._work_off()
         self.settle()
 
     def run_until(self, instant_ns: int) -> None:
@@ -233,6 +234,12 @@ class Harness:
     def _answer(self, act: Callable[[], None]) -> None:
         self._poll.answers.append(_Answer(act))
         self.server.loop.dispatch(None)
+        self._work_off()
+
+    def _work_off(self) -> None:
+        """Let the server do all that it has put off; nothing of it belongs to a later instant."""
+        while self.server.loop.has_backlog:
+            self.server.loop.dispatch(None)
 
     # -- connections ------------------------------------------------------------------------------
 
@@ -283,6 +290,7 @@ class Harness:
                 if link.server_has_work:
                     self.server.loop.dispatch(None)
                     progress |= self._poll.found > 0
+                    self._work_off()
                     break
             for link in self._in_order():
                 progress |= link.take_in()

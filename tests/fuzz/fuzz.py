@@ -92,13 +92,13 @@ def _answers(chunks: list[bytes]) -> bytes:
         if not chunk or one.closing:
             continue
         one.receive(chunk)
-        while one.question is not None or one.congested or one.output:
+        while one.question is not None or one.unfinished or one.output:
             said += b"".join(one.output)
             one.output.clear()
             if one.question is not None:
                 assert one.sink is not None
                 one.sink.finish(one.answer)
-            elif one.congested:
+            elif one.unfinished:
                 one.proceed()
     return said
 

@@ -100,7 +100,7 @@ class Talk:
             session.output.clear()
             if session.question is not None:
                 self._answer(session.question)
-            elif session.congested:
+            elif session.unfinished:
                 session.proceed()
             else:
                 return

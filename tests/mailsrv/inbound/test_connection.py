@@ -23,7 +23,7 @@ from conversing import (
     harness,
 )
 
-from mailsrv.smtp.session import DISCARD_MAX_OCTETS, OUTPUT_MAX_OCTETS
+from mailsrv.smtp.session import DISCARD_MAX_OCTETS, TURN_COMMANDS
 from mailsrv.transport.closing_drain import DRAIN_MAX_OCTETS
 from mailsrv.transport.transport import CHUNK_OCTETS
 from replay.play.harness import ServerFault
@@ -480,7 +480,7 @@ def test_who_does_not_read_is_not_read_from_and_closed_after_the_idle_timeout() 
             if not connection.reading:
                 break
         assert not connection.reading
-        assert 0 < connection.pending_octets <= OUTPUT_MAX_OCTETS + 1000
+        assert 0 < connection.pending_octets <= TURN_COMMANDS * 1000
         assert connection.session.buffered_octets <= CHUNK_OCTETS
         assert_closed = (second + 300) * NS_PER_S
         run.run_until(assert_closed)

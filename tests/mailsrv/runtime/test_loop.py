@@ -9,7 +9,7 @@ from selectors import SelectorKey
 from conversing import NS_PER_MS
 
 from mailsrv.runtime.clock import FakeClock, SystemClock
-from mailsrv.runtime.loop import Loop
+from mailsrv.runtime.loop import SLICE_NS, Loop
 from mailsrv.runtime.poll import READ, WRITE, Handler, Ready, SelectorPoll
 
 
@@ -24,7 +24,7 @@ class ScriptedPoll:
     def wait(self, until_ns: int | None) -> Ready:
         self.waited_until.append(until_ns)
         if not self.ready and until_ns is not None:
-            self._clock.advance_to_ns(until_ns)
+            self._clock.advance_to_ns(max(until_ns, self._clock.monotonic_ns()))
         ready, self.ready = self.ready, []
         return [
             (SelectorKey(handler.number, handler.number, READ, handler), events)
@@ -153,3 +153,111 @@ def test_the_production_poll_tells_of_real_sockets() -> None:
         poll.forget(near)
         assert found(0) == []
     poll.close()
+
+
+# -- the backlog ----------------------------------------------------------------------------------
+
+
+class Flooding(Numbered):
+    """A handler that puts itself off as long as it has turns to take."""
+
+    def __init__(self, number: int, loop: Loop, turns: int, act: Callable[[int], object]) -> None:
+        super().__init__(number, self._put_off)
+        self._loop = loop
+        self._turns = turns
+        self._taken = act
+
+    def _put_off(self) -> None:
+        self._loop.put_off(self)
+
+    def take_turn(self) -> None:
+        self._turns -= 1
+        self._taken(self.number)
+        if self._turns:
+            self._put_off()
+
+
+class WorkingClock(FakeClock):
+    """A clock that shows how long the work took that was done since it was last read."""
+
+    work_ns = 0
+
+    def monotonic_ns(self) -> int:
+        self.advance_to_ns(super().monotonic_ns() + self.work_ns)
+        self.work_ns = 0
+        return super().monotonic_ns()
+
+
+def test_the_backlog_is_served_in_turn() -> None:
+    loop, poll, _ = make()
+    taken: list[int] = []
+    poll.ready = [(Flooding(n, loop, 3, taken.append), READ) for n in (1, 2, 3)]
+    loop.run_once()
+    assert taken == [1, 2, 3] * 3
+    assert not loop.has_backlog
+
+
+def test_a_pass_works_on_the_backlog_for_one_slice_however_many_wait_there() -> None:
+    clock = WorkingClock(start=7)
+    poll = ScriptedPoll(clock)
+    loop = Loop(clock, poll, lambda handler, fault: None)
+    turn_ns = SLICE_NS // 3
+
+    def work(number: int) -> None:
+        clock.work_ns += turn_ns
+
+    for crowd in (10, 100):
+        poll.ready = [(Flooding(n, loop, 5, work), READ) for n in range(crowd)]
+        passes = []
+        while not passes or loop.has_backlog:
+            began_ns = clock.monotonic_ns()
+            loop.run_once()
+            passes.append(clock.monotonic_ns() - began_ns)
+        assert max(passes) <= SLICE_NS + turn_ns
+        assert len(passes) >= crowd * 5 // 4
+
+
+def test_a_turn_longer_than_the_slice_is_one_a_pass_and_others_are_served_between() -> None:
+    clock = WorkingClock(start=7)
+    poll = ScriptedPoll(clock)
+    loop = Loop(clock, poll, lambda handler, fault: None)
+    order: list[object] = []
+
+    def work(number: int) -> None:
+        order.append(number)
+        clock.work_ns += 2 * SLICE_NS
+
+    poll.ready = [(Flooding(n, loop, 2, work), READ) for n in (1, 2)]
+    loop.run_once()
+    poll.ready = [(Numbered(9, lambda: order.append("good")), READ)]
+    loop.run_once()
+    assert order == [1, "good", 2]
+
+
+def test_while_anything_is_in_the_backlog_the_poll_does_not_wait() -> None:
+    clock = WorkingClock(start=7)
+    poll = ScriptedPoll(clock)
+    loop = Loop(clock, poll, lambda handler, fault: None)
+
+    def work(number: int) -> None:
+        clock.work_ns += SLICE_NS
+
+    poll.ready = [(Flooding(1, loop, 2, work), READ)]
+    loop.timers.schedule(loop.now_ns + 10**12, fail)
+    loop.run_once()
+    loop.run_once()
+    assert poll.waited_until[1] is not None
+    assert poll.waited_until[1] <= clock.monotonic_ns()
+    loop.run_once()
+    assert poll.waited_until[2] is not None
+    assert poll.waited_until[2] > poll.waited_until[1] + 1_000 * SLICE_NS
+
+
+def test_a_fault_in_a_turn_is_told_with_its_handler_and_ends_nothing() -> None:
+    loop, poll, faults = make()
+    taken: list[int] = []
+    broken = Flooding(1, loop, 1, lambda number: fail())
+    poll.ready = [(broken, READ), (Flooding(2, loop, 1, taken.append), READ)]
+    loop.run_once()
+    assert faults == [(broken, "a defect")]
+    assert taken == [2]

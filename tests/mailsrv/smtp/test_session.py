@@ -10,8 +10,8 @@ from conversing import ENVELOPE, HELLO, MESSAGE, Talk, codes, greeted, path, tal
 
 from mailsrv.smtp import reply
 from mailsrv.smtp.events import Question, Stage
-from mailsrv.smtp.session import DISCARD_MAX_OCTETS, OUTPUT_MAX_OCTETS
-from mailsrv.smtp.state_machine import State
+from mailsrv.smtp.session import DISCARD_MAX_OCTETS, TURN_COMMANDS
+from mailsrv.smtp.state import State
 
 # -- the order of commands ------------------------------------------------------------------------
 
@@ -417,16 +417,39 @@ def test_a_rejected_mail_is_no_transaction() -> None:
     assert talk.codes == [552, 250]
 
 
-def test_output_that_nobody_takes_stops_the_session() -> None:
-    session = Talk(junk_commands=10**6).session
-    line = b"HELP\r\n"
-    session.receive(line * 5000)
-    said = sum(map(len, session.output))
-    assert session.congested
-    assert OUTPUT_MAX_OCTETS <= said < OUTPUT_MAX_OCTETS + 1000
-    session.output.clear()
+def test_a_turn_is_eight_commands_and_the_rest_waits_for_the_next() -> None:
+    session = Talk().session
+    session.begin_turn()
+    session.receive(b"NOOP\r\n" * (TURN_COMMANDS + 1))
+    assert (session.lines, session.unfinished) == (TURN_COMMANDS, True)
+    session.proceed()  # without a turn nothing is done
+    assert session.lines == TURN_COMMANDS
+    session.begin_turn()
     session.proceed()
-    assert session.output
+    assert (session.lines, session.unfinished) == (TURN_COMMANDS + 1, False)
+
+
+def test_a_turn_goes_on_across_answers_that_come_at_once() -> None:
+    """Or a policy that answers within the call would run a whole flood in one pass."""
+    talk = greeted(stages=frozenset((Stage.RECIPIENT,)))
+    session = talk.session
+    session.begin_turn()
+    before = session.lines
+    session.receive(b"MAIL FROM:<a@example.org>\r\n" + b"RCPT TO:<b@example.org>\r\n" * 20)
+    while session.question is not None:
+        session.answer(None)
+    assert session.unfinished
+    assert session.lines == before + TURN_COMMANDS
+
+
+def test_content_needs_no_turn_but_its_next_command_does() -> None:
+    session = greeted().session
+    session.receive(ENVELOPE + b"DATA\r\n")
+    session.turn_end = session.lines
+    session.receive(b"text\r\n.\r\nNOOP\r\n")
+    assert session.question is not None
+    session.answer(reply.OK)
+    assert (session.unfinished, session.buffered_octets) == (True, len(b"NOOP\r\n"))
 
 
 # -- the end --------------------------------------------------------------------------------------

@@ -1,0 +1,234 @@
+"""A well-behaved client beside ten connections that flood: mailsrv, and Postfix in the same run.
+
+Run as ``python -m benchmarks.fairness``.  For each kind of flood the servers take turns: first the
+client's whole session is timed in calm, then beside the flood.  Shown are medians, as a multiple of
+calm too, and the CPU of one pass of our loop.  Postfix takes part where it is installed and this is
+root's process; without it the table says so.  Floods and client share the machine with the server,
+so what the client waits for is partly the floods' own work: figures are good on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import smtplib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from benchmarks.contenders import PYTHONPATH, UnavailableError, comes_up, free_port
+from benchmarks.fair_server import percentile
+from benchmarks.floods import ALL, LINE
+from replay.play.tls_client import CERTIFICATE, KEY
+
+MESSAGE = b"Subject: good\r\n\r\n" + LINE * 16
+CALM_S = 0.5
+FLOOD_S = 2.0
+SETTLE_S = 0.3
+"""A flood needs a moment to open its connections."""
+REST_S = 0.005
+GUARD_S = 30
+STORED = ("messages",)
+"""Floods whose messages are really stored: into a Maildir, or Postfix's queue."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A server that runs: its port, and what its end has to say."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[str] | None
+
+
+@contextmanager
+def mailsrv(delivery: str) -> Iterator[Contender]:
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "benchmarks.fair_server", str(port), delivery, folder]
+        environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        try:
+            if not comes_up(process, port):
+                raise UnavailableError("mailsrv does not start")
+            yield Contender("mailsrv", port, process)
+        finally:
+            process.kill()
+            process.wait()
+
+
+POSTFIX_MAIN = """compatibility_level = 3.6
+queue_directory = {folder}/spool
+data_directory = {folder}/data
+myhostname = mx.example.test
+mydestination = example.org
+local_transport = discard:
+local_recipient_maps =
+smtpd_recipient_restrictions = permit_mynetworks, reject
+mynetworks = 127.0.0.0/8
+inet_protocols = ipv4
+in_flow_delay = 0
+smtpd_client_connection_count_limit = 0
+smtpd_junk_command_limit = 1000000000
+smtpd_tls_cert_file = {certificate}
+smtpd_tls_key_file = {key}
+smtpd_tls_security_level = may
+maillog_file = /var/log/postfix-benchmark.log
+"""
+POSTFIX_MASTER = """127.0.0.1:{port} inet n - n - 100 smtpd
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+proxymap unix - - n - - proxymap
+discard unix - - n - - discard
+anvil unix - - n - 1 anvil
+tlsmgr unix - - n 1000? 1 tlsmgr
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+@contextmanager
+def postfix() -> Iterator[Contender]:
+    """An instance of its own, with its own queue; it relays nothing and keeps nothing."""
+    program = shutil.which("postfix", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        raise UnavailableError("postfix is missing: install Debian's postfix package")
+    if os.geteuid() != 0:
+        raise UnavailableError("postfix can be started by root alone")
+    port = free_port()
+    with tempfile.TemporaryDirectory() as text:
+        os.chmod(text, 0o755)
+        folder = Path(text)
+        for name in ("etc", "spool", "data"):
+            (folder / name).mkdir()
+        shutil.chown(folder / "data", "postfix")
+        values = {"folder": folder, "port": port, "certificate": CERTIFICATE, "key": KEY}
+        (folder / "etc" / "main.cf").write_text(POSTFIX_MAIN.format(**values))
+        (folder / "etc" / "master.cf").write_text(POSTFIX_MASTER.format(**values))
+        run = [program, "-c", str(folder / "etc")]
+        subprocess.run([*run, "start"], check=True, capture_output=True, timeout=GUARD_S)
+        try:
+            yield Contender("Postfix", port, None)
+        finally:
+            subprocess.run([*run, "stop"], check=False, capture_output=True, timeout=GUARD_S)
+
+
+@contextmanager
+def flooding(kind: str, port: int) -> Iterator[None]:
+    command = [sys.executable, "-m", "benchmarks.floods", kind, str(port)]
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(SETTLE_S)
+        yield
+        if process.poll() is not None:
+            raise UnavailableError(f"the flood {kind!r} has ended by itself")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def good_session_s(port: int) -> float:
+    """One whole session's time, from connecting to the end."""
+    began_s = time.monotonic()
+    with smtplib.SMTP("127.0.0.1", port, "good.example.org", timeout=GUARD_S) as client:
+        client.sendmail("good@example.org", ["you@example.org"], MESSAGE)
+    return time.monotonic() - began_s
+
+
+def sessions_us(port: int, duration_s: float) -> list[int]:
+    """Times of the sessions of one client that comes again and again."""
+    until_s = time.monotonic() + duration_s
+    found: list[int] = []
+    while time.monotonic() < until_s or not found:
+        found.append(int(good_session_s(port) * 1_000_000))
+        time.sleep(REST_S)
+    return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of flood at one server, times in microseconds."""
+
+    kind: str
+    server: str
+    calm_us: float
+    median_us: float
+    p90_us: float
+    max_us: float
+    passes: dict[str, int] | None
+
+    def line(self) -> str:
+        shown = [f"{us / 1000:.1f}" for us in (self.calm_us, self.median_us, self.p90_us)]
+        cost = f"{self.passes['p99_us'] / 1000:.2f}" if self.passes else ""
+        return (
+            f"| {self.kind} | {self.server} | {shown[0]} | {shown[1]}"
+            f" ({self.median_us / self.calm_us:.1f} x) | {shown[2]} | {self.max_us / 1000:.1f}"
+            f" | {cost} |"
+        )
+
+
+def measure(kind: str, contender: Contender, flood_s: float) -> Row:
+    calm = sessions_us(contender.port, CALM_S)
+    with flooding(kind, contender.port):
+        times = sessions_us(contender.port, flood_s)
+    passes = None
+    if contender.process is not None:
+        contender.process.send_signal(signal.SIGTERM)
+        said, _ = contender.process.communicate(timeout=GUARD_S)
+        passes = json.loads(said)
+    return Row(
+        kind,
+        contender.name,
+        median(calm),
+        median(times),
+        percentile(times, 90),
+        max(times),
+        passes,
+    )
+
+
+def compare(kinds: list[str], flood_s: float = FLOOD_S) -> Iterator[Row | str]:
+    """A row for each kind and server, as they come; text where a server takes no part."""
+    with ExitStack() as stack:
+        other: Contender | None = None
+        try:
+            other = stack.enter_context(postfix())
+        except (UnavailableError, subprocess.SubprocessError) as reason:
+            yield f"Postfix took no part: {reason}"
+        for kind in kinds:
+            with mailsrv("maildir" if kind in STORED else "discard") as ours:
+                yield measure(kind, ours, flood_s)
+            if other is not None:
+                yield measure(kind, other, flood_s)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="fairness", description=__doc__)
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(ALL)}")
+    parser.add_argument("--seconds", type=float, default=FLOOD_S, help="of each flood")
+    options = parser.parse_args()
+    for kind in options.kinds:
+        if kind not in ALL:
+            parser.error(f"no flood is named {kind!r}")
+    print("| ten connections of | server | calm, ms | median, ms | p90 | max | pass p99, ms CPU |")
+    print("|---|---|---|---|---|---|---|")
+    for row in compare(options.kinds or list(ALL), options.seconds):
+        print(row if isinstance(row, str) else row.line(), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
