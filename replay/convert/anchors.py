@@ -12,14 +12,13 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from enum import Enum
 from operator import attrgetter
 from typing import NamedTuple
 
 from replay.capture.conversation import CapturedReply, Conversation, SenderAct
 from replay.capture.smtp_flows import behind_proxy_header
 from replay.transcript.duration import DURATION_NS_MAX, format_ns
-from replay.transcript.script import After, AfterReply, Anchor
+from replay.transcript.script import After, AfterReply, Anchor, Evidence
 
 SETTLING_SHIFT_NS = 20_000_000
 """How much later a reply must come in the second recording for it to settle anything: well over
@@ -33,15 +32,6 @@ OCTETS_COMPARED_MAX = 64 * 1024
 _LINE_SHOWN_MAX = 100
 _COMMAND = re.compile(rb"([A-Za-z]+)[\t\x20-\x7e\x80-\xff]*\r?")
 _VARIES_BEHIND = (b"MAIL", b"DATA", b"BDAT", b"AUTH", b"STARTTLS")
-
-
-class Evidence(Enum):
-    """How sure an anchor is."""
-
-    PROVEN_EARLY = "proven early"
-    PRESUMED = "presumed"
-    CONFIRMED = "confirmed"
-    OWN_CLOCK = "own clock"
 
 
 class Anchored(NamedTuple):

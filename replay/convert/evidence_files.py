@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from replay.convert.importer import ImportedCapture
 from replay.transcript import transcript
+from replay.transcript.script import Evidence
 
 COPY_MAX_OCTETS = 64 * 1024 * 1024
 """A larger capture is no test case; cut out the session that matters."""
+
+FIGURES = "[evidence]"
+"""The last table of a note: what the marks of a transcript rest on, by packet of the capture."""
 
 
 class FilingError(Exception):
@@ -30,7 +34,8 @@ def file_capture(
     force: bool = False,
     check: Callable[[str], None] = lambda text: None,
 ) -> list[Path]:
-    """Write ``STEM.smtp`` and, beside it, the captures it was made of; give what was written.
+    """Write ``STEM.smtp`` and, beside it, the captures it was made of and a note ``STEM.toml`` with
+    the figures that its marks rest on; return what was written.
 
     ``story`` and ``source`` take the place of the imported ones.  ``check`` is given the text of
     the transcript before anything is written, and may raise.
@@ -68,9 +73,33 @@ def file_capture(
         for original, copy in copies:
             shutil.copyfile(original, copy)
         target.write_text(text, encoding="utf-8")
+        notes = _note_figures(stem.with_name(f"{stem.name}.toml"), figures(imported))
     except OSError as error:
         raise FilingError(f"{error.filename}: {error.strerror}") from None
-    return [target, *(copy for _, copy in copies)]
+    return [target, *(copy for _, copy in copies), *notes]
+
+
+def figures(imported: ImportedCapture) -> dict[int, str]:
+    """What a departure's mark rests on, by its packet, where an acknowledgement or a second
+    recording decided."""
+    return {
+        one.act.packet: f"{one.evidence.value}: {one.because}"
+        for connection in imported.connections
+        for one in connection.evidence.values()
+        if one.is_settled or one.evidence in (Evidence.PROVEN_EARLY, Evidence.CONFIRMED)
+    }
+
+
+def _note_figures(note: Path, by_packet: Mapping[int, str]) -> list[Path]:
+    """Write the last table of ``note`` anew; all above it stays.  Raises OSError."""
+    if not by_packet:
+        return []
+    above = note.read_text(encoding="utf-8") if note.exists() else ""
+    above = above.partition(FIGURES)[0].rstrip("\n")
+    lines = [f'{packet} = "{sentence}"' for packet, sentence in sorted(by_packet.items())]
+    text = "\n".join([FIGURES, *lines, ""])
+    note.write_text(f"{above}\n\n{text}" if above else text, encoding="utf-8")
+    return [note]
 
 
 def settles(imported: ImportedCapture) -> bool:

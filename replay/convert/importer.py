@@ -20,9 +20,10 @@ from pathlib import Path
 from replay.capture.conversation import Conversation, SenderAct
 from replay.capture.oddity import CaptureError, Oddity
 from replay.capture.reader import Capture, read_capture
-from replay.convert.anchors import Anchored, Evidence, anchor_acts, settle, why_another_sender
+from replay.convert.anchors import Anchored, anchor_acts, settle, why_another_sender
 from replay.transcript import script
 from replay.transcript.duration import DURATION_NS_MAX, format_ns
+from replay.transcript.ehlo import with_word
 from replay.transcript.notation import CONNECTIONS_MAX
 from replay.transcript.script import (
     HOSTNAME_DEFAULT,
@@ -110,12 +111,14 @@ def import_capture(
         writer = _Writer(str(number), conversation, anchored, start_ns, exact_times=recorded_times)
         connections.append(writer.write())
     scripts = tuple(connection.script for connection in connections)
-    scenario = Scenario(
-        _story(conversations, scripts),
-        scripts,
-        _source(capture, conversations, session),
-        _settings(conversations),
-        _world(conversations),
+    scenario = with_word(
+        Scenario(
+            _story(conversations, scripts),
+            scripts,
+            _source(capture, conversations, session),
+            _settings(conversations),
+            _world(conversations),
+        )
     )
     imported = ImportedCapture(scenario, connections, capture.oddities)
     for connection in connections:
@@ -264,7 +267,7 @@ class _Writer:
                 return False
             else:
                 self._evidence[len(self._steps)] = one
-                self._depart(one.anchor, _action(act), act.packet)
+                self._depart(one.anchor, _action(act), act.packet, mark_of(one))
                 if act.kind == "starttls":
                     self._steps.append(Expectation(script.TlsDone()))
                 half_closed = half_closed or act.kind == "half-close"
@@ -315,11 +318,17 @@ class _Writer:
 
     # -- steps ----------------------------------------------------------------------------------
 
-    def _depart(self, anchor: Anchor, action: script.Action, packet: int) -> None:
+    def _depart(
+        self,
+        anchor: Anchor,
+        action: script.Action,
+        packet: int,
+        evidence: script.Evidence | None = None,
+    ) -> None:
         if anchor.ns >= DURATION_NS_MAX:
             sentence = f"packet {packet} waits for longer than a script can; the wait is shortened"
             self._odd(packet, "too-long", sentence)
-        self._steps.append(Departure(anchor, action, packet=packet))
+        self._steps.append(Departure(anchor, action, packet=packet, evidence=evidence))
 
     def _expect_replies(self, upto: int) -> None:
         """Expect the replies up to number ``upto`` that are not expected yet."""
@@ -350,6 +359,12 @@ class _Writer:
         self._oddities.append(Oddity(packet, kind, sentence))
 
 
+def mark_of(one: Anchored) -> script.Evidence | None:
+    """The evidence that a transcript marks; None for a sender's own clock that is only assumed."""
+    is_assumed = one.evidence is script.Evidence.OWN_CLOCK and not one.is_settled
+    return None if is_assumed else one.evidence
+
+
 def _action(act: SenderAct) -> script.Action:
     match act.kind:
         case "send":
@@ -365,7 +380,7 @@ def _action(act: SenderAct) -> script.Action:
 
 
 def _remarks(connection: ImportedConnection, start_ns: int) -> dict[tuple[str, int], str]:
-    """Comments: what is odd, when foreign replies came, and why an anchor is not the usual."""
+    """Comments: what is odd, and when foreign replies came."""
     name = connection.script.name
     remarks: dict[tuple[str, int], str] = {}
     odd = [f"odd: {oddity.sentence}" for oddity in connection.oddities[:MAX_ODDITIES_REMARKED]]
@@ -380,8 +395,4 @@ def _remarks(connection: ImportedConnection, start_ns: int) -> dict[tuple[str, i
             ts_ns = next(reply_times).ts_ns
             if step.at_ns is None:
                 remarks[name, number] = f"recorded at {format_ns(ts_ns - start_ns)}"
-        elif number in connection.evidence:
-            one = connection.evidence[number]
-            if one.evidence in (Evidence.PROVEN_EARLY, Evidence.CONFIRMED) or one.is_settled:
-                remarks[name, number] = f"{one.evidence.value}: {one.because}"
     return remarks

@@ -15,10 +15,11 @@ from replay.capture.conversation import CapturedReply, Conversation
 from replay.capture.oddity import Oddity, told
 from replay.capture.reader import Capture
 from replay.capture.smtp_flows import behind_proxy_header
-from replay.convert.anchors import Anchored, Evidence, anchor_acts
+from replay.convert.anchors import Anchored, anchor_acts
 from replay.smtp.commands import outline
 from replay.transcript.duration import long_duration
 from replay.transcript.octets import printable, to_text
+from replay.transcript.script import Evidence
 
 ODDITIES_SHOWN_MAX = 40
 SESSIONS_SHOWN_MAX = 10_000

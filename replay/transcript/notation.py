@@ -18,7 +18,8 @@ OCTETS_MAX = 128 * 1024 * 1024
 PACKET_MAX = 10**15
 
 VERSION = 2
-"""Of the notation, as the header tells it: 2 knows what was accepted; none told is 1."""
+"""Of the notation, as the header tells it: 2 knows accepted messages, the marks of evidence and the
+word ``S ehlo``; none told is 1."""
 
 CONNECTION_NAME = re.compile(r"[a-z0-9-]{1,32}")
 CONNECTION_NAME_DEFAULT = "1"
@@ -47,6 +48,21 @@ PLAIN_VERBS: dict[str, type[PlainAction]] = {
     "abandon": script.Abandon,
 }
 VERBS = ("open", *PLAIN_VERBS)
+EHLO_WORD = "ehlo"
+"""``S ehlo``: the reply to EHLO that the settings demand."""
+MARKS: dict[str, dict[type[script.Anchor], script.Evidence]] = {
+    "?": {script.AfterReply: script.Evidence.PRESUMED},
+    "!": {
+        script.AfterReply: script.Evidence.CONFIRMED,
+        script.After: script.Evidence.OWN_CLOCK,
+    },
+    "^": {script.After: script.Evidence.PROVEN_EARLY},
+}
+"""What stands behind a departure's time, by the kind of time: how sure its anchor is."""
+MARK_OF = {
+    (kind, evidence): mark for mark, kinds in MARKS.items() for kind, evidence in kinds.items()
+}
+
 PlainOutcome = script.ServerCloses | script.ServerResets | script.TlsDone | script.TlsRefused
 """An outcome that is a word and nothing more."""
 

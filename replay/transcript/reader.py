@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from replay.transcript import duration, masks, notation
 from replay.transcript.accepted import WORD, AcceptedError, AcceptedLines
+from replay.transcript.ehlo import ehlo_reply
 from replay.transcript.header import Header, header_end, parse_header
 from replay.transcript.notation import TranscriptError
 from replay.transcript.octets import OctetsError, to_octets
@@ -23,6 +24,8 @@ from replay.transcript.script import (
     Anchor,
     At,
     Departure,
+    EhloReply,
+    Evidence,
     ExactReply,
     Expectation,
     Mask,
@@ -33,6 +36,7 @@ from replay.transcript.script import (
     ScriptedConnection,
     SendOctets,
     Step,
+    TlsDone,
 )
 
 _LINE = re.compile(r"(?P<time>\S*)[ \t]+(?:(?P<name>[^\s|:]+)\|[ \t]+)?(?P<item>\S.*)")
@@ -42,13 +46,16 @@ _MASKED = re.compile(rf"S~{_PACKET}: (?P<text>.*)")
 _CODE = re.compile(
     rf"S\?{_PACKET}(?P<code> +[0-9]{{3}})?(?: +was:(?:\*(?P<times>[0-9]{{1,20}}))? (?P<text>.*))?"
 )
-_SERVER_VERB = re.compile(rf"S{_PACKET} +(?P<verb>{'|'.join(notation.SERVER_VERBS)})")
+_SERVER_VERB = re.compile(
+    rf"S{_PACKET} +(?P<verb>{'|'.join((*notation.SERVER_VERBS, notation.EHLO_WORD))})"
+)
 _VERB = re.compile(rf"(?P<verb>[a-z-]+){_PACKET}(?: +from +(?P<client>\S+))?")
 _COMMENT = re.compile(r"(?:^|(?<=[ \t]))#")
 
 _ITEMS = ", ".join(
     (
         "C: octets, S: octets, S~: octets with masks, S? code",
+        f"S {notation.EHLO_WORD}",
         *(f"S {verb}" for verb in notation.SERVER_VERBS),
         "open from ADDRESS",
         *notation.PLAIN_VERBS,
@@ -60,6 +67,8 @@ _CONTINUED_BY = {
     "S~": "S~: octets",
     "S?": "S? was: octets",
 }
+_MARKS = "marks are ? and ! behind reply+T, ! and ^ behind +T"
+_EHLO = f"S {notation.EHLO_WORD}"
 _TIMES = "@T (since the scenario began), +T (after the departure above), reply+T or *"
 
 
@@ -110,6 +119,7 @@ class _OpenStep:
     item: _Item
     anchor: Anchor | None
     """A departure's; None makes this an expectation."""
+    evidence: Evidence | None
     at_ns: int | None
     lines: list[int]
     comment: str
@@ -131,7 +141,7 @@ class _OpenStep:
         step: Step
         if self.anchor is not None:
             assert isinstance(content, Action)
-            step = Departure(self.anchor, content, line, item.packet)
+            step = Departure(self.anchor, content, line, item.packet, self.evidence)
         else:
             assert isinstance(content, Outcome)
             step = Expectation(content, self.at_ns, line, item.packet)
@@ -155,12 +165,13 @@ class _Reader:
         self._named: bool | None = None
         self._open: _OpenStep | None = None
         """What lines without a time go on with; so does ``_accepting``."""
+        self._header = Header("")
         self._accepting: AcceptedLines | None = None
         self._accepted: list[AcceptedLines] = []
 
     def read(self) -> Document:
         fence = header_end(self._lines, self._path)
-        header = parse_header(self._lines[1:fence], self._path)
+        header = self._header = parse_header(self._lines[1:fence], self._path)
         for index in range(fence + 1, len(self._lines)):
             self._at = index
             line = self._lines[index]
@@ -220,11 +231,15 @@ class _Reader:
         item, comment = self._item(match["item"], column)
         if item.kind == "S?" and item.code is None:
             raise self._fault(column, "S? needs a reply code, as in S? 250")
+        if item.kind == _EHLO:
+            item.action = self._ehlo(name)
         departs = item.kind == "C" or isinstance(item.action, Action)
+        anchor, evidence = self._anchor(time) if departs else (None, None)
         self._open = _OpenStep(
             name,
             item,
-            self._anchor(time) if departs else None,
+            anchor,
+            evidence,
             None if departs else self._expectation_ns(time),
             [self._at],
             comment,
@@ -289,10 +304,16 @@ class _Reader:
 
     # -- times ------------------------------------------------------------------------------------
 
-    def _anchor(self, time: str) -> Anchor:
+    def _anchor(self, time: str) -> tuple[Anchor, Evidence | None]:
+        mark = time[-1] if time[-1] in notation.MARKS else ""
+        bare = time.removesuffix(mark)
         for prefix, kind in (("@", At), ("+", After), ("reply+", AfterReply)):
-            if time.startswith(prefix):
-                return kind(self._duration(time, len(prefix)))
+            if bare.startswith(prefix):
+                anchor = kind(self._duration(bare, len(prefix)))
+                evidence = notation.MARKS[mark].get(kind) if mark else None
+                if mark and evidence is None:
+                    raise self._fault(len(bare), f"{prefix} takes no {mark}; {_MARKS}")
+                return anchor, evidence
         message = "a departure has no free time" if time == "*" else "this is no time"
         raise self._fault(0, f"{message}; allowed are {_TIMES.removesuffix(' or *')}")
 
@@ -326,7 +347,10 @@ class _Reader:
         bare, remark = text[:cut].rstrip(" \t"), text[cut:].rstrip(" \t")
         if match := _CODE.fullmatch(bare):
             return self._code(match, column), remark
-        if match := _SERVER_VERB.fullmatch(bare):
+        match = _SERVER_VERB.fullmatch(bare)
+        if match and match["verb"] == notation.EHLO_WORD:
+            return _Item(_EHLO, self._packet(match, column)), remark
+        if match:
             verb = notation.SERVER_VERBS[match["verb"]]()
             return _Item(bare, self._packet(match, column), action=verb), remark
         match = _VERB.fullmatch(bare)
@@ -337,6 +361,14 @@ class _Reader:
             raise self._fault(column, "open, and only open, takes from ADDRESS")
         action = Open(client) if client is not None else notation.PLAIN_VERBS[verb_name]()
         return _Item(verb_name, self._packet(match, column), action=action), remark
+
+    def _ehlo(self, name: str) -> EhloReply:
+        """The reply that the header demands, as far as the connection has come."""
+        steps = self._connections[name]
+        under_tls = any(isinstance(getattr(one.step, "outcome", None), TlsDone) for one in steps)
+        octets = ehlo_reply(self._header.server, self._header.world, under_tls=under_tls)
+        self._count(len(octets), 0)
+        return EhloReply(octets)
 
     def _code(self, match: re.Match[str], column: int) -> _Item:
         code = None if match["code"] is None else int(match["code"])

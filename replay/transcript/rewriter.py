@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from difflib import SequenceMatcher
 
 from replay.transcript import accepted
+from replay.transcript.ehlo import without_stale_words
 from replay.transcript.header import header_end, version_line
 from replay.transcript.notation import VERSION
 from replay.transcript.reader import Document, Placed
 from replay.transcript.script import (
     Departure,
+    EhloReply,
     ExactReply,
     Expectation,
     MaskedReply,
@@ -29,6 +31,7 @@ their number; more are taken in order."""
 def rewrite_text(document: Document, observed: Scenario) -> str:
     """The document's text with the expectations of ``observed``; see ``transcript.rewrite``."""
     check_scenario(observed)
+    observed = without_stale_words(observed)
     wanted = {connection.name: connection for connection in observed.connections}
     if wanted.keys() != document.connections.keys():
         raise ValueError("the observed connections are not those of the transcript")
@@ -116,6 +119,8 @@ def _old_version_lines(lines: list[str]) -> Iterator[int]:
 def _may_trail(step: Expectation) -> bool:
     """Whether a comment may stand behind it: octets run to the end of their line."""
     outcome = step.outcome
+    if isinstance(outcome, EhloReply):
+        return True
     return not (
         isinstance(outcome, ExactReply | MaskedReply)
         or (isinstance(outcome, ReplyCode) and outcome.recorded)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 HOSTNAME_DEFAULT = "mx.example.test"
@@ -45,6 +46,20 @@ class AfterReply:
 
 
 Anchor = At | After | AfterReply
+
+
+class Evidence(Enum):
+    """How sure a recorded departure's anchor is: what the acknowledgement that it carried proved,
+    or a second recording of its sender, with the replies held back."""
+
+    PROVEN_EARLY = "proven early"
+    """It had not acknowledged the last reply, and so did not wait for it."""
+    PRESUMED = "presumed"
+    """It had acknowledged the reply, and may have waited for it."""
+    CONFIRMED = "confirmed"
+    """The wait moved with the reply in the second recording."""
+    OWN_CLOCK = "own clock"
+    """The wait did not move with the reply in the second recording."""
 
 
 # -- what a sender does ---------------------------------------------------------------------------
@@ -131,6 +146,12 @@ class ExactReply:
 
 
 @dataclass(frozen=True, slots=True)
+class EhloReply(ExactReply):
+    """The reply to EHLO as the scenario's settings demand it (``ehlo.ehlo_reply``): ``octets``
+    follow from them, and a transcript has a word in their place."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReplyCode:
     """One whole reply with this code, whatever its text.
 
@@ -206,13 +227,15 @@ HANDSHAKES = (TlsDone, TlsRefused)
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """A sender's act.  ``line`` and ``packet`` (both from 1, 0 for unknown) say where it stands
-    in the transcript and in the capture."""
+    """A sender's act.  ``line`` and ``packet`` (both from 1, 0 for unknown) are its places in the
+    transcript and in the capture; ``evidence`` is what the anchor rests on, None where nothing is
+    claimed."""
 
     anchor: Anchor
     action: Action
     line: int = field(default=0, compare=False)
     packet: int = field(default=0, compare=False)
+    evidence: Evidence | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from replay.transcript import accepted, duration, masks, notation
+from replay.transcript.ehlo import without_stale_words
 from replay.transcript.header import Header, format_header
 from replay.transcript.octets import to_pieces, to_text
 from replay.transcript.rules import faults
@@ -13,6 +14,7 @@ from replay.transcript.script import (
     Anchor,
     At,
     Departure,
+    EhloReply,
     ExactReply,
     MaskedReply,
     Open,
@@ -27,6 +29,7 @@ _GAP = "  "
 
 def write_text(scenario: Scenario, remarks: Mapping[tuple[str, int], str]) -> str:
     """The text of ``scenario``; see ``transcript.write``."""
+    scenario = without_stale_words(scenario)
     check_scenario(scenario)
     header = Header(scenario.story, scenario.source, scenario.server, scenario.world)
     names = [connection.name for connection in scenario.connections]
@@ -98,8 +101,14 @@ def step_lines(step: Step, name: str, column: int) -> list[str]:
 def time_of(step: Step) -> str:
     """The time column."""
     if isinstance(step, Departure):
-        return _anchor(step.anchor)
+        return _anchor(step.anchor) + _mark(step)
     return "*" if step.at_ns is None else f"@{duration.format_ns(step.at_ns)}"
+
+
+def _mark(step: Departure) -> str:
+    if step.evidence is None:
+        return ""
+    return notation.MARK_OF.get((type(step.anchor), step.evidence), "")
 
 
 def _anchor(anchor: Anchor) -> str:
@@ -117,6 +126,8 @@ def _items(step: Step) -> list[str]:
             return [f"open{packet} from {action.client}"]
         return [f"{notation.VERB_OF[type(action)]}{packet}"]
     outcome = step.outcome
+    if isinstance(outcome, EhloReply):
+        return [f"S{packet} {notation.EHLO_WORD}"]
     if isinstance(outcome, ExactReply):
         return _octet_items(f"S{packet}", "S", outcome.octets)
     if isinstance(outcome, MaskedReply):

@@ -327,7 +327,7 @@ def _joined(units: Sequence[Step]) -> list[Step]:
             steps[-1] = dataclasses.replace(last, action=SendOctets(octets))
             continue
         if isinstance(unit, Departure) and isinstance(unit.anchor, AfterReply) and not replies:
-            unit = dataclasses.replace(unit, anchor=After(unit.anchor.ns))
+            unit = dataclasses.replace(unit, anchor=After(unit.anchor.ns), evidence=None)
         replies += isinstance(unit, Expectation) and isinstance(unit.outcome, script.REPLIES)
         steps.append(unit)
     return steps

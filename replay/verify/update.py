@@ -20,8 +20,10 @@ from replay.play.fakes.world import DeliveredMessage
 from replay.play.observed import ObservedConnection
 from replay.smtp.replies import ReceivedReply
 from replay.transcript import masks, script
+from replay.transcript.ehlo import owed_replies
 from replay.transcript.script import (
     Departure,
+    EhloReply,
     ExactReply,
     Expectation,
     MaskedReply,
@@ -59,18 +61,21 @@ def update(
     """
     creating, fixing = CREATE in kinds, FIX in kinds
     fixed, created = [], []
+    owed = owed_replies(scenario)
     names_fixing: masks.Bindings = {}
     names_creating: masks.Bindings = {}
     fixes = creations = 0
     for connection, seen in zip(scenario.connections, observed, strict=True):
         is_exact = _is_exact(connection)
         if fixing:
-            fix = _Pass(seen, names_fixing, fixing=True, exactly=creating, adding=is_exact)
+            fix = _Pass(seen, names_fixing, owed, fixing=True, exactly=creating, adding=is_exact)
             connection = fix.connection(connection)
             fixes += fix.changes
         fixed.append(connection)
         if creating:
-            create = _Pass(seen, names_creating, fixing=False, exactly=True, adding=not is_exact)
+            create = _Pass(
+                seen, names_creating, owed, fixing=False, exactly=True, adding=not is_exact
+            )
             connection = create.connection(connection)
             creations += create.changes
         created.append(connection)
@@ -102,13 +107,15 @@ class _Pass:
     """Goes through one connection, to fix or to create.
 
     ``exactly``: what is fixed expects octets and instant from then on, though it was open in one of
-    them.  ``adding``: what came unexpected is put in.  ``names`` are the bindings of masks.
+    them.  ``adding``: what came unexpected is put in.  ``names`` are the bindings of masks,
+    ``owed_to_ehlo`` the replies that have a word, in plaintext and under TLS.
     """
 
     def __init__(
         self,
         observed: ObservedConnection,
         names: masks.Bindings,
+        owed_to_ehlo: tuple[bytes, bytes],
         *,
         fixing: bool,
         exactly: bool,
@@ -116,6 +123,7 @@ class _Pass:
     ) -> None:
         self._observed = observed
         self._names = names
+        self._owed_to_ehlo = owed_to_ehlo
         self._fixing = fixing
         self._exactly = exactly
         self._adding = adding
@@ -166,7 +174,16 @@ class _Pass:
         """What came unexpected."""
         if seen is not None and self._adding:
             self.changes += 1
-            yield seen
+            yield self._worded(seen)
+
+    def _worded(self, seen: Expectation) -> Expectation:
+        """``seen`` with the word for the reply to EHLO, where it is the one that is owed."""
+        observed = self._observed
+        under_tls = observed.handshake == "done" and observed.handshake_at_ns <= (seen.at_ns or 0)
+        owed = EhloReply(self._owed_to_ehlo[under_tls])
+        if isinstance(seen.outcome, ExactReply) and seen.outcome.octets == owed.octets:
+            return dataclasses.replace(seen, outcome=owed)
+        return seen
 
     def _judge(self, step: Expectation, seen: Expectation | None) -> Iterator[Expectation]:
         """What becomes of ``step`` where ``seen`` came, None for nothing."""
@@ -179,8 +196,10 @@ class _Pass:
                 yield step
             return
         new = dataclasses.replace(seen, packet=step.packet)
-        if fits and isinstance(step.outcome, MaskedReply):
-            new = dataclasses.replace(new, outcome=step.outcome)  # a mask that fits stays
+        if fits and isinstance(step.outcome, MaskedReply | EhloReply):
+            new = dataclasses.replace(new, outcome=step.outcome)  # masks and a word that fit stay
+        elif isinstance(step.outcome, ReplyCode):
+            new = self._worded(new)
         if not self._exactly:
             new = _as_open(step, new)
         self.changes += new != step
@@ -198,6 +217,8 @@ def _fits(outcome: Outcome, seen: Outcome, bindings: masks.Bindings) -> bool:
         return not masks.mismatch(outcome, seen.octets, bindings)
     if isinstance(outcome, ReplyCode) and isinstance(seen, ExactReply):
         return outcome.code == _code(seen)
+    if isinstance(outcome, ExactReply) and isinstance(seen, ExactReply):
+        return outcome.octets == seen.octets
     return outcome == seen
 
 

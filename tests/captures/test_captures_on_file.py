@@ -18,7 +18,7 @@ from replay.capture.oddity import CaptureError
 from replay.convert.importer import import_capture
 from replay.transcript import transcript
 from replay.transcript.notation import VERSION
-from replay.transcript.script import ReplyCode, ScriptedConnection
+from replay.transcript.script import Evidence, ReplyCode, ScriptedConnection
 
 CAPTURES = Path(__file__).resolve().parents[2] / "captures"
 TRANSCRIPTS = sorted(CAPTURES.glob("*/*.smtp"))
@@ -48,7 +48,12 @@ def test_the_sender_side_still_equals_what_the_capture_says(path: Path) -> None:
 
 
 def sender_side(connection: ScriptedConnection) -> list[object]:
-    return [(one, one.packet) for one in connection.departures()]
+    return [(one, one.packet, one.evidence) for one in connection.departures()]
+
+
+def marks_of(path: Path) -> list[Evidence]:
+    connections = transcript.load(path).connections
+    return [act.evidence for one in connections for act in one.departures() if act.evidence]
 
 
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=name)
@@ -70,6 +75,8 @@ def test_a_recorded_sender_says_where_it_came_from(path: Path) -> None:
     note = tomllib.loads(path.with_suffix(".toml").read_text(encoding="utf-8"))
     recipe = CAPTURES.parent / note["recipe"]
     assert recipe.is_file()
+    settled = [mark for mark in marks_of(path) if mark is not Evidence.PRESUMED]
+    assert len(note.get("evidence", {})) == len(settled)
     assert note["sender"] and note["server"] and note["send"]
     scenario = transcript.load(path)
     assert (scenario.story, scenario.source) == (note["story"], note["source"])

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from replay.convert.anchors import Evidence
 from replay.play.observed import ObservedConnection
 from replay.transcript import masks, script
 from replay.transcript.duration import format_ns
@@ -133,11 +132,7 @@ def _placed(one: StepPair, latest_ns: int, remark: str) -> StepPair:
     for side in (one.expected, one.observed):
         if side is not None and side.at_ns is not None:
             at_ns = side.at_ns
-    evidence = one.evidence
-    for kind in Evidence:
-        if not one.by_server and remark.startswith(kind.value):
-            evidence = kind.value
-    return replace(one, at_ns=at_ns, remark=remark, evidence=evidence)
+    return replace(one, at_ns=at_ns, remark=remark)
 
 
 class _Pairing:
@@ -181,8 +176,6 @@ class _Pairing:
             case action:
                 side = StepSide(words=_ACTS.get(type(action), type(action).__name__))
         at_ns = next(self._departed, None)
-        # The acknowledgement of a captured act has proven nothing else, or it would say so.
-        causal = step.packet and isinstance(step.anchor, script.AfterReply)
         return StepPair(
             by_server=False,
             expected=side,
@@ -191,7 +184,7 @@ class _Pairing:
             line=step.line,
             packet=step.packet,
             on_wire=not isinstance(step.action, _SILENT_ACTS),
-            evidence=Evidence.PRESUMED.value if causal else "",
+            evidence=step.evidence.value if step.evidence else "",
         )
 
     def _expectation(self, step: Expectation) -> StepPair:

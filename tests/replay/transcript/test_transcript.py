@@ -304,7 +304,7 @@ def scenarios(draw: st.DrawFn, header: bool = True) -> Scenario:
             "server": draw(toml_tables),
             "world": draw(toml_tables),
         }
-    content["accepted"] = draw(st.none() | st.lists(accepted_messages, max_size=2).map(tuple))
+    content["accepted"] = draw(st.none() | st.lists(accepted_messages, max_size=1).map(tuple))
     story = draw(one_line.filter(str.strip)) if header else "s"
     return Scenario(story, tuple(draw(connections(name)) for name in name_list), **content)
 

@@ -21,10 +21,10 @@ story = "A test."
 @0         open from 192.0.2.10
 @0         S: 220 mx.example.test ESMTP mailsrv\r\n
 # proven early: packet 5 had not acknowledged reply 1 (packet 4)
-+1ms       C[5]: HELO me\r\n
++1ms^      C[5]: HELO me\r\n
 @1ms       S: 250 mx.example.test\r\n
 """
-BYE = r"""reply+1ms  C[7]: QUIT\r\n
+BYE = r"""reply+1ms? C[7]: QUIT\r\n
 @2ms       S: 221 2.0.0 Bye\r\n
 reply+0    until-closed
 @2ms       S eof
@@ -70,7 +70,7 @@ def test_what_came_later_than_what_stands_below_it_is_drawn_below_it() -> None:
     assert [pair.line for pair in pair_up(connection, observed, [], {})] == [4, 6, 5, 7]
 
 
-def test_evidence_comes_from_the_transcripts_own_comments() -> None:
+def test_evidence_comes_from_the_marks_of_the_transcript() -> None:
     pairs = pairs_of(HELLO + BYE)
     assert [pair.evidence for pair in pairs[:5]] == ["", "", "proven early", "", "presumed"]
     assert pairs[2].remark == "proven early: packet 5 had not acknowledged reply 1 (packet 4)"
@@ -86,7 +86,7 @@ def test_a_reply_that_never_comes_stands_where_it_was_expected() -> None:
 
 def test_a_reply_that_nobody_expects_differs_and_has_no_other_side() -> None:
     text = (
-        HELLO + "reply+1ms C: NOOP\\r\\n\n" + BYE.replace("reply+1ms", "+1ms").replace("@2", "@3")
+        HELLO + "reply+1ms C: NOOP\\r\\n\n" + BYE.replace("reply+1ms?", "+1ms").replace("@2", "@3")
     )
     pairs = pairs_of(text)
     (surprise,) = [pair for pair in pairs if pair.expected is None]
@@ -96,7 +96,7 @@ def test_a_reply_that_nobody_expects_differs_and_has_no_other_side() -> None:
 
 def test_what_was_said_before_the_end_stands_before_it() -> None:
     text = HELLO + BYE.replace(
-        "reply+1ms  C[7]: QUIT\\r\\n\n@2ms       S: 221 2.0.0 Bye\\r\\n\n", ""
+        "reply+1ms? C[7]: QUIT\\r\\n\n@2ms       S: 221 2.0.0 Bye\\r\\n\n", ""
     )
     pairs = pairs_of(
         text.replace("HELO me", "QUIT").replace("250 mx.example.test", "221 2.0.0 Bye")
