@@ -19,6 +19,7 @@ from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.load.plan import LoadError, Plan, idle_plan
 from replay.load.session import LoadSession
 from replay.load.tally import Idle, LoadResult, Tally
+from replay.play import sockets
 from replay.play.target import Target, bind_client
 
 OPENING_AT_ONCE_MAX = 100
@@ -181,16 +182,16 @@ class _Run:
         except OSError as error:
             raise LoadError(f"cannot open a socket: {error.strerror}") from None
         session = LoadSession(plan, sock, self._clock, tally)
-        session.connect(self._target.address)
         self._active.add(session)
-        self._selector.register(sock, _events(session), session)
+        session.connect(self._target.address)
         if session.over:
             self._retire(session)
+        else:
+            self._selector.register(sock, session.events, session)
 
     def _socket(self) -> socket.socket:
-        sock = socket.socket(self._target.family, socket.SOCK_STREAM)
+        sock = sockets.sender_socket(self._target.family)
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         address = next(self._addresses)
         if address:
             try:
@@ -204,16 +205,17 @@ class _Run:
         now_ns = self._clock.monotonic_ns()
         wake_ns = self._check_at_ns if until_ns is None else min(self._check_at_ns, until_ns)
         ready = self._selector.select(max(0, wake_ns - now_ns) / NS_PER_S)
-        for key, _ in ready:
+        for key, events in ready:
             session: LoadSession = key.data
             if not session.over:  # else Ctrl-C came just before it could be retired
-                session.ready()
+                session.ready(events)
             if session.over:
+                self._selector.unregister(session.sock)
                 self._retire(session)
                 continue
             if session.holding and session in self._active:
                 self._hold(session)
-            if (wanted := _events(session)) != key.events:
+            if (wanted := session.events) != key.events:
                 self._selector.modify(session.sock, wanted, session)
         now_ns = self._clock.monotonic_ns()
         if now_ns >= self._check_at_ns:
@@ -227,13 +229,13 @@ class _Run:
         self._ever_connected = True
 
     def _retire(self, session: LoadSession) -> None:
-        """A session is over."""
-        self._selector.unregister(session.sock)
-        session.sock.close()
+        """A session is over, and its socket is watched no more."""
+        connected = session.connected
+        session.release()
         self._lost += session in self._held
         self._active.discard(session)
         self._held.discard(session)
-        if session.connected:
+        if connected:
             self._ever_connected = True
         elif not self._ever_connected:
             raise LoadError(f"cannot connect to {self._target.name}: {session.failure}")
@@ -245,6 +247,7 @@ class _Run:
         oldest_ns = now_ns - self._options.timeout_ns
         for session in [one for one in self._active if one.began_ns < oldest_ns]:
             session.time_out()
+            self._selector.unregister(session.sock)
             self._retire(session)
         if now_ns >= self._progress_at_ns:
             self._progress_at_ns = now_ns + PROGRESS_EVERY_NS
@@ -274,7 +277,7 @@ class _Run:
     def close(self) -> None:
         """Close everything; nothing of this counts."""
         for session in self._active | self._held:
-            session.sock.close()
+            session.release()
         self._selector.close()
 
 
@@ -296,10 +299,6 @@ class _Window:
             self.ns = self._clock.monotonic_ns() - self._began_ns
             self.cpu_ns = _cpu_ns() - self._cpu_began_ns
             self.good, self.messages = self._tally.good, self._tally.messages
-
-
-def _events(session: LoadSession) -> int:
-    return selectors.EVENT_READ | (selectors.EVENT_WRITE if session.writing else 0)
 
 
 def _cpu_ns() -> int:

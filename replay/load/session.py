@@ -1,9 +1,9 @@
-"""One session of a load run: a plan played over a socket that never blocks.
+"""One session of a load run: a plan played over a link that never blocks.
 
-The session writes what is due, reads what has come, and sets each reply beside the plan.  It
-knows neither selector nor timeouts: whoever drives it calls ``ready`` when the socket is, asks
-``writing`` what to wait for, looks at ``over`` and ``holding`` afterwards, and closes the socket of
-a session that is over.
+The session writes what is due, takes the replies that have come, and compares each with the plan.
+It knows neither selector nor timeouts: its driver calls ``ready`` when the socket is, asks
+``events`` what to wait for, looks at ``over`` and ``holding`` afterwards, and calls ``release``
+for a session that is over.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import contextlib
 import errno
 import os
 import socket
-import struct
+from selectors import EVENT_WRITE
 
 from mailsrv.runtime.clock import Clock
 from replay.load.plan import Plan
 from replay.load.tally import CLOSED, NO_REPLY, REFUSED, RESET, TIMEOUT, TOO_LONG, UNEXPECTED, Tally
+from replay.play import sockets
+from replay.play.real_link import RealLink
+from replay.play.target import SocketAddress
 from replay.smtp.replies import REPLY_MAX_OCTETS, ReceivedReply, ReplyReader
 from replay.transcript.octets import to_text
 from replay.transcript.script import Close, HalfClose, SendOctets
 from replay.transcript.script import Reset as ResetAction
 
 SHOWN_MAX_CHARACTERS = 100
-_READ_OCTETS = 64 * 1024
-_LINGER_RESET = struct.pack("ii", 1, 0)
-_START_MAIL_INPUT = 354
 _KINDS = {
     errno.ECONNREFUSED: REFUSED,
     errno.ECONNRESET: RESET,
@@ -43,13 +43,13 @@ class LoadSession:
         "_acts_done",
         "_clock",
         "_dot_sent_ns",
+        "_link",
         "_reader",
         "_replies",
         "_tally",
         "_unexpected",
-        "_unsent",
+        "_unsent_dot",
         "began_ns",
-        "connected",
         "failure",
         "holding",
         "over",
@@ -60,42 +60,32 @@ class LoadSession:
     def __init__(self, plan: Plan, sock: socket.socket, clock: Clock, tally: Tally) -> None:
         self.plan = plan
         self.sock = sock
-        self.connected = self.holding = self.over = False
+        self.holding = self.over = False
         self.failure = ""
+        self._link = RealLink(sock, self)
         self._clock = clock
         self._tally = tally
         self._acts_done = 0
         self._replies = 0
         self._reader = ReplyReader()
-        self._unsent: bytes | memoryview = b""
         self._unexpected: tuple[()] | tuple[str, str] = ()
+        self._unsent_dot: int | None = None
         self._dot_sent_ns: dict[int, int] = {}
         self.began_ns = clock.monotonic_ns()
 
-    def connect(self, address: tuple[str | int | bytes, ...]) -> None:
+    def connect(self, address: SocketAddress) -> None:
         """Begin to connect; a failure that is known at once ends the session."""
-        number = self.sock.connect_ex(address)
-        self.connected = number == 0
-        if number not in (0, errno.EINPROGRESS):
-            self._fail_with(number)
+        self._link.connect(address)
 
-    def ready(self) -> None:
-        """The socket can be read or written."""
-        try:
-            if self.plan.speaks_first and not self._acts_done:
-                self._begin_speaking()
-            if not self.over:
-                self._write()
-                self._read()
-                self._go_on()
-        except OSError as error:
-            self._fail_with(error.errno or errno.EIO)
+    def ready(self, events: int) -> None:
+        """The socket is ready for ``events``."""
+        # What waits for nothing leaves before anything is read that may have come already.
+        self._link.ready(EVENT_WRITE if self._is_to_begin else events)
+        if not self.over:
+            self._go_on()
 
     def time_out(self) -> None:
         """End a session that takes too long."""
-        with contextlib.suppress(OSError):
-            self.sock.getpeername()
-            self.connected = True
         if not self.connected:
             self._fail(TIMEOUT, "no answer to the connect")
         elif self._replies < len(self.plan.codes):
@@ -103,25 +93,38 @@ class LoadSession:
         else:
             self._fail(TIMEOUT, "timeout before the end of the session")
 
+    def release(self) -> None:
+        """Close the socket; harmless when closed."""
+        self._link.release()
+
     @property
-    def writing(self) -> bool:
-        """True while the socket must become writable for the session to go on."""
-        return bool(self._unsent) or (self.plan.speaks_first and not self._acts_done)
+    def connected(self) -> bool:
+        """Whether there is, or was, a connection."""
+        if self._link.connected:
+            return True
+        with contextlib.suppress(OSError):
+            self.sock.getpeername()  # a link that has nothing to write is not told at once
+            return True
+        return False
+
+    @property
+    def events(self) -> int:
+        """What to wait for on the socket."""
+        return self._link.events | (EVENT_WRITE if self._is_to_begin else 0)
+
+    @property
+    def _is_to_begin(self) -> bool:
+        return self.plan.speaks_first and not self._acts_done
 
     # -- what the sender does ---------------------------------------------------------------------
 
-    def _begin_speaking(self) -> None:
-        """Say what waits for nothing, before anything that may have come already is read."""
-        number = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if number:
-            raise OSError(number, os.strerror(number))
-        self.connected = True
-        self._go_on()
-
     def _go_on(self) -> None:
         """Let everything depart that is due, and end the session behind the last."""
-        acts = self.plan.acts
-        while not self.over and not self._unsent:
+        acts, link = self.plan.acts, self._link
+        while not (self.over or link.unsent or link.lost):
+            if self._unsent_dot is not None:
+                self._dot_sent_ns[self._unsent_dot] = self._clock.monotonic_ns()
+                self._unsent_dot = None
             number = self._acts_done
             if number == len(acts):
                 self._end_if_answered()
@@ -131,26 +134,15 @@ class LoadSession:
                 return
             self._acts_done += 1
             if isinstance(act.action, SendOctets):
-                self._unsent = act.action.octets
-                self._write()
+                self._unsent_dot = self.plan.content_ends.get(number)
+                link.send(act.action.octets)
             elif isinstance(act.action, HalfClose):
-                self.sock.shutdown(socket.SHUT_WR)
+                link.half_close()
             elif isinstance(act.action, Close):
                 self._succeed()
             elif isinstance(act.action, ResetAction):
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+                sockets.reset_on_close(self.sock)
                 self._succeed()
-
-    def _write(self) -> None:
-        """Write what is unsent, as far as the kernel takes it."""
-        if not self._unsent:
-            return
-        with contextlib.suppress(BlockingIOError):
-            written = self.sock.send(self._unsent)
-            self._unsent = memoryview(self._unsent)[written:]
-        reply = self.plan.content_ends.get(self._acts_done - 1)
-        if reply is not None and not self._unsent:
-            self._dot_sent_ns[reply] = self._clock.monotonic_ns()
 
     def _end_if_answered(self) -> None:
         if self._replies < len(self.plan.codes) or self.plan.server_ends:
@@ -162,18 +154,9 @@ class LoadSession:
 
     # -- what the server does ---------------------------------------------------------------------
 
-    def _read(self) -> None:
-        try:
-            octets = self.sock.recv(_READ_OCTETS)
-        except BlockingIOError:
-            self.connected = True  # ready, and no error: this was the connection
-            return
-        self.connected = True
-        now_ns = self._clock.monotonic_ns()
-        if not octets:
-            self._server_ended()
-            return
-        for reply in self._reader.feed(octets, now_ns):
+    def received(self, octets: bytes) -> None:
+        """Octets have come."""
+        for reply in self._reader.feed(octets, self._clock.monotonic_ns()):
             self._take(reply)
             if self.over:
                 return
@@ -203,13 +186,24 @@ class LoadSession:
         if expected is None or code // 100 != expected // 100:
             self._fail(UNEXPECTED, *self._unexpected)  # what the sender would say now is unknown
 
-    def _server_ended(self) -> None:
-        if self.holding:
+    def ended(self, how: str) -> None:
+        """The server has ended the connection."""
+        if self._link.lost is not None:
+            self._lose(self._link.lost.errno or errno.ECONNRESET)
+        elif self.holding:
             self._fail(CLOSED, "the server closed an idle connection")
         elif self.plan.server_ends and self._answered:
             self._succeed()
         else:
             self._fail(CLOSED, f"the server closed before reply {self._replies + 1}")
+
+    def failed(self, error: OSError) -> None:
+        """There is no connection."""
+        number = error.errno or errno.EIO
+        self._fail(_KINDS.get(number, os.strerror(number).lower()), os.strerror(number))
+
+    def shook_hands(self, outcome: str) -> None:
+        """Nothing: no plan has a handshake."""
 
     @property
     def _answered(self) -> bool:
@@ -225,16 +219,12 @@ class LoadSession:
         self._tally.session.record(self._clock.monotonic_ns() - self.began_ns)
         self.over = True
 
-    def _fail_with(self, number: int) -> None:
+    def _lose(self, number: int) -> None:
         if number == errno.ECONNRESET and self.plan.server_ends and self._answered:
             self._succeed()
             return
         kind = _KINDS.get(number, os.strerror(number).lower())
-        self.connected = self.connected or kind == RESET
-        if self.connected:
-            self._fail(kind, f"{kind} before reply {self._replies + 1}")
-        else:
-            self._fail(kind, os.strerror(number))
+        self._fail(kind, f"{kind} before reply {self._replies + 1}")
 
     def _fail(self, kind: str, complaint: str, shown: str = "") -> None:
         self.failure = complaint

@@ -1,4 +1,4 @@
-"""The shipped server in virtual time, with everything around it that a run needs.
+"""A server in virtual time, whichever it is: the agenda, the links to it, and how they settle.
 
 Server, listener, loop and senders run in one thread on real loopback sockets; only the clock and
 the poll are ours.  Whatever can happen at the present instant is done (``settle``) before time
@@ -10,39 +10,25 @@ from __future__ import annotations
 
 import heapq
 import os
-import random
-import selectors
-import socket
-import ssl
-from collections.abc import Callable, Mapping
-from functools import cache
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from itertools import count
+from typing import Self
 
-from mailsrv.inbound.connection import Connection
-from mailsrv.policy.greylist import Greylist
-from mailsrv.policy.recipients import Directory
 from mailsrv.runtime.clock import FakeClock, SystemClock
-from mailsrv.runtime.listener import bind
-from mailsrv.runtime.poll import READ, Handler, Ready
-from mailsrv.server import Server, ServerBackends
-from mailsrv.settings import Settings
-from mailsrv.smtp.trace import trace_fields
-from mailsrv.telemetry.event_log import EventLog
-from mailsrv.transport.tls_context import server_context
-from mailsrv.transport.transport import TransportOwner
 from mailsrv.units import NS_PER_S
-from replay.play.fakes.world import World, world_from
-from replay.play.tls_client import CERTIFICATE, KEY
+from replay.play import sockets
+from replay.play.fakes.world import DeliveredMessage
+from replay.play.target import SocketAddress
 from replay.play.virtual_link import PIECE_OCTETS, VirtualLink
 
 GUARD_NS = 5 * NS_PER_S
 """Real time after which a connection that does not come to rest is given up."""
-_GUARD_WAIT_S = 0.02
 STEPS_MAX = 100_000_000
 """Things that may happen in one run."""
 LOG_LINES_MAX = 100_000
 START_S = 1_000_003
-"""The clock starts at an odd number, so that nobody mistakes an instant for a duration."""
+"""The clock starts at an odd number, so that no instant can be mistaken for a duration."""
 REALTIME_OFFSET_NS = 1_767_225_600 * NS_PER_S
 CLIENT_NETWORKS = 64
 """Senders take turns at this many loopback addresses, so that ports never run out."""
@@ -60,124 +46,40 @@ class ServerFault(AssertionError):
     """The server met a defect of its own."""
 
 
-class VirtualPoll:
-    """Says what is ready now; never waits, since time does not pass by itself."""
+class Harness(ABC):
+    """One run against one server.  Use it as a context manager: leaving it shuts the server down
+    and checks that nothing is left.
 
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-        self.answers: list[Handler] = []
-        self.watched = 0
-        self.found = 0
-
-    def watch(self, sock: socket.socket, events: int, handler: Handler) -> None:
-        self._selector.register(sock, events, handler)
-        self.watched += 1
-
-    def change(self, sock: socket.socket, events: int, handler: Handler) -> None:
-        self._selector.modify(sock, events, handler)
-
-    def forget(self, sock: socket.socket) -> None:
-        self._selector.unregister(sock)
-        self.watched -= 1
-
-    def wait(self, until_ns: int | None) -> Ready:
-        ready = self._selector.select(0)
-        if self.answers:
-            keys = [selectors.SelectorKey(-1, -1, READ, answer) for answer in self.answers]
-            self.answers.clear()
-            ready = [(key, READ) for key in keys] + ready
-        self.found = len(ready)
-        return ready
-
-    def wait_really(self) -> None:
-        """Give the kernel a moment of real time; only on the way to ``Stalled``."""
-        self._selector.select(_GUARD_WAIT_S)
-
-    def close(self) -> None:
-        self._selector.close()
-
-
-class _Answer:
-    """What a fake has to say.  It reaches the server as a real answer would: through the loop,
-    in a pass of its own, with the clock read and faults caught."""
-
-    number = 0
-
-    def __init__(self, act: Callable[[], None]) -> None:
-        self._act = act
-
-    def ready(self, events: int) -> None:
-        self._act()
-
-
-class Harness:
-    """One run.  Use it as a context manager: leaving it shuts the server down and checks that
-    nothing is left.
-
-    ``settings`` and ``world`` are a scenario's; ``log`` keeps the server's log lines; ``stub`` is
-    the server's own resolver where the world has name servers for it.
+    A kind of server is a subclass: it says where its server listens (``address``), calls
+    ``_arrived`` and keeps ``_links`` as the server accepts and closes connections, counts octets
+    on each link, and has the methods at the end.  ``log`` keeps the server's log lines; all
+    instants are nanoseconds since the run began.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        world: Mapping[str, object] | None = None,
-        *,
-        seed: int = 0,
-        greylist: Callable[[FakeClock], Greylist] | None = None,
-    ) -> None:
+    address: SocketAddress
+
+    def __init__(self) -> None:
         self._descriptors = _open_descriptors()
         self.clock = FakeClock(START_S, realtime_offset_ns=REALTIME_OFFSET_NS)
         self._start_ns = self.clock.monotonic_ns()
-        self._poll = VirtualPoll()
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
-        self._by_port: dict[tuple[str, int], tuple[VirtualLink, str]] = {}
-        self._arriving: VirtualLink
+        self._by_port: dict[SocketAddress, tuple[VirtualLink, str]] = {}
         self._links: dict[int, VirtualLink] = {}
+        """Connections that the server has accepted and not closed, by the server's number."""
         self._unsettled: set[VirtualLink] = set()
         self._opened = 0
         self._steps = 0
         self.log: list[str] = []
-        self.world: World = world_from(
-            world or {},
-            self._call_later,
-            lambda envelope: trace_fields(envelope, settings.hostname, self.clock.realtime_ns()),
-        )
-        journal = EventLog(self.clock, self._keep_log)
-        nameserver = self.world.nameserver
-        self.stub = nameserver.resolver(seed, journal.note) if nameserver else None
-        self.server = Server(
-            settings,
-            ServerBackends(
-                resolver=self.stub or self.world.resolver,
-                reputation=self.world.reputation,
-                courier=self.world.courier,
-                greylist=greylist(self.clock) if greylist else None,
-                directory=Directory.of(settings, self.world.recipients),
-                tls=_server_tls() if self.world.tls else None,
-            ),
-            clock=self.clock,
-            poll=self._poll,
-            random=random.Random(seed),
-            event_log=journal,
-            peer_name=self._client_of,
-            tap=self,
-        )
-        if self.stub is not None:
-            self.stub.attach(self.server.loop)
-        implicit_tls = self.world.tls == "implicit"
-        listener = self.server.listen(bind("127.0.0.1", 0), implicit_tls=implicit_tls)
-        self.address = listener.address
 
-    def __enter__(self) -> Harness:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             self.finish(check=kind is None)
         finally:
-            self._poll.close()
+            self._close()
 
     # -- time -------------------------------------------------------------------------------------
 
@@ -192,8 +94,7 @@ class Harness:
 
     def next_ns(self) -> int | None:
         """When something will happen next, or None if nothing ever can."""
-        wake_ns = self.server.loop.timers.next_wake_ns()
-        timer_ns = None if wake_ns is None else wake_ns - self._start_ns
+        timer_ns = self._timer_ns()
         if not self._events:
             return timer_ns
         event_ns = self._events[0][0]
@@ -211,8 +112,7 @@ class Harness:
         if self._events and self._events[0][0] <= instant_ns:
             heapq.heappop(self._events)[2]()
         else:
-            self.server.loop.expire()
-            self._work_off()
+            self._expire()
         self.settle()
 
     def run_until(self, instant_ns: int) -> None:
@@ -228,19 +128,6 @@ class Harness:
         if instant_ns > self.now_ns:
             self.clock.advance_to_ns(self._start_ns + instant_ns)
 
-    def _call_later(self, delay_ns: int, act: Callable[[], None]) -> None:
-        self.at(self.now_ns + delay_ns, lambda: self._answer(act))
-
-    def _answer(self, act: Callable[[], None]) -> None:
-        self._poll.answers.append(_Answer(act))
-        self.server.loop.dispatch(None)
-        self._work_off()
-
-    def _work_off(self) -> None:
-        """Let the server do all that it has put off; nothing of it belongs to a later instant."""
-        while self.server.loop.has_backlog:
-            self.server.loop.dispatch(None)
-
     # -- connections ------------------------------------------------------------------------------
 
     def connect(
@@ -248,9 +135,8 @@ class Harness:
     ) -> VirtualLink:
         """Open a connection that the server sees coming from ``client``; not yet settled."""
         self._opened += 1
-        sock = socket.socket()
+        sock = sockets.sender_socket()
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.bind((f"127.0.1.{1 + self._opened % CLIENT_NETWORKS}", 0))
             link = VirtualLink(self._opened, sock, on_octets, on_end)
             self._by_port[sock.getsockname()] = link, client
@@ -282,15 +168,13 @@ class Harness:
         while True:
             progress, links = False, self._in_order()
             for link in links:
-                if link.unsent and link.connection is not None and link.connection.reading:
+                if link.unsent and link.server is not None and link.server.reading:
                     sent = link.client_sent
                     link.push()
                     progress |= link.client_sent > sent
             for link in links:
                 if link.server_has_work:
-                    self.server.loop.dispatch(None)
-                    progress |= self._poll.found > 0
-                    self._work_off()
+                    progress |= self._serve()
                     break
             for link in self._in_order():
                 progress |= link.take_in()
@@ -304,7 +188,7 @@ class Harness:
             guard_ns = guard_ns or now_ns + GUARD_NS
             if now_ns > guard_ns:
                 raise Stalled(f"{unbalanced[0]} does not come to rest")
-            self._poll.wait_really()
+            self._wait_really()
 
     def _in_order(self) -> list[VirtualLink]:
         links = list(self._unsettled)
@@ -312,43 +196,10 @@ class Harness:
             links.sort(key=_number)
         return links
 
-    # -- the server's side: its peers' names, its tap, its log ------------------------------------
-
-    def _client_of(self, address: tuple[str, int]) -> str:
-        self._arriving, client = self._by_port.pop(address)
-        return client
-
-    plaintext = False
-
-    def opened(self, connection: TransportOwner, sock: socket.socket) -> None:
-        assert isinstance(connection, Connection)
-        link = self._arriving  # the socket itself may have been reset, and know its peer no more
-        link.connection = connection
-        self._links[connection.number] = link
-
-    def received(self, connection: TransportOwner, octets: bytes) -> None:
-        link = self._links[connection.number]
-        link.server_received += len(octets)
-        if not octets:
-            link.server_eof = True
-
-    def sent(self, connection: TransportOwner, octets: bytes) -> None:
-        link = self._links[connection.number]
-        link.server_sent += len(octets)
-        if not octets:
-            link.server_fin = True
-        self._unsettled.add(link)
-
-    def secured(self, connection: TransportOwner, tls: str) -> None:
-        """Nothing: octets are counted as they are on the wire."""
-
-    def lost(self, connection: TransportOwner, how: str) -> None:
-        """Nothing: it is closed next."""
-
-    def closed(self, connection: TransportOwner) -> None:
-        link = self._links.pop(connection.number)
-        link.server_gone = True
-        self._unsettled.add(link)
+    def _arrived(self, peer: SocketAddress) -> tuple[VirtualLink, str]:
+        """The link of the connection that the server has accepted from ``peer``, and the client
+        for which the server shall take it."""
+        return self._by_port.pop(peer)
 
     def _keep_log(self, text: str) -> None:
         if len(self.log) < LOG_LINES_MAX:
@@ -369,45 +220,74 @@ class Harness:
         try:
             self.settle()
         finally:
-            self.server.stop()
+            self._stop()
         self.settle()
-        while not self.server.done and self.next_ns() is not None:
+        while not self._stopped() and self.next_ns() is not None:
             self.step()
-        self.server.loop.dispatch(None)
-        if self.stub is not None:
-            self.stub.close()
+        self._release()
         if check:
             self._check_faults()
             self._check_leaks()
 
     def _check_faults(self) -> None:
-        faults = [line for line in self.log if " event=fault " in line]
-        if faults:
+        if faults := self._faults():
             raise ServerFault("the server met a defect of its own: " + "; ".join(faults[:3]))
 
     def _check_leaks(self) -> None:
-        left = []
-        if timers := len(self.server.loop.timers):
-            left.append(f"{timers} timers")
-        if self._poll.watched:
-            left.append(f"{self._poll.watched} watched sockets")
-        if self.server.connections:
-            left.append(f"{len(self.server.connections)} connections")
-        courier = self.world.courier
-        if open_sinks := courier.begun - courier.aborted - len(courier.messages):
-            left.append(f"{open_sinks} messages neither finished nor aborted")
-        self._poll.close()
+        left = self._left()
+        self._close()
         descriptors = _open_descriptors() - self._descriptors
         if descriptors > 0:
             left.append(f"{descriptors} descriptors")
         if left:
             raise Leaked("left after the server's shutdown: " + ", ".join(left))
 
+    # -- what a kind of server has to offer -------------------------------------------------------
 
-@cache
-def _server_tls() -> ssl.SSLContext:
-    """What every server under test that has a certificate shakes hands with."""
-    return server_context(CERTIFICATE, KEY)
+    @property
+    @abstractmethod
+    def accepted(self) -> Sequence[DeliveredMessage]:
+        """The messages that got their 250, in order."""
+
+    @abstractmethod
+    def _timer_ns(self) -> int | None:
+        """When the server's next timer is due, in nanoseconds since the run began."""
+
+    @abstractmethod
+    def _expire(self) -> None:
+        """Let the timers that are due expire."""
+
+    @abstractmethod
+    def _serve(self) -> bool:
+        """One pass over all that is ready, without waiting; True if anything was."""
+
+    @abstractmethod
+    def _wait_really(self) -> None:
+        """Leave the kernel a moment of real time; only on the way to ``Stalled``."""
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """Begin the server's own shutdown."""
+
+    @abstractmethod
+    def _stopped(self) -> bool:
+        """Whether the shutdown is complete."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Release what is around the server; it has stopped."""
+
+    @abstractmethod
+    def _faults(self) -> list[str]:
+        """Defects of its own that the server met, in words."""
+
+    @abstractmethod
+    def _left(self) -> list[str]:
+        """What is left after the shutdown, in words; descriptors are counted beside it."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Close the poll; harmless when closed."""
 
 
 def _number(link: VirtualLink) -> int:
@@ -418,7 +298,7 @@ def _needs_care(link: VirtualLink) -> bool:
     """True for a link that may move again without being touched: one with octets held back."""
     if link.unsent:
         return True
-    return link.connection is not None and link.connection.pending_octets > 0
+    return link.server is not None and link.server.pending_octets > 0
 
 
 def _open_descriptors() -> int:

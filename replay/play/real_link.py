@@ -1,51 +1,49 @@
 """A sender's socket in real time: it never blocks, and what cannot be written yet is written later.
 
-It knows neither script nor selector.  Whoever drives it asks ``events`` what to wait for, calls
-``ready`` when the socket is, and looks at ``gone`` afterwards.
+It knows neither script nor selector.  Its driver asks ``events`` what to wait for, calls ``ready``
+when the socket is, and looks at ``gone`` afterwards.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Protocol
 
+from replay.play import sockets
 from replay.play.target import SocketAddress
 from replay.play.tls_client import TlsClient, Verify
 
 _READ_OCTETS = 64 * 1024
-_ALERT = b"\x15\x03"
-"""How a TLS alert begins, and no reply."""
-_LINGER_RESET = struct.pack("ii", 1, 0)
 _RESETS = (errno.ECONNRESET, errno.EPIPE)
 
 
 class LinkListener(Protocol):
-    """Who is told what happens on a link."""
+    """Receives what happens on a link."""
 
-    def hear(self, octets: bytes) -> None:
+    def received(self, octets: bytes) -> None:
         """Octets have come, decrypted."""
 
     def ended(self, how: str) -> None:
         """The server has ended the connection: "eof" or "reset"."""
 
     def shook_hands(self, outcome: str) -> None:
-        """What became of a TLS handshake."""
+        """A TLS handshake is over: ``tls_client.DONE`` or ``REFUSED``."""
 
-    def failed(self, why: str) -> None:
+    def failed(self, error: OSError) -> None:
         """There is no connection, and there will be none."""
 
 
 class RealLink:
     """One connection.  Octets and ends leave in the order in which they were asked for.
 
-    ``connected`` is True once there is a connection, ``gone`` once the socket is closed.
+    ``connected`` is True once the connection is known to be made, ``gone`` once the socket is
+    closed.  ``lost`` is the error that ended a connection which was made: what was to be written
+    goes nowhere any more.
     """
 
     __slots__ = (
@@ -56,9 +54,9 @@ class RealLink:
         "_tls",
         "_unsent",
         "_verify",
-        "_was_reset",
         "connected",
         "gone",
+        "lost",
     )
 
     def __init__(
@@ -70,22 +68,30 @@ class RealLink:
         self._tls: TlsClient | None = None
         self._unsent: deque[memoryview | Callable[[], None]] = deque()
         self._reading = True
-        self._ended = self._was_reset = False
+        self._ended = False
         self.connected = self.gone = False
+        self.lost: OSError | None = None
 
     @property
     def sock(self) -> socket.socket:
         return self._sock
 
     @property
+    def unsent(self) -> bool:
+        """True while octets or an end wait for the kernel."""
+        return bool(self._unsent)
+
+    @property
     def events(self) -> int:
-        """What to wait for; 0: nothing, and the socket is best not looked at."""
+        """What to wait for; 0: nothing, and the socket is best not looked at.
+
+        A connection in the making need not become writable while there is nothing to write: its
+        first octets or its failure make it readable.
+        """
         if self.gone:
             return 0
-        if not self.connected:
-            return EVENT_WRITE
-        read = EVENT_READ if self._reading and not self._ended else 0
-        return read | (EVENT_WRITE if self._unsent else 0)
+        read = (self._reading and not self._ended) or not self.connected
+        return (EVENT_READ if read else 0) | (EVENT_WRITE if self._unsent else 0)
 
     # -- what the sender does ---------------------------------------------------------------------
 
@@ -115,7 +121,7 @@ class RealLink:
         """Send a FIN behind all that is unsent, and go on reading."""
         if self._tls is not None:
             self._tls.say_goodbye()
-        self._then(self._shut_down)
+        self._then(lambda: sockets.half_close(self._sock))
 
     def close(self) -> None:
         """Close behind all that is unsent; harmless when closed."""
@@ -128,8 +134,7 @@ class RealLink:
 
     def reset(self) -> None:
         """Abort with a reset segment; what is unsent is lost."""
-        with contextlib.suppress(OSError):
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+        sockets.reset_on_close(self._sock)
         self.release()
 
     def release(self) -> None:
@@ -143,17 +148,17 @@ class RealLink:
         self._reading = reading
 
     def _write(self, octets: bytes) -> None:
-        if octets and not (self.gone or self._was_reset):
+        if octets and not (self.gone or self._is_reset):
             self._unsent.append(memoryview(octets))
             self._flush()
+
+    @property
+    def _is_reset(self) -> bool:
+        return self.lost is not None and self.lost.errno in _RESETS
 
     def _then(self, act: Callable[[], None]) -> None:
         self._unsent.append(act)
         self._flush()
-
-    def _shut_down(self) -> None:
-        with contextlib.suppress(OSError):  # the server has reset already
-            self._sock.shutdown(socket.SHUT_WR)
 
     def _flush(self) -> None:
         while self._unsent and self.connected and not self.gone:
@@ -175,8 +180,8 @@ class RealLink:
             self._unsent.popleft()
 
     def _lose(self, error: OSError) -> None:
-        """Octets go nowhere any more; what was said before is still to be read, then the end."""
-        self._was_reset = error.errno in _RESETS
+        """Octets go nowhere any more; what the server sent before is still to be read."""
+        self.lost = error
         while self._unsent and isinstance(self._unsent[0], memoryview):
             self._unsent.popleft()
 
@@ -192,6 +197,7 @@ class RealLink:
             self.connected = True
             if number:  # it was there, and is gone again: a refusal has another number
                 self._unsent.clear()
+                self.lost = OSError(number, os.strerror(number))
                 self._end("reset")
                 return
         if events & EVENT_READ and self._reading and not self._ended:
@@ -203,18 +209,19 @@ class RealLink:
             octets = self._sock.recv(_READ_OCTETS)
         except BlockingIOError:
             return
-        except OSError:
+        except OSError as error:
+            self.lost = error
             self._end("reset")
             return
         if not octets:
-            self._end("reset" if self._was_reset else "eof")
+            self._end("reset" if self._is_reset else "eof")
             return
-        if self._tls is None and _ALERT in octets:
+        if self._tls is None and sockets.holds_alert(octets):
             self._tls = TlsClient(self._write, self._listener.shook_hands, self._verify)
         if self._tls is not None:
             octets = self._tls.feed(octets)
         if octets:
-            self._listener.hear(octets)
+            self._listener.received(octets)
 
     def _end(self, how: str) -> None:
         self._ended = True
@@ -224,4 +231,4 @@ class RealLink:
 
     def _fail(self, number: int) -> None:
         self.release()
-        self._listener.failed(os.strerror(number))
+        self._listener.failed(OSError(number, os.strerror(number)))

@@ -1,8 +1,9 @@
 """The real-time driver: plays a scenario against any SMTP server, over real sockets.
 
 One thread, one selector.  Departures keep the schedule of the transcript, counted from absolute
-instants (see ``pacing``), and how late each was is measured.  What is observed stands in real
-time since the run began.
+instants, and how late each was is measured.  A selector rounds its timeout up to milliseconds and
+the kernel wakes late, so ``wait`` sleeps short of the instant and polls for the rest.  What is
+observed stands in real time since the run began.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import heapq
 import selectors
-import socket
 from dataclasses import dataclass
 from itertools import count
 from selectors import SelectorKey
@@ -19,7 +19,7 @@ from typing import Protocol
 
 from mailsrv.runtime.clock import Clock
 from mailsrv.units import NS_PER_MS, NS_PER_S
-from replay.play import realtime
+from replay.play import sockets
 from replay.play.observed import ObservedConnection, ReplyListener
 from replay.play.real_link import RealLink
 from replay.play.schedule import Schedule, server_delay_max_ns
@@ -33,6 +33,11 @@ POLL_NS = 3 * NS_PER_MS
 the kernel to wake us.  It costs so much of a core a departure, and no more."""
 SLEEP_MAX_NS = 60 * NS_PER_S
 """One sleep; epoll takes no timeout of days."""
+PATIENCE_NS = 30 * NS_PER_S
+"""How much longer than the transcript says the server may take for what is waited for."""
+SPEED_MIN, SPEED_MAX = 0.001, 1_000_000.0
+HEARD_OCTETS_MAX = 8 * 1024 * 1024
+"""From one server to one sender: the sender of more is disconnected from."""
 
 Ready = list[tuple[SelectorKey, int]]
 
@@ -41,28 +46,7 @@ class Selector(Protocol):
     """The part of ``selectors`` that waits."""
 
     def select(self, timeout: float | None = None) -> Ready:
-        """Give what is ready within ``timeout`` seconds."""
-
-
-def wait(selector: Selector, clock: Clock, until_ns: int) -> Ready:
-    """Give what is ready, or nothing once ``clock`` reads ``until_ns``; never later than need be.
-
-    What is ready already is given even where the instant has passed.
-    """
-    while True:
-        left_ns = until_ns - clock.monotonic_ns()
-        # Whole milliseconds, rounded down: the selector has nothing to round up.
-        sleep_ms = min(max(left_ns - POLL_NS, 0), SLEEP_MAX_NS) // NS_PER_MS
-        ready = selector.select(sleep_ms / 1000)
-        if ready or left_ns <= 0:
-            return ready
-
-
-PATIENCE_NS = 30 * NS_PER_S
-"""How much longer than the transcript says the server may take for what is waited for."""
-SPEED_MIN, SPEED_MAX = 0.001, 1_000_000.0
-HEARD_OCTETS_MAX = 8 * 1024 * 1024
-"""From one server to one sender: whoever says more is hung up on."""
+        """Return what is ready within ``timeout`` seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +102,20 @@ def play(scenario: Scenario, target: Target, options: RealtimeOptions, clock: Cl
         return run.result()
 
 
+def wait(selector: Selector, clock: Clock, until_ns: int) -> Ready:
+    """Return what is ready, or nothing once ``clock`` reads ``until_ns``, never later than need be.
+
+    What is ready already is returned even where the instant has passed.
+    """
+    while True:
+        left_ns = until_ns - clock.monotonic_ns()
+        # Whole milliseconds, rounded down: the selector has nothing to round up.
+        sleep_ms = min(max(left_ns - POLL_NS, 0), SLEEP_MAX_NS) // NS_PER_MS
+        ready = selector.select(sleep_ms / 1000)
+        if ready or left_ns <= 0:
+            return ready
+
+
 class _Run:
     """One scenario's players on one selector.
 
@@ -169,7 +167,7 @@ class _Run:
             player.schedule()
         while self._playing:
             until_ns = self._began_ns + self._quiet_until_ns()
-            for key, events in realtime.wait(self._selector, self._clock, until_ns):
+            for key, events in wait(self._selector, self._clock, until_ns):
                 key.data.ready(events)
                 self._look_at(key.data)
             now_ns, due_ns = self.now_ns, self._due_ns()
@@ -336,11 +334,10 @@ class RealtimePlayer:
     def _open(self, client: str) -> None:
         target, options = self._run.target, self._run.options
         try:
-            sock = socket.socket(target.family, socket.SOCK_STREAM)
+            sock = sockets.sender_socket(target.family)
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
-            self.failed(error.strerror or str(error))
+            self.failed(error)
             return
         self.link = RealLink(sock, self, options.verify)
         if target.on_loopback and not options.proxy:
@@ -375,7 +372,7 @@ class RealtimePlayer:
         if self.link is not None:
             self.link.ready(events)
 
-    def hear(self, octets: bytes) -> None:
+    def received(self, octets: bytes) -> None:
         now_ns = self._run.now_ns
         self._heard_octets += len(octets)
         came = self._ear.hear(octets, now_ns)
@@ -400,6 +397,6 @@ class RealtimePlayer:
         else:
             self.schedule()
 
-    def failed(self, why: str) -> None:
-        self.failure = why
-        self._give_up(f"a connection: {why}")
+    def failed(self, error: OSError) -> None:
+        self.failure = error.strerror or str(error)
+        self._give_up(f"a connection: {self.failure}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from replay.play.fakes.world import DeliveredMessage, settings_from
 from replay.play.harness import Harness
+from replay.play.mailsrv_harness import MailsrvHarness
 from replay.play.observed import ObservedConnection, ReplyListener, Trace
 from replay.play.schedule import Schedule
 from replay.play.virtual_link import VirtualLink
@@ -53,7 +54,7 @@ def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
     itself went wrong; a server that answers something else is no exception but a result.
     """
     trace = Trace()
-    with Harness(settings_from(scenario.server), scenario.world, seed=seed) as harness:
+    with MailsrvHarness(settings_from(scenario.server), scenario.world, seed=seed) as harness:
         players = [
             VirtualPlayer(harness, trace, number, connection)
             for number, connection in enumerate(scenario.connections)
@@ -73,7 +74,7 @@ def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
         virtual_ns,
         trace.hexdigest(),
         tuple(harness.log),
-        tuple(harness.world.delivery.accepted),
+        tuple(harness.accepted),
     )
 
 

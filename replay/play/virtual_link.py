@@ -7,34 +7,41 @@ be found in the kernel's queues instead.  Octets are counted at the socket.
 
 from __future__ import annotations
 
-import array
-import contextlib
-import fcntl
 import socket
-import struct
-import termios
 from collections.abc import Callable
+from typing import Protocol
 
-from mailsrv.inbound.connection import Connection
+from replay.play import sockets
 from replay.play.tls_client import TlsClient
 
 PIECE_OCTETS = 32 * 1024
 """A departure goes out in pieces of this size, each settled: more was seen to arrive in parts."""
 _READ_OCTETS = 256 * 1024
-_SIOCOUTQNSD = 0x894B
-"""linux/sockios.h: octets written and not yet sent.  (FIONREAD shows no FIN.)"""
-_ALERT = b"\x15\x03"
-"""How a TLS alert begins, and no reply."""
-_LINGER_RESET = struct.pack("ii", 1, 0)
+
+
+class ServerEnd(Protocol):
+    """The server's end of a link, as any server can show it."""
+
+    @property
+    def sock(self) -> socket.socket:
+        """Its socket, while it is open."""
+
+    @property
+    def reading(self) -> bool:
+        """Whether the server reads from it now."""
+
+    @property
+    def pending_octets(self) -> int:
+        """Octets that it has to write and that its kernel has not taken."""
 
 
 class VirtualLink:
     """A sender's socket and the server's connection at its other end.
 
     ``on_octets`` is told of what arrives at the sender, ``on_end`` of the server's "eof" or
-    "reset", ``on_handshake`` of what became of a TLS handshake.  ``connection`` is None until the
-    server has accepted, and stays when it is closed.  Octets are counted as they are on the wire;
-    ``unsent`` are those that the kernel has not taken.
+    "reset", ``on_handshake`` of the outcome of a TLS handshake.  ``server`` is its end: None
+    until it has accepted, and it stays when it is closed.  Octets are counted as they are on the
+    wire; ``unsent`` are those that the kernel has not taken.
     """
 
     __slots__ = (
@@ -45,12 +52,12 @@ class VirtualLink:
         "client_gone",
         "client_received",
         "client_sent",
-        "connection",
         "number",
         "on_end",
         "on_handshake",
         "on_octets",
         "reading",
+        "server",
         "server_eof",
         "server_fin",
         "server_gone",
@@ -70,9 +77,9 @@ class VirtualLink:
         self._sock = sock
         self.on_octets = on_octets
         self.on_end = on_end
-        self.on_handshake: Callable[[str], None] = _unheard
+        self.on_handshake: Callable[[str], None] = _ignore
         self._tls: TlsClient | None = None
-        self.connection: Connection | None = None
+        self.server: ServerEnd | None = None
         self.reading = True
         self.unsent = b""
         self.client_sent = self.client_received = 0
@@ -122,8 +129,7 @@ class VirtualLink:
         """Send a FIN and go on reading."""
         if self._tls is not None:
             self._tls.say_goodbye()
-        with contextlib.suppress(OSError):  # the server has reset already
-            self._sock.shutdown(socket.SHUT_WR)
+        sockets.half_close(self._sock)
         self.client_fin = True
 
     def close(self) -> None:
@@ -139,8 +145,7 @@ class VirtualLink:
 
     def reset(self) -> None:
         """Abort with a reset segment."""
-        with contextlib.suppress(OSError):
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
+        sockets.reset_on_close(self._sock)
         self._release()
 
     # -- bringing both ends together --------------------------------------------------------------
@@ -163,7 +168,7 @@ class VirtualLink:
                 self._ended("eof")
                 break
             self.client_received += len(octets)
-            if self._tls is None and _ALERT in octets:
+            if self._tls is None and sockets.holds_alert(octets):
                 self._tls = TlsClient(self._write, self.on_handshake)
             if self._tls is not None:
                 octets = self._tls.feed(octets)
@@ -184,14 +189,14 @@ class VirtualLink:
     @property
     def server_has_work(self) -> bool:
         """True while the server has something to accept, to read, to see or to write."""
-        connection = self.connection
+        server = self.server
         if self.server_gone:
             return False
-        if connection is None:
+        if server is None:
             return True
-        if connection.pending_octets and (self.reading or self.client_gone):
+        if server.pending_octets and (self.reading or self.client_gone):
             return True
-        if not connection.reading:
+        if not server.reading:
             return False
         return self.server_received < self.client_sent or (self.client_fin and not self.server_eof)
 
@@ -200,17 +205,17 @@ class VirtualLink:
         """True when nothing is on its way."""
         if self._is_calm():
             return True
-        if self.unsent and self.connection is not None and self.connection.reading:
+        if self.unsent and self.server is not None and self.server.reading:
             return False
         return self._upward_balanced() and self._downward_balanced()
 
     def _is_calm(self) -> bool:
-        """The plain case: nobody has ended anything, and all octets have arrived."""
+        """The plain case: neither end has ended anything, and all octets have arrived."""
         return (
             self.server_received == self.client_sent
             and self.client_received == self.server_sent
-            and self.connection is not None
-            and not self.connection.pending_octets
+            and self.server is not None
+            and not self.server.pending_octets
             and not (self.unsent or self.client_fin or self.server_fin or self.server_gone)
         )
 
@@ -218,14 +223,14 @@ class VirtualLink:
         """From the sender to the server."""
         if self.server_gone:
             return True
-        if self.connection is None or self.server_has_work:
+        if self.server is None or self.server_has_work:
             return False
-        if self.connection.reading or self.server_received == self.client_sent:
+        if self.server.reading or self.server_received == self.client_sent:
             return True
         if self.client_gone:
             return True  # its queue cannot be asked any more
-        waiting = _queued(self.connection.sock, termios.FIONREAD)
-        waiting += _unsent_octets(self._sock, self.client_fin)
+        waiting = sockets.unread_octets(self.server.sock)
+        waiting += sockets.unsent_octets(self._sock, self.client_fin)
         return self.server_received + waiting == self.client_sent
 
     def _downward_balanced(self) -> bool:
@@ -234,9 +239,9 @@ class VirtualLink:
             return True
         if self.reading:
             return self.client_received >= self.server_sent and not self._end_is_due()
-        waiting = _queued(self._sock, termios.FIONREAD)
-        if self.connection is not None and not self.server_gone:
-            waiting += _unsent_octets(self.connection.sock, self.server_fin)
+        waiting = sockets.unread_octets(self._sock)
+        if self.server is not None and not self.server_gone:
+            waiting += sockets.unsent_octets(self.server.sock, self.server_fin)
             return self.client_received + waiting == self.server_sent
         return self.client_received + waiting <= self.server_sent
 
@@ -246,18 +251,5 @@ class VirtualLink:
         return f"connection {self.number} (sender: {client}; server: {server} octets)"
 
 
-def _unheard(outcome: str) -> None:
-    """Nobody wants to know."""
-
-
-def _unsent_octets(sock: socket.socket, fin: bool) -> int:
-    """What the kernel has not sent yet.  A FIN behind it has a sequence number, and is counted."""
-    queued = _queued(sock, _SIOCOUTQNSD)
-    return queued - 1 if fin and queued else queued
-
-
-def _queued(sock: socket.socket, what: int) -> int:
-    """Octets in one of the kernel's queues of ``sock``."""
-    number = array.array("i", (0,))
-    fcntl.ioctl(sock.fileno(), what, number)
-    return number[0]
+def _ignore(outcome: str) -> None:
+    """The outcome of a handshake that nothing waits for."""

@@ -19,6 +19,7 @@ from types import TracebackType
 from mailsrv.runtime.clock import FakeClock
 from replay.play.fakes.world import DeliveredMessage, World, settings_from
 from replay.play.harness import Harness
+from replay.play.mailsrv_harness import MailsrvHarness
 from replay.play.tls_client import DONE
 from replay.smtp.replies import ReceivedReply, ReplyReader
 from replay.testing.sender import Script, Unexpected, check, check_code, wait_ns, wire_octets
@@ -234,7 +235,7 @@ class VirtualServer:
     """
 
     def __init__(self, world: Mapping[str, object] | None = None, **settings: object) -> None:
-        self.harness = Harness(settings_from(settings), world)
+        self.harness = MailsrvHarness(settings_from(settings), world)
         self._senders: list[Sender] = []
 
     def __enter__(self) -> VirtualServer:

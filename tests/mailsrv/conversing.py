@@ -13,7 +13,7 @@ from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.session import Session
 from mailsrv.smtp.state import SessionContext
 from replay.play.fakes.world import DeliveredMessage, FakeCourier
-from replay.play.harness import Harness
+from replay.play.mailsrv_harness import MailsrvHarness
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -157,7 +157,7 @@ def path(text: str) -> MailPath:
 # -- with a whole server in virtual time ----------------------------------------------------------
 
 
-class Run(Harness):
+class Run(MailsrvHarness):
     """A harness that closes its callers' sockets at the end."""
 
     def __init__(self, settings: Settings, world: dict[str, object] | None) -> None:

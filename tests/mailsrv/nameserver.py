@@ -22,7 +22,7 @@ from mailsrv.resolver.stub import StubResolver
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.loop import Loop
 from mailsrv.units import NS_PER_MS
-from replay.play.harness import VirtualPoll
+from replay.play.mailsrv_harness import VirtualPoll
 
 START_S = 1_000_003
 BINDS_MAX = 16

@@ -21,7 +21,7 @@ from replay.capture.oddity import Oddity
 from replay.capture.pcap import read_records
 from replay.capture.reassembly import reassemble
 from replay.capture.segments import decode
-from replay.play.harness import VirtualPoll
+from replay.play.mailsrv_harness import VirtualPoll
 from replay.record.proxy import Proxy
 from replay.record.proxy_connection import ProxyRoute
 from replay.record.recorder import CaptureRecorder

@@ -13,7 +13,7 @@ from mailsrv.policy.greylist import Greylist
 from mailsrv.settings import Settings
 from mailsrv.stores.greylist_sqlite import SqliteStore
 from mailsrv.units import NS_PER_S
-from replay.play.harness import Harness
+from replay.play.mailsrv_harness import MailsrvHarness
 from replay.testing.virtual_server import Sender
 
 CLIENT = "192.0.2.1"
@@ -28,7 +28,7 @@ class Rig:
         self.notes: list[tuple[str, str | None]] = []
         self.store = SqliteStore(str(path), lambda *note: self.notes.append(note))
         settings = Settings(hostname="mx.example.test", greylist=True)
-        self.harness = Harness(
+        self.harness = MailsrvHarness(
             settings, greylist=lambda clock: Greylist.of(settings, clock, self.store)
         )
         self.store.attach(self.harness.server.loop)

@@ -10,7 +10,7 @@ from conversing import HOSTNAME
 
 from mailsrv.settings import Settings
 from mailsrv.units import NS_PER_MS, NS_PER_S, seconds_to_ns
-from replay.play.harness import Harness
+from replay.play.mailsrv_harness import MailsrvHarness
 
 CROWD = 9000
 DESCRIPTORS = 2 * CROWD + 500
@@ -36,7 +36,7 @@ def descriptors() -> Iterator[None]:
 class Idler:
     """Connects at its instant and says nothing; closes once it is told to go."""
 
-    def __init__(self, run: Harness, number: int) -> None:
+    def __init__(self, run: MailsrvHarness, number: int) -> None:
         self._run = run
         self._client = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
         self.opened_ns = number * GAP_NS
@@ -66,7 +66,7 @@ def test_of_nine_thousand_idle_connections_each_ends_at_its_exact_tick() -> None
     settings = Settings(
         hostname=HOSTNAME, idle_timeout_s=IDLE_S, connections=CROWD, stress_percent=0
     )
-    with Harness(settings) as run:
+    with MailsrvHarness(settings) as run:
         crowd = [Idler(run, number) for number in range(CROWD)]
         run.run_until(IDLE_S * NS_PER_S)
         assert len(run.server.connections) == CROWD

@@ -15,7 +15,8 @@ from mailsrv.smtp.path import MailPath
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.play import virtual
 from replay.play.fakes.world import settings_from
-from replay.play.harness import Harness, Leaked, ServerFault, Stalled
+from replay.play.harness import Leaked, ServerFault, Stalled
+from replay.play.mailsrv_harness import MailsrvHarness
 from replay.play.virtual_link import PIECE_OCTETS, VirtualLink
 from replay.testing.sender import Unexpected
 from replay.testing.virtual_server import VirtualServer
@@ -23,14 +24,14 @@ from replay.transcript import transcript
 from replay.verify.expectations import compare
 
 
-def harness(**settings: object) -> Harness:
-    return Harness(settings_from(settings))
+def harness(**settings: object) -> MailsrvHarness:
+    return MailsrvHarness(settings_from(settings))
 
 
 class Heard:
     """A sender's ears: (instant, octets), or (instant, "eof")."""
 
-    def __init__(self, run: Harness, client: str = "192.0.2.1") -> None:
+    def __init__(self, run: MailsrvHarness, client: str = "192.0.2.1") -> None:
         self.all: list[tuple[int, Any]] = []
         self.link: VirtualLink = run.connect(
             client,
@@ -243,17 +244,17 @@ def test_a_sender_that_reads_again_gets_all_that_was_held_back_at_the_same_insta
     with harness(junk_commands=10**9) as run:
         link = run.connect("192.0.2.66", heard.append, lambda how: None)
         run.settle()
-        assert link.connection is not None
+        assert link.server is not None
         link.reading = False
         asked = 0
-        while not link.connection.pending_octets:
+        while not link.server.pending_octets:
             run.send(link, 5000 * b"HELP\r\n")
             asked += 5000
             assert asked < 10**6
         link.reading = True
         run.touch(link)
         run.settle()
-        assert link.connection.pending_octets == 0
+        assert link.server.pending_octets == 0
         assert b"".join(heard).count(b"214 2.0.0 ") == asked
         assert run.now_ns == 0
 

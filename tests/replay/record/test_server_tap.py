@@ -27,7 +27,7 @@ from replay.capture.conversation import Conversation
 from replay.capture.reader import read_capture
 from replay.capture.tcp_packets import CLIENT
 from replay.play.fakes.world import FakeCourier
-from replay.play.harness import VirtualPoll
+from replay.play.mailsrv_harness import VirtualPoll
 from replay.play.tls_client import CERTIFICATE, KEY, TlsClient
 from replay.record.capture_ring import CaptureRing, RingLimits
 from replay.record.recorder import CaptureRecorder, RecordedFlow

@@ -7,7 +7,7 @@ import pytest
 from mailsrv.policy.lookups import DnsAnswer
 from mailsrv.units import NS_PER_S
 from replay.play.fakes.world import WorldError, settings_from, world_from
-from replay.play.harness import Harness
+from replay.play.mailsrv_harness import MailsrvHarness
 
 MX = {"records": ["10 mx.example.org."]}
 
@@ -21,7 +21,7 @@ def told(table: dict[str, object], *questions: str) -> list[str]:
     servers were asked over what."""
     heard: dict[str, str] = {}
     world: dict[str, object] = {"nameserver": table}
-    with Harness(settings_from({}), world) as harness:
+    with MailsrvHarness(settings_from({}), world) as harness:
         assert harness.stub is not None
         for question in questions:
 

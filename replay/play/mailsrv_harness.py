@@ -1,0 +1,241 @@
+"""The shipped server in virtual time, with everything around it that a run needs."""
+
+from __future__ import annotations
+
+import random
+import selectors
+import socket
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+
+from mailsrv.inbound.connection import Connection
+from mailsrv.policy.greylist import Greylist
+from mailsrv.policy.recipients import Directory
+from mailsrv.runtime.clock import FakeClock
+from mailsrv.runtime.listener import bind
+from mailsrv.runtime.poll import READ, Handler, Ready
+from mailsrv.server import Server, ServerBackends
+from mailsrv.settings import Settings
+from mailsrv.smtp.trace import trace_fields
+from mailsrv.telemetry.event_log import EventLog
+from mailsrv.transport.tls_context import server_context
+from mailsrv.transport.transport import TransportOwner
+from replay.play.fakes.world import DeliveredMessage, World, world_from
+from replay.play.harness import Harness
+from replay.play.tls_client import CERTIFICATE, KEY
+from replay.play.virtual_link import VirtualLink
+
+_GUARD_WAIT_S = 0.02
+
+
+class VirtualPoll:
+    """Says what is ready now; never waits, since time does not pass by itself."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self.answers: list[Handler] = []
+        self.watched = 0
+        self.found = 0
+
+    def watch(self, sock: socket.socket, events: int, handler: Handler) -> None:
+        self._selector.register(sock, events, handler)
+        self.watched += 1
+
+    def change(self, sock: socket.socket, events: int, handler: Handler) -> None:
+        self._selector.modify(sock, events, handler)
+
+    def forget(self, sock: socket.socket) -> None:
+        self._selector.unregister(sock)
+        self.watched -= 1
+
+    def wait(self, until_ns: int | None) -> Ready:
+        ready = self._selector.select(0)
+        if self.answers:
+            keys = [selectors.SelectorKey(-1, -1, READ, answer) for answer in self.answers]
+            self.answers.clear()
+            ready = [(key, READ) for key in keys] + ready
+        self.found = len(ready)
+        return ready
+
+    def wait_really(self) -> None:
+        """Leave the kernel a moment of real time; only on the way to ``Stalled``."""
+        self._selector.select(_GUARD_WAIT_S)
+
+    def close(self) -> None:
+        self._selector.close()
+
+
+class _Answer:
+    """An answer of a fake.  It reaches the server as a real one would: through the loop, in a
+    pass of its own, with the clock read and faults caught."""
+
+    number = 0
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = act
+
+    def ready(self, events: int) -> None:
+        self._act()
+
+
+class MailsrvHarness(Harness):
+    """One run against the shipped server.
+
+    ``settings`` and ``world`` are a scenario's; ``stub`` is the server's own resolver where the
+    world has name servers for it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        world: Mapping[str, object] | None = None,
+        *,
+        seed: int = 0,
+        greylist: Callable[[FakeClock], Greylist] | None = None,
+    ) -> None:
+        super().__init__()
+        self._poll = VirtualPoll()
+        self._arriving: VirtualLink
+        self.world: World = world_from(
+            world or {},
+            self._call_later,
+            lambda envelope: trace_fields(envelope, settings.hostname, self.clock.realtime_ns()),
+        )
+        journal = EventLog(self.clock, self._keep_log)
+        nameserver = self.world.nameserver
+        self.stub = nameserver.resolver(seed, journal.note) if nameserver else None
+        self.server = Server(
+            settings,
+            ServerBackends(
+                resolver=self.stub or self.world.resolver,
+                reputation=self.world.reputation,
+                courier=self.world.courier,
+                greylist=greylist(self.clock) if greylist else None,
+                directory=Directory.of(settings, self.world.recipients),
+                tls=_server_tls() if self.world.tls else None,
+            ),
+            clock=self.clock,
+            poll=self._poll,
+            random=random.Random(seed),
+            event_log=journal,
+            peer_name=self._client_of,
+            tap=self,
+        )
+        if self.stub is not None:
+            self.stub.attach(self.server.loop)
+        implicit_tls = self.world.tls == "implicit"
+        listener = self.server.listen(bind("127.0.0.1", 0), implicit_tls=implicit_tls)
+        self.address = listener.address
+
+    @property
+    def accepted(self) -> Sequence[DeliveredMessage]:
+        return self.world.delivery.accepted
+
+    # -- time, and the server's passes ------------------------------------------------------------
+
+    def _timer_ns(self) -> int | None:
+        wake_ns = self.server.loop.timers.next_wake_ns()
+        return None if wake_ns is None else wake_ns - self._start_ns
+
+    def _expire(self) -> None:
+        self.server.loop.expire()
+        self._work_off()
+
+    def _serve(self) -> bool:
+        self.server.loop.dispatch(None)
+        found = self._poll.found > 0
+        self._work_off()
+        return found
+
+    def _work_off(self) -> None:
+        """Let the server do all that it has put off; nothing of it belongs to a later instant."""
+        while self.server.loop.has_backlog:
+            self.server.loop.dispatch(None)
+
+    def _wait_really(self) -> None:
+        self._poll.wait_really()
+
+    def _call_later(self, delay_ns: int, act: Callable[[], None]) -> None:
+        self.at(self.now_ns + delay_ns, lambda: self._answer(act))
+
+    def _answer(self, act: Callable[[], None]) -> None:
+        self._poll.answers.append(_Answer(act))
+        self.server.loop.dispatch(None)
+        self._work_off()
+
+    # -- its peers' names, and its tap ------------------------------------------------------------
+
+    def _client_of(self, address: tuple[str, int]) -> str:
+        self._arriving, client = self._arrived(address)
+        return client
+
+    plaintext = False
+
+    def opened(self, connection: TransportOwner, sock: socket.socket) -> None:
+        assert isinstance(connection, Connection)
+        link = self._arriving  # the socket itself may have been reset, and know its peer no more
+        link.server = connection
+        self._links[connection.number] = link
+
+    def received(self, connection: TransportOwner, octets: bytes) -> None:
+        link = self._links[connection.number]
+        link.server_received += len(octets)
+        if not octets:
+            link.server_eof = True
+
+    def sent(self, connection: TransportOwner, octets: bytes) -> None:
+        link = self._links[connection.number]
+        link.server_sent += len(octets)
+        if not octets:
+            link.server_fin = True
+        self._unsettled.add(link)
+
+    def secured(self, connection: TransportOwner, tls: str) -> None:
+        """Nothing: octets are counted as they are on the wire."""
+
+    def lost(self, connection: TransportOwner, how: str) -> None:
+        """Nothing: it is closed next."""
+
+    def closed(self, connection: TransportOwner) -> None:
+        link = self._links.pop(connection.number)
+        link.server_gone = True
+        self._unsettled.add(link)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        self.server.stop()
+
+    def _stopped(self) -> bool:
+        return self.server.done
+
+    def _release(self) -> None:
+        self.server.loop.dispatch(None)
+        if self.stub is not None:
+            self.stub.close()
+
+    def _faults(self) -> list[str]:
+        return [line for line in self.log if " event=fault " in line]
+
+    def _left(self) -> list[str]:
+        left = []
+        if timers := len(self.server.loop.timers):
+            left.append(f"{timers} timers")
+        if self._poll.watched:
+            left.append(f"{self._poll.watched} watched sockets")
+        if self.server.connections:
+            left.append(f"{len(self.server.connections)} connections")
+        courier = self.world.courier
+        if open_sinks := courier.begun - courier.aborted - len(courier.messages):
+            left.append(f"{open_sinks} messages neither finished nor aborted")
+        return left
+
+    def _close(self) -> None:
+        self._poll.close()
+
+
+@cache
+def _server_tls() -> ssl.SSLContext:
+    """What every server under test that has a certificate shakes hands with."""
+    return server_context(CERTIFICATE, KEY)
