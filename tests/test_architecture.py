@@ -36,10 +36,10 @@ OUTSIDE_WORLD = """
 """
 
 USERS_OF_THE_SERVER = (
-    *("play/harness", "play/mailsrv_harness", "play/virtual", "play/virtual_link", "play/fakes"),
-    *("record", "testing", "verify/diff_runs", "pytest_plugin", "cli"),
+    *("play/mailsrv_harness", "play/fakes/nameserver", "play/fakes/world"),
+    *("record/proxy", "record/proxy_connection", "record/server_tap", "verify/diff_runs"),
 )
-"""The folders and modules of replay that may import any of mailsrv."""
+"""The modules of replay that may import any of mailsrv."""
 
 MAILSRV_FOR_ALL_OF_REPLAY = ("mailsrv.__version__", "mailsrv.runtime.clock", "mailsrv.units")
 
@@ -161,14 +161,28 @@ def imports_of(other: str, package: str, modules: Modules) -> list[str]:
     ]
 
 
+def server_imports(path: str, text: str) -> list[str]:
+    """What a module of replay takes of mailsrv, beyond what all may have."""
+    return [
+        complaint
+        for complaint in imports_of("mailsrv", "replay", {path: text})
+        if not complaint.partition(": imports ")[2].startswith(MAILSRV_FOR_ALL_OF_REPLAY)
+    ]
+
+
 def server_imports_beside_its_users(modules: Modules) -> list[str]:
     return [
         complaint
         for path, text in modules.items()
         if not within(path, USERS_OF_THE_SERVER)
-        for complaint in imports_of("mailsrv", "replay", {path: text})
-        if not complaint.partition(": imports ")[2].startswith(MAILSRV_FOR_ALL_OF_REPLAY)
+        for complaint in server_imports(path, text)
     ]
+
+
+def idle_users_of_the_server(modules: Modules) -> list[str]:
+    """Modules that may import the server and do not: the list says no more than is true."""
+    users = [f"{place}.py" for place in USERS_OF_THE_SERVER]
+    return [path for path in users if not server_imports(path, modules.get(path, ""))]
 
 
 def within(path: str, places: Sequence[str]) -> bool:
@@ -242,8 +256,12 @@ def test_mailsrv_never_imports_replay() -> None:
     nothing_in(imports_of("replay", "mailsrv", read_package("mailsrv")))
 
 
-def test_only_harness_recorders_testing_and_surfaces_of_replay_import_the_server() -> None:
+def test_only_mailsrvs_harness_its_fakes_and_the_recorders_import_the_server() -> None:
     nothing_in(server_imports_beside_its_users(read_package("replay")))
+
+
+def test_each_module_that_may_import_the_server_does() -> None:
+    nothing_in(idle_users_of_the_server(read_package("replay")))
 
 
 @PACKAGES
@@ -344,7 +362,7 @@ def test_an_import_of_the_server_beside_its_users_is_found() -> None:
         "verify/diff.py": "from mailsrv.smtp.reply import Reply\nfrom mailsrv.runtime import clock",
         "capture/segments.py": "import mailsrv",
         "play/real_link.py": "from mailsrv.server import Server",
-        "play/virtual.py": "from mailsrv.server import Server",
+        "play/mailsrv_harness.py": "from mailsrv.server import Server",
         "record/proxy.py": "from mailsrv.runtime.loop import Loop",
         "transcript/script.py": "from mailsrv.units import NS_PER_S",
     }
@@ -353,6 +371,13 @@ def test_an_import_of_the_server_beside_its_users_is_found() -> None:
         "capture/segments.py:1: imports mailsrv",
         "play/real_link.py:1: imports mailsrv.server.Server",
     ]
+
+
+def test_a_user_of_the_server_that_is_none_any_more_is_found() -> None:
+    clients = read_package("replay")
+    clients["record/proxy.py"] = "from mailsrv.runtime.clock import Clock"
+    del clients["play/mailsrv_harness.py"]
+    assert idle_users_of_the_server(clients) == ["play/mailsrv_harness.py", "record/proxy.py"]
 
 
 def test_a_crowded_folder_is_found() -> None:

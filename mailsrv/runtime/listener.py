@@ -22,7 +22,7 @@ _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Listener:
     """One listening socket.  ``accepted`` is called with each new socket and its address."""
 
-    __slots__ = ("_accepted", "_loop", "_on_exhausted", "_pause_timer", "_sock", "number")
+    __slots__ = ("_accepted", "_loop", "_on_exhausted", "_paused", "_retry_timer", "_sock", "number")
 
     def __init__(
         self,
@@ -35,7 +35,8 @@ class Listener:
         self._sock = sock
         self._accepted = accepted
         self._on_exhausted = on_exhausted
-        self._pause_timer: Timer | None = None  # pending while nothing is accepted
+        self._retry_timer: Timer | None = None  # pending after the machine ran out of something
+        self._paused = False
         self.number = 0  # before every connection
         loop.poll.watch(sock, READ, self)
 
@@ -51,6 +52,8 @@ class Listener:
 
     def _accept(self, at_most: int) -> None:
         for _ in range(at_most):
+            if self._paused:
+                return
             try:
                 sock, address = self._sock.accept()
             except BlockingIOError:
@@ -59,20 +62,35 @@ class Listener:
                 if error.errno not in _EXHAUSTED:
                     continue  # that client has gone again (ECONNABORTED and its kin)
                 self._on_exhausted(error)
-                self._pause()
+                self._retry_later()
                 return
             sock.setblocking(False)
             self._accepted(sock, (str(address[0]), int(address[1])))
 
-    def _pause(self) -> None:
-        """Without descriptors accept would fail again at once, and again: pause."""
+    def _retry_later(self) -> None:
+        """Without descriptors accept would fail again at once, and again: wait for a moment."""
         self._loop.poll.forget(self._sock)
         wake_ns = self._loop.now_ns + EXHAUSTED_PAUSE_NS
-        self._pause_timer = self._loop.timers.schedule(wake_ns, self._resume)
+        self._retry_timer = self._loop.timers.schedule(wake_ns, self._retry)
 
-    def _resume(self) -> None:
-        self._pause_timer = None
-        self._loop.poll.watch(self._sock, READ, self)
+    def _retry(self) -> None:
+        self._retry_timer = None
+        if not self._paused:
+            self._loop.poll.watch(self._sock, READ, self)
+
+    def pause(self) -> None:
+        """Accept no more, and leave clients in the kernel's queue; harmless when paused."""
+        if not self._paused and self.open:
+            self._paused = True
+            if self._retry_timer is None:
+                self._loop.poll.forget(self._sock)
+
+    def resume(self) -> None:
+        """Accept again; harmless when not paused."""
+        if self._paused and self.open:
+            self._paused = False
+            if self._retry_timer is None:
+                self._loop.poll.watch(self._sock, READ, self)
 
     @property
     def open(self) -> bool:
@@ -80,17 +98,17 @@ class Listener:
         return self._sock.fileno() >= 0
 
     def close(self) -> None:
-        """Accept what waits already, which a reset would meet otherwise, and then no more; harmless
-        when closed."""
+        """Accept what waits already, which a reset would meet otherwise, and then no more; when
+        paused, not even that.  Harmless when closed."""
         if not self.open:
             return
-        if self._pause_timer is None:
+        if self._retry_timer is None:
             self._accept(BACKLOG)
-        if self._pause_timer is None:
+        if self._retry_timer is not None:
+            self._loop.timers.cancel(self._retry_timer)
+            self._retry_timer = None
+        elif not self._paused:
             self._loop.poll.forget(self._sock)
-        else:
-            self._loop.timers.cancel(self._pause_timer)
-            self._pause_timer = None
         self._sock.close()
 
 

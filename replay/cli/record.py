@@ -178,9 +178,11 @@ def _proxy(options: argparse.Namespace) -> int:
 
 
 def _sum_up(outcome: RecordingResult) -> int:
-    senders, _ = outcome.tapes
-    for tape in outcome.tapes:
-        _say(f"wrote {tape.file.path}: {tape.packets} packets, {tape.file.octets} octets")
+    senders, _ = outcome.recorders
+    for recorder in outcome.recorders:
+        _say(
+            f"wrote {recorder.file.path}: {recorder.packets} packets, {recorder.file.octets} octets"
+        )
     for sentence in outcome.incomplete:
         _say(sentence)
     plural = "" if outcome.count == 1 else "s"
@@ -194,13 +196,13 @@ def _as_json(outcome: RecordingResult) -> dict[str, object]:
     return {
         "files": [
             {
-                "path": str(tape.file.path),
-                "packets": tape.packets,
-                "octets": tape.file.octets,
-                "missing_packets": tape.missing,
-                "failure": tape.file.failure,
+                "path": str(recorder.file.path),
+                "packets": recorder.packets,
+                "octets": recorder.file.octets,
+                "missing_packets": recorder.missing,
+                "failure": recorder.file.failure,
             }
-            for tape in outcome.tapes
+            for recorder in outcome.recorders
         ],
         "connections": outcome.count,
         "sessions": [

@@ -67,7 +67,7 @@ class Trace:
 
 
 class ReplyListener:
-    """Listens for one sender: turns arrivals into an ``ObservedConnection``."""
+    """Turns what arrives at one sender into an ``ObservedConnection``."""
 
     __slots__ = ("_reader", "observed")
 
@@ -75,8 +75,8 @@ class ReplyListener:
         self.observed = observed
         self._reader = ReplyReader()
 
-    def hear(self, octets: bytes, at_ns: int) -> int:
-        """Take what arrived; gives how many replies it made whole."""
+    def received(self, octets: bytes, at_ns: int) -> int:
+        """Take what arrived; returns how many replies it made whole."""
         replies = self._reader.feed(octets, at_ns)
         self.observed.replies += replies
         self.observed.rest = self._reader.rest

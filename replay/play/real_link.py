@@ -120,7 +120,7 @@ class RealLink:
     def half_close(self) -> None:
         """Send a FIN behind all that is unsent, and go on reading."""
         if self._tls is not None:
-            self._tls.say_goodbye()
+            self._tls.send_close_notify()
         self._then(lambda: sockets.half_close(self._sock))
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class RealLink:
         if self.gone:
             return
         if self._tls is not None:
-            self._tls.say_goodbye()
+            self._tls.send_close_notify()
         self._reading = False
         self._then(self.release)
 

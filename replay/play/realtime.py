@@ -36,7 +36,7 @@ SLEEP_MAX_NS = 60 * NS_PER_S
 PATIENCE_NS = 30 * NS_PER_S
 """How much longer than the transcript says the server may take for what is waited for."""
 SPEED_MIN, SPEED_MAX = 0.001, 1_000_000.0
-HEARD_OCTETS_MAX = 8 * 1024 * 1024
+RECEIVED_OCTETS_MAX = 8 * 1024 * 1024
 """From one server to one sender: the sender of more is disconnected from."""
 
 Ready = list[tuple[SelectorKey, int]]
@@ -249,19 +249,19 @@ class RealtimePlayer:
 
     def __init__(self, run: _Run, connection: ScriptedConnection) -> None:
         self._run = run
-        self._timetable = Schedule(connection, run.options.speed)
+        self._schedule = Schedule(connection, run.options.speed)
         self._replies = sum(
             isinstance(one.outcome, script.REPLIES) for one in connection.expectations()
         )
         self._scheduled = False
         self._ending: script.Action | None = None
         self._given_up = False
-        self._heard_octets = 0
+        self._receivedd_octets = 0
         self.link: RealLink | None = None
         self.watched = 0
         self.failure = ""
-        self.observed = ObservedConnection(connection.name, [None] * len(self._timetable))
-        self._ear = ReplyListener(self.observed)
+        self.observed = ObservedConnection(connection.name, [None] * len(self._schedule))
+        self._listener = ReplyListener(self.observed)
 
     @property
     def done(self) -> bool:
@@ -280,24 +280,24 @@ class RealtimePlayer:
     @property
     def next_line(self) -> int:
         """Where the next departure stands."""
-        return 0 if self._timetable.next is None else self._timetable.next.line
+        return 0 if self._schedule.next is None else self._schedule.next.line
 
     def schedule(self) -> None:
         """Put the next departure on the agenda, if it is known when it goes."""
-        if self._given_up or self._scheduled or self._timetable.over:
+        if self._given_up or self._scheduled or self._schedule.over:
             return
-        due_ns = self._timetable.due_ns()
+        due_ns = self._schedule.due_ns()
         if due_ns is not None:
             self._scheduled = True
             self._run.at(due_ns, self)
         elif self.observed.end:  # the reply that is waited for will never come
-            self._give_up(self._timetable.waits_for)
+            self._give_up(self._schedule.waits_for)
 
     def conclude(self) -> None:
         """The run is over: say what a script that is not finished was waiting for."""
         if not self.done:
             ending = isinstance(self._ending, script.Close)
-            self._give_up("the server to read" if ending else self._timetable.waits_for)
+            self._give_up("the server to read" if ending else self._schedule.waits_for)
 
     def release(self) -> None:
         """Close the socket, whatever the script says."""
@@ -312,14 +312,14 @@ class RealtimePlayer:
     # -- departures -------------------------------------------------------------------------------
 
     def depart(self, now_ns: int) -> int | None:
-        """Let what is due leave; gives by how much it was late, None if it did not leave."""
-        due_ns = self._timetable.due_ns()
+        """Let what is due leave; returns by how much it was late, None if it did not leave."""
+        due_ns = self._schedule.due_ns()
         self._scheduled = False
         if self._given_up or due_ns is None:
             return None
         late_ns = now_ns + self._run.skipped_ns - due_ns
-        self.observed.departed_ns[self._timetable.gone] = now_ns
-        action = self._timetable.depart().action
+        self.observed.departed_ns[self._schedule.gone] = now_ns
+        action = self._schedule.depart().action
         if isinstance(action, script.Open):
             self._open(action.client)
         elif self.link is not None:
@@ -374,25 +374,25 @@ class RealtimePlayer:
 
     def received(self, octets: bytes) -> None:
         now_ns = self._run.now_ns
-        self._heard_octets += len(octets)
-        came = self._ear.hear(octets, now_ns)
+        self._receivedd_octets += len(octets)
+        came = self._listener.received(octets, now_ns)
         if came and len(self.observed.replies) - came < self._replies:
             self._run.came(now_ns)
-        self._timetable.replies_came(came, now_ns + self._run.skipped_ns)
+        self._schedule.replies_came(came, now_ns + self._run.skipped_ns)
         self.schedule()
-        if self._heard_octets > HEARD_OCTETS_MAX:
-            self._give_up(f"an end of what the server says, for {HEARD_OCTETS_MAX} octets")
+        if self._receivedd_octets > RECEIVED_OCTETS_MAX:
+            self._give_up(f"an end of what the server says, for {RECEIVED_OCTETS_MAX} octets")
 
     def shook_hands(self, outcome: str) -> None:
         now_ns = self._run.now_ns
         self._run.came(now_ns)
-        self._ear.shook_hands(outcome, now_ns)
+        self._listener.shook_hands(outcome, now_ns)
 
     def ended(self, how: str) -> None:
         now_ns = self._run.now_ns
         self._run.came(now_ns)
-        self._ear.ended(how, now_ns)
-        if self._timetable.over:
+        self._listener.ended(how, now_ns)
+        if self._schedule.over:
             self.release()
         else:
             self.schedule()

@@ -4,8 +4,8 @@
     +T        T after the instant for which the departure above was scheduled
     reply+T   T after the last reply expected above had arrived whole
 
-A departure never leaves before the one above it.  What time is, is the driver's affair: instants
-are nanoseconds since the run began, and ``speed`` shortens every wait of the sender's.
+A departure never leaves before the one above it.  Instants are nanoseconds since the run began, in
+the driver's time; ``speed`` divides every wait of the sender's.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A server somewhere: what is typed for it, where it is, and whom it takes a sender for.
+"""A server under test: how it is typed, where it is, and which client address it sees.
 
 A capture's sender had an address of its own network, which this machine has not.  A server on
 loopback sees one of 127/8 in its place, always the same; and any server that trusts us with the
-PROXY protocol (HAProxy, doc/proxy-protocol.txt) is told the captured address itself.
+PROXY protocol (HAProxy, doc/proxy-protocol.txt) receives the captured address itself.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Target:
 
     @property
     def on_loopback(self) -> bool:
-        """True where every address of 127/8 may speak to it."""
+        """True where it can be reached from every address of 127/8."""
         return self.family == socket.AF_INET and str(self.address[0]).startswith("127.")
 
     @property
@@ -98,7 +98,7 @@ def _digest(octets: bytes) -> list[int]:
 
 
 def proxy_header(version: int, client: str, source_port: int, server: SocketAddress) -> bytes:
-    """The PROXY header that says ``client``; ``server`` is where we connected to.
+    """The PROXY header that names ``client``; ``server`` is where we connected to.
 
     Both addresses are of one family in it (sections 2.1 and 2.2), so an IPv4 one stands as
     IPv4-mapped beside an IPv6 one.

@@ -1,6 +1,6 @@
 """A sender's side of TLS, without a socket: octets in and out, and how the handshake went.
 
-It is the standard library's engine, so what the server's own channel does is judged by another.
+It is the standard library's engine, so what the server's own TLS stream does is judged by another.
 The sender trusts whatever certificate it is shown, unless it is told what to verify; the server
 under test shows the one here, made for tests alone: its key is public.
 """
@@ -39,21 +39,21 @@ def verify_by(authorities: Path, name: str) -> Verify:
 
 
 class TlsClient:
-    """One client's TLS; ``verify`` is for a sender that does not trust just anybody.
+    """One client's TLS; ``verify`` is for a sender that does not trust every certificate.
 
-    ``write`` puts raw octets on the wire; ``told`` is called once, with ``DONE`` or ``REFUSED``.
-    After a handshake that was refused, or without any, octets pass as they are, so that a server
-    which goes on in plaintext is caught at it.
+    ``write`` puts raw octets on the wire; ``on_outcome`` is called once, with ``DONE`` or
+    ``REFUSED``.  After a handshake that was refused, or without any, octets pass as they are, so
+    that a server which goes on in plaintext is caught at it.
     """
 
     def __init__(
         self,
         write: Callable[[bytes], None],
-        told: Callable[[str], None],
+        on_outcome: Callable[[str], None],
         verify: Verify | None = None,
     ) -> None:
         self._write = write
-        self._told = told
+        self._on_outcome = on_outcome
         self._verify = verify
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -63,13 +63,13 @@ class TlsClient:
         """"" until the handshake's outcome is known."""
 
     def begin(self) -> None:
-        """Say hello."""
+        """Send the ClientHello."""
         context, name = self._verify or (_context(), None)
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
         self._shake()
 
     def send(self, octets: bytes) -> None:
-        """Say ``octets`` under TLS as soon as the handshake is done; before any, as they are."""
+        """Send ``octets`` under TLS as soon as the handshake is done; before any, as they are."""
         if self._tls is None:
             self._write(octets)
         elif not self.outcome:
@@ -79,7 +79,7 @@ class TlsClient:
             self._write(self._outgoing.read())
 
     def feed(self, octets: bytes) -> bytes:
-        """Take raw octets; gives what they say."""
+        """Take raw octets; returns their plaintext."""
         if self._tls is None or self.outcome is REFUSED:
             return self._plain(octets)
         self._incoming.write(octets)
@@ -94,10 +94,10 @@ class TlsClient:
     def ended(self) -> None:
         """The server has ended the connection: there will be no handshake any more."""
         if self._tls is not None:
-            self._tell(REFUSED)
+            self._report(REFUSED)
 
-    def say_goodbye(self) -> None:
-        """Say close_notify, where there is a stream to end."""
+    def send_close_notify(self) -> None:
+        """Send close_notify, where there is a stream to end."""
         if self._tls is not None and self.outcome is DONE:
             with contextlib.suppress(ssl.SSLError):
                 self._tls.unwrap()
@@ -118,7 +118,7 @@ class TlsClient:
         if self._outgoing.pending:
             self._write(self._outgoing.read())
         if outcome:
-            self._tell(outcome)
+            self._report(outcome)
         if outcome is DONE and self._waiting:
             self.send(self._waiting)
             self._waiting = b""
@@ -134,18 +134,18 @@ class TlsClient:
         return b"".join(pieces)
 
     def _plain(self, octets: bytes) -> bytes:
-        """What somebody without TLS would take for replies."""
+        """What a client without TLS would take for replies."""
         plain = _ALERT.sub(b"", octets)
         if plain != octets:
-            self._tell(REFUSED)
+            self._report(REFUSED)
         if self._tls is not None and _RECORD.match(plain):
             return b""
         return plain
 
-    def _tell(self, outcome: str) -> None:
+    def _report(self, outcome: str) -> None:
         if not self.outcome:
             self.outcome = outcome
-            self._told(outcome)
+            self._on_outcome(outcome)
 
 
 @cache

@@ -87,19 +87,19 @@ class VirtualPlayer:
         self._harness = harness
         self._trace = trace
         self._number = number
-        self._timetable = Schedule(connection)
+        self._schedule = Schedule(connection)
         self._scheduled = False
         self._link: VirtualLink | None = None
         self._abandoned = False
         self.done = False
-        self.observed = ObservedConnection(connection.name, [None] * len(self._timetable))
-        self._ear = ReplyListener(self.observed)
+        self.observed = ObservedConnection(connection.name, [None] * len(self._schedule))
+        self._listener = ReplyListener(self.observed)
 
     def schedule(self) -> None:
         """Put the next departure on the harness's agenda, if it is known when it goes."""
-        if self.done or self._scheduled or self._timetable.over:
+        if self.done or self._scheduled or self._schedule.over:
             return
-        due_ns = self._timetable.due_ns()
+        due_ns = self._schedule.due_ns()
         if due_ns is None:
             self._give_up_if_over()
             return
@@ -112,7 +112,7 @@ class VirtualPlayer:
             self._link.close()
             self._harness.touch(self._link)
         if not self.done:
-            self.observed.waits_for = self._timetable.waits_for
+            self.observed.waits_for = self._schedule.waits_for
 
     def _give_up_if_over(self) -> None:
         """The server has ended the connection: the reply that is waited for will never come."""
@@ -124,13 +124,13 @@ class VirtualPlayer:
 
     def _depart(self) -> None:
         harness = self._harness
-        self.observed.departed_ns[self._timetable.gone] = harness.now_ns
-        action = self._timetable.depart().action
+        self.observed.departed_ns[self._schedule.gone] = harness.now_ns
+        action = self._schedule.depart().action
         self._scheduled = False
         octets = action.octets if isinstance(action, script.SendOctets) else b""
         self._trace.departure(self._number, harness.now_ns, _TRACED_AS[type(action)], octets)
         if isinstance(action, script.Open):
-            self._link = harness.connect(action.client, self._hear, self._ended)
+            self._link = harness.connect(action.client, self._received, self._ended)
             self._link.on_handshake = self._shook_hands
         elif isinstance(action, script.SendOctets):
             if self._link is not None:
@@ -164,12 +164,12 @@ class VirtualPlayer:
 
     # -- arrivals ---------------------------------------------------------------------------------
 
-    def _hear(self, octets: bytes) -> None:
+    def _received(self, octets: bytes) -> None:
         if self._abandoned:
             return
         now_ns = self._harness.now_ns
         self._trace.arrival(self._number, now_ns, octets)
-        self._timetable.replies_came(self._ear.hear(octets, now_ns), now_ns)
+        self._schedule.replies_came(self._listener.received(octets, now_ns), now_ns)
         self.schedule()
 
     def _shook_hands(self, outcome: str) -> None:
@@ -177,15 +177,15 @@ class VirtualPlayer:
             return
         now_ns = self._harness.now_ns
         self._trace.handshake(self._number, now_ns, outcome)
-        self._ear.shook_hands(outcome, now_ns)
+        self._listener.shook_hands(outcome, now_ns)
 
     def _ended(self, how: str) -> None:
         if self._abandoned:
             return
         now_ns = self._harness.now_ns
         self._trace.end(self._number, now_ns, how)
-        self._ear.ended(how, now_ns)
-        if self._timetable.over:
+        self._listener.ended(how, now_ns)
+        if self._schedule.over:
             self.done = True
             self._close()
         else:

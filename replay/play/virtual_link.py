@@ -128,14 +128,14 @@ class VirtualLink:
     def half_close(self) -> None:
         """Send a FIN and go on reading."""
         if self._tls is not None:
-            self._tls.say_goodbye()
+            self._tls.send_close_notify()
         sockets.half_close(self._sock)
         self.client_fin = True
 
     def close(self) -> None:
         """Close; harmless when closed."""
         if self._tls is not None and not self.client_fin:
-            self._tls.say_goodbye()
+            self._tls.send_close_notify()
         self._release()
 
     def _release(self) -> None:

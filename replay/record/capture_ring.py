@@ -70,30 +70,30 @@ class CaptureRing:
         name = f"{begun}.{fraction_ns // 1000:06d}Z-{who}-{number:06d}.pcap"
         return self._keeping.folder / name
 
-    def add(self, tape: CaptureRecorder) -> None:
+    def add(self, recorder: CaptureRecorder) -> None:
         """A capture is begun."""
-        self._open[tape] = 0
+        self._open[recorder] = 0
 
-    def grown(self, tape: CaptureRecorder) -> bool:
+    def grown(self, recorder: CaptureRecorder) -> bool:
         """A capture has grown: remove the oldest until all has room again; False where nothing
         is left to remove."""
-        octets = tape.file.octets
-        self.octets += octets - self._open[tape]
-        self._open[tape] = octets
+        octets = recorder.file.octets
+        self.octets += octets - self._open[recorder]
+        self._open[recorder] = octets
         return self._make_room()
 
     def _make_room(self) -> bool:
         while self.octets > self._keeping.octets_max:
-            shelves = [shelf for shelf in (self._good, self._bad) if shelf]
-            if not shelves:
+            kinds = [kind for kind in (self._good, self._bad) if kind]
+            if not kinds:
                 return False
-            self._remove(min(shelves, key=lambda shelf: next(iter(shelf)).name))
+            self._remove(min(kinds, key=lambda kind: next(iter(kind)).name))
         return True
 
-    def close(self, tape: CaptureRecorder, *, is_bad: bool) -> None:
+    def close(self, recorder: CaptureRecorder, *, is_bad: bool) -> None:
         """A capture is complete."""
-        self.octets -= self._open.pop(tape, 0)
-        file = tape.file
+        self.octets -= self._open.pop(recorder, 0)
+        file = recorder.file
         file.close()
         if is_bad:
             stem, dot, rest = file.path.name.removesuffix(".pcap").partition(PLAINTEXT)
@@ -107,22 +107,22 @@ class CaptureRing:
         self.octets += octets
 
     def _tidy(self) -> None:
-        for shelf, most in ((self._good, self._keeping.keep), (self._bad, self._keeping.keep_bad)):
-            while len(shelf) > most:
-                self._remove(shelf)
+        for kind, most in ((self._good, self._keeping.keep), (self._bad, self._keeping.keep_bad)):
+            while len(kind) > most:
+                self._remove(kind)
         self._make_room()
 
-    def _remove(self, shelf: dict[Path, int]) -> None:
-        """Remove the oldest of a shelf.  One that cannot be removed is forgotten: better a little
+    def _remove(self, kind: dict[Path, int]) -> None:
+        """Remove the oldest of a kind.  One that cannot be removed is forgotten: better a little
         too much on the disk than all new sessions lost for it."""
-        oldest = next(iter(shelf))
-        self.octets -= shelf.pop(oldest)
+        oldest = next(iter(kind))
+        self.octets -= kind.pop(oldest)
         with contextlib.suppress(OSError):
             os.unlink(oldest)
 
 
-def mark_plaintext(tape: CaptureRecorder) -> None:
-    """Let the name say that what follows was said under TLS.  Raises OSError."""
-    path = tape.file.path
+def mark_plaintext(recorder: CaptureRecorder) -> None:
+    """Let the name say that what follows was sent under TLS.  Raises OSError."""
+    path = recorder.file.path
     if PLAINTEXT not in path.name:
-        tape.file.rename(path.with_name(path.name.removesuffix(".pcap") + PLAINTEXT + ".pcap"))
+        recorder.file.rename(path.with_name(path.name.removesuffix(".pcap") + PLAINTEXT + ".pcap"))

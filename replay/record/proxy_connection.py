@@ -1,4 +1,4 @@
-"""One client's connection, passed through to a server and back, octet by octet, and written down.
+"""One client's connection, passed through to a server and back octet by octet, and recorded.
 
 Theory of operation.  Each side has a queue of what is to be written to it: octets as they were
 read from the other side, an end, or a reset, each with the instant from which on it may go out.
@@ -6,11 +6,11 @@ What one read brought goes out in one write, so that boundaries survive.  While 
 side that does not read, the other side is not read from either.
 
 Before anything is written to a side, everything that it has sent is read.  So what is recorded as
-said before a reply was indeed said before it, and what had been acknowledged by then (asked of the
-kernel right after the read) is never too little: who is recorded as early was early.
+sent before a reply was indeed sent before it, and what had been acknowledged by then (asked of the
+kernel right after the read) is never too little: a client that is recorded as early was early.
 
-When all is said the sockets stay until the other ends have acknowledged the last octets or have
-refused them: only so a sender that closed shows itself different from one that half-closed.
+When everything is sent the sockets stay until the other ends have acknowledged the last octets or
+have refused them: only so a client that closed is told from one that half-closed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import contextlib
 import errno
 import os
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,8 +29,10 @@ from mailsrv.runtime.poll import READ, WRITE
 from mailsrv.runtime.timer_wheel import Timer
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.capture.tcp_packets import CLIENT, SEGMENT_MAX_OCTETS, SERVER
+from replay.play import sockets
+from replay.play.sockets import unacknowledged_octets
 from replay.play.target import proxy_header
-from replay.record.recorder import CaptureRecorder, End, RecordedFlow, unacknowledged_octets
+from replay.record.recorder import CaptureRecorder, End, RecordedFlow
 
 CHUNK_OCTETS = SEGMENT_MAX_OCTETS
 """One read: one packet of the capture."""
@@ -51,59 +52,57 @@ LINGER_STEPS_MAX = 1000
 LOOKS_MAX = 200
 """Looks at whether a side that has sent its FIN takes or refuses what it is sent afterwards."""
 
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-
 
 @dataclass(frozen=True, slots=True)
 class ProxyRoute:
     """Where connections lead and how: what all of them share.
 
-    ``delay_ns`` holds back what the server says; ``tells_client`` begins with a PROXY header.
+    ``delay_ns`` holds back what the server sends; with ``tells_client`` a PROXY header goes first.
     """
 
     loop: Loop
     clock: Clock
     family: socket.AddressFamily
     upstream: End
-    client_tape: CaptureRecorder
-    upstream_tape: CaptureRecorder
+    client_recorder: CaptureRecorder
+    upstream_recorder: CaptureRecorder
     delay_ns: int = 0
     tells_client: bool = False
 
 
 class ProxySide:
-    """One of the two sockets of a passage, and what waits to be written to it."""
+    """One of the two sockets of a proxied connection, and what waits to be written to it."""
 
     __slots__ = (
         "_alarm",
         "connected",
+        "connection",
         "delay_ns",
         "ended",
         "events",
+        "fin_sent",
+        "flow",
         "gone",
         "number",
         "octets",
-        "passage",
         "sock",
-        "told",
-        "track",
         "waiting",
         "waiting_octets",
     )
 
     def __init__(
-        self, passage: ProxyConnection, sock: socket.socket, number: int, track: RecordedFlow
+        self, connection: ProxyConnection, sock: socket.socket, number: int, flow: RecordedFlow
     ) -> None:
-        self.passage = passage
+        self.connection = connection
         self._alarm: Timer | None = None
         self.sock = sock
         self.number = number
-        self.track = track
+        self.flow = flow
         self.delay_ns = 0  # of what goes to this side
         self.events = 0
         self.connected = False
         self.ended = False  # it has sent its FIN
-        self.told = False  # it was sent ours
+        self.fin_sent = False  # it was sent ours
         self.gone = False  # reset, closed or never there
         self.octets = 0  # read from it
         # When it may go, and what: octets, none for a FIN, None for a reset.
@@ -112,7 +111,7 @@ class ProxySide:
 
     def ready(self, events: int) -> None:
         """The poll found the socket ready."""
-        self.passage.ready(self)
+        self.connection.ready(self)
 
     def queue(self, item: bytes | None, now_ns: int) -> None:
         """Let ``item`` wait for its time."""
@@ -128,29 +127,29 @@ class ProxySide:
     @property
     def is_done(self) -> bool:
         """Whether nothing more will come from it or go to it."""
-        return self.gone or (self.ended and self.told)
+        return self.gone or (self.ended and self.fin_sent)
 
     def is_reset_due(self, now_ns: int) -> bool:
         """Whether a reset stands at the end of the queue, and its time has come."""
         return bool(self.waiting) and self.waiting[-1][1] is None and self.waiting[-1][0] <= now_ns
 
     def is_due(self, now_ns: int) -> bool:
-        """Whether there is something to write now; if later, the passage will have a turn."""
+        """Whether there is something to write now; if later, there will be a turn then."""
         if not self.waiting or not self.connected or self.gone:
             return False
         due_ns = self.waiting[0][0]
         if due_ns <= now_ns:
             return True
-        timers = self.passage.route.loop.timers
+        timers = self.connection.route.loop.timers
         if self._alarm is None:
-            self._alarm = timers.schedule(due_ns, self.passage.turn)
+            self._alarm = timers.schedule(due_ns, self.connection.turn)
         elif not self._alarm.pending:
             timers.reschedule(self._alarm, due_ns)
         return False
 
     def watch(self, events: int) -> None:
         """Watch the socket for ``events``."""
-        poll = self.passage.route.loop.poll
+        poll = self.connection.route.loop.poll
         if events == self.events:
             return
         if not events:
@@ -168,10 +167,10 @@ class ProxySide:
         self.waiting.clear()
         self.waiting_octets = 0
         if self._alarm is not None:
-            self.passage.route.loop.timers.cancel(self._alarm)
+            self.connection.route.loop.timers.cancel(self._alarm)
         with contextlib.suppress(OSError):
             if reset:
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+                sockets.reset_on_close(self.sock)
             self.sock.close()
 
 
@@ -193,20 +192,20 @@ class ProxyConnection:
         self.address = client
         self.began_ns = self._last_ns = route.clock.monotonic_ns()
         self.how = ""
-        self._ended: Callable[[ProxyConnection], None] = _nobody
+        self._ended: Callable[[ProxyConnection], None] = _ignore
         self._steps = self._looks = 0
         self._sockname = _end(sock)
-        track = RecordedFlow(route.client_tape, client, self._sockname, CLIENT, number)
-        self.client = ProxySide(self, sock, 2 * number, track)
+        flow = RecordedFlow(route.client_recorder, client, self._sockname, CLIENT, number)
+        self.client = ProxySide(self, sock, 2 * number, flow)
         self.client.delay_ns = route.delay_ns
         self.client.connected = True
-        track.opened()
+        flow.opened()
         out = socket.socket(route.family, socket.SOCK_STREAM)
-        self.upstream = ProxySide(self, out, 2 * number + 1, self._upstream_track(out))
+        self.upstream = ProxySide(self, out, 2 * number + 1, self._upstream_flow(out))
         timers = route.loop.timers
-        self._idle = timers.schedule(self.began_ns + IDLE_MAX_NS, self._look_for_life)
+        self._idle = timers.schedule(self.began_ns + IDLE_MAX_NS, self._check_idle)
         self._timer: Timer | None = None
-        self._call_in(CONNECT_MAX_NS, self._connect_too_long)
+        self._arm(CONNECT_MAX_NS, self._connect_too_long)
 
     def begin(self, ended: Callable[[ProxyConnection], None]) -> None:
         """Connect to the server; ``ended`` is called once, when both sockets are closed."""
@@ -232,15 +231,15 @@ class ProxyConnection:
         self.turn()
 
     def _proxy_header(self) -> bytes:
-        """Who the client is (the PROXY protocol, version 1)."""
+        """The client's address (the PROXY protocol, version 1)."""
         client, port = self.address
         return proxy_header(1, client, port, self._sockname)
 
-    def _upstream_track(self, out: socket.socket) -> RecordedFlow:
+    def _upstream_flow(self, out: socket.socket) -> RecordedFlow:
         """Our own port is known once the connection is made, or has failed."""
         near = _end(out)
         return RecordedFlow(
-            self.route.upstream_tape, near, self.route.upstream, SERVER, self.number
+            self.route.upstream_recorder, near, self.route.upstream, SERVER, self.number
         )
 
     def _connected(self) -> None:
@@ -249,34 +248,34 @@ class ProxyConnection:
         if failure:
             self._refused(os.strerror(failure))
             return
-        self._call_off()
+        self._disarm()
         upstream.connected = True
-        upstream.track = self._upstream_track(upstream.sock)
-        upstream.track.opened()
+        upstream.flow = self._upstream_flow(upstream.sock)
+        upstream.flow.opened()
 
     def _connect_too_long(self) -> None:
         self._refused(f"no answer within {CONNECT_MAX_NS // NS_PER_S} s")
         self.turn()
 
     def _refused(self, why: str) -> None:
-        """There is no server: say so in its place."""
+        """There is no server: reply in its place."""
         self.how = f"no connection to {shown(self.route.upstream)}: {why}"
-        self._call_in(REFUSED_MAX_NS, lambda: self.drop(self.how))
-        self.upstream.track = self._upstream_track(self.upstream.sock)
-        self.upstream.track.refused()
+        self._arm(REFUSED_MAX_NS, lambda: self.drop(self.how))
+        self.upstream.flow = self._upstream_flow(self.upstream.sock)
+        self.upstream.flow.refused()
         self.upstream.close()
         now_ns = self.route.clock.monotonic_ns()
         self.client.delay_ns = 0
         self.client.queue(f"421 4.4.1 replay record: {self.how}\r\n".encode(), now_ns)
         self.client.queue(b"", now_ns)
 
-    def _call_in(self, delay_ns: int, callback: Callable[[], None]) -> None:
+    def _arm(self, delay_ns: int, callback: Callable[[], None]) -> None:
         """Arm the one timer of what must not take for ever."""
-        self._call_off()
+        self._disarm()
         deadline_ns = self.route.clock.monotonic_ns() + delay_ns
         self._timer = self.route.loop.timers.schedule(deadline_ns, callback)
 
-    def _call_off(self) -> None:
+    def _disarm(self) -> None:
         if self._timer is not None:
             self.route.loop.timers.cancel(self._timer)
 
@@ -291,10 +290,10 @@ class ProxyConnection:
     def turn(self) -> None:
         """Read what is there and write what is due."""
         for _ in range(ROUNDS_MAX):
-            moved = self._hear(self.client)
-            moved |= self._hear(self.upstream)
-            moved |= self._tell(self.upstream)
-            moved |= self._tell(self.client)
+            moved = self._receive(self.client)
+            moved |= self._receive(self.upstream)
+            moved |= self._send(self.upstream)
+            moved |= self._send(self.client)
             if not moved:
                 break
         if self.client.is_done and self.upstream.is_done:
@@ -304,17 +303,17 @@ class ProxyConnection:
         self._watch(self.upstream)
         if self._steps < LOOKS_MAX and any(map(_may_refuse, (self.client, self.upstream))):
             self._steps += 1
-            self._call_in(LINGER_STEP_NS, self.turn)
+            self._arm(LINGER_STEP_NS, self.turn)
 
     def _other(self, side: ProxySide) -> ProxySide:
         return self.upstream if side is self.client else self.client
 
-    def _may_hear(self, side: ProxySide) -> bool:
+    def _may_receive(self, side: ProxySide) -> bool:
         return side.connected and not (side.ended or side.gone or self._other(side).is_full)
 
-    def _hear(self, side: ProxySide) -> bool:
+    def _receive(self, side: ProxySide) -> bool:
         """One read; True if it brought anything."""
-        if not self._may_hear(side):
+        if not self._may_receive(side):
             if side.ended and not side.gone and _error(side.sock):
                 self._lose(side)  # it had closed, and refuses what came afterwards
                 return True
@@ -326,20 +325,20 @@ class ProxyConnection:
         except OSError:
             self._lose(side)
             return True
-        side.track.heard(octets, unacknowledged_octets(side.sock))
+        side.flow.received(octets, unacknowledged_octets(side.sock))
         side.octets += len(octets)
         side.ended = not octets
         self._last_ns = self.route.clock.monotonic_ns()
         self._other(side).queue(octets, self._last_ns)
         return True
 
-    def _tell(self, side: ProxySide) -> bool:
+    def _send(self, side: ProxySide) -> bool:
         """One write; True if anything went."""
         now_ns = self.route.clock.monotonic_ns()
         if not side.is_due(now_ns):
             return False
-        for _ in range(ROUNDS_MAX):  # see the module: what it said before is read before
-            if not self._hear(side):
+        for _ in range(ROUNDS_MAX):  # see the module: what it sent before is read before
+            if not self._receive(side):
                 break
         if side.gone:
             return True
@@ -363,33 +362,33 @@ class ProxyConnection:
 
     def _abort(self, side: ProxySide) -> None:
         if _error(side.sock):
-            side.track.reset(unacknowledged_octets(side.sock))
+            side.flow.reset(unacknowledged_octets(side.sock))
         else:
-            side.track.reset()
+            side.flow.reset()
         side.close(reset=True)
 
     def _write(self, side: ProxySide, item: bytes) -> int:
-        # Whoever acts on what it is told now shall find what led there on the disk.
-        self.route.client_tape.file.flush()
-        self.route.upstream_tape.file.flush()
+        # What a reader of this write does next may be the end of us: the file has it before.
+        self.route.client_recorder.file.flush()
+        self.route.upstream_recorder.file.flush()
         self._last_ns = self.route.clock.monotonic_ns()
         if not item:
             side.sock.shutdown(socket.SHUT_WR)
-            side.told = True
+            side.fin_sent = True
             written = 0
         else:
             try:
                 written = side.sock.send(item)
             except BlockingIOError:
                 return 0
-        side.track.said(item[:written])
+        side.flow.sent(item[:written])
         return written
 
     def _lose(self, side: ProxySide) -> None:
         """The far end has aborted the connection: so do we, on the other side."""
         self._last_ns = self.route.clock.monotonic_ns()
         self.how = self.how or f"reset by the {'client' if side is self.client else 'server'}"
-        side.track.reset(unacknowledged_octets(side.sock))
+        side.flow.reset(unacknowledged_octets(side.sock))
         side.close()
         self._other(side).queue(None, self._last_ns)
 
@@ -398,12 +397,12 @@ class ProxyConnection:
             return
         is_due = side.is_due(self.route.clock.monotonic_ns())
         wants_room = is_due or not side.connected
-        side.watch((READ if self._may_hear(side) else 0) | (WRITE if wants_room else 0))
+        side.watch((READ if self._may_receive(side) else 0) | (WRITE if wants_room else 0))
 
     # -- the end ----------------------------------------------------------------------------------
 
     def _linger(self) -> None:
-        """All is said; see whether the last octets are taken."""
+        """Everything is sent; see whether the last octets are acknowledged."""
         self.client.watch(0)
         self.upstream.watch(0)
         held = 0
@@ -411,26 +410,26 @@ class ProxyConnection:
             if side.gone:
                 continue
             if _error(side.sock):
-                side.track.reset(unacknowledged_octets(side.sock))
+                side.flow.reset(unacknowledged_octets(side.sock))
                 side.close()
             else:
                 held += unacknowledged_octets(side.sock)
         self._looks += 1
         if held and self._looks < LINGER_STEPS_MAX:
-            self._call_in(LINGER_STEP_NS, self._linger)
+            self._arm(LINGER_STEP_NS, self._linger)
         else:
             self._close()
 
     def _close(self) -> None:
         for side in (self.client, self.upstream):
             if not side.gone:
-                side.track.taken(unacknowledged_octets(side.sock))
-                side.track.closed()
+                side.flow.acknowledged(unacknowledged_octets(side.sock))
+                side.flow.closed()
             side.close()
         self.how = self.how or "closed"
-        self._call_off()
+        self._disarm()
         self.route.loop.timers.cancel(self._idle)
-        ended, self._ended = self._ended, _nobody
+        ended, self._ended = self._ended, _ignore
         ended(self)
 
     def drop(self, why: str) -> None:
@@ -439,12 +438,12 @@ class ProxyConnection:
         for side in (self.client, self.upstream):
             if not side.gone:
                 if side.connected:
-                    side.track.reset()
+                    side.flow.reset()
                 side.close(reset=True)
         self._close()
 
-    def _look_for_life(self) -> None:
-        """Nobody may stay for ever."""
+    def _check_idle(self) -> None:
+        """The bound on a connection on which nothing passes."""
         if self._last_ns + IDLE_MAX_NS > self.route.clock.monotonic_ns():
             timers = self.route.loop.timers
             timers.reschedule(self._idle, self._last_ns + IDLE_MAX_NS)
@@ -452,8 +451,8 @@ class ProxyConnection:
             self.drop(f"nothing said for {IDLE_MAX_NS // NS_PER_S} s")
 
 
-def _nobody(passage: ProxyConnection) -> None:
-    """It has been told already."""
+def _ignore(connection: ProxyConnection) -> None:
+    """The end has been reported already."""
 
 
 def _may_refuse(side: ProxySide) -> bool:

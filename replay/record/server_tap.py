@@ -1,6 +1,6 @@
-"""Recording inside the server: ``mailsrv serve`` with somebody at its wires who writes down.
+"""Recording inside the server: ``mailsrv serve`` with a tap on each of its connections.
 
-What a connection says under TLS is written as plaintext, and the file's name says so.  A tap must
+What passes under TLS is recorded as plaintext, and the file's name says so.  A tap must
 never stop mail: whatever goes wrong with a recording ends the recording.
 """
 
@@ -22,11 +22,12 @@ from mailsrv.daemon.service import serve as serve_mail
 from mailsrv.runtime.clock import Clock
 from mailsrv.transport.transport import TransportOwner
 from replay.capture.tcp_packets import CLIENT
+from replay.play.sockets import unacknowledged_octets
 from replay.record.capture_ring import CaptureRing, RingLimits, mark_plaintext
-from replay.record.recorder import CaptureRecorder, RecordedFlow, unacknowledged_octets
+from replay.record.recorder import CaptureRecorder, RecordedFlow
 
 _REFUSAL = re.compile(rb"(?:\A|\n)[45][0-9][0-9][ -]")
-_GOODBYE = re.compile(rb"(?:\A|\n)221 ")
+_CLOSING = re.compile(rb"(?:\A|\n)221 ")
 
 
 class ServeError(Exception):
@@ -37,58 +38,58 @@ class TappedSession:
     """One connection as it is being recorded."""
 
     __slots__ = (
-        *("_at_line", "_finished", "_goodbye", "_lost", "_refused", "_secured", "_sock"),
-        *("tape", "track"),
+        *("_at_line", "_finished", "_closing", "_lost", "_refused", "_secured", "_sock"),
+        *("recorder", "flow"),
     )
 
-    def __init__(self, tape: CaptureRecorder, track: RecordedFlow, sock: socket.socket) -> None:
-        self.tape = tape
-        self.track = track
+    def __init__(self, recorder: CaptureRecorder, flow: RecordedFlow, sock: socket.socket) -> None:
+        self.recorder = recorder
+        self.flow = flow
         self._sock = sock
         self._at_line = True
-        self._finished = self._goodbye = self._lost = self._refused = self._secured = False
+        self._finished = self._closing = self._lost = self._refused = self._secured = False
 
     @property
     def is_bad(self) -> bool:
         """Whether it ended badly: something was refused, the connection broke, or the client left
-        in the middle.  Who says nothing at all only wanted to see if we are alive; and what a
-        client does with our goodbye does no harm."""
-        left = self._lost or self.track.read > 1
-        return self._refused or (left and not self._goodbye)
+        in the middle.  A client that sends nothing at all only looked whether we are alive; and
+        what it does after our 221 does no harm."""
+        left = self._lost or self.flow.read > 1
+        return self._refused or (left and not self._closing)
 
-    def heard(self, octets: bytes) -> None:
+    def received(self, octets: bytes) -> None:
         """The server has read this."""
         if octets and self._finished and self._secured:
             return  # it comes after our close_notify, and is not plaintext
-        self.track.heard(octets, self._unacknowledged())
+        self.flow.received(octets, self._unacknowledged())
 
-    def said(self, octets: bytes) -> None:
+    def sent(self, octets: bytes) -> None:
         """The server has written this."""
-        self.track.said(octets)
+        self.flow.sent(octets)
         if not octets:
             self._finished = True
             return
         line = octets if self._at_line else b"-" + octets
         self._refused = self._refused or bool(_REFUSAL.search(line))
-        self._goodbye = self._goodbye or bool(_GOODBYE.search(line))
+        self._closing = self._closing or bool(_CLOSING.search(line))
         self._at_line = octets.endswith(b"\n")
 
     def secured(self) -> None:
         """TLS has begun."""
         self._secured = True
-        mark_plaintext(self.tape)
+        mark_plaintext(self.recorder)
 
     def lost(self) -> None:
         """The client has aborted the connection, or TLS has failed."""
         self._lost = True
-        self.track.reset(self._unacknowledged())
+        self.flow.reset(self._unacknowledged())
 
     def closed(self) -> None:
         """The server has closed the socket."""
         if not self._lost:
             if not self._finished:
-                self.track.said(b"")
-            self.track.closed()
+                self.flow.sent(b"")
+            self.flow.closed()
 
     def _unacknowledged(self) -> int:
         """Under TLS the kernel holds ciphertext: of what it means the last octet is missing."""
@@ -97,12 +98,12 @@ class TappedSession:
 
 
 class ServerTap:
-    """A tap of ``mailsrv`` that puts each connection on a shelf."""
+    """A tap of ``mailsrv`` that records each connection into a ring of captures."""
 
     plaintext = True
 
-    def __init__(self, shelf: CaptureRing, clock: Clock, say: Callable[[str], None]) -> None:
-        self._shelf = shelf
+    def __init__(self, ring: CaptureRing, clock: Clock, say: Callable[[str], None]) -> None:
+        self._ring = ring
         self._clock = clock
         self._say = say
         self._sessions: dict[int, TappedSession] = {}
@@ -112,25 +113,25 @@ class ServerTap:
         """A connection was accepted."""
         try:
             server, client = sock.getsockname()[:2], sock.getpeername()[:2]
-            path = self._shelf.new_path(self._clock.realtime_ns(), client[0], connection.number)
-            tape = CaptureRecorder(
-                path, self._clock, self._shelf.session_octets_max, stays_open=False
+            path = self._ring.new_path(self._clock.realtime_ns(), client[0], connection.number)
+            recorder = CaptureRecorder(
+                path, self._clock, self._ring.session_octets_max, stays_open=False
             )
-            self._shelf.add(tape)
-            track = RecordedFlow(tape, client, server, CLIENT, connection.number)
-            self._sessions[connection.number] = TappedSession(tape, track, sock)
-            track.opened()
-            self._written(tape)
+            self._ring.add(recorder)
+            flow = RecordedFlow(recorder, client, server, CLIENT, connection.number)
+            self._sessions[connection.number] = TappedSession(recorder, flow, sock)
+            flow.opened()
+            self._written(recorder)
         except Exception as fault:  # see the module
             self._give_up(connection, fault)
 
     def received(self, connection: TransportOwner, octets: bytes) -> None:
         """Read from the client."""
-        self._note(connection, TappedSession.heard, octets)
+        self._note(connection, TappedSession.received, octets)
 
     def sent(self, connection: TransportOwner, octets: bytes) -> None:
         """Written to the client."""
-        self._note(connection, TappedSession.said, octets)
+        self._note(connection, TappedSession.sent, octets)
 
     def secured(self, connection: TransportOwner, tls: str) -> None:
         """TLS has begun."""
@@ -160,17 +161,19 @@ class ServerTap:
             return
         try:
             act(session, *arguments)
-            self._written(session.tape)
+            self._written(session.recorder)
         except Exception as fault:  # see the module
             self._give_up(connection, fault)
 
-    def _written(self, tape: CaptureRecorder) -> None:
+    def _written(self, recorder: CaptureRecorder) -> None:
         """What happened can be read from now on, whatever becomes of us."""
-        tape.file.flush()
-        if not self._shelf.grown(tape):
-            tape.file.failure = tape.file.failure or "there is no room beside other sessions"
-        if tape.file.failure:
-            self._complain(f"{tape.file.path.name} is incomplete: {tape.file.failure}")
+        recorder.file.flush()
+        if not self._ring.grown(recorder):
+            recorder.file.failure = (
+                recorder.file.failure or "there is no room beside other sessions"
+            )
+        if recorder.file.failure:
+            self._complain(f"{recorder.file.path.name} is incomplete: {recorder.file.failure}")
 
     def _give_up(self, connection: TransportOwner, fault: Exception) -> None:
         """End a recording; mail goes on."""
@@ -182,9 +185,9 @@ class ServerTap:
 
     def _put_away(self, session: TappedSession) -> None:
         try:
-            self._shelf.close(session.tape, is_bad=session.is_bad)
+            self._ring.close(session.recorder, is_bad=session.is_bad)
         except Exception as fault:  # see the module
-            self._complain(f"{session.tape.file.path.name}: {fault!r}")
+            self._complain(f"{session.recorder.file.path.name}: {fault!r}")
 
     def _complain(self, sentence: str) -> None:
         """Once for each kind of trouble in a row, not for each session."""

@@ -64,7 +64,7 @@ class Stage:
         self.loop = Loop(self.clock, self.poll, lambda handler, fault: self.faults.append(fault))
         host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
         self.server = bind(host, 0)
-        self.tapes = (
+        self.recorders = (
             CaptureRecorder(folder / "x.pcap", self.clock, octets_max),
             CaptureRecorder(folder / "x.upstream.pcap", self.clock, octets_max),
         )
@@ -74,7 +74,7 @@ class Stage:
             self.clock,
             family,
             at,
-            *self.tapes,
+            *self.recorders,
             delay_ns=round(delay_ms * NS_PER_MS),
             tells_client=tells_client,
         )
@@ -129,9 +129,9 @@ class Stage:
         self.proxy.drop_all()
         for sock in self._sockets:
             sock.close()
-        for tape in self.tapes:
-            tape.file.close()
-        left = len(self.loop.timers), self.poll.watched, len(self.proxy.passages)
+        for recorder in self.recorders:
+            recorder.file.close()
+        left = len(self.loop.timers), self.poll.watched, len(self.proxy.connections)
         self.poll.close()
         assert left == (0, 0, 0)
 

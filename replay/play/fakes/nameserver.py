@@ -129,7 +129,7 @@ class NameServer:
             partial(_ScriptedExchange, self),
         )
 
-    def hear(
+    def received(
         self, server: ServerAddress, over: str, octets: bytes
     ) -> list[tuple[ScriptedMessage, bytes]]:
         """What comes back for a question, with the octets of each message."""
@@ -209,7 +209,7 @@ class _Line:
         return self._server
 
     def send(self, octets: bytes) -> int:
-        for message, reply in self._nameserver.hear(self._server, "UDP", octets):
+        for message, reply in self._nameserver.received(self._server, "UDP", octets):
             self._later(message.delay_ns, partial(self._arrive, reply))
         return len(octets)
 
@@ -248,7 +248,7 @@ class _StreamLine(_Line):
 
     def send(self, octets: bytes) -> int:
         """The question, with its length before it."""
-        for message, reply in self._nameserver.hear(self._server, "TCP", octets[2:]):
+        for message, reply in self._nameserver.received(self._server, "TCP", octets[2:]):
             framed = len(reply).to_bytes(2, "big") + reply
             if message.tcp == "refused":
                 raise ConnectionRefusedError

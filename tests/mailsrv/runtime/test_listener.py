@@ -216,3 +216,51 @@ def test_who_waits_when_the_door_closes_comes_in_first() -> None:
     assert not door.listener.open
     door.listener.close()
     assert len(door.entered) == 2
+
+
+def test_a_paused_listener_leaves_clients_in_the_queue_until_it_resumes() -> None:
+    door = Door(Accepted(), Accepted(), Accepted())
+    door.listener.pause()
+    door.listener.pause()
+    assert not door.watching
+    door.listener.resume()
+    door.listener.resume()
+    assert door.watching
+    door.listener.ready(READ)
+    assert len(door.entered) == 3
+
+
+def test_a_listener_that_is_paused_by_a_client_takes_none_behind_it() -> None:
+    door = Door(Accepted(), Accepted())
+    listener = Listener(
+        door.loop,
+        cast(socket.socket, FakeSocket(Accepted(), Accepted())),
+        lambda sock, address: (door.entered.append(address), listener.pause())[0],
+        door.exhausted.append,
+    )
+    listener.ready(READ)
+    assert len(door.entered) == 1
+
+
+def test_a_pause_within_a_rest_outlasts_it_and_a_rest_outlasts_a_pause_within_it() -> None:
+    door = Door(out_of_descriptors(), out_of_descriptors())
+    door.listener.ready(READ)
+    door.listener.pause()
+    door.pass_ns(EXHAUSTED_PAUSE_NS)
+    assert not door.watching
+    door.listener.resume()
+    assert door.watching
+    door.listener.ready(READ)
+    door.listener.pause()
+    door.listener.resume()
+    assert not door.watching
+    door.pass_ns(EXHAUSTED_PAUSE_NS)
+    assert door.watching
+
+
+def test_a_paused_listener_closes_without_accepting_anybody() -> None:
+    door = Door(Accepted())
+    door.listener.pause()
+    door.listener.close()
+    door.listener.resume()
+    assert (door.entered, door.watching, door.sock.open) == ([], False, False)

@@ -77,7 +77,7 @@ def test_what_the_server_says_is_heard_decrypted() -> None:
 def test_a_goodbye_is_a_close_notify() -> None:
     ends = Ends()
     ends.shake_hands()
-    ends.client.say_goodbye()
+    ends.client.send_close_notify()
     ends.carry()
     assert ends.server.read() == b""
 
@@ -108,7 +108,7 @@ def test_after_a_refusal_nothing_is_said_any_more() -> None:
     ends.client.feed(HANDSHAKE_FAILURE)
     ends.wire.clear()
     ends.client.send(b"NOOP\r\n")
-    ends.client.say_goodbye()
+    ends.client.send_close_notify()
     assert ends.wire == []
 
 

@@ -18,27 +18,27 @@ Record = Callable[..., CaptureRecorder]
 
 
 class Shop:
-    """Puts captures of given sizes on a shelf, a second apart."""
+    """Puts captures of given sizes on a ring, a second apart."""
 
     def __init__(self, folder: Path, keep: int = 3, keep_bad: int = 2, room: int = 10_000) -> None:
         self.folder = folder
         self.clock = FakeClock(BEGIN_S)
-        self.shelf = CaptureRing(RingLimits(folder, keep, keep_bad, room))
+        self.ring = CaptureRing(RingLimits(folder, keep, keep_bad, room))
         self.number = 0
 
     def begin(self, client: str = "192.0.2.10") -> CaptureRecorder:
         self.number += 1
         self.clock.advance(1)
-        path = self.shelf.new_path(self.clock.realtime_ns(), client, self.number)
-        tape = CaptureRecorder(path, self.clock, self.shelf.session_octets_max, stays_open=False)
-        self.shelf.add(tape)
-        return tape
+        path = self.ring.new_path(self.clock.realtime_ns(), client, self.number)
+        recorder = CaptureRecorder(path, self.clock, self.ring.session_octets_max, stays_open=False)
+        self.ring.add(recorder)
+        return recorder
 
     def record(self, octets: int = 100, *, bad: bool = False) -> CaptureRecorder:
-        tape = self.begin()
-        tape.put([bytes(octets - EMPTY_OCTETS - 16)])
-        self.shelf.close(tape, is_bad=bad)
-        return tape
+        recorder = self.begin()
+        recorder.put([bytes(octets - EMPTY_OCTETS - 16)])
+        self.ring.close(recorder, is_bad=bad)
+        return recorder
 
     @property
     def numbers(self) -> list[str]:
@@ -79,20 +79,20 @@ def test_the_oldest_makes_room_whatever_it_is(tmp_path: Path) -> None:
     for number in range(12):
         shop.record(200, bad=number == 8)
     assert shop.numbers == ["00008", "00009.bad", "00010", "00011", "00012"]
-    assert shop.shelf.octets == 1000
+    assert shop.ring.octets == 1000
 
 
 def test_what_is_being_recorded_counts_and_is_not_removed(tmp_path: Path) -> None:
     shop = Shop(tmp_path / "d", room=1000)
-    tape = shop.begin()
+    recorder = shop.begin()
     for _ in range(3):
         shop.record(250)
-    tape.put([bytes(210)])
-    assert shop.shelf.grown(tape)
-    assert shop.shelf.octets == 1000
+    recorder.put([bytes(210)])
+    assert shop.ring.grown(recorder)
+    assert shop.ring.octets == 1000
     shop.record(100)
     assert shop.numbers == ["00001", "00003", "00004", "00005"]
-    assert not tape.file.write(0, bytes(1)), "nobody may have more than a quarter of the room"
+    assert not recorder.file.write(0, bytes(1)), "nobody may have more than a quarter of the room"
 
 
 def test_what_an_earlier_run_left_counts_and_foreign_files_are_left_alone(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_what_an_earlier_run_left_counts_and_foreign_files_are_left_alone(tmp_pa
     (shop.folder / "notes.txt").write_text("mine")
     (shop.folder / "20231114T221321.pcap").write_text("mine")
     again = Shop(tmp_path / "d", keep=1)
-    assert again.shelf.octets == 200
+    assert again.ring.octets == 200
     names = sorted(path.name for path in again.folder.iterdir())
     assert names[0] == "20231114T221321.pcap"
     assert names[-1] == "notes.txt"
@@ -114,18 +114,18 @@ def test_a_smaller_bound_than_before_makes_room_at_once(tmp_path: Path) -> None:
     shop = Shop(tmp_path / "d")
     for _ in range(3):
         shop.record()
-    assert Shop(tmp_path / "d", room=250).shelf.octets == 200
+    assert Shop(tmp_path / "d", room=250).ring.octets == 200
     assert shop.numbers == ["00002", "00003"]
 
 
 def test_a_plaintext_capture_is_marked_once_and_goes_on(shop: Shop) -> None:
-    tape = shop.begin()
-    mark_plaintext(tape)
-    mark_plaintext(tape)
-    tape.put([b"after"])
-    shop.shelf.close(tape, is_bad=True)
+    recorder = shop.begin()
+    mark_plaintext(recorder)
+    mark_plaintext(recorder)
+    recorder.put([b"after"])
+    shop.ring.close(recorder, is_bad=True)
     assert shop.numbers == ["00001.bad.plaintext"]
-    assert tape.file.path.read_bytes().endswith(b"after")
+    assert recorder.file.path.read_bytes().endswith(b"after")
 
 
 def test_a_capture_that_somebody_removed_is_no_trouble(shop: Shop) -> None:

@@ -51,7 +51,7 @@ def test_it_ends_after_the_sessions_that_were_wanted(tmp_path: Path) -> None:
         for sock in (server, sender):
             sock.close()
             on.settle()
-        assert not on.proxy.passages
+        assert not on.proxy.connections
         assert on.proxy.done
 
 
@@ -77,7 +77,7 @@ def test_who_is_cut_off_is_reset_and_recorded_as_cut_off_by_us(tmp_path: Path) -
         for sock in (sender, server):
             with pytest.raises(ConnectionResetError):
                 sock.recv(1)
-        assert events(on.tapes[0].file.path) == [(1, "RST")]
+        assert events(on.recorders[0].file.path) == [(1, "RST")]
         assert on.said[0].endswith("cut off by us")
 
 
@@ -94,15 +94,15 @@ def test_mail_goes_on_when_a_file_is_full_and_it_is_said_once(tmp_path: Path) ->
         full = [line for line in on.said if "nothing more is recorded; mail goes on" in line]
         assert len(full) == 2, "once for each file"
         assert len(on.proxy.outcome.incomplete) == 2
-        assert on.tapes[0].file.path.stat().st_size <= 500
-        assert len(list(read_records(on.tapes[0].file.path, []))) > 4
+        assert on.recorders[0].file.path.stat().st_size <= 500
+        assert len(list(read_records(on.recorders[0].file.path, []))) > 4
 
 
 def test_a_defect_costs_the_connection_that_it_struck_alone(tmp_path: Path) -> None:
     with stage(tmp_path) as on:
         struck, _ = on.connect()
         other, server = on.connect()
-        on.proxy.fault(on.proxy.passages[1].client, RuntimeError("oh"))
+        on.proxy.fault(on.proxy.connections[1].client, RuntimeError("oh"))
         with pytest.raises(ConnectionResetError):
             struck.recv(1)
         server.sendall(GREETING)

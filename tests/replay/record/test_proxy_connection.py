@@ -33,9 +33,9 @@ def on(tmp_path: Path) -> Iterator[Stage]:
 
 
 def captures(on: Stage) -> tuple[Path, Path]:
-    for tape in on.tapes:
-        tape.file.flush()
-    return on.tapes[0].file.path, on.tapes[1].file.path
+    for recorder in on.recorders:
+        recorder.file.flush()
+    return on.recorders[0].file.path, on.recorders[1].file.path
 
 
 def end_both(on: Stage, sender: socket.socket, server: socket.socket) -> None:
@@ -116,8 +116,8 @@ def test_a_large_message_goes_through_whole_with_the_buffers_bounded(on: Stage) 
                 left = left[sender.send(left[: 1 << 20]) :]
             except BlockingIOError:
                 on.settle()
-                passage = on.proxy.passages[1]
-                waiting = max(waiting, passage.upstream.waiting_octets)
+                connection = on.proxy.connections[1]
+                waiting = max(waiting, connection.upstream.waiting_octets)
                 arrived += take(server)
         else:
             on.settle()
@@ -187,7 +187,7 @@ def test_a_reset_is_passed_on_as_a_reset(on: Stage, which: int) -> None:
 
 def test_a_reset_reaches_who_does_not_read(on: Stage) -> None:
     sender, server = on.connect()
-    while not on.proxy.passages[1].client.waiting_octets:
+    while not on.proxy.connections[1].client.waiting_octets:
         server.sendall(b"2" * 8192)
         on.settle()
     reset(server)
@@ -195,7 +195,7 @@ def test_a_reset_reaches_who_does_not_read(on: Stage) -> None:
     with pytest.raises(ConnectionResetError):
         while sender.recv(1 << 20):
             pass
-    assert on.proxy.passages == {}
+    assert on.proxy.connections == {}
 
 
 def test_a_server_that_closes_first_is_followed(on: Stage) -> None:
@@ -207,7 +207,7 @@ def test_a_server_that_closes_first_is_followed(on: Stage) -> None:
     sender.close()
     on.wait(10_000)
     assert events(captures(on)[0])[-2:] == [(SERVER, "FIN"), (CLIENT, "FIN")]
-    assert on.proxy.passages == {}
+    assert on.proxy.connections == {}
 
 
 def test_who_says_nothing_for_hours_is_let_go(on: Stage) -> None:
@@ -237,7 +237,7 @@ def test_a_sender_is_told_that_there_is_no_server_and_that_is_recorded(tmp_path:
             sender.sendall(b"QUIT\r\n")
             sender.close()
             on.wait(20_000)
-            assert on.proxy.passages == {}
+            assert on.proxy.connections == {}
             client_side, server_side = captures(on)
     assert (SERVER, reply) in events(client_side)
     (flow,), _ = flows(server_side)
@@ -250,7 +250,7 @@ def test_who_stays_where_there_is_no_server_is_shown_the_door(tmp_path: Path) ->
         with stage(tmp_path, upstream=taken.getsockname()) as on:
             on.call()
             on.wait(20_000)
-            assert on.proxy.passages == {}
+            assert on.proxy.connections == {}
 
 
 # -- who was early --------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ def test_what_comes_in_the_middle_of_a_turn_is_still_read_before_the_reply_goes_
     server.sendall(GREETING)
 
     def speak() -> None:
-        if on.tapes[0].packets and on.proxy.passages[1].upstream.octets == 0:
+        if on.recorders[0].packets and on.proxy.connections[1].upstream.octets == 0:
             return
         on.clock.read = lambda: None
         sender.sendall(b"HELO me\r\n")
@@ -337,7 +337,7 @@ def test_what_an_end_has_been_told_is_in_the_file_with_all_that_led_to_it(on: St
     def look() -> None:
         with contextlib.suppress(BlockingIOError):
             told = server.recv(100, socket.MSG_PEEK)
-            seen.append(told in on.tapes[0].file.path.read_bytes())
+            seen.append(told in on.recorders[0].file.path.read_bytes())
 
     on.clock.read = look
     on.settle()

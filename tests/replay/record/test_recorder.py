@@ -17,22 +17,22 @@ def test_who_spoke_while_a_reply_was_on_its_way_is_proven_early_and_who_waited_i
     tmp_path: Path,
 ) -> None:
     clock = FakeClock(1_700_000_000)
-    tape = CaptureRecorder(tmp_path / "x.pcap", clock, 1_000_000)
+    recorder = CaptureRecorder(tmp_path / "x.pcap", clock, 1_000_000)
     for number, unacknowledged in ((1, len(b"220 mx\r\n")), (2, 1), (3, 0)):
-        track = RecordedFlow(tape, *ENDS, CLIENT, number)
-        track.opened()
+        flow = RecordedFlow(recorder, *ENDS, CLIENT, number)
+        flow.opened()
         clock.advance(0.001)
-        track.said(b"220 mx\r\n")
+        flow.sent(b"220 mx\r\n")
         clock.advance(0.001)
-        track.heard(b"HELO me\r\n", unacknowledged)
+        flow.received(b"HELO me\r\n", unacknowledged)
         clock.advance(0.001)
-        track.said(b"250 mx\r\n")
+        flow.sent(b"250 mx\r\n")
         clock.advance(0.001)
-        track.heard(b"", 0)
-        track.said(b"")
-        track.taken(0)
-        track.closed()
-    tape.file.close()
+        flow.received(b"", 0)
+        flow.sent(b"")
+        flow.acknowledged(0)
+        flow.closed()
+    recorder.file.close()
     imported = import_capture(tmp_path / "x.pcap")
     found = [next(one.evidence for one in c.evidence.values()) for c in imported.connections]
     assert found == [Evidence.PROVEN_EARLY, Evidence.PROVEN_EARLY, Evidence.PRESUMED]
@@ -41,14 +41,14 @@ def test_who_spoke_while_a_reply_was_on_its_way_is_proven_early_and_who_waited_i
 
 def test_a_clock_that_is_set_does_not_move_what_was_recorded(tmp_path: Path) -> None:
     clock = FakeClock(1_700_000_000, realtime_offset_ns=5)
-    tape = CaptureRecorder(tmp_path / "x.pcap", clock, 1_000_000)
-    track = RecordedFlow(tape, *ENDS, CLIENT, 1)
-    track.opened()
+    recorder = CaptureRecorder(tmp_path / "x.pcap", clock, 1_000_000)
+    flow = RecordedFlow(recorder, *ENDS, CLIENT, 1)
+    flow.opened()
     clock.step(-3600)
     clock.advance(1)
-    track.heard(b"QUIT\r\n", 0)
-    track.reset(0)
-    tape.file.close()
+    flow.received(b"QUIT\r\n", 0)
+    flow.reset(0)
+    recorder.file.close()
     (connection,) = import_capture(tmp_path / "x.pcap").connections
     conversation = connection.conversation
     assert conversation.opened_ns == 1_700_000_000_000_000_005
@@ -56,19 +56,19 @@ def test_a_clock_that_is_set_does_not_move_what_was_recorded(tmp_path: Path) -> 
 
 
 def test_packets_without_room_are_counted(tmp_path: Path) -> None:
-    tape = CaptureRecorder(tmp_path / "x.pcap", FakeClock(1_700_000_000), 300)
-    track = RecordedFlow(tape, *ENDS, SERVER, 1)
-    track.opened()
-    track.heard(b"2" * 100, 0)
-    track.heard(b"", 0)
-    assert (tape.packets, tape.missing) == (3, 2)
+    recorder = CaptureRecorder(tmp_path / "x.pcap", FakeClock(1_700_000_000), 300)
+    flow = RecordedFlow(recorder, *ENDS, SERVER, 1)
+    flow.opened()
+    flow.received(b"2" * 100, 0)
+    flow.received(b"", 0)
+    assert (recorder.packets, recorder.missing) == (3, 2)
 
 
 def test_only_the_first_reset_counts(tmp_path: Path) -> None:
-    tape = CaptureRecorder(tmp_path / "x.pcap", FakeClock(1_700_000_000), 3000)
-    track = RecordedFlow(tape, *ENDS, CLIENT, 1)
-    track.opened()
-    track.reset()
-    track.reset(0)
-    track.closed()
-    assert tape.packets == 4
+    recorder = CaptureRecorder(tmp_path / "x.pcap", FakeClock(1_700_000_000), 3000)
+    flow = RecordedFlow(recorder, *ENDS, CLIENT, 1)
+    flow.opened()
+    flow.reset()
+    flow.reset(0)
+    flow.closed()
+    assert recorder.packets == 4

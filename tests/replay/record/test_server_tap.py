@@ -272,11 +272,11 @@ def pair(tmp_path: Path) -> Iterator[tuple[TappedSession, socket.socket, Path]]:
         with sock:
             sock.setblocking(False)
             path = tmp_path / "x.pcap"
-            tape = CaptureRecorder(path, FakeClock(BEGIN_S), 1_000_000)
-            track = RecordedFlow(tape, sender.getsockname(), door.getsockname(), CLIENT, 1)
-            track.opened()
-            yield TappedSession(tape, track, sock), sock, path
-            tape.file.close()
+            recorder = CaptureRecorder(path, FakeClock(BEGIN_S), 1_000_000)
+            flow = RecordedFlow(recorder, sender.getsockname(), door.getsockname(), CLIENT, 1)
+            flow.opened()
+            yield TappedSession(recorder, flow, sock), sock, path
+            recorder.file.close()
 
 
 def test_under_tls_it_is_known_only_that_the_last_octet_is_missing(
@@ -284,12 +284,12 @@ def test_under_tls_it_is_known_only_that_the_last_octet_is_missing(
 ) -> None:
     session, sock, path = pair
     session.secured()
-    session.said(b"250 ok\r\n")
+    session.sent(b"250 ok\r\n")
     with pytest.raises(BlockingIOError):
         while True:
             sock.send(bytes(65_536))
-    session.heard(b"NOOP\r\n")
-    session.tape.file.flush()
+    session.received(b"NOOP\r\n")
+    session.recorder.file.flush()
     (flow,), _ = flows(path.with_name("x.plaintext.pcap"))
     assert [event.acknowledged for event in flow.events] == [0, len(b"250 ok\r\n") - 1]
 
@@ -298,10 +298,10 @@ def test_a_reply_in_two_writes_is_not_taken_for_a_refusal(
     pair: tuple[TappedSession, socket.socket, Path],
 ) -> None:
     session, _, _ = pair
-    session.said(b"250 2.0.0 it had ")
-    session.said(b"450 octets\r\n")
+    session.sent(b"250 2.0.0 it had ")
+    session.sent(b"450 octets\r\n")
     assert not session.is_bad
-    session.said(b"450 4.2.0 later\r\n")
+    session.sent(b"450 4.2.0 later\r\n")
     assert session.is_bad
 
 
