@@ -39,7 +39,7 @@ def test_out_of_real_descriptors_the_others_are_served_and_the_next_waits_at_the
         link = run.connect("192.0.2.2", heard.append, lambda how: None)
         with no_more_descriptors():
             run.server.loop.dispatch(None)
-            assert link.connection is None
+            assert link.server is None
             here.link.send(HELLO + MESSAGE)
             run.server.loop.dispatch(None)
             assert len(run.world.courier.accepted) == 1
