@@ -12,9 +12,15 @@ from replay.verify import suite
 
 ROOT = Path(__file__).resolve().parents[1]
 _PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_TEST = re.compile(r"^def test_", re.MULTILINE)
 _TRANSCRIPT = re.compile(r"^```\w*\n(\+\+\+\n.*?)^```", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("docs/*.md"))]
+EXAMPLES = [
+    pytest.param(example, id=f"{path.relative_to(ROOT)}-{number}")
+    for path in DOCUMENTS
+    for number, example in enumerate(_PYTHON.findall(path.read_text("utf-8")), 1)
+]
 TRANSCRIPTS = [
     pytest.param(path, found[1], id=f"{path.relative_to(ROOT)}-{number}")
     for path in DOCUMENTS
@@ -24,11 +30,16 @@ TRANSCRIPTS = [
 pytest_plugins = ["pytester"]
 
 
-def test_the_tests_shown_in_the_documents_pass(pytester: pytest.Pytester) -> None:
-    shown = [block for path in DOCUMENTS for block in _PYTHON.findall(path.read_text("utf-8"))]
-    assert len(shown) >= 3
-    pytester.makepyfile("\n\n".join(shown))
-    pytester.runpytest("-q").assert_outcomes(passed=len(shown))
+def test_the_documents_show_tests() -> None:
+    assert len(EXAMPLES) >= 3
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_is_a_whole_file_whose_tests_pass(
+    example: str, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(example)
+    pytester.runpytest("-q").assert_outcomes(passed=len(_TEST.findall(example)))
 
 
 def test_the_documents_show_a_transcript() -> None:

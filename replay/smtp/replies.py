@@ -31,6 +31,9 @@ class ReceivedReply(NamedTuple):
         """All lines, without the last line end."""
         return self.octets.decode("utf-8", "backslashreplace").removesuffix("\r\n")
 
+    def __str__(self) -> str:
+        return self.text
+
 
 class ReplyReader:
     """Takes what arrives, in pieces of any size, and gives the replies that are whole."""

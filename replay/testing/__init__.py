@@ -1,1 +1,24 @@
-"""Scripted senders and a server in virtual time, for people's own tests."""
+"""Scripted senders, and a server in virtual time: what people's own tests import, from here."""
+
+from mailsrv.policy.greylist import Greylist
+from mailsrv.runtime.clock import FakeClock
+from replay.smtp.replies import ReceivedReply
+from replay.testing.real_sender import RealSender, session
+from replay.testing.sender import Expect, Script, Send, Sender, Step, Unexpected
+from replay.testing.virtual_server import VirtualSender, VirtualServer
+
+__all__ = [
+    "Expect",
+    "FakeClock",
+    "Greylist",
+    "RealSender",
+    "ReceivedReply",
+    "Script",
+    "Send",
+    "Sender",
+    "Step",
+    "Unexpected",
+    "VirtualSender",
+    "VirtualServer",
+    "session",
+]

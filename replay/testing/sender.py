@@ -1,41 +1,39 @@
-"""The scripted client: plays a sender that a test describes, over a real socket.
+"""A scripted sender: what a test lets it do, over a real socket and in virtual time alike.
 
-A script is an iterable of steps; a step is called with ``expect`` and ``send``:
+A script is an iterable of steps.  A step is called with what it names as its parameters: any of
+``STEP_VERBS``, or ``sender`` for all of it.
 
-    def greets(expect, send):
-        expect(220)
-        send("EHLO client.example")
-        assert "PIPELINING" in expect(250).text
+    def slow_loris(expect, send):
+        expect("220")
+        send("HELO test.invalid")
+        expect("250")
+        send("MAIL FROM:<probe@test.invalid>", pause=120)
+        expect("250")
+        expect("421")
 
-    def leaves(expect, send):
-        send("QUIT", pause=0.05)
-        expect(221)
-
-    session("127.0.0.1", 2525, [greets, leaves])
-
-``replay.testing.virtual_server`` plays the same scripts in virtual time.
+    session("127.0.0.1", 2525, [slow_loris])    # replay.testing.real_sender
+    server.session([slow_loris])                # replay.testing.virtual_server
 """
 
 from __future__ import annotations
 
-import contextlib
-import selectors
-import socket
+import inspect
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from mailsrv.runtime.clock import Clock, SystemClock
 from mailsrv.units import NS_PER_S, seconds_to_ns
+from replay.play.tls_client import DONE
 from replay.smtp.replies import ReceivedReply, ReplyReader
 from replay.transcript.duration import DURATION_NS_MAX, format_ns
 
-TIMEOUT_S = 30.0
-"""How long ``session`` waits for a connection, a reply, or room to write."""
 PAUSE_MAX_S = DURATION_NS_MAX // NS_PER_S
-LINGER_MAX_OCTETS = 1024 * 1024
-"""How much is read after the last step, for the server's end, before closing all the same."""
-_READ_OCTETS = 64 * 1024
+STEP_VERBS = (
+    *("expect", "send", "wait", "silence", "expect_close", "starttls"),
+    *("half_close", "close", "reset", "stop_reading", "resume_reading"),
+)
+"""Methods of a sender that a step may name."""
 
 
 class Unexpected(AssertionError):
@@ -43,52 +41,230 @@ class Unexpected(AssertionError):
 
 
 class Expect(Protocol):
-    """Takes the next reply.  Raises TypeError for a code that is no number."""
+    """``Sender.expect``, as a step takes it."""
 
-    def __call__(self, code: int) -> ReceivedReply:
-        """Wait for one whole reply, all of its lines, and give it; its ``at_ns`` counts from
-        when the connection was opened.  Raises Unexpected for another code, and when no reply
-        comes."""
+    def __call__(self, code: int | str) -> ReceivedReply: ...
 
 
 class Send(Protocol):
-    """Speaks.  Raises TypeError or ValueError, before anything is sent, for what cannot be."""
+    """``Sender.send``, as a step takes it."""
 
-    def __call__(self, line: str | bytes, pause: float = 0) -> None:
-        """Let ``pause`` seconds go by on the sender's clock, then write ``line``: text with a
-        CRLF behind it, octets exactly as given.  A server that has ended the connection is no
-        error here: the next ``expect`` tells."""
+    def __call__(self, line: str | bytes, pause: float = 0) -> None: ...
 
 
-Step = Callable[[Expect, Send], object]
+Step = Callable[..., object]
 Script = Iterable[Step]
 
 
-def session(
-    host: str,
-    port: int,
-    script: Script,
-    *,
-    timeout_s: float = TIMEOUT_S,
-    clock: Clock | None = None,
-) -> list[ReceivedReply]:
-    """Play ``script`` against the server at ``host`` and ``port``; gives all of its replies.
+class Sender(ABC):
+    """One connection; it is open when this is made.
 
-    Nothing waits longer than ``timeout_s`` seconds, pauses aside.  A pause ends early when the
-    server ends the connection.  Raises Unexpected, and OSError if there is no connection.
+    ``replies`` keeps everything that has come.  All instants count from the opening, in
+    nanoseconds.  What cannot be done, such as a negative pause or a text that brings its own
+    CRLF, raises TypeError or ValueError before anything is sent.
     """
-    wire = _Wire(host, port, timeout_s, clock or SystemClock())
-    try:
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._inbox = Inbox(lambda: self.elapsed_ns)
+        self._has_shaken = False
+
+    @property
+    def replies(self) -> list[ReceivedReply]:
+        """All replies that have come, those not expected yet included."""
+        return self._inbox.replies
+
+    @property
+    @abstractmethod
+    def elapsed_ns(self) -> int:
+        """Nanoseconds since the connection was opened."""
+
+    def play(self, script: Script) -> None:
+        """Play the steps of ``script`` one after another."""
+        __tracebackhide__ = True
         for step in script:
-            step(wire.expect, wire.send)
-        wire.finish()
-    finally:
-        wire.close()
-    return wire.replies
+            step(**{name: self._verb(name) for name in _names(step)})
+
+    # -- a script's words -------------------------------------------------------------------------
+
+    def expect(self, code: int | str) -> ReceivedReply:
+        """Wait for one whole reply, all of its lines, and return it; it prints as its text.
+
+        ``code`` is a number or its three digits.  Raises Unexpected for another code, and when no
+        reply can come any more, or none has come in time.
+        """
+        __tracebackhide__ = True
+        wanted = _reply_code(code)
+        inbox, since_ns = self._inbox, self.elapsed_ns
+        while not inbox.unread:
+            if inbox.end:
+                raise Unexpected(f"{self} expected {code}, but {inbox.how_it_ended}")
+            self._await(f"a reply {code}", since_ns)
+        reply = inbox.unread.popleft()
+        if reply.code != wanted:
+            raise Unexpected(
+                f"{self._name} expected {code}, came at {format_ns(reply.at_ns)}: {reply}"
+            )
+        return reply
+
+    def send(self, line: str | bytes, pause: float = 0) -> None:
+        """Send ``line``, text with a CRLF behind it or octets exactly as given; then let ``pause``
+        seconds pass, in which replies are taken, each with its own instant.
+
+        A server that has ended the connection is no error here: the next ``expect`` tells.
+        """
+        __tracebackhide__ = True
+        octets, pause_ns = _octets(line), wait_ns(pause)
+        self._send(octets)
+        self._pass(pause_ns)
+
+    def wait(self, seconds: float) -> None:
+        """Let so many seconds pass, in which replies are taken, each with its own instant."""
+        __tracebackhide__ = True
+        self._pass(wait_ns(seconds))
+
+    def silence(self, seconds: float) -> None:
+        """Send nothing for so long.  Raises Unexpected if a reply comes or the server leaves."""
+        __tracebackhide__ = True
+        self._pass(wait_ns(seconds))
+        self._refuse_reply("silence")
+        if self._inbox.end:
+            raise Unexpected(f"{self} expected silence, but {self._inbox.how_it_ended}")
+
+    def expect_close(self) -> int:
+        """Wait for the server to end its direction, and return the instant at which it did.
+
+        Raises Unexpected if a reply comes before, or the server resets the connection.
+        """
+        __tracebackhide__ = True
+        inbox, since_ns = self._inbox, self.elapsed_ns
+        while not inbox.end and not inbox.unread:
+            self._await("the server to close", since_ns)
+        self._refuse_reply("the server to close")
+        if inbox.end != "eof":
+            raise Unexpected(f"{self} expected the server to close, but {inbox.how_it_ended}")
+        return inbox.end_at_ns
+
+    def starttls(self) -> None:
+        """Shake hands, and from here on speak under TLS.
+
+        Raises Unexpected if the server refuses, ends the connection, or never answers.
+        """
+        __tracebackhide__ = True
+        if self._has_shaken:
+            raise ValueError("a connection has one TLS handshake")
+        self._has_shaken = True
+        self._start_tls()
+        inbox, since_ns = self._inbox, self.elapsed_ns
+        while not inbox.handshake:
+            self._await("the TLS handshake", since_ns)
+        if inbox.handshake != DONE:
+            end = f", {inbox.how_it_ended}" if inbox.end else ""
+            raise Unexpected(f"{self} expected a TLS handshake, but it was refused{end}")
+
+    @abstractmethod
+    def half_close(self) -> None:
+        """Shut down writing and go on reading."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close both directions."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Abort with a TCP reset."""
+
+    @abstractmethod
+    def stop_reading(self) -> None:
+        """Leave what the server sends in the kernel."""
+
+    @abstractmethod
+    def resume_reading(self) -> None:
+        """Read again."""
+
+    # -- time and octets, for each kind of sender -------------------------------------------------
+
+    @abstractmethod
+    def _send(self, octets: bytes) -> None:
+        """Write ``octets``, under TLS where that has begun."""
+
+    @abstractmethod
+    def _start_tls(self) -> None:
+        """Begin a handshake."""
+
+    @abstractmethod
+    def _pass(self, ns: int) -> None:
+        """Let time pass, and take what comes meanwhile."""
+
+    @abstractmethod
+    def _await(self, what: str, since_ns: int) -> None:
+        """Let the next thing happen.  Raises Unexpected where ``what`` can come no more, or has
+        been waited for long enough."""
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _refuse_reply(self, instead_of: str) -> None:
+        __tracebackhide__ = True
+        if self._inbox.unread:
+            reply = self._inbox.unread[0]
+            came = f"came at {format_ns(reply.at_ns)}: {reply}"
+            raise Unexpected(f"{self} expected {instead_of}, {came}")
+
+    def _verb(self, name: str) -> object:
+        return self if name == "sender" else getattr(self, name)
+
+    def __str__(self) -> str:
+        return f"{self._name} at {format_ns(self.elapsed_ns)}"
 
 
-def wire_octets(line: str | bytes) -> bytes:
-    """What ``send`` writes for ``line``.  Raises TypeError, or ValueError for a doubled CRLF."""
+class Inbox:
+    """What has come from the server: a link's listener (``replay.play.real_link``).
+
+    ``unread`` holds the replies that no step has taken.  ``end`` is "eof", "reset" or "" while
+    the server has not ended the connection, ``handshake`` the outcome of a TLS handshake.
+    """
+
+    def __init__(self, now_ns: Callable[[], int]) -> None:
+        self._now_ns = now_ns
+        self._reader = ReplyReader()
+        self.unread: deque[ReceivedReply] = deque()
+        self.replies: list[ReceivedReply] = []
+        self.octets = 0
+        self.end = self.handshake = ""
+        self.end_at_ns = 0
+
+    def received(self, octets: bytes) -> None:
+        replies = self._reader.feed(octets, self._now_ns())
+        self.octets += len(octets)
+        self.unread += replies
+        self.replies += replies
+
+    def ended(self, how: str) -> None:
+        self.end, self.end_at_ns = how, self._now_ns()
+
+    def shook_hands(self, outcome: str) -> None:
+        self.handshake = outcome
+
+    def failed(self, error: OSError) -> None:
+        """Nothing: a sender is made of a connection."""
+
+    @property
+    def how_it_ended(self) -> str:
+        did = "reset" if self.end == "reset" else "ended"
+        return f"the server {did} the connection at {format_ns(self.end_at_ns)}"
+
+
+def wait_ns(seconds: float, what: str = "a pause") -> int:
+    """``seconds`` of virtual or real time in nanoseconds.  Raises TypeError or ValueError."""
+    __tracebackhide__ = True
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"{what} is a number of seconds, not {seconds!r}")
+    if not 0 <= seconds <= PAUSE_MAX_S:  # nan is neither
+        raise ValueError(f"{what} is a number of seconds from 0 to {PAUSE_MAX_S}, not {seconds}")
+    return seconds_to_ns(seconds)
+
+
+def _octets(line: str | bytes) -> bytes:
     __tracebackhide__ = True
     if isinstance(line, bytes):
         return line
@@ -102,126 +278,23 @@ def wire_octets(line: str | bytes) -> bytes:
     return line.encode("utf-8") + b"\r\n"
 
 
-def wait_ns(seconds: float, what: str = "a pause") -> int:
-    """``seconds`` of virtual or real time in nanoseconds.  Raises TypeError or ValueError."""
+def _reply_code(code: int | str) -> int:
     __tracebackhide__ = True
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise TypeError(f"{what} is a number of seconds, not {seconds!r}")
-    if not 0 <= seconds <= PAUSE_MAX_S:  # nan is neither
-        raise ValueError(f"{what} is a number of seconds from 0 to {PAUSE_MAX_S}, not {seconds}")
-    return seconds_to_ns(seconds)
+    if isinstance(code, int) and not isinstance(code, bool):
+        return code
+    if isinstance(code, str) and len(code) == 3 and code.isascii() and code.isdigit():
+        return int(code)
+    raise TypeError(f"expect takes a reply code, such as 250 or '250', not {code!r}")
 
 
-def check_code(code: int) -> None:
-    """Raise TypeError for an expected code that no reply can have."""
+def _names(step: Step) -> list[str]:
+    """What ``step`` wants to be called with."""
     __tracebackhide__ = True
-    if not isinstance(code, int) or isinstance(code, bool):
-        raise TypeError(f"expect takes a reply code as a number, such as 250, not {code!r}")
-
-
-def check(code: int, reply: ReceivedReply, who: str = "") -> ReceivedReply:
-    """``reply``, if it has this code; ``who`` heard it.  Raises Unexpected."""
-    __tracebackhide__ = True
-    if reply.code != code:
-        raise Unexpected(f"{who}expected {code}, came at {format_ns(reply.at_ns)}: {reply.text}")
-    return reply
-
-
-class _Wire:
-    """The socket.  Waiting is waiting on it, with a deadline."""
-
-    def __init__(self, host: str, port: int, timeout_s: float, clock: Clock) -> None:
-        self._clock = clock
-        self._timeout_s = timeout_s
-        self._sock = socket.create_connection((host, port), timeout_s)
-        self._began_ns = clock.monotonic_ns()
-        self._sock.setblocking(False)
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._sock, selectors.EVENT_READ)
-        self._reader = ReplyReader()
-        self._unread: deque[ReceivedReply] = deque()
-        self._end = ""
-        self.replies: list[ReceivedReply] = []
-
-    def expect(self, code: int) -> ReceivedReply:
-        """See ``Expect``."""
-        __tracebackhide__ = True
-        check_code(code)
-        deadline_ns = self._deadline_ns(self._timeout_s)
-        while not self._unread:
-            if self._end:
-                raise Unexpected(f"expected {code}, {self._end}")
-            if not self._wait(deadline_ns):
-                raise Unexpected(
-                    f"expected {code}, nothing came within {self._timeout_s:g} s, "
-                    f"at {format_ns(self._now_ns())}"
-                )
-        return check(code, self._unread.popleft())
-
-    def send(self, line: str | bytes, pause: float = 0) -> None:
-        """See ``Send``."""
-        __tracebackhide__ = True
-        octets = memoryview(wire_octets(line))
-        deadline_ns = self._now_ns() + wait_ns(pause)
-        while not self._end and self._wait(deadline_ns):
-            pass
-        deadline_ns = self._deadline_ns(self._timeout_s)
-        while octets and not self._end:
-            try:
-                octets = octets[self._sock.send(octets) :]
-            except BlockingIOError:
-                if not self._wait(deadline_ns, selectors.EVENT_READ | selectors.EVENT_WRITE):
-                    raise Unexpected(
-                        f"the server took no octets for {self._timeout_s:g} s"
-                    ) from None
-            except OSError:
-                return  # it has gone; what it said before is still to be read, and then its end
-
-    def finish(self) -> None:
-        """Send our FIN and read to the server's, so that closing sends no reset."""
-        with contextlib.suppress(OSError):  # the server has reset the connection already
-            self._sock.shutdown(socket.SHUT_WR)
-        deadline_ns = self._deadline_ns(self._timeout_s)
-        octets = 0
-        while not self._end and octets < LINGER_MAX_OCTETS and self._wait(deadline_ns):
-            octets = sum(len(reply.octets) for reply in self.replies) + len(self._reader.rest)
-
-    def close(self) -> None:
-        """Release the socket."""
-        self._selector.close()
-        self._sock.close()
-
-    def _wait(self, deadline_ns: int, events: int = selectors.EVENT_READ) -> bool:
-        """Wait until the socket is ready and keep what has arrived; False at the deadline."""
-        left_ns = deadline_ns - self._now_ns()
-        if left_ns <= 0:
-            return False
-        self._selector.modify(self._sock, events)
-        if self._selector.select(left_ns / NS_PER_S):
-            self._take_in()
-        return True
-
-    def _take_in(self) -> None:
-        try:
-            octets = self._sock.recv(_READ_OCTETS)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._end = self._ended(error)
-            return
-        if not octets:
-            self._end = f"the server ended the connection at {format_ns(self._now_ns())}"
-            return
-        replies = self._reader.feed(octets, self._now_ns())
-        self._unread += replies
-        self.replies += replies
-
-    def _ended(self, error: OSError) -> str:
-        return f"the connection was lost at {format_ns(self._now_ns())}: {error.strerror}"
-
-    def _now_ns(self) -> int:
-        return self._clock.monotonic_ns() - self._began_ns
-
-    def _deadline_ns(self, seconds: float) -> int:
-        return self._now_ns() + seconds_to_ns(seconds)
+    names = []
+    for name, parameter in inspect.signature(step).parameters.items():
+        if name in STEP_VERBS or name == "sender":
+            names.append(name)
+        elif parameter.default is parameter.empty:
+            allowed = ", ".join(STEP_VERBS)
+            raise TypeError(f"a step takes sender, or any of {allowed}, and not {name!r}")
+    return names

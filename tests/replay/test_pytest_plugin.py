@@ -194,7 +194,8 @@ def test_a_failing_expectation_shows_the_tests_own_line(pytester: pytest.Pyteste
         def test_it(mail_server):
             sender = mail_server().sender()
             sender.expect(220)
-            sender.send("BOGUS", pause=2)
+            sender.wait(2)
+            sender.send("BOGUS")
             sender.expect(250)
         """
     )
@@ -216,9 +217,9 @@ def test_a_failing_expectation_shows_the_tests_own_line(pytester: pytest.Pyteste
         ("server.sender('nonsense')", "*ValueError: a sender comes from an IPv4 or IPv6 *"),
         ("sender.send('x', pause=-5)", "*ValueError: a pause is a number of seconds *"),
         ("sender.send('x', pause=float('nan'))", "*ValueError: a pause is a number of seconds *"),
-        ("sender.close(pause=-5)", "*ValueError: a pause is a number of seconds *"),
+        ("sender.wait(-5)", "*ValueError: a pause is a number of seconds *"),
         ("server.advance(-10)", "*ValueError: an advance is a number of seconds *"),
-        ("sender.expect('250')", "*TypeError: expect takes a reply code as a number, *"),
+        ("sender.expect('25')", "*TypeError: expect takes a reply code, such as 250 *"),
         ("sender.send('NOOP\\r\\n')", "*ValueError: send('NOOP\\r\\n'): text gets its CRLF *"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from replay.testing.sender import Expect, Send, Step
+from replay.testing import Expect, Send, Step
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mailsrv.units import NS_PER_S
-from replay.testing.sender import Step
-from replay.testing.virtual_server import Sender, VirtualServer
+from replay.testing import Step, VirtualSender, VirtualServer
 
 Server = Callable[..., VirtualServer]
 
@@ -17,7 +16,7 @@ STEPS_S = [-1, 3600, -DAY_S, 10 * YEAR_S, -55 * YEAR_S]
 """The last one is before 1970."""
 
 
-def waits_in_every_way(server: VirtualServer, meanwhile: Callable[[], None]) -> Sender:
+def waits_in_every_way(server: VirtualServer, meanwhile: Callable[[], None]) -> VirtualSender:
     """A session that waits for a lookup, a delivery, a pause and at last for patience to end;
     ``meanwhile`` is called in the middle of each wait."""
     sender = server.sender()
@@ -36,7 +35,8 @@ def waits_in_every_way(server: VirtualServer, meanwhile: Callable[[], None]) -> 
     sender.expect(354)
     sender.send(b"half of it\r\n")
     meanwhile()
-    sender.send(b"and the rest\r\n.\r\n", pause=100)
+    sender.wait(100)
+    sender.send(b"and the rest\r\n.\r\n")
     sender.silence(1)
     meanwhile()
     sender.expect(250)

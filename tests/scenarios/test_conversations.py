@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mailsrv.units import NS_PER_S
-from replay.testing.sender import Expect, Send, Step
-from replay.testing.virtual_server import VirtualServer
+from replay.testing import Expect, Send, Step, VirtualServer
 
 Server = Callable[..., VirtualServer]
 
@@ -139,11 +138,13 @@ def test_two_senders_interleaved_do_not_touch_each_other(
     slow, fast = server.sender("192.0.2.1"), server.sender("192.0.2.2")
     slow.expect(220)
     fast.play([enveloped])
-    slow.send("MAIL FROM:<ann@example.org>", pause=10)
+    slow.wait(10)
+    slow.send("MAIL FROM:<ann@example.org>")
     slow.expect(503)
     fast.send(b"from the fast one\r\n.\r\n")
     fast.expect(250)
-    fast.send("QUIT", pause=5)
+    fast.wait(5)
+    fast.send("QUIT")
     fast.expect(221)
     fast.expect_close()
 

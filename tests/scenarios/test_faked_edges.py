@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mailsrv.units import NS_PER_S
-from replay.testing.sender import Step
-from replay.testing.virtual_server import Sender, VirtualServer
+from replay.testing import Step, VirtualSender, VirtualServer
 
 Server = Callable[..., VirtualServer]
 
@@ -21,7 +20,7 @@ def checking(mail_server: Server) -> VirtualServer:
     return mail_server(sender_domain_check=True, lookup_timeout_s=10)
 
 
-def mail_from(sender: Sender, greeted: Step, domain: str) -> None:
+def mail_from(sender: VirtualSender, greeted: Step, domain: str) -> None:
     sender.play([greeted])
     sender.send(f"MAIL FROM:<ann@{domain}>")
 
@@ -81,7 +80,8 @@ def test_an_answer_for_a_client_that_has_hung_up_harms_nobody(
     checking.world.dns["slow.example MX"] = {"records": ["10 mx.example."], "delay_s": 5}
     sender = checking.sender()
     mail_from(sender, greeted, "slow.example")
-    sender.reset(pause=1)
+    sender.wait(1)
+    sender.reset()
     checking.advance(20)
 
 

@@ -14,7 +14,7 @@ from mailsrv.settings import Settings
 from mailsrv.stores.greylist_sqlite import SqliteStore
 from mailsrv.units import NS_PER_S
 from replay.play.mailsrv_harness import MailsrvHarness
-from replay.testing.virtual_server import Sender
+from replay.testing import VirtualSender
 
 CLIENT = "192.0.2.1"
 FAILED = "greylist database failed"
@@ -35,7 +35,7 @@ class Rig:
 
     def tries(self, code: int, sender: str = "ann", client: str = CLIENT) -> None:
         """A sender's whole session, with the reply to RCPT that it gets."""
-        one = Sender(self.harness, client)
+        one = VirtualSender(self.harness, client)
         one.expect(220)
         for line, expected in (
             ("HELO client.example", 250),
@@ -45,7 +45,7 @@ class Rig:
         ):
             one.send(line)
             one.expect(expected)
-        one.let_go()
+        one.release()
         self.harness.settle()
 
     def wait(self, seconds: float) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from mailsrv.policy.greylist import Greylist
 from mailsrv.runtime.clock import FakeClock
-from replay.testing.sender import Expect, Send, Step
-from replay.testing.virtual_server import VirtualServer
+from replay.testing import Expect, Send, Step, VirtualServer
 
 Server = Callable[..., VirtualServer]
 

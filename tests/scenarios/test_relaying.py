@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from replay.testing.sender import Step
-from replay.testing.virtual_server import VirtualServer
+from replay.testing import Step, VirtualServer
 
 Server = Callable[..., VirtualServer]
 

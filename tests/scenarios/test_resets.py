@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from replay.play import virtual
-from replay.testing.virtual_server import VirtualServer
+from replay.testing import VirtualServer
 from replay.transcript.script import (
     After,
     AfterReply,

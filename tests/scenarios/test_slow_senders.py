@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mailsrv.units import NS_PER_MS, NS_PER_S
-from replay.testing.sender import Step
-from replay.testing.virtual_server import VirtualServer
+from replay.testing import Step, VirtualServer
 
 Server = Callable[..., VirtualServer]
 
@@ -19,7 +18,8 @@ def test_a_slow_loris_that_drips_a_command_gets_421_at_exactly_the_timeout(
     loris = mail_server(command_timeout_s=60).sender()
     loris.expect(220)
     for octet in b"EHLO client.example":
-        loris.send(bytes([octet]), pause=7)
+        loris.wait(7)
+        loris.send(bytes([octet]))
 
     said = loris.expect(421)
 
@@ -35,7 +35,8 @@ def test_dripping_faster_or_slower_does_not_move_the_timeout_of_a_command(
     loris = mail_server(command_timeout_s=timeout_s).sender()
     loris.expect(220)
     for _ in range(40):
-        loris.send(b"N", pause=every_s)
+        loris.wait(every_s)
+        loris.send(b"N")
     assert loris.expect(421).at_ns == round((every_s + timeout_s) * 1000) * NS_PER_MS
 
 
@@ -48,7 +49,8 @@ def test_a_slow_loris_that_drips_header_lines_gets_421_when_its_credit_is_used_u
     line = b"X-Padding: " + 37 * b"x" + b"\r\n"
     assert len(line) == 50
     for _ in range(20):
-        loris.send(line, pause=20)
+        loris.wait(20)
+        loris.send(line)
 
     said = loris.expect(421)
 
@@ -63,7 +65,8 @@ def test_content_that_stops_gets_421_at_exactly_the_timeout_after_its_last_octet
 ) -> None:
     sender = mail_server(content_timeout_s=30).sender()
     sender.play([enveloped])
-    sender.send(20_000 * b"x\r\n", pause=25)
+    sender.wait(25)
+    sender.send(20_000 * b"x\r\n")
     said = sender.expect(421)
     assert said.at_ns == (25 + 30) * NS_PER_S
     assert "no content for 30 s" in said.text
@@ -96,7 +99,8 @@ def test_a_connection_silent_for_ninety_seconds_is_closed_at_sixty_if_sixty_are_
 def test_a_sender_that_speaks_a_tick_before_its_timeout_is_served(mail_server: Server) -> None:
     sender = mail_server(idle_timeout_s=60).sender()
     sender.expect(220)
-    sender.send("NOOP", pause=59.999)
+    sender.wait(59.999)
+    sender.send("NOOP")
     assert sender.expect(250).at_ns == 59_999 * NS_PER_MS
     assert sender.expect(421).at_ns == 119_999 * NS_PER_MS
 
@@ -104,14 +108,16 @@ def test_a_sender_that_speaks_a_tick_before_its_timeout_is_served(mail_server: S
 def test_a_sender_that_speaks_in_the_instant_of_its_timeout_is_served(mail_server: Server) -> None:
     sender = mail_server(idle_timeout_s=60).sender()
     sender.expect(220)
-    sender.send("NOOP", pause=60)  # at one instant, arrivals come before timers
+    sender.wait(60)
+    sender.send("NOOP")  # at one instant, arrivals come before timers
     sender.expect(250)
 
 
 def test_a_sender_that_speaks_a_tick_after_its_timeout_has_been_told(mail_server: Server) -> None:
     sender = mail_server(idle_timeout_s=60).sender()
     sender.expect(220)
-    sender.send("NOOP", pause=60.001)
+    sender.wait(60.001)
+    sender.send("NOOP")
     assert sender.expect(421).at_ns == 60 * NS_PER_S
     sender.expect_close()
 
@@ -120,6 +126,7 @@ def test_a_session_ends_at_its_cap_however_busy_it_is(mail_server: Server) -> No
     sender = mail_server(session_timeout_s=100, junk_commands=1000).sender()
     sender.expect(220)
     for _ in range(10):
-        sender.send("NOOP", pause=9.5)
+        sender.wait(9.5)
+        sender.send("NOOP")
         sender.expect(250)
     assert sender.expect(421).at_ns == 100 * NS_PER_S

@@ -18,8 +18,7 @@ from replay.play.fakes.world import settings_from
 from replay.play.harness import Leaked, ServerFault, Stalled
 from replay.play.mailsrv_harness import MailsrvHarness
 from replay.play.virtual_link import PIECE_OCTETS, VirtualLink
-from replay.testing.sender import Unexpected
-from replay.testing.virtual_server import VirtualServer
+from replay.testing import Unexpected, VirtualServer
 from replay.transcript import transcript
 from replay.verify.expectations import compare
 
@@ -104,7 +103,8 @@ def test_a_defect_of_the_server_fails_the_run_and_names_the_place() -> None:
         loop.timers.schedule(loop.now_ns + NS_PER_S, fails)
         sender = server.sender()
         sender.expect(220)
-        sender.send("NOOP", pause=2)  # and it goes on serving
+        sender.wait(2)
+        sender.send("NOOP")  # and it goes on serving
         sender.expect(250)
 
 

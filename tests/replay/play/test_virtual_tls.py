@@ -8,8 +8,7 @@ import pytest
 
 from replay.play import virtual
 from replay.play.fakes.world import WorldError
-from replay.testing.sender import Unexpected
-from replay.testing.virtual_server import Sender, VirtualServer
+from replay.testing import Unexpected, VirtualSender, VirtualServer
 from replay.transcript import transcript
 from replay.transcript.script import Scenario
 
@@ -51,7 +50,8 @@ def test_a_sender_shakes_hands_and_then_speaks_under_tls(server: VirtualServer) 
     assert "STARTTLS" in sender.expect(250).text
     sender.send("STARTTLS")
     sender.expect(220)
-    sender.starttls(pause=1)
+    sender.wait(1)
+    sender.starttls()
     sender.send("EHLO client.example")
     assert "STARTTLS" not in sender.expect(250).text
     assert sender.elapsed_ns == 1000 * NS_PER_MS
@@ -110,7 +110,7 @@ def test_a_sender_that_leaves_in_its_handshake_leaves_nothing_behind(
         getattr(sender, end)()
 
 
-def secure_sender(server: VirtualServer) -> Sender:
+def secure_sender(server: VirtualServer) -> VirtualSender:
     sender = server.sender()
     sender.send("STARTTLS")
     sender.expect(220)
