@@ -60,7 +60,10 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--delivery", "pigeon"], "delivery: pigeon: takes maildir=DIR or discard"),
         (["--delivery", "maildir="], "takes maildir=DIR"),
         (["--delivery", "discard=x"], "takes maildir=DIR"),
-        (["--delivery", "maildir=/dev/null/x"], "delivery maildir=/dev/null/x: Not a directory"),
+        (
+            ["--listen", "127.0.0.1:0", "--delivery", "maildir=/dev/null/x"],
+            "delivery maildir=/dev/null/x: Not a directory",
+        ),
         (["--config", "/nonexistent.toml"], "/nonexistent.toml: cannot be read: No such file"),
     ],
 )
