@@ -240,6 +240,33 @@ def test_a_reply_behind_the_senders_close_may_come_too_late_to_be_heard() -> Non
     assert only(observed(AS_WRITTEN[0], ReceivedReply(MS, b"500 No\r\n"), end=""), text)
 
 
+LEAVES = r"""+++
+story = "s"
++++
+@0        open from 192.0.2.1
+@0        S: 220 mx ESMTP\r\n
+reply+1ms C: NOOP\r\n
+@1ms      S: 250 Ok\r\n
++{after}  reset
+"""
+
+
+@pytest.mark.parametrize("instant", ["@1ms", "*   "])
+@pytest.mark.parametrize(("after_ms", "missing"), [(1, False), (99, False), (101, True)])
+def test_in_real_time_a_reply_is_missing_only_where_the_sender_stayed_for_it(
+    instant: str, after_ms: int, missing: bool
+) -> None:
+    text = LEAVES.format(after=f"{after_ms}ms").replace(
+        "@1ms      S: 250", f"{instant}      S: 250"
+    )
+    departed_ns = [0, 1 * MS, (1 + after_ms) * MS]
+    seen = ObservedConnection("1", departed_ns, [AS_WRITTEN[0]])
+    tolerance = Tolerance(100 * MS)
+    found = [one.what for one in differences(seen, text, tolerance=tolerance)]
+    assert found == (["reply 2: missing"] if missing else [])
+    assert [one.what for one in differences(seen, text)] == ["reply 2: missing"]
+
+
 def test_after_abandon_nothing_is_compared() -> None:
     text = SCRIPT.replace("until-closed", "abandon").replace("@2ms      S[8] eof\n", "")
     assert differences(observed(*AS_WRITTEN, ReceivedReply(9 * MS, b"421 x\r\n")), text) == []
