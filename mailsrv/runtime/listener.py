@@ -22,7 +22,15 @@ _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Listener:
     """One listening socket.  ``accepted`` is called with each new socket and its address."""
 
-    __slots__ = ("_accepted", "_loop", "_on_exhausted", "_paused", "_retry_timer", "_sock", "number")
+    __slots__ = (
+        "_accepted",
+        "_loop",
+        "_on_exhausted",
+        "_paused",
+        "_retry_timer",
+        "_sock",
+        "number",
+    )
 
     def __init__(
         self,
