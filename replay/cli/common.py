@@ -74,8 +74,8 @@ def write(path: Path, text: str, *, over_evidence: bool = False) -> bool:
         print(text)
         return True
     try:
-        if not over_evidence and (what := _evidence(path)):
-            print(f"replay: {path}: is a {what}; results do not replace it", file=sys.stderr)
+        if not over_evidence and (complaint := replaces_evidence(path)):
+            print(f"replay: {complaint}", file=sys.stderr)
             return False
         path.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
@@ -84,10 +84,14 @@ def write(path: Path, text: str, *, over_evidence: bool = False) -> bool:
     return True
 
 
-def _evidence(path: Path) -> str:
-    """What lies at ``path`` that nothing can make again.  Raises OSError."""
+def replaces_evidence(path: Path) -> str:
+    """Why results cannot be written to ``path``: what lies there, nothing can make again.  Empty if
+    they can.  Raises OSError."""
     if not path.is_file():
         return ""
     with path.open("rb") as file:
         beginning = file.read(4)
-    return next((what for magic, what in _EVIDENCE.items() if beginning.startswith(magic)), "")
+    for magic, what in _EVIDENCE.items():
+        if beginning.startswith(magic):
+            return f"{path}: is a {what}; results do not replace it"
+    return ""

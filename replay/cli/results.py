@@ -1,9 +1,9 @@
-"""What ``replay run`` does with results, in virtual time and at a target: files, table, status."""
+"""What ``replay run`` does with results, in virtual time and at a target: table, files, status."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,11 +15,46 @@ if TYPE_CHECKING:
 
 class Report(NamedTuple):
     """The three forms of results: ``as_json`` and ``as_html`` return a document, ``show`` prints
-    those that could be read."""
+    what stands below the table of those that could be read."""
 
     as_json: Callable[[], str]
     as_html: Callable[[], str]
     show: Callable[[Sequence[ScenarioResult]], None]
+
+
+def collect(
+    options: argparse.Namespace,
+    playing: Iterable[ScenarioResult],
+    paths: Sequence[Path],
+    *,
+    virtual: bool,
+) -> tuple[list[ScenarioResult], bool]:
+    """All results of ``paths``, each shown as it comes; and whether Ctrl-C ended the run."""
+    from rich.progress import Progress
+
+    from replay.report.console import can_redraw, make_console
+    from replay.report.result_table import ResultTable
+    from replay.verify.suite import AS_EXPECTED as NOTHING_TO_SEE
+    from replay.verify.suite import UNREADABLE
+
+    results: list[ScenarioResult] = []
+    output, errors = make_console(), make_console(stderr=True)
+    table = ResultTable(output, paths, virtual=virtual)
+    shows = Path("-") not in (options.json, options.html)
+    hidden = not can_redraw(errors) or (shows and output.is_terminal)
+    # Drawn between files only: a thread that draws beside them would hold departures up.
+    with Progress(console=errors, transient=True, disable=hidden, auto_refresh=False) as progress:
+        task = progress.add_task("playing", total=len(paths))
+        try:
+            for result in playing:
+                results.append(result)
+                progress.update(task, advance=1, refresh=not hidden)
+                is_dull = options.failed and result.verdict == NOTHING_TO_SEE
+                if shows and result.verdict != UNREADABLE and not is_dull:
+                    table.add(result)
+        except KeyboardInterrupt:
+            return results, True  # what has been changed by then must still be shown
+    return results, False
 
 
 def conclude(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from replay.cli import run_target
-from replay.cli.common import AS_EXPECTED, DIFFERS, Commands, explain, refuse
+from replay.cli.common import AS_EXPECTED, DIFFERS, Commands, explain, refuse, replaces_evidence
 from replay.cli.run_virtual import run_virtual
 from replay.cli.sweeps import run_cuts, run_timer_edges
 
@@ -22,6 +23,7 @@ of the transcript and in which packet of the capture.
   replay run --update captures/mta/stall.smtp
       make what mailsrv does now the expectation, to the octet and nanosecond;
       each change is shown: read the fixes before you commit them
+  replay run captures/ --failed               show only what is not as expected
   replay run captures/ --json results.json    for machines
   replay run captures/ --html report.html
       one page for people: what differs, drawn, expected beside observed
@@ -93,6 +95,7 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="let the senders approach each of the server's deadlines to a tick",
     )
+    parser.add_argument("--failed", action="store_true", help="show only what is not as expected")
     parser.add_argument("--json", type=Path, metavar="FILE", help="results for machines; - prints")
     parser.add_argument("--html", type=Path, metavar="FILE", help="a page for people; - prints")
     run_target.add_target(parser)
@@ -158,6 +161,10 @@ def _misuse(options: argparse.Namespace) -> str:
         )
     if Path("-") == options.html == options.json:
         return "--json - and --html - would both print; give one of them a file"
+    for file in (options.json, options.html):  # before minutes of playing, not behind them
+        with contextlib.suppress(OSError):
+            if file and (complaint := replaces_evidence(file)):
+                return complaint
     if options.html and (options.cuts or options.timer_edges):
         return "--html shows runs of transcripts as they are written; leave it out here"
     return ""

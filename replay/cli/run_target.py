@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replay.cli.common import refuse, seconds
-from replay.cli.results import Report, conclude
+from replay.cli.results import Report, collect, conclude
 
 if TYPE_CHECKING:
     from replay.play.tls_client import Verify
@@ -128,31 +128,13 @@ def run_target(options: argparse.Namespace, paths: Sequence[Path]) -> int:
     try:
         target = resolve(options.target)
         run = TargetRun(target, _how(options, target.host), SystemClock())
-        results, interrupted = _play(run, paths)
+        results, interrupted = collect(options, run.run_all(paths), paths, virtual=False)
     except (TargetError, TranscriptError, _FileError) as error:
         return refuse(str(error))
     status = conclude(options, results, _report(options, run, results), interrupted=interrupted)
     if not results:
         return refuse("nothing was played: every transcript was left out; --all plays them")
     return status
-
-
-def _play(run: TargetRun, paths: Sequence[Path]) -> tuple[list[ScenarioResult], bool]:
-    """The results, and whether Ctrl-C ended the run.  Raises TargetError."""
-    from rich.progress import Progress
-
-    from replay.report import console
-
-    results: list[ScenarioResult] = []
-    errors = console.make_console(stderr=True)
-    hidden = not console.can_redraw(errors)
-    # Drawn between files only: a thread that draws beside them would hold departures up.
-    with Progress(console=errors, transient=True, disable=hidden, auto_refresh=False) as progress:
-        try:
-            results.extend(run.run_all(progress.track(paths, description="playing")))
-        except KeyboardInterrupt:
-            return results, True
-    return results, False
 
 
 def _report(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from replay.cli.results import Report, conclude
+from replay.cli.results import Report, collect, conclude
 
 if TYPE_CHECKING:
     from replay.verify.suite import ScenarioResult
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 def run_virtual(options: argparse.Namespace, paths: Sequence[Path]) -> int:
     """Play each transcript, bring it up to date where asked to, and report."""
-    from rich.progress import track
-
     from mailsrv.runtime.clock import SystemClock
     from replay.report import console
     from replay.verify import suite
@@ -27,16 +25,7 @@ def run_virtual(options: argparse.Namespace, paths: Sequence[Path]) -> int:
         from replay.report.html.page import without_what_is_not_drawn
 
         playing = without_what_is_not_drawn(playing)
-    errors = console.make_console(stderr=True)
-    hidden = not console.can_redraw(errors)
-    results: list[ScenarioResult] = []
-    interrupted = False
-    try:
-        results.extend(
-            track(playing, "playing", len(paths), console=errors, transient=True, disable=hidden)
-        )
-    except KeyboardInterrupt:
-        interrupted = True  # what has been changed by then must still be shown
+    results, interrupted = collect(options, playing, paths, virtual=True)
     report = Report(
         lambda: console.as_json(results),
         lambda: _page(results),

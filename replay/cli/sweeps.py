@@ -31,7 +31,7 @@ def run_cuts(options: argparse.Namespace, paths: Sequence[Path], play: Play | No
         found = segmentation.sweep_file(path, play=play or virtual.play)
         return _Swept(found.good, segmentation.summary(path, found), segmentation.describe(found))
 
-    return _sweep_all(options.json, paths, sweep)
+    return _sweep_all(options, paths, sweep)
 
 
 def run_timer_edges(
@@ -45,12 +45,13 @@ def run_timer_edges(
         found = timer_edges.approach_file(path, play=play or virtual.play)
         return _Swept(found.good, timer_edges.summary(path, found), timer_edges.describe(found))
 
-    return _sweep_all(options.json, paths, sweep)
+    return _sweep_all(options, paths, sweep)
 
 
 def _sweep_all(
-    json_file: Path | None, paths: Sequence[Path], sweep: Callable[[Path], _Swept]
+    options: argparse.Namespace, paths: Sequence[Path], sweep: Callable[[Path], _Swept]
 ) -> int:
+    from replay.report.console import SCHEMA
     from replay.verify.suite import InputError
 
     status = AS_EXPECTED
@@ -64,8 +65,9 @@ def _sweep_all(
         results.append(swept.summary)
         if not swept.good:
             status = max(status, DIFFERS)
-        if json_file != Path("-"):
+        if options.json != Path("-") and not (options.failed and swept.good):
             print(f"{path}: " + "\n".join(swept.lines), flush=True)
-    if json_file and not write(json_file, json.dumps({"scenarios": results}, indent=2)):
+    document = {"schema": SCHEMA, "scenarios": results}
+    if options.json and not write(options.json, json.dumps(document, indent=2)):
         return WRONG_USE
     return status

@@ -63,7 +63,7 @@ _KINDS = {
     script.UntilClosed: "until-closed",
     script.Abandon: "abandon",
 }
-_NOTES = {
+_NOTES: dict[type, str] = {
     script.StartTls: "TLS begins here; what follows is shown in plaintext",
     script.StopReading: "from here on the sender leaves the server's octets in its kernel",
     script.ResumeReading: "from here on the sender reads again",

@@ -1,4 +1,4 @@
-"""Shows the results of a run: to people as a table, to machines as JSON."""
+"""Shows the results of a run: differences and total to people, all of it to machines as JSON."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.segment import Segment, Segments
-from rich.table import Table
 from rich.text import Text
 
 from replay.transcript.duration import long_duration
@@ -18,13 +17,12 @@ from replay.transcript.octets import printable
 from replay.verify.expectations import Difference
 from replay.verify.suite import AS_EXPECTED, BROKEN, DIFFERS, UNREADABLE, UPDATED, ScenarioResult
 
+SCHEMA = 1
+"""Of the JSON of a run; a key that goes or changes its meaning makes it another."""
 PIPE_WIDTH = 160
 """Columns where there is no terminal and no COLUMNS."""
 DIFFERENCES_SHOWN_MAX = 20
 """Of one transcript; the JSON has them all."""
-
-STORY_BESIDE_COLUMNS, ALL_COLUMNS = 140, 72
-"""From these widths on the story stands beside the numbers, and all numbers are shown."""
 
 STYLES = {
     AS_EXPECTED: "green",
@@ -61,8 +59,7 @@ def can_redraw(console: Console) -> bool:
 
 
 def show(results: Sequence[ScenarioResult], console: Console) -> None:
-    """The table, the differences, the total."""
-    _show_table(results, console)
+    """What stands below the table: the differences, and the total."""
     for result in results:
         show_trouble(result, console)
     console.print(_total(results), style="bold", soft_wrap=True)
@@ -70,47 +67,13 @@ def show(results: Sequence[ScenarioResult], console: Console) -> None:
 
 def as_json(results: Sequence[ScenarioResult]) -> str:
     """The results as JSON; durations of the real world stand under keys that begin with real_."""
-    return json.dumps({"scenarios": [scenario_json(one) for one in results]}, indent=2)
+    document = {"schema": SCHEMA, "scenarios": [scenario_json(one) for one in results]}
+    return json.dumps(document, indent=2)
 
 
-def capture_name(result: ScenarioResult) -> str:
+def capture_name(path: Path) -> str:
     """A transcript in a table: its folder and its name."""
-    return printable("/".join(result.path.with_suffix("").parts[-2:]))
-
-
-def _show_table(results: Sequence[ScenarioResult], console: Console) -> None:
-    """A line a transcript; on a narrow terminal its story under it."""
-    if console.width >= STORY_BESIDE_COLUMNS:
-        console.print(_table(results, numbers=True, stories=True))
-        return
-    table = _table(results, numbers=console.width >= ALL_COLUMNS, stories=False)
-    header, *rows = console.render_lines(table, pad=False)
-    console.print(Segments([*header, Segment.line()]), end="")
-    for result, row in zip(results, rows, strict=True):
-        console.print(Segments([*row, Segment.line()]), end="")
-        story = Text(f"  {result.story}", style="dim")
-        console.print(story, no_wrap=True, overflow="ellipsis")
-
-
-def _table(results: Sequence[ScenarioResult], *, numbers: bool, stories: bool) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("capture", no_wrap=stories)
-    if stories:
-        table.add_column("story")  # the column that may wrap is the one that shrinks
-    if numbers:
-        for name in ("sessions", "virtual", "real"):
-            table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for result in results:
-        row = [Text(capture_name(result), no_wrap=True, overflow="ellipsis")]
-        if stories:
-            row.append(Text(result.story, no_wrap=True, overflow="ellipsis"))
-        if numbers:
-            row.append(Text(str(result.sessions)))
-            row += [Text(long_duration(ns)) for ns in (result.virtual_ns, result.real_ns)]
-        row.append(Text(result.verdict, style=STYLES[result.verdict]))
-        table.add_row(*row)
-    return table
+    return printable("/".join(path.with_suffix("").parts[-2:]))
 
 
 def show_trouble(result: ScenarioResult, console: Console) -> None:

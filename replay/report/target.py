@@ -1,4 +1,4 @@
-"""Shows a run against a server that is there: to people as a table, to machines as JSON."""
+"""Shows a run against a server that is there: its pacing to people, everything as JSON."""
 
 from __future__ import annotations
 
@@ -7,17 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from replay.load.tally import PERCENTILES
-from replay.report.console import (
-    STORY_BESIDE_COLUMNS,
-    STYLES,
-    capture_name,
-    scenario_json,
-    show_trouble,
-)
+from replay.report.console import SCHEMA, scenario_json, show_trouble
 from replay.transcript.duration import long_duration
 from replay.transcript.octets import printable
 from replay.verify.suite import ScenarioResult
@@ -31,8 +24,8 @@ BUSY_US = 1000
 
 
 def show(run: TargetRun, results: Sequence[ScenarioResult], console: Console) -> None:
-    """The table, the differences, how well time was kept, what was left out, the sum."""
-    console.print(_table(results, console.width))
+    """What stands below the table: the differences, how well time was kept, what was left out, and
+    the total."""
     for result in results:
         show_trouble(result, console)
     for line in _pacing(run):
@@ -55,6 +48,7 @@ def as_json(run: TargetRun, results: Sequence[ScenarioResult]) -> str:
     real_."""
     late = run.pacing.lateness
     document: dict[str, Any] = {
+        "schema": SCHEMA,
         "target": run.target.name,
         "scenarios": [scenario_json(one) for one in results],
         "left_out": run.left_out,
@@ -74,25 +68,6 @@ def as_json(run: TargetRun, results: Sequence[ScenarioResult]) -> str:
         },
     }
     return json.dumps(document, indent=2)
-
-
-def _table(results: Sequence[ScenarioResult], width: int) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    stories = width >= STORY_BESIDE_COLUMNS
-    table.add_column("capture", no_wrap=stories)
-    if stories:
-        table.add_column("story")
-    table.add_column("sessions", justify="right", no_wrap=True)
-    table.add_column("real", justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for result in results:
-        row = [Text(capture_name(result), no_wrap=True, overflow="ellipsis")]
-        if stories:
-            row.append(Text(result.story, no_wrap=True, overflow="ellipsis"))
-        row += [Text(str(result.sessions)), Text(long_duration(result.real_ns))]
-        row.append(Text(result.verdict, style=STYLES[result.verdict]))
-        table.add_row(*row)
-    return table
 
 
 def _pacing(run: TargetRun) -> list[str]:

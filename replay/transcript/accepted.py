@@ -13,9 +13,6 @@ They stand behind the connections, in the order in which the messages were accep
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
-
 from replay.transcript import masks
 from replay.transcript.octets import OctetsError, to_octets, to_pieces, to_text
 from replay.transcript.script import AcceptedMessage, Mask, MaskedReply
@@ -28,8 +25,9 @@ RECIPIENTS_MAX = 100_000
 
 _GAP = "  "
 _INDENT = " " * len(WORD + _GAP)
-_OCTETS = re.compile(r"(?P<key>from|to|trace:|trace~:) (?P<text>.*)")
-_CONTENT = re.compile(r"content (?P<octets>[0-9]{1,15}) octets, sha256 (?P<digest>[0-9a-f]{64})")
+_KEYS = ("from", "to", "trace:", "trace~:")
+_CONTENT = "content {} octets, sha256 {}"
+_OCTETS_DIGITS_MAX, _DIGEST_DIGITS = 15, 64
 _ALLOWED = (
     f"{WORD} {NOTHING}, or {WORD} from <PATH>, and below it to <PATH>, trace: OCTETS or trace~: "
     "OCTETS with masks, and content N octets, sha256 DIGEST"
@@ -44,16 +42,16 @@ class AcceptedError(ValueError):
         self.offset = offset
 
 
-@dataclass(slots=True)
 class AcceptedLines:
     """One message as its lines are read; ``lines`` are their indices from 0."""
 
-    lines: list[int] = field(default_factory=list)
-    reverse_path: bytes | None = None
-    forward_paths: list[bytes] = field(default_factory=list)
-    trace: list[bytes | Mask] = field(default_factory=list)
-    content: tuple[int, str] | None = None
-    is_nothing: bool = False
+    def __init__(self) -> None:
+        self.lines: list[int] = []
+        self.is_nothing = False
+        self._reverse_path = b""
+        self._forward_paths: list[bytes] = []
+        self._trace: list[bytes | Mask] = []
+        self._content: tuple[int, str] | None = None
 
     def read(self, item: str, line: int) -> int:
         """Take the next line's item; returns how many octets it stands for.  Raises
@@ -65,15 +63,15 @@ class AcceptedLines:
                 return 0
             if not item.startswith("from "):
                 raise AcceptedError(0, f"expected {_ALLOWED}")
-        elif self.is_nothing or item.startswith("from ") or self.content is not None:
+        elif self.is_nothing or item.startswith("from ") or self._content is not None:
             raise AcceptedError(0, f"nothing more stands here; expected {_ALLOWED}")
-        if content := _CONTENT.fullmatch(item.rstrip()):
-            self.content = int(content["octets"]), content["digest"]
+        if content := _content(item):
+            self._content = content
             return 0
-        match = _OCTETS.fullmatch(item)
-        if match is None:
+        key, space, text = item.partition(" ")
+        if key not in _KEYS or not space:
             raise AcceptedError(0, f"expected {_ALLOWED}")
-        return self._octets(match["key"], match["text"], match.start("text"))
+        return self._octets(key, text, len(key + space))
 
     def _octets(self, key: str, text: str, start: int) -> int:
         try:
@@ -83,24 +81,24 @@ class AcceptedLines:
         if not pieces or not pieces[0]:
             raise AcceptedError(start, "octets are missing here")
         if key == "from":
-            self.reverse_path = to_octets(text)
+            self._reverse_path = to_octets(text)
         elif key != "to":
-            self.trace += pieces
-        elif self.trace or len(self.forward_paths) >= RECIPIENTS_MAX:
+            self._trace += pieces
+        elif self._trace or len(self._forward_paths) >= RECIPIENTS_MAX:
             raise AcceptedError(0, f"recipients stand above the trace, {RECIPIENTS_MAX} at most")
         else:
-            self.forward_paths.append(to_octets(text))
+            self._forward_paths.append(to_octets(text))
         return len(text)
 
     def message(self) -> AcceptedMessage:
         """The message of all lines.  Raises AcceptedError."""
-        if self.reverse_path is None or not self.forward_paths or self.content is None:
+        if not self._reverse_path or not self._forward_paths or self._content is None:
             raise AcceptedError(0, "an accepted message has from, to and content")
-        octets, digest = self.content
+        octets, digest = self._content
         message = AcceptedMessage(
-            self.reverse_path,
-            tuple(self.forward_paths),
-            masks.joined(self.trace),
+            self._reverse_path,
+            tuple(self._forward_paths),
+            masks.joined(self._trace),
             octets,
             digest,
             line=self.lines[0] + 1,
@@ -108,6 +106,17 @@ class AcceptedLines:
         if trouble := fault(message):
             raise AcceptedError(0, trouble)
         return message
+
+
+def _content(item: str) -> tuple[int, str] | None:
+    """Octets and digest of a content item; None for another item."""
+    words = item.split()
+    if len(words) != 5 or item.rstrip() != _CONTENT.format(words[1], words[4]):
+        return None
+    octets, digest = words[1], words[4]
+    is_number = octets.isascii() and octets.isdigit() and len(octets) <= _OCTETS_DIGITS_MAX
+    is_digest = len(digest) == _DIGEST_DIGITS and not digest.strip("0123456789abcdef")
+    return (int(octets), digest) if is_number and is_digest else None
 
 
 def fault(message: AcceptedMessage) -> str:
@@ -144,4 +153,4 @@ def _trace_items(trace: masks.Pieces) -> list[str]:
 
 def content_item(message: AcceptedMessage) -> str:
     """The item of a message's content."""
-    return f"content {message.content_octets} octets, sha256 {message.content_sha256}"
+    return _CONTENT.format(message.content_octets, message.content_sha256)

@@ -347,3 +347,41 @@ def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
         main.main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("replay ")
+
+
+# -- results as they come -------------------------------------------------------------------------
+
+
+def test_failed_shows_only_what_differs_and_counts_all(good: Path, wrong: Path) -> None:
+    ran = replay("run", "--failed", good, wrong)
+    assert ran.status == 1
+    assert "family/good" not in ran.out
+    assert re.search(r"family/wrong .* differs", ran.out)
+    assert ran.out.splitlines()[-1].startswith("2 captures, ")
+    assert len(replay("run", "--failed", good).out.split("\n\n")) == 1
+
+
+def test_failed_leaves_the_json_whole_and_json_tells_its_schema(good: Path, wrong: Path) -> None:
+    document = json.loads(replay("run", "--failed", "--json", "-", good, wrong).out)
+    assert document["schema"] == 1
+    assert len(document["scenarios"]) == 2
+    for variants in ("--cuts", "--timer-edges"):
+        assert json.loads(replay("run", variants, "--json", "-", good).out)["schema"] == 1
+
+
+def test_a_result_is_in_the_file_before_the_next_transcript_is_played(
+    tmp_path: Path, good: Path
+) -> None:
+    """The second transcript is a pipe: it ends when the first result has been read."""
+    second, output = tmp_path / "family" / "second.smtp", tmp_path / "out"
+    os.mkfifo(second)
+    with (
+        output.open("wb") as file,
+        subprocess.Popen([*COMMAND, "run", good, second], stdout=file, stderr=file) as running,
+        second.open("wb") as pipe,  # waits until it is opened for reading
+    ):
+        assert b"family/good " in output.read_bytes()
+        pipe.write(good.read_bytes())
+        pipe.close()
+        assert running.wait(30) == 0
+    assert b"family/second " in output.read_bytes()

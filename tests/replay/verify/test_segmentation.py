@@ -216,7 +216,7 @@ def test_the_command_fails_where_a_cut_makes_a_difference(
     path = tmp_path / "x.smtp"
     path.write_text(HEADER + MESSAGE)
     deaf = hears(lambda octets: octets if len(octets) > 1 else b"x")
-    assert run_cuts(Namespace(json=None), [path], deaf) == 1
+    assert run_cuts(Namespace(json=None, failed=False), [path], deaf) == 1
     assert f"{path}: differs: octet by octet" in capsys.readouterr().out
 
 

@@ -142,7 +142,7 @@ def test_the_command_tells_and_exits_by_what_was_found(
         server = scenario.server | {"idle_timeout_s": 59.9 if moved else 60}
         return virtual.play(replace(scenario, server=server))
 
-    assert run_timer_edges(Namespace(json=None), [path], early) == 1
+    assert run_timer_edges(Namespace(json=None, failed=False), [path], early) == 1
     assert "the server had given up" in capsys.readouterr().out
     path.write_text("nonsense")
     assert main.main(["run", "--timer-edges", str(path)]) == 2
