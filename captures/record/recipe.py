@@ -31,7 +31,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE / "recipes"
 DELIVERIES = HERE / "deliveries"
-FAMILIES = ("mta", "client", "probe", "rude", "proxy")
+FAMILIES = ("mta", "client", "probe", "slow", "line-ends", "rude", "proxy")
 
 
 class RecipeError(ValueError):

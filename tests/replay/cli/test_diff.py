@@ -24,7 +24,7 @@ from mailsrv.server import Server, ServerBackends
 from mailsrv.settings import Settings
 from mailsrv.telemetry.event_log import EventLog
 
-RUDE = CAPTURES / "rude"
+SLOW = CAPTURES / "slow"
 IDLE = ("--policy", "idle_timeout_s = 300", "--policy", "idle_timeout_s = 60")
 
 
@@ -32,14 +32,14 @@ IDLE = ("--policy", "idle_timeout_s = 300", "--policy", "idle_timeout_s = 60")
 
 
 def test_status_0_when_nothing_parts_and_a_word_about_it() -> None:
-    ran = replay("diff", RUDE, "--policy", "idle_timeout_s = 60", "--policy", "idle_timeout_s = 60")
+    ran = replay("diff", SLOW, "--policy", "idle_timeout_s = 60", "--policy", "idle_timeout_s = 60")
     assert (ran.status, ran.err) == (0, "")
-    senders = len(list(RUDE.glob("*.smtp")))
+    senders = len(list(SLOW.glob("*.smtp")))
     assert f"{senders} senders: all the same (messages accepted: " in ran.out
 
 
 def test_status_1_when_something_does() -> None:
-    assert replay("diff", RUDE, *IDLE).status == 1
+    assert replay("diff", SLOW, *IDLE).status == 1
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_status_1_when_something_does() -> None:
     ],
 )
 def test_wrong_use_is_status_2_and_one_sentence(arguments: list[str], complaint: str) -> None:
-    ran = replay("diff", RUDE, *arguments)
+    ran = replay("diff", SLOW, *arguments)
     assert (ran.status, ran.out) == (2, "")
     assert ran.err.startswith("replay: ")
     assert complaint in ran.err
@@ -63,8 +63,8 @@ def test_wrong_use_is_status_2_and_one_sentence(arguments: list[str], complaint:
 
 
 def test_neither_policies_nor_servers_or_both_is_wrong_use() -> None:
-    assert replay("diff", RUDE).status == 2
-    assert replay("diff", RUDE, "--policy", "a = 1", "--target", "h:1").status == 2
+    assert replay("diff", SLOW).status == 2
+    assert replay("diff", SLOW, "--policy", "a = 1", "--target", "h:1").status == 2
 
 
 def test_what_cannot_be_read_is_named_and_the_others_are_shown(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_what_cannot_be_read_is_named_and_the_others_are_shown(tmp_path: Path) -
 
 
 def test_the_greatest_harm_comes_first_with_both_sides_and_instants() -> None:
-    lines = replay("diff", RUDE, *IDLE).out.splitlines()
+    lines = replay("diff", SLOW, *IDLE).out.splitlines()
     assert lines[:2] == ["A  idle_timeout_s = 300", "B  idle_timeout_s = 60"]
     verdicts = [line.split(maxsplit=1) for line in lines[4:8]]
     assert [words for _, words in verdicts] == [
@@ -94,7 +94,7 @@ def test_the_greatest_harm_comes_first_with_both_sides_and_instants() -> None:
         "cut off sooner",
         "the same",
     ]
-    at = lines.index("rude/silent-for-ninety-seconds: cut off, and loses mail (limit: idle)")
+    at = lines.index("slow/silent-for-ninety-seconds: cut off, and loses mail (limit: idle)")
     assert (
         lines[at + 1]
         == "  reply 2, to HELO slow.example; in B after 0 octets sent and 1 reply heard"
@@ -111,14 +111,14 @@ def test_a_deferral_is_told_as_one_and_what_it_does_not_prove() -> None:
 
 def test_what_is_left_out_of_a_policy_and_what_rests_on_dns_is_told() -> None:
     policy = 'listen = ["[::]:25"]\nsender_domain_check = "reject"'
-    out = replay("diff", RUDE, "--policy", policy).out
+    out = replay("diff", SLOW, "--policy", policy).out
     assert "left out, since senders here meet nothing of it: listen" in out
     assert "sender_domain_check: DNS is each transcript's own" in out
 
 
 @pytest.mark.parametrize("columns", [40, 80, 120, 200])
 def test_what_is_wrapped_fits_the_terminal(columns: int) -> None:
-    out = replay("diff", RUDE, *IDLE, COLUMNS=str(columns)).out
+    out = replay("diff", SLOW, *IDLE, COLUMNS=str(columns)).out
     wide = [line for line in out.splitlines() if len(line) > columns and line.startswith("  ")]
     assert wide == []
     assert any(" B @60s" in line and "  A @" in line for line in out.splitlines()) == (
@@ -127,7 +127,7 @@ def test_what_is_wrapped_fits_the_terminal(columns: int) -> None:
 
 
 def test_a_pipe_gets_no_escape_codes_and_no_progress() -> None:
-    command = [sys.executable, "-m", "replay", "diff", str(RUDE), *IDLE]
+    command = [sys.executable, "-m", "replay", "diff", str(SLOW), *IDLE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "")
     assert "\x1b" not in done.stdout
@@ -161,18 +161,18 @@ def test_a_capture_is_imported_as_it_is_played() -> None:
 
 def test_json_has_every_sender_the_greatest_harm_first(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
-    assert replay("diff", RUDE, *IDLE, "--json", file).status == 1
+    assert replay("diff", SLOW, *IDLE, "--json", file).status == 1
     whole = json.loads(file.read_text())
-    assert whole["senders"] == len(whole["partings"]) == len(list(RUDE.glob("*.smtp")))
+    assert whole["senders"] == len(whole["partings"]) == len(list(SLOW.glob("*.smtp")))
     assert (whole["lose_mail"], whole["verdicts"]["cut off sooner"]) == (1, 2)
     first = whole["partings"][0]
-    assert (first["scenario"], first["verdict"]) == ("rude/silent-for-ninety-seconds", "cut off")
+    assert (first["scenario"], first["verdict"]) == ("slow/silent-for-ninety-seconds", "cut off")
     assert (first["loses_mail"], first["lost"], first["why"]) == (True, 1, "limit: idle")
     assert (first["a"]["at_ns"], first["b"]["at_ns"]) == (90_000_000_000, 60_000_000_000)
 
 
 def test_json_on_standard_output_is_alone_there() -> None:
-    assert json.loads(replay("diff", RUDE, *IDLE, "--json", "-").out)["b"] == "idle_timeout_s = 60"
+    assert json.loads(replay("diff", SLOW, *IDLE, "--json", "-").out)["b"] == "idle_timeout_s = 60"
 
 
 # -- two real servers -----------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def test_of_several_connections_the_one_that_differs_is_named(tmp_path: Path) ->
 
 
 def test_a_changed_timeout_makes_a_capture_fail_with_both_times(tmp_path: Path) -> None:
-    text = (CAPTURES / "rude" / "idle-until-421.smtp").read_text(encoding="utf-8")
+    text = (CAPTURES / "slow" / "idle-until-421.smtp").read_text(encoding="utf-8")
     path = tmp_path / "x.smtp"
     path.write_text(text.replace("idle_timeout_s = 60", "idle_timeout_s = 45"), encoding="utf-8")
     ran = replay("run", path)
@@ -123,11 +123,11 @@ def test_a_changed_timeout_makes_a_capture_fail_with_both_times(tmp_path: Path) 
 def test_a_line_of_the_table_fits_the_terminal_and_names_all_that_matters(
     columns: int,
 ) -> None:
-    table = replay("run", CAPTURES / "rude", COLUMNS=str(columns)).out.split("\n\n")[0].splitlines()
+    table = replay("run", CAPTURES / "slow", COLUMNS=str(columns)).out.split("\n\n")[0].splitlines()
     assert all(len(line) <= columns for line in table)
     verdicts = [line for line in table if line.rstrip().endswith("as expected")]
-    assert len(verdicts) == len(list(CAPTURES.glob("rude/*.smtp")))
-    assert all(line.startswith("rude/") for line in verdicts)
+    assert len(verdicts) == len(list(CAPTURES.glob("slow/*.smtp")))
+    assert all(line.startswith("slow/") for line in verdicts)
     assert sum("A client drips a whole session" in line[:40] for line in table) == (columns < 140)
     if columns >= 72:
         assert table[0].split()[-4:] == ["sessions", "virtual", "real", "verdict"]

@@ -99,11 +99,11 @@ def test_who_is_cut_off_is_told_with_the_limit_and_how_far_it_had_come() -> None
 
 def test_of_the_captures_on_file_an_idle_timeout_hurts_those_who_pause() -> None:
     a, b = (ComparedPolicy("", {"idle_timeout_s": seconds}) for seconds in (300, 60))
-    rude = on_file("rude", a, b)
-    assert {name for name, one in rude.items() if one.loses_mail} == {"silent-for-ninety-seconds"}
-    sooner = {name for name, one in rude.items() if one.verdict is DiffVerdict.CUT_OFF_SOONER}
+    slow = on_file("slow", a, b)
+    assert {name for name, one in slow.items() if one.loses_mail} == {"silent-for-ninety-seconds"}
+    sooner = {name for name, one in slow.items() if one.verdict is DiffVerdict.CUT_OFF_SOONER}
     assert sooner == {"idle-until-421", "never-says-a-word"}
-    assert rude["idle-until-421"].gap_ns == -240_000_000_000
+    assert slow["idle-until-421"].gap_ns == -240_000_000_000
     for folder in ("mta", "client"):
         assert {one.verdict for one in on_file(folder, a, b).values()} == {DiffVerdict.SAME}
 
@@ -264,7 +264,7 @@ def test_the_connection_that_comes_first_is_the_servers_first_wherever_it_stands
 
 def test_identical_policies_change_nothing_on_file() -> None:
     policy = read_policy("greylist = true\nidle_timeout_s = 30\ngreet_wait_s = 2")
-    for folder in ("greylist", "rude", "tls", "client"):
+    for folder in ("greylist", "early", "tls", "client"):
         found = on_file(folder, policy, policy)
         assert {one.verdict for one in found.values()} == {DiffVerdict.SAME}
 

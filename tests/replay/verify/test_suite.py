@@ -66,7 +66,7 @@ def test_a_golden_transcript_runs_as_expected_and_says_how_long(tmp_path: Path) 
 
 
 def test_a_setting_in_the_header_that_changes_a_timeout_makes_it_fail(tmp_path: Path) -> None:
-    text = (CAPTURES / "rude" / "idle-until-421.smtp").read_text(encoding="utf-8")
+    text = (CAPTURES / "slow" / "idle-until-421.smtp").read_text(encoding="utf-8")
     path = tmp_path / "x.smtp"
     path.write_text(text.replace("idle_timeout_s = 60", "idle_timeout_s = 45"), encoding="utf-8")
     result = suite.run_file(path, FakeClock())
@@ -132,7 +132,7 @@ REAL = [
     (CAPTURES / family / f"{name}.smtp").read_text(encoding="utf-8")
     for family, name in (
         ("mta", "exim"),
-        ("rude", "idle-until-421"),
+        ("slow", "idle-until-421"),
         ("policy", "greylist-too-soon-then-patient"),
     )
 ]
