@@ -232,3 +232,10 @@ class Caller:
     def _touch(self) -> None:
         self._harness.touch(self.link)
         self._harness.settle()
+
+
+def in_content(run: Run) -> Caller:
+    """A client that has been asked for its content."""
+    caller = Caller(run)
+    assert codes(caller.say(HELLO + ENVELOPE + b"DATA\r\n")) == [250, 250, 250, 354]
+    return caller

@@ -1,0 +1,54 @@
+"""The server to be loaded."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from mailsrv.delivery.discard import DiscardCourier
+from mailsrv.policy.lookups import NoResolver
+from mailsrv.runtime.clock import SystemClock
+from mailsrv.runtime.listener import bind
+from mailsrv.runtime.poll import SelectorPoll
+from mailsrv.server import Server, ServerBackends
+from mailsrv.settings import Settings
+from mailsrv.telemetry.event_log import EventLog
+
+
+@pytest.fixture
+def mailsrv_port() -> Iterator[int]:
+    """The real server, in a thread."""
+    clock = SystemClock()
+    server = Server(
+        Settings(),
+        ServerBackends(resolver=NoResolver(), courier=DiscardCourier()),
+        clock=clock,
+        poll=SelectorPoll(clock),
+        random=random.Random(1),
+        event_log=EventLog(clock, lambda _: None),
+    )
+    sock = bind("127.0.0.1", 0)
+    port: int = sock.getsockname()[1]
+    server.listen(sock)
+    bell, rope = socket.socketpair()
+
+    class Doorbell:
+        number = -1
+
+        def ready(self, events: int) -> None:
+            server.loop.poll.forget(bell)
+            server.stop()
+            server.end_all()
+
+    server.loop.poll.watch(bell, 1, Doorbell())
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    yield port
+    rope.send(b"x")
+    thread.join()
+    bell.close()
+    rope.close()
