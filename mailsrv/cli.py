@@ -30,7 +30,7 @@ working directory.  Try it:
 
 SIGTERM or Ctrl-C stops it: idle clients get 421, transactions in flight may finish; a second one
 ends those too.  SIGHUP reads the configuration file, the certificate and the recipient table anew
-and opens the log file anew; nobody is disconnected.  docs/operation.md has the rest.
+and opens the log file anew; nobody is disconnected.  docs/run/operate.md has the rest.
 
 Exit status: 0 after an orderly stop, 2 for wrong use or a port in use.
 """
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "--config",
         type=Path,
         metavar="FILE",
-        help="settings, in TOML; docs/configuration.md has them all",
+        help="settings, in TOML; docs/run/configure.md has them all",
     )
     serve.add_argument(
         "--listen",

@@ -35,7 +35,7 @@ class Settings:
     hostname: str = "localhost"
     """The name in the greeting, in 421 replies and in the Received field."""
 
-    # Timers; the formulas are in docs/timers.md.
+    # Timers; the formulas are in docs/run/timeouts.md.
     greet_wait_s: float = 0
     """Silence before the greeting; a client that sends during it is refused.  0 greets at once."""
     greet_teaser: bool = False

@@ -11,11 +11,15 @@ from replay.transcript import transcript
 from replay.verify import suite
 
 ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("benchmarks", "captures", "docs", "tests")
 _PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _TEST = re.compile(r"^def test_", re.MULTILINE)
 _TRANSCRIPT = re.compile(r"^```\w*\n(\+\+\+\n.*?)^```", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
-DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("docs/*.md"))]
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")),
+]
 EXAMPLES = [
     pytest.param(example, id=f"{path.relative_to(ROOT)}-{number}")
     for path in DOCUMENTS

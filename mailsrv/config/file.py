@@ -1,6 +1,6 @@
 """The configuration file: TOML, every key checked, every complaint with its place.
 
-The keys are the fields of ``Settings`` and those of ``Config``; docs/configuration.md lists them.
+The keys are the fields of ``Settings`` and those of ``Config``; docs/run/ explains them.
 A relative path in a file is relative to that file's folder, wherever the server was started; a
 default is relative to the working directory, like what the command line says.
 """

@@ -1,6 +1,6 @@
 """When a connection's patience ends, and which limit it was that ended it.
 
-The formulas, in nanoseconds of the loop's clock (what the user reads is docs/timers.md):
+The formulas, in nanoseconds of the loop's clock (what the user reads is docs/run/timeouts.md):
 
 - proxy header: accepted + proxy_timeout
 - handshake:    its begin + handshake_timeout

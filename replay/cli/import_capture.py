@@ -38,7 +38,7 @@ code, or to the octet where it was mailsrv, queue ids aside; at any time.
       then tells where mailsrv answers otherwise
   replay import stall.pcap --sanitize --key our.key -o captures/mta/stall
       the same, but with look-alikes for all that is somebody's, in both files;
-      of stall.pcap nothing is copied (docs/sanitising.md)
+      of stall.pcap nothing is copied (docs/use/sanitising.md)
 """
 
 _EPILOG = """\

@@ -1,6 +1,6 @@
 """What the parts of the transcript notation share: its words, its bounds and its error.
 
-The grammar is in docs/notation.md.
+The grammar is in docs/understand/notation.md.
 """
 
 from __future__ import annotations

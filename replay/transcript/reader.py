@@ -1,4 +1,4 @@
-"""Text -> script: reads the notation of docs/notation.md, and keeps where each step stands.
+"""Text -> script: reads the notation (docs/understand/notation.md), keeps where each step stands.
 
 A line is a time column, the connection's name where there are several, and an item; a line
 without a time goes on with the octets of the step above it.

@@ -1,4 +1,4 @@
-"""The transcript notation (``.smtp``): text <-> script.  docs/notation.md has the grammar.
+"""The transcript notation (``.smtp``): text <-> script.  Grammar: docs/understand/notation.md.
 
     scenario = transcript.parse(text, "stall.smtp")
     text = transcript.write(scenario)

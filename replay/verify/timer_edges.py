@@ -10,7 +10,7 @@ which the server ends the connection is the deadline.  Then the departure is mov
 * one tick after, it must have given up at the very instant at which it gave up on the silent one.
 
 Each tick is found, not computed: so a timer that is early, late, forgotten, or not taken back,
-shows as a difference, whatever the formulas say (those are in docs/timers.md).
+shows as a difference, whatever the formulas say (those are in docs/run/timeouts.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""docs/configuration.md says of each key what the program says of it."""
+"""docs/run/ says of each key of the configuration what the program says of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from mailsrv.settings import DnsList, Settings
 from mailsrv.stores.recipient_file import load_table
 from mailsrv.units import NS_PER_S
 
-TEXT = (Path(__file__).resolve().parents[3] / "docs" / "configuration.md").read_text("utf-8")
+FOLDER = Path(__file__).resolve().parents[3] / "docs" / "run"
+PAGES = {path.name: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.md"))}
+TABLE = re.compile(
+    r"^\| key \| type \| default \| meaning \|\n\|[-|]+\n((?:\|.*\n)+)", re.MULTILINE
+)
+ROWS = "".join(rows for text in PAGES.values() for rows in TABLE.findall(text))
 ROW = re.compile(r"\| `(\w+)` \| ([^|]+) \| `([^|`]+)` \| ([^|]+) \|")
 
 Row = tuple[str, str, object]
@@ -28,7 +33,7 @@ Row = tuple[str, str, object]
 def documented() -> list[Row]:
     return [
         (key, kind, tomllib.loads(f"x = {default}")["x"])
-        for key, kind, default, _ in ROW.findall(TEXT)
+        for key, kind, default, _ in ROW.findall(ROWS)
     ]
 
 
@@ -65,11 +70,11 @@ def test_every_key_stands_there_with_its_type_and_default_and_no_other() -> None
 
 
 def test_no_row_is_overlooked() -> None:
-    assert TEXT.count("\n| `") == len(documented())
+    assert ROWS.count("\n") == len(documented())
 
 
 def test_the_example_is_a_configuration_that_fits_together(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    (example,) = re.findall(r"```toml\n(.*?)```", PAGES["configure.md"], re.DOTALL)
     file = tmp_path / "mailsrv.toml"
     file.write_text(example)
     loaded = config.load(file)
@@ -82,15 +87,16 @@ def test_the_example_is_a_configuration_that_fits_together(tmp_path: Path) -> No
 
 
 def test_the_example_of_a_recipient_table_is_one(tmp_path: Path) -> None:
-    (example,) = re.findall(r"\n((?:    \S+ +# .*\n)+)", TEXT)
+    (example,) = re.findall(r"\n((?:    \S+ +# .*\n)+)", PAGES["recipients.md"])
     file = tmp_path / "recipients"
     file.write_text(example)
     assert load_table(file) == {"ann@example.org", "@example.net", "info"}
 
 
 def test_the_numbers_told_about_places_are_those_that_hold() -> None:
-    assert f"at most {endpoints.LISTENERS_MAX}; an IPv6 address" in TEXT
-    assert f"listens on {Config().listen[0]}," in " ".join(TEXT.split())
+    text = " ".join(PAGES["configure.md"].split())
+    assert f"at most {endpoints.LISTENERS_MAX}; an IPv6 address" in text
+    assert f"listens on {Config().listen[0]}," in text
 
 
 def test_the_numbers_told_about_dns_are_those_that_hold() -> None:
@@ -104,4 +110,4 @@ def test_the_numbers_told_about_dns_are_those_that_hold() -> None:
         f"{cache.NEGATIVE_TTL_CEILING_S} s at most",
         f"a failure for {cache.FAILURE_TTL_S} s",
     ):
-        assert told in " ".join(TEXT.split()), told
+        assert told in " ".join(PAGES["checks.md"].split()), told

@@ -1,4 +1,4 @@
-"""docs/operation.md: every event and every metric is in it, and the unit files are good."""
+"""docs/run/: every event and every metric is explained, and the unit files are good."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from mailsrv.telemetry.metrics import Metrics
 from mailsrv.telemetry.process_metrics import read_process_gauges
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGE = (ROOT / "docs" / "operation.md").read_text("utf-8")
+FOLDER = ROOT / "docs" / "run"
+OPERATE = (FOLDER / "operate.md").read_text("utf-8")
+INSTALL = (FOLDER / "install.md").read_text("utf-8")
 UNITS = ("mailsrv.service", "mailsrv.socket")
 EXPOSURE_MAX = 20
 """Tenths; systemd calls up to 2.0 "OK", a unit without any hardening has 9.6."""
@@ -42,7 +44,7 @@ def events() -> Iterator[str]:
 def test_every_event_is_explained() -> None:
     found = set(events())
     assert len(found) > 20
-    assert {event for event in found if f"`{event}`" not in PAGE} == set()
+    assert {event for event in found if f"`{event}`" not in OPERATE} == set()
 
 
 def test_every_metric_is_explained() -> None:
@@ -56,11 +58,11 @@ def test_every_metric_is_explained() -> None:
     names += re.findall(r'"(mailsrv_\w+)"', source)
     names += [f"mailsrv_{name}" for name in re.findall(r'PREFIX \+ "(\w+)"', source)]
     assert len(names) > 15
-    assert {name for name in names if f"`{name}`" not in PAGE} == set()
+    assert {name for name in names if f"`{name}`" not in OPERATE} == set()
 
 
 def test_the_configuration_shown_is_good(tmp_path: Path) -> None:
-    (shown,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    (shown,) = re.findall(r"^```toml\n(.*?)^```", INSTALL, re.MULTILINE | re.DOTALL)
     file = tmp_path / "mailsrv.toml"
     file.write_text(shown)
     assert load(file).settings.hostname == "mx.example.org"
@@ -70,7 +72,7 @@ def test_the_configuration_shown_is_good(tmp_path: Path) -> None:
 def units(tmp_path: Path) -> Path:
     """The unit files, with a program in them that is there."""
     for name in UNITS:
-        text = (ROOT / "docs" / name).read_text("utf-8")
+        text = (FOLDER / name).read_text("utf-8")
         (tmp_path / name).write_text(text.replace("/usr/local/bin/mailsrv", sys.executable))
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""Deadlines: the formulas of docs/timers.md, and which limit is named."""
+"""Deadlines: the formulas of docs/run/timeouts.md, and which limit is named."""
 
 from __future__ import annotations
 
