@@ -30,7 +30,8 @@ and may be missed by the tolerance: 100ms, or what --tolerance says; with a
 percentage too, whichever is more.
 
 What another server may vary is masked in the transcript (S~, see
-docs/understand/notation.md), or in a file for all of them: --masks FILE has lines such as
+docs/understand/notation.md), or in a file for all of them: --masks FILE has
+lines such as
   220 <*> ESMTP <*>
   250 2.0.0 Ok: queued as <:[0-9A-Z]+>
 and a line of a reply may be another one if the same mask fits both it and what

@@ -203,7 +203,7 @@ def test_no_line_of_octets_is_wide_and_no_character_is_cut() -> None:
 
 
 def test_the_example_in_the_documentation_is_canonical_but_for_its_comments() -> None:
-    document = Path(__file__).parents[3] / "docs" / "notation.md"
+    document = Path(__file__).parents[3] / "docs" / "understand" / "notation.md"
     example = document.read_text("utf-8").split("```")[1].lstrip("\n")
     bare = "".join(
         line.partition("  # any text")[0].rstrip() + "\n"

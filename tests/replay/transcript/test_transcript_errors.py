@@ -24,7 +24,7 @@ from replay.transcript.script import (
 from replay.transcript.transcript import TranscriptError, parse, write
 
 HEADER = '+++\nstory  = "s"\n+++\n'
-DOCUMENT = Path(__file__).parents[3] / "docs" / "notation.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "understand" / "notation.md"
 WHOLE = DOCUMENT.read_text("utf-8").split("```")[1].lstrip("\n")
 
 
