@@ -11,6 +11,8 @@ from replay.transcript import transcript
 from replay.verify import suite
 
 ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+README_WORDS_MAX = 1200
 FOLDERS = ("benchmarks", "captures", "docs", "tests")
 _PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _TEST = re.compile(r"^def test_", re.MULTILINE)
@@ -60,3 +62,22 @@ def test_a_transcript_shown_in_the_documents_holds(path: Path, text: str) -> Non
 def test_every_link_between_documents_leads_somewhere(path: Path) -> None:
     links = _LINK.findall(path.read_text("utf-8"))
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_the_front_page_is_read_in_minutes() -> None:
+    assert len(README.split()) <= README_WORDS_MAX
+
+
+def test_the_tree_on_the_front_page_is_the_tree() -> None:
+    tree = re.findall(r"^( *)(\w+)/ ", README[README.index("## Where things are") :], re.MULTILINE)
+    shown: dict[str, set[str]] = {}
+    for indent, name in tree:
+        if not indent:
+            package = name
+            shown[package] = set()
+        else:
+            shown[package].add(name)
+    assert all((ROOT / folder).is_dir() for folder in shown)
+    for package in ("mailsrv", "replay"):
+        folders = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+        assert shown[package] == folders

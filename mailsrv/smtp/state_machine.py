@@ -12,7 +12,7 @@ Only a negative reply to BDAT ends a transaction: without the chunk the message 
 (RFC 3030 section 2).  After every other refused command the state stays as it was.  The octets of
 a refused chunk are content all the same: they are received and thrown away before the reply.
 
-``docs/states.md`` is drawn from these tables.
+``docs/understand/states.md`` is drawn from these tables.
 """
 
 from __future__ import annotations

@@ -124,5 +124,5 @@ def test_a_session_s_state_is_set_to_nothing_but_what_the_table_says() -> None:
 
 
 def test_the_diagram_is_drawn_from_the_table_of_today() -> None:
-    drawing = runpy.run_path(str(ROOT / "docs/states.py"))["drawing"]()
-    assert (ROOT / "docs/states.md").read_text("utf-8") == drawing
+    drawing = runpy.run_path(str(ROOT / "docs/understand/states.py"))["drawing"]()
+    assert (ROOT / "docs/understand/states.md").read_text("utf-8") == drawing

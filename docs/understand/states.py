@@ -1,4 +1,7 @@
-"""Draws docs/states.md from the tables that the server runs on: ``python docs/states.py``."""
+"""Draws states.md, beside this file, from the tables that the server runs on.
+
+python docs/understand/states.py
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from mailsrv.smtp.state_machine import TRANSITIONS, State, Step
 
 HEAD = """# The states of a session
 
-Drawn from `mailsrv/smtp/state_machine.py` by `python docs/states.py`; do not edit. A session is in
-one of these states; each arrow is a step, a command with its outcome.
+Drawn from `mailsrv/smtp/state_machine.py` by `python docs/understand/states.py`; do not
+edit. A session is in one of these states; each arrow is a step, a command with its outcome.
 
 """
 TABLE_HEAD = """
