@@ -11,6 +11,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import termios
 from collections.abc import Mapping, Sequence
 from fcntl import ioctl
@@ -265,17 +266,20 @@ def test_a_pipe_gets_either_json_or_the_page(good: Path) -> None:
 def test_ctrl_c_shows_what_there_is_and_leaves_no_traceback(tmp_path: Path, good: Path) -> None:
     stuck = tmp_path / "stuck.smtp"
     os.mkfifo(stuck)  # a transcript that takes for ever to read: we know when the run is there
-    with (
-        subprocess.Popen(
-            [*COMMAND, "run", good, stuck],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as running,
-        stuck.open("wb"),
-    ):  # opens when the other end does
-        running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=20)
+    command = [*COMMAND, "run", good, stuck]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as running:
+
+        def open_the_other_end_when_it_has_died() -> None:
+            running.wait()
+            os.close(os.open(stuck, os.O_RDONLY | os.O_NONBLOCK))
+
+        watch = threading.Thread(target=open_the_other_end_when_it_has_died)
+        watch.start()
+        with stuck.open("wb"):  # opens when the other end does
+            running.send_signal(signal.SIGINT)
+            out, err = running.communicate(timeout=20)
+    watch.join()
     assert running.returncode == 130
     assert err == "replay: interrupted\n"
     assert re.search("family/good .* as expected", out)
