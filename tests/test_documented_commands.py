@@ -64,6 +64,7 @@ MASKS = [
         (r"asks DNS at .*", "asks DNS"),
         (r"from [\d.]+:\d+: (.*), [\d.]+ s,", r"from CLIENT: \1,"),  # record
         (r"\d+ packets, \d+ octets", "PACKETS"),
+        (r"\(line \d+", "(line"),  # of a transcript, whose header may grow
         (r" {2,}", "  "),
         (r" +$", ""),
     )

@@ -11,8 +11,8 @@ import signal
 import struct
 import subprocess
 import sys
-import threading
 import termios
+import threading
 from collections.abc import Mapping, Sequence
 from fcntl import ioctl
 from pathlib import Path
