@@ -193,6 +193,12 @@ class Terminal:
             port = self._stack.enter_context(lenient_server())
             self._ports[place.rpartition(":")[2]] = str(port)
 
+    def write(self, name: str, text: str) -> None:
+        """A file that listens on any free port where it names one."""
+        for port in re.findall(r'"[\d.]+:(\d+)"', text):
+            self._ports[port] = "0"
+        (self.folder / name).write_text(self._here(text))
+
     def type(self, command: Command, meanwhile: str | None) -> None:
         if command.text.startswith("pip install "):
             return  # what is shown to be installed is installed here
@@ -340,7 +346,7 @@ def test_the_commands_of_a_document_do_what_is_shown(path: Path, tmp_path: Path)
         terminal = Terminal(tmp_path, stack)
         for block in blocks(path):
             if (name := block.note("file")) is not None:
-                (tmp_path / name).write_text(block.text)
+                terminal.write(name, block.text)
             if block.kind == "toml" or not block.is_run:
                 continue
             for name, value in block.notes:
