@@ -17,7 +17,9 @@ FOLDERS = ("benchmarks", "captures", "docs", "tests")
 _PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _TEST = re.compile(r"^def test_", re.MULTILINE)
 _TRANSCRIPT = re.compile(r"^```\w*\n(\+\+\+\n.*?)^```", re.DOTALL | re.MULTILINE)
-_LINK = re.compile(r"\]\((?!https?:)([^)#]+)\)")
+_LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)")
+_HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+_NOT_IN_ANCHORS = re.compile(r"[^\w -]")
 DOCUMENTS = [
     *sorted(ROOT.glob("*.md")),
     *sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md")),
@@ -58,10 +60,18 @@ def test_a_transcript_shown_in_the_documents_holds(path: Path, text: str) -> Non
     assert (result.verdict, list(map(str, result.differences))) == (suite.AS_EXPECTED, [])
 
 
+def anchors(path: Path) -> set[str]:
+    """The names of a page's headings, as the common renderers make them."""
+    headings = _HEADING.findall(path.read_text("utf-8"))
+    return {_NOT_IN_ANCHORS.sub("", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_between_documents_leads_somewhere(path: Path) -> None:
-    links = _LINK.findall(path.read_text("utf-8"))
-    assert [link for link in links if not (path.parent / link).exists()] == []
+    for target, anchor in _LINK.findall(path.read_text("utf-8")):
+        page = path.parent / target if target else path
+        assert page.exists(), target
+        assert not anchor or anchor in anchors(page), f"{target}#{anchor}"
 
 
 def test_the_front_page_is_read_in_minutes() -> None:
