@@ -2,8 +2,9 @@
 
 A public IPv4 address goes to class E (240.0.0.0/4, RFC 1112 section 4), or to 0.0.0.0/8 where it
 is too short for that; an IPv6 one to 3fff::/20 (RFC 9637).  Private addresses stay in their range
-(RFC 1918, RFC 4193).  What says nothing about anybody stays as it is: loopback, unspecified,
-documentation (RFC 5737, RFC 3849).  Addresses of one /24, or one /64, stay together in one.
+(RFC 1918, RFC 4193).  What says nothing about anybody stays as it is: loopback, unspecified, the
+link-local prefix alone, documentation (RFC 5737, RFC 3849).  Addresses of one /24, or one /64,
+stay together in one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _NOBODYS = tuple(
     ipaddress.ip_network(one)
     for one in (
         "127.0.0.0/8", "0.0.0.0/32", "255.255.255.255/32", "192.0.2.0/24", "198.51.100.0/24",
-        "203.0.113.0/24", "::1/128", "::/128", "2001:db8::/32",
+        "203.0.113.0/24", "::1/128", "::/128", "fe80::/128", "2001:db8::/32",
     )
 )  # fmt: skip
 _PRIVATE = tuple(

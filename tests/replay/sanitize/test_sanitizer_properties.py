@@ -133,6 +133,7 @@ def is_utf8(line: bytes) -> bool:
 
 
 @given(sessions)
+@example([b"EHLO [fe80::]\r\n"])
 @settings(deadline=None, max_examples=EXAMPLES)
 def test_nothing_of_the_original_remains(session: list[bytes]) -> None:
     said = b"".join(session)
