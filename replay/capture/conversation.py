@@ -13,15 +13,11 @@ from typing import NamedTuple
 from replay.capture.flow import Endpoint, Event, Flow, Gap, Piece, StreamEnd
 from replay.capture.oddity import Oddity
 from replay.capture.smtp_flows import begins_with_tls
+from replay.smtp.replies import ReceivedReply, ReplyReader, begins_reply, is_well_formed
 
 MAX_LINE_OCTETS = 1 << 16
 """The longest line of a reply; what goes on longer is not taken for one."""
 
-MAX_REPLY_OCTETS = 1 << 20
-"""The longest reply with all its lines."""
-
-_REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])[^\n]*)?\r?\n")  # RFC 5321 section 4.2
-_REPLY_BEGINS = re.compile(rb"[2-5][0-9][0-9](?:[ -]|\r?\n)")
 _STARTTLS = re.compile(rb"(?im)^STARTTLS[ \t]*\r?$")
 _TLS_RECORDS = (b"\x16\x03", b"\x15\x03", b"\x14\x03", b"\x17\x03")  # RFC 8446 section 5.1
 
@@ -105,9 +101,8 @@ class _Follower:
         self._flow = flow
         self._result = Conversation(flow, flow.ends[side], flow.ends[1 - side])
         self._result.oddities.extend(flow.oddities)
-        self._line = b""  # the server's line so far
-        self._lines: list[bytes] = []  # the reply's lines so far
-        self._reply_octets = 0
+        self._reader = ReplyReader()
+        self._replies_end = 0  # the place after the last whole reply
         self._sender_tail = b""
         self._starttls = self._encrypted = False
         self._line_told = False
@@ -210,7 +205,7 @@ class _Follower:
         events = self._flow.events[order:]
         said = (one for one in events if isinstance(one, Piece) and one.side != self._side)
         answer = next(said, None)
-        if answer is None or not _REPLY_BEGINS.match(answer.octets):
+        if answer is None or not begins_reply(answer.octets):
             return
         act = SenderAct("starttls", reply.ts_ns, event.packet, b"", reply.end, reply.order)
         self._result.acts.append(act)
@@ -222,11 +217,12 @@ class _Follower:
         self._odd(event.packet, "decrypted", sentence)
 
     def _tell_spoken_into_line(self, event: Piece) -> None:
-        if not self._line or self._line_told or event.acknowledged < self._result.server_octets:
+        line = self._reader.line
+        if not line or self._line_told or event.acknowledged < self._result.server_octets:
             return
         self._line_told = True
         sentence = (
-            f"packet {event.packet} answers to the server's {self._line[:60]!r}, a line without an "
+            f"packet {event.packet} answers to the server's {line[:60]!r}, a line without an "
             f"end; what the server says next is taken as its rest"
         )
         self._odd(event.packet, "unterminated-reply", sentence)
@@ -264,7 +260,7 @@ class _Follower:
             return
         elif isinstance(event, Gap):
             self._result.blind_from = order
-            self._line, self._lines = b"", []
+            self._reader = ReplyReader()
             sentence = (
                 f"at packet {event.packet} {event.missing_octets} of the server's octets are "
                 f"missing: its replies are not known from here on"
@@ -274,41 +270,32 @@ class _Follower:
             self._server_octets(order, event)
 
     def _server_octets(self, order: int, piece: Piece) -> None:
-        place = piece.start - len(self._line)
-        *lines, rest = (self._line + piece.octets).split(b"\n")
-        for line in lines:
-            place += len(line) + 1
-            self._server_line(line + b"\n", place, order, piece)
-        self._line = rest
+        for reply in self._reader.feed(piece.octets, piece.ts_ns):
+            self._replies_end += len(reply.octets)
+            self._reply(reply, order, piece)
         self._result.server_octets = piece.start + len(piece.octets)
-        if len(rest) > MAX_LINE_OCTETS:
+        if len(self._reader.line) > MAX_LINE_OCTETS:
             self._result.blind_from = order
             sentence = f"a line of the server is over {MAX_LINE_OCTETS} octets: its replies end"
             self._odd(piece.packet, "not-a-reply", sentence)
 
-    def _server_line(self, line: bytes, end: int, order: int, piece: Piece) -> None:
-        match = _REPLY_LINE.fullmatch(line)
-        if match is None or self._reply_octets > MAX_REPLY_OCTETS:
+    def _reply(self, reply: ReceivedReply, order: int, piece: Piece) -> None:
+        octets = reply.octets
+        if not is_well_formed(octets):
             self._bad_lines += 1
             if self._bad_lines == 1:
+                line = octets[octets.rfind(b"\n", 0, -1) + 1 :]
                 sentence = f"packet {piece.packet}: the server's line {line[:60]!r} is no reply"
                 self._odd(piece.packet, "not-a-reply", sentence)
-            self._lines, self._reply_octets = [], 0
             return
-        if not line.endswith(b"\r\n"):
+        if octets.count(b"\n") > octets.count(b"\r\n"):
             self._bare_line_feeds += 1
             if self._bare_line_feeds == 1:
                 sentence = f"packet {piece.packet}: a line of the server's ends in a bare LF"
                 self._odd(piece.packet, "bare-lf-reply", sentence)
-        self._lines.append(line)
-        self._reply_octets += len(line)
-        if match[2] == b"-":
-            return
-        octets = b"".join(self._lines)
-        self._lines, self._reply_octets = [], 0
-        code = int(match[1])
+        code = reply.code
         self._result.replies.append(
-            CapturedReply(piece.ts_ns, piece.packet, octets, code, end, order)
+            CapturedReply(piece.ts_ns, piece.packet, octets, code, self._replies_end, order)
         )
         if code == 220 and self._starttls and not self._encrypted:
             self._encrypted = True
@@ -316,7 +303,7 @@ class _Follower:
             self._upgraded = self._result.replies[-1]
 
     def _tell_unterminated(self) -> None:
-        rest = b"".join(self._lines) + self._line
+        rest = self._reader.rest
         if rest and not self._result.cut_short:
             sentence = f"the server's last octets are no whole reply: {rest[:60]!r}"
             self._odd(self._flow.last_packet, "unterminated-reply", sentence)

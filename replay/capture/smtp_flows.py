@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from replay.capture.flow import Flow, Gap
+from replay.smtp.replies import begins_reply
 
 HEAD_OCTETS = 4096
 """How much of each direction is looked at."""
@@ -17,7 +18,6 @@ SMTP_PORTS = PLAIN_PORTS | {465}
 
 _GREETING = re.compile(rb"(?:220|421|4\d\d|5\d\d)(?:[ -]|\r?\n)")
 _GREETING_INSIDE = re.compile(rb"220[ -][^\r\n]{0,500}SMTP")
-_REPLY = re.compile(rb"[2-5]\d\d(?:[ -]|\r?\n)")
 _COMMAND = re.compile(
     rb"(?im)^(?:(?:EHLO|HELO|LHLO)(?:[ \t\r]|$)|MAIL[ \t]+FROM[ \t]*:|RCPT[ \t]+TO[ \t]*:)"
 )
@@ -37,28 +37,11 @@ _FOREIGN_SERVERS = (
     (re.compile(rb"20[01] "), "NNTP"),
 )
 
-_PROXY_LINE = re.compile(rb"PROXY (?:TCP|UNKNOWN)[^\r\n]{0,100}\r\n")
-_PROXY_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
-_PROXY_FIXED_OCTETS = 16
-
 _SOCKS5_CLIENT = re.compile(rb"\x05[\x01-\x09][\x00-\x09\x80-\xfe]")  # RFC 1928 section 3
 _SOCKS4_CLIENT = re.compile(rb"\x04[\x01\x02]")
 _SOCKS4_SERVER = re.compile(rb"\x00[\x5a-\x5d]")
 _HTTP_CONNECT = re.compile(rb"CONNECT [^ \r\n]{1,255} HTTP/")  # RFC 9110 section 9.3.6
 _TLS_CLIENT = re.compile(rb"\x16\x03[\x00-\x04]..\x01", re.DOTALL)  # RFC 8446 sections 4 and 5.1
-
-
-def behind_proxy_header(said: bytes) -> bytes:
-    """What a sender said behind the header of the PROXY protocol, if it began with one.
-
-    The header names ports, so it is another one in every recording of the same sender.
-    """
-    if line := _PROXY_LINE.match(said):
-        return said[line.end() :]
-    if said.startswith(_PROXY_SIGNATURE) and len(said) >= _PROXY_FIXED_OCTETS:
-        length = int.from_bytes(said[_PROXY_FIXED_OCTETS - 2 : _PROXY_FIXED_OCTETS])
-        return said[_PROXY_FIXED_OCTETS + length :]
-    return said
 
 
 def _heads(flow: Flow) -> tuple[bytes, bytes]:
@@ -99,7 +82,7 @@ def client_side(flow: Flow) -> int:
         return flow.client
     heads = _heads(flow)
     for side in (0, 1):
-        if _COMMAND.search(heads[side]) or _REPLY.match(heads[1 - side]):
+        if _COMMAND.search(heads[side]) or begins_reply(heads[1 - side]):
             return side
     ports = flow.ends[0].port, flow.ends[1].port
     if (ports[0] in SMTP_PORTS) != (ports[1] in SMTP_PORTS):
@@ -135,7 +118,7 @@ def why_not_smtp(flow: Flow, side: int) -> str:
             return "nothing said in it is SMTP"
         cut = any(isinstance(event, Gap) and event.why == "cut" for event in flow.events)
         return _ALL_CUT if cut else "nothing is said in it"
-    if server and not _REPLY.match(server):
+    if server and not begins_reply(server):
         return "nothing said in it is SMTP"
     was_refused = flow.opener is not None and not flow.accepted and flow.packets[1 - side]
     unanswered = not client and not flow.accepted

@@ -16,7 +16,8 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from replay.capture.conversation import CapturedReply, Conversation, SenderAct
-from replay.capture.smtp_flows import behind_proxy_header
+from replay.smtp.commands import command_at
+from replay.smtp.proxy_header import after_header
 from replay.transcript.duration import DURATION_NS_MAX, format_ns
 from replay.transcript.script import After, AfterReply, Anchor, Evidence
 
@@ -30,8 +31,8 @@ OCTETS_COMPARED_MAX = 64 * 1024
 """Of each of two recordings, to tell whether they are of the same sender."""
 
 _LINE_SHOWN_MAX = 100
-_COMMAND = re.compile(rb"([A-Za-z]+)[\t\x20-\x7e\x80-\xff]*\r?")
-_VARIES_BEHIND = (b"MAIL", b"DATA", b"BDAT", b"AUTH", b"STARTTLS")
+_IS_TEXT = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\r?\n?")
+_VARIES_AFTER = ("MAIL", "DATA", "BDAT", "AUTH", "STARTTLS")
 
 
 class Anchored(NamedTuple):
@@ -186,13 +187,14 @@ def _first_words(conversation: Conversation) -> tuple[str, list[str]]:
     octets = b""
     for act in conversation.acts:
         octets += act.octets[: OCTETS_COMPARED_MAX - len(octets)]
-    lines = behind_proxy_header(octets).split(b"\n", COMMANDS_COMPARED_MAX)[:COMMANDS_COMPARED_MAX]
-    commands: list[re.Match[bytes]] = []
-    for line in lines:
-        if (command := _COMMAND.fullmatch(line)) is None:
+    sent, at, verbs, first = after_header(octets), 0, list[str](), ""
+    while at < len(sent) and len(verbs) < COMMANDS_COMPARED_MAX:
+        command = command_at(sent, at)
+        if command.verb == "?" or not _IS_TEXT.fullmatch(command.line):
             break
-        commands.append(command)
-        if command[1].upper() in _VARIES_BEHIND:
+        verbs.append(command.verb)
+        first = first or command.line.decode("latin-1").rstrip("\r\n")[:_LINE_SHOWN_MAX]
+        if command.verb in _VARIES_AFTER:
             break
-    first = commands[0][0].decode("latin-1").rstrip("\r")[:_LINE_SHOWN_MAX] if commands else ""
-    return first, [command[1].decode("ascii").upper() for command in commands]
+        at = command.end
+    return first, verbs

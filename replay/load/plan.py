@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mailsrv.units import NS_PER_S
+from replay.smtp.commands import ContentEnds
 from replay.transcript import transcript
 from replay.transcript.duration import format_ns
 from replay.transcript.notation import TranscriptError
@@ -43,7 +44,6 @@ It also bounds how late after the open a server may end a connection by itself."
 _SETTINGS_WITHOUT_EFFECT = {"hostname"}
 """Of [server]: what changes texts alone, which a load run does not compare."""
 
-_END_OF_CONTENT = b"\r\n.\r\n"
 _START_MAIL_INPUT = 354
 _CLOSING, _SHUTTING_DOWN = 221, 421
 
@@ -175,7 +175,7 @@ class _Builder:
         self.codes: list[int] = []
         self.content_ends: dict[int, int] = {}
         self.server_ends = False
-        self._sent_last = b""
+        self._content_ends = ContentEnds()
         self._dot: int | None = None
 
     def depart(self, step: Departure) -> None:
@@ -186,11 +186,8 @@ class _Builder:
             raise UnsuitableError(f"speaks TLS (line {step.line}): load is plaintext")
         if not isinstance(action, SendOctets | HalfClose | Close | Reset):
             return  # until-closed, abandon: the replies still expected are waited for, no more
-        if isinstance(action, SendOctets):
-            window = self._sent_last + action.octets
-            if _END_OF_CONTENT in window:
-                self._dot = len(self.acts)
-            self._sent_last = window[-len(_END_OF_CONTENT) + 1 :]
+        if isinstance(action, SendOctets) and self._content_ends.is_in(action.octets):
+            self._dot = len(self.acts)
         self.acts.append(PlannedAct(len(self.codes), action))
 
     def expect(self, step: Expectation) -> None:

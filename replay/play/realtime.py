@@ -23,8 +23,9 @@ from replay.play import sockets
 from replay.play.observed import ObservedConnection, ReplyListener
 from replay.play.real_link import RealLink
 from replay.play.schedule import Schedule, server_delay_max_ns
-from replay.play.target import Target, bind_client, loopback_address, proxy_header
+from replay.play.target import Target, bind_client, loopback_address
 from replay.play.tls_client import Verify
+from replay.smtp.proxy_header import proxy_header
 from replay.transcript import script
 from replay.transcript.script import Scenario, ScriptedConnection
 

@@ -10,14 +10,10 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import socket
-import struct
 from dataclasses import dataclass
 
 SocketAddress = tuple[str | int | bytes, ...]
 
-_V2_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
-_V2_VERSION_AND_COMMAND = 0x21  # version 2, PROXY
-_V2_STREAM_4, _V2_STREAM_6 = 0x11, 0x21
 _LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 _IP_BIND_ADDRESS_NO_PORT = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)  # linux/in.h
 
@@ -95,34 +91,3 @@ def loopback_address(client: str) -> str:
 def _digest(octets: bytes) -> list[int]:
     """Two numbers from 1 to 254: neither a network's address nor a broadcast's."""
     return [1 + octet % 254 for octet in hashlib.sha256(octets).digest()[:2]]
-
-
-def proxy_header(version: int, client: str, source_port: int, server: SocketAddress) -> bytes:
-    """The PROXY header that names ``client``; ``server`` is where we connected to.
-
-    Both addresses are of one family in it (sections 2.1 and 2.2), so an IPv4 one stands as
-    IPv4-mapped beside an IPv6 one.
-    """
-    source, destination = ipaddress.ip_address(client), ipaddress.ip_address(_bare(server))
-    if source.version != destination.version:
-        source, destination = _as_ipv6(source), _as_ipv6(destination)
-    port = int(server[1])
-    if version == 1:
-        line = f"PROXY TCP{source.version} {source} {destination} {source_port} {port}\r\n"
-        return line.encode("ascii")
-    family = _V2_STREAM_4 if source.version == 4 else _V2_STREAM_6
-    body = source.packed + destination.packed + struct.pack("!HH", source_port, port)
-    head = struct.pack("!BBH", _V2_VERSION_AND_COMMAND, family, len(body))
-    return _V2_SIGNATURE + head + body
-
-
-def _bare(server: SocketAddress) -> str:
-    return str(server[0]).partition("%")[0]
-
-
-def _as_ipv6(
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
-) -> ipaddress.IPv6Address:
-    if isinstance(address, ipaddress.IPv6Address):
-        return address
-    return ipaddress.IPv6Address(b"\0" * 10 + b"\xff\xff" + address.packed)

@@ -31,8 +31,8 @@ from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.capture.tcp_packets import CLIENT, SEGMENT_MAX_OCTETS, SERVER
 from replay.play import sockets
 from replay.play.sockets import unacknowledged_octets
-from replay.play.target import proxy_header
 from replay.record.recorder import CaptureRecorder, End, RecordedFlow
+from replay.smtp.proxy_header import proxy_header
 
 CHUNK_OCTETS = SEGMENT_MAX_OCTETS
 """One read: one packet of the capture."""

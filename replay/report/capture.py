@@ -14,9 +14,9 @@ from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.capture.conversation import CapturedReply, Conversation
 from replay.capture.oddity import Oddity, told
 from replay.capture.reader import Capture
-from replay.capture.smtp_flows import behind_proxy_header
 from replay.convert.anchors import Anchored, anchor_acts
 from replay.smtp.commands import outline
+from replay.smtp.proxy_header import after_header
 from replay.transcript.duration import long_duration
 from replay.transcript.octets import printable, to_text
 from replay.transcript.script import Evidence
@@ -201,7 +201,7 @@ def _show_oddities(where: str, oddities: list[Oddity], console: Console) -> None
 
 def _sent(conversation: Conversation) -> bytes:
     """All octets of its sender, without a header of the PROXY protocol."""
-    return behind_proxy_header(b"".join(act.octets for act in conversation.acts))
+    return after_header(b"".join(act.octets for act in conversation.acts))
 
 
 def _who(conversation: Conversation) -> str:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from replay.sanitize.ip_lookalikes import is_nobodys
 from replay.sanitize.lookalikes import is_reserved, lowered, words
 from replay.sanitize.vocabulary import ANYWHERE
+from replay.smtp.proxy_header import V2_SIGNATURE, header_octets
 
 WORD_MIN_CHARACTERS = 4
 """Shorter words are not looked for: by chance they are everywhere."""
@@ -49,7 +50,6 @@ _SOFT_BREAK = re.compile(rb"=[ \t]*\r?\n")
 _WIDE = re.compile(rb"(?:[\x20-\x7e]\x00){3,}|(?:\x00[\x20-\x7e]){3,}")
 
 
-_PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n"
 _NTLM = b"\n".join(base64.b64encode(b"NTLMSSP\0" + bytes([kind, 0, 0, 0])) for kind in (1, 2, 3))
 
 
@@ -204,9 +204,9 @@ def _text(octets: bytes) -> str:
 
 def _behind_proxy_header(octets: bytes) -> bytes:
     """A binary PROXY header ends in a port, which would be taken for a part of the next word."""
-    if not octets.startswith(_PROXY_V2):
+    if not octets.startswith(V2_SIGNATURE):
         return octets
-    end = 16 + int.from_bytes(octets[14:16], "big")
+    end = header_octets(octets)
     return octets[:end] + b"\n" + octets[end:]
 
 

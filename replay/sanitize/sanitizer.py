@@ -17,7 +17,6 @@ found raises LeftOver, and there is no result.
 from __future__ import annotations
 
 import io
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from replay.sanitize.ip_lookalikes import is_nobodys
 from replay.sanitize.leak_check import Leak, Originals, TooMuch, told
 from replay.sanitize.lookalikes import Lookalikes
 from replay.sanitize.smtp_cleaner import SmtpCleaner
+from replay.smtp.replies import begins_reply
 
 SEQUENCE_STEP = 0x0B00_0001
 """Between the first sequence numbers of connections: the same ports may come again."""
@@ -40,8 +40,6 @@ SEQUENCE_STEP = 0x0B00_0001
 CLIENT_TLS, SERVER_TLS = b"\x16\x03\x01\x00\x01\x01", b"\x16\x03\x01\x00\x01\x02"
 """TLS records (RFC 8446 section 5.1) that hold no more than the kind of a message: a mark where
 the sender's and the server's ciphertext began."""
-
-_REPLY = re.compile(rb"[2-5][0-9][0-9][ -]")
 
 Chosen = tuple[Capture, Sequence[Conversation]]
 
@@ -140,7 +138,7 @@ class _Followed:
                 if side == self.side:
                     new = cleaner.sender(run, from_the_beginning=begins)
                 else:
-                    begins = begins or bool(_REPLY.match(run))
+                    begins = begins or begins_reply(run)
                     new = cleaner.server(run, at_line_begin=begins)
                 if len(new) != len(run):
                     raise AssertionError("a look-alike of another length")

@@ -27,26 +27,17 @@ from replay.sanitize.vocabulary import (
     REPLY_WORDS,
     terms,
 )
-
-CHUNK_MAX_OCTETS = 1 << 40
-"""A larger BDAT is nobody's chunk; what follows it is read as lines."""
+from replay.smtp.commands import Command, looks_like_command, split
+from replay.smtp.proxy_header import V2_SIGNATURE, header_octets
 
 CREDENTIAL_LINES_MAX = 6
 """Of one AUTH exchange, at most."""
 
-_COMMAND = re.compile(
-    rb"(?i)(?:(?:EHLO|HELO|LHLO|VRFY|EXPN|HELP|NOOP|AUTH|ETRN|XCLIENT|XFORWARD)(?:[ \t]|\r?\n)"
-    rb"|(?:MAIL|SEND|SOML|SAML)[ \t]+FROM[ \t]*:|RCPT[ \t]+TO[ \t]*:"
-    rb"|BDAT[ \t]+[0-9]+(?:[ \t]+LAST)?[ \t]*\r?\n|(?:DATA|RSET|QUIT|STARTTLS|TURN)[ \t]*\r?\n)"
-)
 _VERB = re.compile(r"[ \t]*([A-Za-z0-9-]{2,40})(?![A-Za-z0-9-])")
-_BDAT = re.compile(rb"(?i)BDAT[ \t]+([0-9]{1,20})([ \t]+LAST)?[ \t]*\r?\n")
-_DATA = re.compile(rb"(?i)DATA[ \t]*\r?\n")
 _AUTH = re.compile(rb"(?i)AUTH[ \t]+([A-Z0-9_-]{1,40})(?:[ \t]+(\S+))?[ \t]*\r?\n")
 _RESPONSE = re.compile(rb"[A-Za-z0-9+/]*={0,2}[ \t]*\r?\n|\*\r?\n")
 _NEW_MESSAGE = re.compile(rb"(?i)(?:MAIL|RSET|EHLO|HELO)\b")
-_PROXY_V2 = b"\r\n\r\n\0\r\nQUIT\n"
-_PROXY_V1_MAX_OCTETS = 107
+_LONE_DOT = b".\r\n"
 
 _PARAMETER = re.compile(r"(?<=[ \t])([A-Za-z0-9-]{1,40})=(\S*)")
 _CODE_POINT = re.compile(r"(\\x\{(?:10|[1-9A-F])?[0-9A-F]{1,4}\})")
@@ -79,36 +70,34 @@ class Region(NamedTuple):
 
 def regions(octets: bytes, *, from_the_beginning: bool = True) -> list[Region]:
     """What is what in the sender's stream, without a gap between."""
-    return _Walk(octets).walk(from_the_beginning)
+    return _Regions(octets).find(from_the_beginning)
 
 
-class _Walk:
+class _Regions:
+    """Names the parts of a sender's stream, and numbers its messages."""
+
     def __init__(self, octets: bytes) -> None:
         self._octets = octets
         self._found: list[Region] = []
         self._message = 0
         self._chunking = False  # more chunks of the same message may follow
         self._place = 0
+        self._mechanism = ""  # of the AUTH exchange that goes on
+        self._credential_lines = 0
 
-    def walk(self, from_the_beginning: bool) -> list[Region]:
+    def find(self, from_the_beginning: bool) -> list[Region]:
         octets = self._octets
-        if octets.startswith(_PROXY_V2) and len(octets) >= 16:
-            self._take(min(16 + int.from_bytes(octets[14:16], "big"), len(octets)), "proxy")
-        elif not from_the_beginning and not _COMMAND.match(octets):
-            self._dot_stuffed()
-        while self._place < len(octets):
-            line_end = octets.find(b"\n", self._place) + 1 or len(octets)
-            line = octets[self._place : line_end]
-            self._take(line_end, "command")
-            if _DATA.fullmatch(line):
-                if not _COMMAND.match(octets[line_end : line_end + 64]):
-                    self._dot_stuffed()
-            elif chunk := _BDAT.fullmatch(line):
-                self._chunk(int(chunk[1]), last=bool(chunk[2]))
-            elif auth := _AUTH.fullmatch(line):
-                self._responses(auth)
-            elif _NEW_MESSAGE.match(line):
-                self._chunking = False
+        if octets.startswith(V2_SIGNATURE) and (header := header_octets(octets)):
+            self._take(min(header, len(octets)), "proxy")
+            from_the_beginning = True
+        within = not from_the_beginning and not looks_like_command(octets)
+        for part in split(octets, at=self._place, begins_within_content=within):
+            if part.kind == "command":
+                self._command(part.command)
+            elif part.kind == "content":
+                self._dot_stuffed(part.end)
+            else:
+                self._take(part.end, "chunk")
         return self._found
 
     def _take(self, end: int, kind: str, mechanism: str = "") -> None:
@@ -116,30 +105,36 @@ class _Walk:
             self._found.append(Region(self._place, end, kind, self._message, mechanism))
             self._place = end
 
-    def _dot_stuffed(self) -> None:
+    def _command(self, command: Command) -> None:
+        line = command.line
+        if self._is_response(line):
+            self._credential_lines += 1
+            self._take(command.end, "response", self._mechanism)
+            return
+        self._take(command.end, "command")
+        auth = _AUTH.fullmatch(line)
+        self._mechanism = auth[1].decode("ascii").upper() if auth else ""
+        self._credential_lines = 0
+        if command.chunk_octets >= 0:
+            self._message += not self._chunking
+            self._chunking = not command.is_last_chunk
+        elif _NEW_MESSAGE.match(line):
+            self._chunking = False
+
+    def _is_response(self, line: bytes) -> bool:
+        """Whether a line goes on with an AUTH exchange."""
+        goes_on = self._mechanism and self._credential_lines < CREDENTIAL_LINES_MAX
+        return bool(goes_on and _RESPONSE.fullmatch(line) and not looks_like_command(line))
+
+    def _dot_stuffed(self, end: int) -> None:
+        """A message's content, and the dot that ends it, which belongs to no message."""
         self._message += 1
         self._chunking = False
-        end = self._place
-        if not self._octets.startswith(b".\r\n", end):
-            end = self._octets.find(b"\r\n.\r\n", end) + 2
-        self._take(end if end > 1 else len(self._octets), "dot-stuffed")
-        self._take(min(self._place + 3, len(self._octets)), "end")
-
-    def _chunk(self, size: int, *, last: bool) -> None:
-        if size <= CHUNK_MAX_OCTETS:
-            if not self._chunking:
-                self._message += 1
-            self._take(min(self._place + size, len(self._octets)), "chunk")
-            self._chunking = not last
-
-    def _responses(self, auth: re.Match[bytes]) -> None:
-        mechanism = auth[1].decode("ascii").upper()
-        for _ in range(CREDENTIAL_LINES_MAX):
-            line_end = self._octets.find(b"\n", self._place) + 1
-            line = self._octets[self._place : line_end]
-            if not line_end or _COMMAND.match(line) or not _RESPONSE.fullmatch(line):
-                return
-            self._take(line_end, "response", mechanism)
+        has_end = self._octets[self._place : end].endswith(_LONE_DOT) and (
+            end - self._place == len(_LONE_DOT) or self._octets[end - 5 : end - 3] == b"\r\n"
+        )
+        self._take(end - len(_LONE_DOT) if has_end else end, "dot-stuffed")
+        self._take(end, "end")
 
 
 class SmtpCleaner:
@@ -194,7 +189,7 @@ class SmtpCleaner:
         cleaned = bytearray()
         for line in _lines(content):
             text = line.decode("utf-8", "surrogateescape")
-            if _COMMAND.match(line):
+            if looks_like_command(line):
                 cleaned += self._command(line)  # the server may have refused to take content
             else:
                 cleaned += message.line(text).encode("utf-8", "surrogateescape")

@@ -1,45 +1,141 @@
-"""Which commands a sender said, in its order: the outline of a session."""
+"""A sender's octets taken apart: commands, the content of messages, the chunks of BDAT.
+
+A command is a line.  Content follows a DATA that was answered 354 and ends with a dot that stands
+alone in its line (RFC 5321 section 4.1.1.4); a chunk follows a BDAT at once, as long as it says
+(RFC 3030 section 2).  Which DATA was answered 354, only the replies tell: who has them one by one
+calls ``command_at`` and ``content_end`` himself, who has their number or none at all ``split``.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import groupby
+from typing import NamedTuple
 
 VERBS_MAX = 100_000
 """Commands listed of one session."""
 OUTLINE_MAX = 12
 """Groups of equal commands in an outline; the middle of more is left out."""
 
-_VERB = re.compile(rb"[A-Za-z]{4,12}(?=[ :\r\n]|$)")
-_BDAT = re.compile(rb"(?i)BDAT +(\d{1,18})")
-_END_OF_DATA = b"\r\n.\r\n"
+CHUNK_MAX_OCTETS = 1 << 40
+"""A BDAT that announces more is refused by any server: what follows it is commands."""
+
+END_OF_CONTENT = b"\r\n.\r\n"
+_LONE_DOT = b".\r\n"  # where it is the first line of the content
+
+_VERB = re.compile(rb"[A-Za-z]{4,12}(?=[ \t:\r\n]|$)")
+_DATA = re.compile(rb"(?i)DATA[ \t]*\r?\n")
+_CHUNK = re.compile(rb"(?i)BDAT[ \t]+([0-9]{1,20})([ \t]+LAST)?[ \t]*\r?\n")
+_COMMAND = re.compile(
+    rb"(?i)(?:(?:EHLO|HELO|LHLO|VRFY|EXPN|HELP|NOOP|AUTH|ETRN|XCLIENT|XFORWARD)(?:[ \t]|\r?\n)"
+    rb"|(?:MAIL|SEND|SOML|SAML)[ \t]+FROM[ \t]*:|RCPT[ \t]+TO[ \t]*:"
+    rb"|BDAT[ \t]+[0-9]+(?:[ \t]+LAST)?[ \t]*\r?\n|(?:DATA|RSET|QUIT|STARTTLS|TURN)[ \t]*\r?\n)"
+)
 
 
-def verbs(sent: bytes, contents: int) -> list[str]:
-    """The verbs in what a sender said, in capitals; "?" for a line that begins with none.
+class Command(NamedTuple):
+    """One line of commands: ``line`` with its end, where it has one, and the place after it.
 
-    ``contents`` is how many times the server asked for content (354): so many DATA are followed
-    by content and its end, which are passed over, as are the octets of chunks.
+    ``verb`` is in capitals; "?" for a line that begins with none.  ``chunk_octets`` is what a BDAT
+    announces, -1 for any other command; ``is_last_chunk`` that it says LAST.
     """
+
+    line: bytes
+    end: int
+    verb: str
+    chunk_octets: int = -1
+    is_last_chunk: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the line has its end."""
+        return self.line.endswith(b"\n")
+
+
+class Part(NamedTuple):
+    """A stretch of a sender's octets; ``kind`` is command, content or chunk.
+
+    ``command`` is the one that it is, or that it follows.
+    """
+
+    kind: str
+    start: int
+    end: int
+    command: Command
+
+
+def command_at(sent: bytes, at: int) -> Command:
+    """The line at ``at``, taken as a command."""
+    end = sent.find(b"\n", at) + 1 or len(sent)
+    line = sent[at:end]
+    found = _VERB.match(line)
+    verb = found[0].decode("ascii").upper() if found else "?"
+    if verb == "BDAT" and (chunk := _CHUNK.fullmatch(line)):
+        octets = int(chunk[1])
+        if octets <= CHUNK_MAX_OCTETS:
+            return Command(line, end, verb, octets, bool(chunk[2]))
+    return Command(line, end, verb)
+
+
+def content_end(sent: bytes, at: int) -> int:
+    """The place after the content that begins at ``at``; 0 if its end is not there."""
+    if sent.startswith(_LONE_DOT, at):
+        return at + len(_LONE_DOT)
+    found = sent.find(END_OF_CONTENT, at)
+    return found + len(END_OF_CONTENT) if found >= 0 else 0
+
+
+def looks_like_command(sent: bytes, at: int = 0) -> bool:
+    """Whether what begins at ``at`` is a command by its verb and what must stand beside it."""
+    return _COMMAND.match(sent, at) is not None
+
+
+def split(
+    sent: bytes, contents: int | None = None, at: int = 0, *, begins_within_content: bool = False
+) -> Iterator[Part]:
+    """All of ``sent`` from ``at`` on in order, without a gap between.
+
+    ``contents`` is how many times the server asked for content (354): so many DATA are followed by
+    it.  None says that no reply is known: then content follows each DATA behind which no command
+    stands.
+    """
+    if begins_within_content:
+        end = content_end(sent, at) or len(sent)
+        yield Part("content", at, end, Command(b"", at, "DATA"))
+        at = end
+    while at < len(sent):
+        command = command_at(sent, at)
+        yield Part("command", at, command.end, command)
+        at = command.end
+        if command.chunk_octets > 0:
+            end = min(at + command.chunk_octets, len(sent))
+        elif _DATA.fullmatch(command.line) and _content_follows(sent, at, contents):
+            contents = None if contents is None else contents - 1
+            end = content_end(sent, at) or len(sent)
+        else:
+            continue
+        if end > at:
+            yield Part("chunk" if command.verb == "BDAT" else "content", at, end, command)
+            at = end
+
+
+def _content_follows(sent: bytes, at: int, contents: int | None) -> bool:
+    return not looks_like_command(sent, at) if contents is None else contents > 0
+
+
+def verbs(sent: bytes, contents: int | None) -> list[str]:
+    """The verbs of a sender's commands, in order; ``contents`` as for ``split``."""
     found: list[str] = []
-    at = 0
-    while at < len(sent) and len(found) < VERBS_MAX:
-        end = sent.find(b"\n", at)
-        line = sent[at : end if end >= 0 else len(sent)]
-        at = end + 1 if end >= 0 else len(sent)
-        verb = _VERB.match(line)
-        found.append(verb[0].decode().upper() if verb else "?")
-        if chunk := _BDAT.match(line):
-            at += int(chunk[1])
-        elif found[-1] == "DATA" and contents:
-            contents -= 1
-            # The CRLF that ends the command may be the one before the dot.
-            content_end = sent.find(_END_OF_DATA, at - 2)
-            at = content_end + len(_END_OF_DATA) if content_end >= 0 else len(sent)
+    for part in split(sent, contents):
+        if part.kind == "command":
+            found.append(part.command.verb)
+            if len(found) == VERBS_MAX:
+                break
     return found
 
 
-def outline(sent: bytes, contents: int) -> str:
+def outline(sent: bytes, contents: int | None) -> str:
     """ "EHLO MAIL RCPT*3 DATA QUIT": equal commands in a row are counted."""
     groups = [(verb, sum(1 for _ in same)) for verb, same in groupby(verbs(sent, contents))]
     words = [verb if count == 1 else f"{verb}*{count}" for verb, count in groups]
@@ -48,3 +144,18 @@ def outline(sent: bytes, contents: int) -> str:
         half = OUTLINE_MAX // 2
         words[half:-half] = [f"…{left_out} more…"]
     return " ".join(words)
+
+
+class ContentEnds:
+    """Whether a message's content can end in what is sent piece by piece."""
+
+    __slots__ = ("_before",)
+
+    def __init__(self) -> None:
+        self._before = b""
+
+    def is_in(self, octets: bytes) -> bool:
+        """Take the next octets; True if the end of a content is, or comes to its end, in them."""
+        window = self._before + octets
+        self._before = window[-len(END_OF_CONTENT) + 1 :]
+        return END_OF_CONTENT in window

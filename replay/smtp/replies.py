@@ -10,7 +10,11 @@ REPLY_MAX_OCTETS = 64 * 1024
 
 _LAST_LINE = re.compile(rb"\d{3}(?:[ \r\n]|$)")
 _BEGIN = re.compile(rb"\d{3}")
-_FURTHER_LINE = re.compile(rb"\d{3}-")
+_FURTHER_LINE = re.compile(rb"[2-5][0-9][0-9]-")
+_REPLY_BEGIN = re.compile(rb"[2-5][0-9][0-9](?:[ -]|\r?\n)")
+_WELL_FORMED = re.compile(
+    rb"(?:[2-5][0-9][0-9]-[^\n]*\n)*[2-5][0-9][0-9](?: [^\n]*)?\r?\n"
+)  # RFC 5321 section 4.2
 
 
 class ReceivedReply(NamedTuple):
@@ -35,8 +39,18 @@ class ReceivedReply(NamedTuple):
         return self.text
 
 
+def begins_reply(octets: bytes) -> bool:
+    """Whether ``octets`` begin as a reply does, with a code that SMTP has."""
+    return _REPLY_BEGIN.match(octets) is not None
+
+
+def is_well_formed(reply: bytes) -> bool:
+    """Whether a whole reply is one by RFC 5321 section 4.2, but for line ends without a CR."""
+    return _WELL_FORMED.fullmatch(reply) is not None
+
+
 class ReplyReader:
-    """Takes what arrives, in pieces of any size, and gives the replies that are whole."""
+    """Takes what arrives, in pieces of any size, and returns the replies that are whole."""
 
     __slots__ = ("_begun", "_begun_octets", "_rest")
 
@@ -58,6 +72,11 @@ class ReplyReader:
                 self._begun.clear()
                 self._begun_octets = 0
         return replies
+
+    @property
+    def line(self) -> bytes:
+        """What has come of a line that is not whole."""
+        return self._rest
 
     @property
     def rest(self) -> bytes:

@@ -15,8 +15,9 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from replay.capture.smtp_flows import behind_proxy_header
 from replay.play.observed import ObservedConnection
+from replay.smtp.commands import Command, command_at, content_end
+from replay.smtp.proxy_header import header_octets
 from replay.smtp.replies import ReceivedReply
 from replay.transcript.octets import to_text
 from replay.transcript.script import ScriptedConnection, SendOctets
@@ -27,7 +28,6 @@ GREETING, CONTENT, UNASKED = "the greeting", "to the message", "unasked"
 """Of a reply that answers no command, in place of one."""
 
 _PATH = re.compile(rb"(?:MAIL FROM|RCPT TO):[ \t]*(<[^>\r\n]*>|[^ \t\r\n]+)", re.IGNORECASE)
-_CHUNK = re.compile(rb"BDAT[ \t]+(\d{1,18})([ \t]+LAST)?[ \t]*\r?\n", re.IGNORECASE)
 
 
 class Exchange(NamedTuple):
@@ -89,8 +89,7 @@ class _Walk:
                 self._ends.append(len(octets))
                 self._departed_ns.append(at_ns)
         self._octets = bytes(octets)
-        # A PROXY header gets no answer.
-        self._at = len(self._octets) - len(behind_proxy_header(self._octets))
+        self._at = header_octets(self._octets)  # it gets no reply
         self._in_content = False
         self._transaction = 0
         self._reverse_path = b""
@@ -107,24 +106,21 @@ class _Walk:
         if number == 1:
             return Exchange(number, GREETING, reply, 0)
         if self._in_content:
-            end = self._octets.find(b"\r\n.\r\n", self._at - 2) + 5
-            if end < 5 or self._sent_ns(end) > reply.at_ns:
+            end = content_end(self._octets, self._at)
+            if not end or self._sent_ns(end) > reply.at_ns:
                 return Exchange(number, UNASKED, reply, self._transaction)
             self._in_content = False
             self._chunks.update(self._octets[self._at : end])
             self._at = end
             return self._message(Exchange(number, CONTENT, reply, self._transaction))
-        end = self._octets.find(b"\n", self._at) + 1
-        chunk = _CHUNK.match(self._octets, self._at)
-        if chunk is not None:
-            end += int(chunk[1])
-        if not 0 < end <= len(self._octets) or self._sent_ns(end) > reply.at_ns:
+        command = command_at(self._octets, self._at)
+        end = command.end + max(command.chunk_octets, 0)
+        if not command.is_whole or end > len(self._octets) or self._sent_ns(end) > reply.at_ns:
             return Exchange(number, UNASKED, reply, self._transaction)
-        line = self._octets[self._at : self._octets.index(b"\n", self._at) + 1]
         self._at = end
-        if chunk is not None:
-            return self._chunk(number, line, reply, chunk)
-        return self._command(number, line, reply)
+        if command.chunk_octets >= 0:
+            return self._chunk(number, command, reply)
+        return self._command(number, command.line, reply)
 
     def _command(self, number: int, line: bytes, reply: ReceivedReply) -> Exchange:
         verb, positive = line[:4].upper(), 200 <= reply.code < 400
@@ -145,14 +141,12 @@ class _Walk:
             self._forget()
         return Exchange(number, _shown(line), reply, self._transaction, follows, awry)
 
-    def _chunk(
-        self, number: int, line: bytes, reply: ReceivedReply, chunk: re.Match[bytes]
-    ) -> Exchange:
-        octets = self._octets[self._at - int(chunk[1]) : self._at]
-        self._chunks.update(octets)
+    def _chunk(self, number: int, command: Command, reply: ReceivedReply) -> Exchange:
+        self._chunks.update(self._octets[command.end : self._at])
         follows = reply.code >= 500 and not self._forward_paths
-        exchange = Exchange(number, _shown(line), reply, self._transaction, follows, awry=follows)
-        return self._message(exchange) if chunk[2] else exchange
+        shown = _shown(command.line)
+        exchange = Exchange(number, shown, reply, self._transaction, follows, awry=follows)
+        return self._message(exchange) if command.is_last_chunk else exchange
 
     def _message(self, exchange: Exchange) -> Exchange:
         """A message has come to its end; whether it was accepted, the reply says."""

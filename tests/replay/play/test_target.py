@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsrv.transport.proxy_protocol import ProxyHeader
-from replay.play.target import TargetError, loopback_address, proxy_header, resolve
+from replay.play.target import TargetError, loopback_address, resolve
+from replay.smtp.proxy_header import proxy_header
 
 ADDRESSES = st.ip_addresses()
 
