@@ -1,7 +1,7 @@
 """What reassembly makes of segments: flows, and what happened in them in order.
 
-A flow has two sides, 0 (who was seen first) and 1.  Its ``events`` stand in the order in which
-they became true: octets that arrive ahead of a hole count from when the hole was filled.
+A flow has two sides, 0 (the sender of its first packet) and 1.  Its ``events`` stand in the order
+in which they became true: octets that arrive ahead of a hole count from when it was filled.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Flow:
 
     __slots__ = (
         "_events", "accepted", "acknowledged", "client", "ends", "first_ns", "first_packet",
-        "forgotten", "given_out", "happened", "judged_events", "last_ns", "last_packet", "leaving",
-        "number", "oddities", "opener", "packets", "untold",
+        "forgotten", "happened", "last_ns", "last_packet", "number", "oddities", "opener",
+        "packets", "untold",
     )  # fmt: skip
 
     number: int
@@ -98,20 +98,14 @@ class Flow:
     first_ns: int
     last_ns: int
     happened: list[RawPiece | Gap | StreamEnd]
-    """The events as the reassembler notes them; read ``events`` instead."""
+    """The events as plain tuples, in order so far; read ``events`` instead."""
     oddities: list[Oddity]
     packets: list[int]
     """How many segments each side sent."""
     forgotten: str
-    """Why nobody wanted the octets, where they were forgotten to keep memory bounded."""
+    """Why the octets are not kept, where they were forgotten to keep memory bounded."""
     client: int | None
     """The client's side, where that was told before the octets were forgotten."""
-    leaving: bool
-    """For the reassembler: the flow has ended, and will be given out."""
-    judged_events: int
-    """For the reassembler: so many events had happened when somebody might want them."""
-    given_out: bool
-    """For the reassembler: the flow was given out."""
     acknowledged: list[int]
     """How many octets of the other side each side had acknowledged in the end.  A reset's own
     acknowledgement does not count: some systems acknowledge what they refuse."""
@@ -120,8 +114,7 @@ class Flow:
         self.number = number
         self.ends = ends
         self.opener = None
-        self.accepted = self.leaving = self.given_out = False
-        self.judged_events = 0
+        self.accepted = False
         self.forgotten = ""
         self.client = None
         self.first_ns = self.last_ns = ts_ns
@@ -158,7 +151,7 @@ class Flow:
                 yield side, octets
 
     def forget(self, reason: str) -> None:
-        """Forget the octets: no one wants them, for this reason."""
+        """Forget the octets, for this reason."""
         self.forgotten = reason
         octets = [0, 0]
         for side, said in self.said():

@@ -1,4 +1,5 @@
-"""Writing pcap files with nanosecond times (draft-ietf-opsawg-pcap, magic 0xa1b23c4d)."""
+"""Captures written: pcap with nanosecond times (draft-ietf-opsawg-pcap, magic 0xa1b23c4d), to a
+file or piece by piece, and pcapng (draft-ietf-opsawg-pcapng), whose packets may have comments."""
 
 from __future__ import annotations
 
@@ -15,6 +16,23 @@ BUFFER_OCTETS = 64 * 1024
 """Records that wait for ``flush``, at most."""
 
 _RECORD_HEADER = struct.Struct("<IIII")
+
+APPLICATION = "replay"
+"""Who the file says wrote it."""
+
+COMMENT_MAX_OCTETS = 32_000
+"""Of one comment; an option counts at most 65,535 octets, and people read fewer."""
+
+_SECTION_HEADER = 0x0A0D0D0A
+_INTERFACE = 1
+_ENHANCED_PACKET = 6
+
+_OPTION_END = 0
+_OPTION_COMMENT = 1
+_OPTION_APPLICATION = 4
+_OPTION_TSRESOL = 9
+
+_NANOSECONDS = b"\x09"
 
 
 class PcapWriter:
@@ -55,7 +73,7 @@ class PcapFile:
         self.failure = ""
         """Why nothing more is written; empty while all is well."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._descriptor = os.open(path, flags, 0o600)  # mail is nobody else's business
+        self._descriptor = os.open(path, flags, 0o600)  # mail is private
         self._stays_open = stays_open
         self._closed = False
         self._buffer: list[bytes] = []
@@ -138,29 +156,14 @@ def record(ts_ns: int, frame: bytes, original_octets: int | None = None) -> byte
     seconds, fraction_ns = divmod(ts_ns, 1_000_000_000)
     if not 0 <= seconds < 1 << 32:
         raise ValueError(f"{ts_ns} ns is outside the years a pcap file can tell")
-    if len(frame) > SNAPLEN_OCTETS:
-        raise ValueError(f"a frame of {len(frame)} octets is over {SNAPLEN_OCTETS}")
+    _check_length(frame)
     original = len(frame) if original_octets is None else original_octets
     return _RECORD_HEADER.pack(seconds, fraction_ns, len(frame), original) + frame
 
 
-APPLICATION = "replay"
-"""Who the file says wrote it."""
-
-COMMENT_MAX_OCTETS = 32_000
-"""Of one comment; an option counts at most 65,535 octets, and people read fewer."""
-
-_SECTION_HEADER = 0x0A0D0D0A
-_INTERFACE = 1
-_ENHANCED_PACKET = 6
-
-_OPTION_END = 0
-_OPTION_COMMENT = 1
-_OPTION_APPLICATION = 4
-_OPTION_TSRESOL = 9
-
-_NANOSECONDS = b"\x09"
-_SNAPLEN_OCTETS = 262_144
+def _check_length(frame: bytes) -> None:
+    if len(frame) > SNAPLEN_OCTETS:
+        raise ValueError(f"a frame of {len(frame)} octets is over {SNAPLEN_OCTETS}")
 
 
 class PcapngWriter:
@@ -175,7 +178,7 @@ class PcapngWriter:
         self._write = file.write
         options = [*map(_comment, comments), (_OPTION_APPLICATION, APPLICATION.encode())]
         self._block(_SECTION_HEADER, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1), options)
-        description = struct.pack("<HxxI", linktype, _SNAPLEN_OCTETS)
+        description = struct.pack("<HxxI", linktype, SNAPLEN_OCTETS)
         self._block(_INTERFACE, description, [(_OPTION_TSRESOL, _NANOSECONDS)])
 
     def write(self, ts_ns: int, frame: bytes, comments: Iterable[str] = ()) -> None:
@@ -183,8 +186,7 @@ class PcapngWriter:
         format cannot hold."""
         if not 0 <= ts_ns < 1 << 64:
             raise ValueError(f"{ts_ns} ns is outside the years a pcapng file can tell")
-        if len(frame) > _SNAPLEN_OCTETS:
-            raise ValueError(f"a frame of {len(frame)} octets is over {_SNAPLEN_OCTETS}")
+        _check_length(frame)
         octets = len(frame)
         head = struct.pack("<IIIII", 0, ts_ns >> 32, ts_ns & 0xFFFFFFFF, octets, octets)
         self._block(_ENHANCED_PACKET, head + _padded(frame), [*map(_comment, comments)])

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from operator import attrgetter
 
-from replay.capture.flow import Endpoint, Flow, StreamEnd
+from replay.capture.flow import Endpoint, Flow
 from replay.capture.oddity import Oddity
 from replay.capture.segments import ACK, FIN, RST, SYN, Segment
 from replay.capture.stream import FORGOTTEN, MAX_JUMP_OCTETS, SEQUENCE_MASK, DirectionStream
@@ -32,7 +32,7 @@ MAX_OPEN_OCTETS = 256 << 20
 """What open flows may keep.  Above, the largest are followed no further."""
 
 JUDGED_FROM_OCTETS = 64 << 20
-"""When open flows keep so much (more), those that nobody wants are looked for."""
+"""Each time open flows keep so much more, those that are not wanted are looked for."""
 
 PIECE_OCTETS = 320
 """What a piece takes beside its octets: objects, and places in lists."""
@@ -44,11 +44,26 @@ BATCH_SEGMENTS = 4096
 """How often the bounds are looked after."""
 
 Judge = Callable[[Flow], str]
-"""Says of an open flow why nobody will want it; empty as long as somebody may."""
+"""Says of an open flow why it is not wanted; empty as long as it may be."""
 
 _number = attrgetter("flow.number")
 _last_ns = attrgetter("flow.last_ns")
 _side = attrgetter("side")
+
+
+class _OpenFlow:
+    """A flow that packets may still belong to, and how far the reassembler is with it.
+
+    ``judged_events`` is how many events it had when it was last judged.
+    """
+
+    __slots__ = ("flow", "half", "is_leaving", "is_returned", "judged_events")
+
+    def __init__(self, flow: Flow, half: DirectionStream) -> None:
+        self.flow = flow
+        self.half = half  # that of side 0; the other is its peer
+        self.is_leaving = self.is_returned = False
+        self.judged_events = 0
 
 
 def _wanted(flow: Flow) -> str:
@@ -65,10 +80,8 @@ class Reassembler:
 
     def __init__(self, oddities: list[Oddity], judge: Judge = _wanted) -> None:
         self._halves: dict[tuple[bytes, int, bytes, int], DirectionStream] = {}
-        self._open: dict[int, DirectionStream] = {}  # by number of the flow: its first half
-        self._leaving: deque[tuple[int, DirectionStream]] = (
-            deque()
-        )  # have ended then, may get packets
+        self._open: dict[int, _OpenFlow] = {}  # by number of the flow
+        self._leaving: deque[tuple[int, _OpenFlow]] = deque()  # ended then; packets may follow
         self._over: list[Flow] = []
         self._number = 0
         self._now_ns = 0
@@ -80,7 +93,7 @@ class Reassembler:
         self._oddities = oddities
 
     def walk(self, segments: Iterable[Segment]) -> Iterator[Flow]:
-        """Take in segments, and give out each flow when it is over; at the latest in the end."""
+        """Take in segments, and yield each flow when it is over; at the latest in the end."""
         segments = iter(segments)
         while self._feed(islice(segments, BATCH_SEGMENTS)):
             self._keep_bounds()
@@ -88,8 +101,8 @@ class Reassembler:
                 yield from self._over
                 self._over.clear()
         self._ending = True
-        for half in sorted(self._open.values(), key=_number):
-            self._finish(half)
+        for one in sorted(self._open.values(), key=_number):
+            self._finish(one)
         yield from self._over
         self._over.clear()
         if self._given_up:
@@ -174,16 +187,14 @@ class Reassembler:
             if half.expected is None:
                 half.begin(seq)
             start = half.offset(seq)
-            end = start + len(segment.payload) + segment.missing_octets
-            if flags & FIN and half.fin is None:
-                half.fin = StreamEnd(half.side, ts_ns, number, half.acknowledged, False)
-                half.fin_offset = max(end, half.next)
+            if flags & FIN:
+                end = start + len(segment.payload) + segment.missing_octets
+                half.take_fin(end, ts_ns, number)
             half.accept(start, segment.payload, segment.missing_octets, ts_ns, number)
             self._kept_octets += len(segment.payload) + PIECE_OCTETS
         half.give_up_acknowledged_holes(ts_ns, number)
-        if flags & RST and not half.reset:
-            half.reset = True
-            flow.happened.append(StreamEnd(half.side, ts_ns, number, half.acknowledged, True))
+        if flags & RST:
+            half.take_reset(ts_ns, number)
         if flags & (FIN | RST) or half.fin is not None:
             self._see_off(half)
 
@@ -205,9 +216,9 @@ class Reassembler:
         """Let the flow go some time after it has ended."""
         peer = half.peer
         over = half.reset or peer.reset or (half.ended and peer.ended)
-        if over and not half.flow.leaving:
-            half.flow.leaving = True
-            self._leaving.append((half.flow.last_ns, half))
+        if over and not (one := self._open[half.flow.number]).is_leaving:
+            one.is_leaving = True
+            self._leaving.append((half.flow.last_ns, one))
 
     def _is_another_connection(self, half: DirectionStream, segment: Segment) -> bool:
         """Whether the ports were reused: a new initial sequence number, or one out of reach."""
@@ -233,14 +244,14 @@ class Reassembler:
         near = Endpoint(segment.src, segment.sport)
         far = Endpoint(segment.dst, segment.dport)
         if (before := self._halves.get(near + far)) is not None:
-            self._finish(before)
+            self._finish(self._open[before.flow.number])
         self._number += 1
         flow = Flow(self._number, (near, far), segment.ts_ns, segment.number)
         half, peer = DirectionStream(flow, 0), DirectionStream(flow, 1)
         half.peer, peer.peer = peer, half
         self._halves[near + far] = half
         self._halves[far + near] = peer
-        self._open[flow.number] = half
+        self._open[flow.number] = _OpenFlow(flow, half)
         return half
 
     def _synchronize(self, half: DirectionStream, segment: Segment, first: int) -> None:
@@ -263,83 +274,77 @@ class Reassembler:
         while self._leaving and (
             self._leaving[0][0] < until_ns or len(self._open) > MAX_OPEN_FLOWS
         ):
-            ended_ns, half = self._leaving.popleft()
-            if ended_ns >= until_ns or half.flow.last_ns < until_ns:
-                self._finish(half)
+            ended_ns, one = self._leaving.popleft()
+            if ended_ns >= until_ns or one.flow.last_ns < until_ns:
+                self._finish(one)
             else:
-                self._leaving.append((half.flow.last_ns, half))
+                self._leaving.append((one.flow.last_ns, one))
         if len(self._open) > MAX_OPEN_FLOWS:
             self._give_up_idle()
         if self._kept_octets > self._judged_at:
             self._forget_unwanted()
 
-    def _finish(self, half: DirectionStream) -> None:
-        """Give a flow out, once."""
-        flow = half.flow
+    def _finish(self, one: _OpenFlow) -> None:
+        """Follow a flow no further, and return it, once."""
+        flow, half = one.flow, one.half
         if self._open.pop(flow.number, None) is None:
             return
         peer = half.peer
-        near, far = flow.ends if half.side == 0 else reversed(flow.ends)
-        for key, one in ((near + far, half), (far + near, peer)):
-            if self._halves.get(key) is one:
+        near, far = flow.ends
+        for key, stream in ((near + far, half), (far + near, peer)):
+            if self._halves.get(key) is stream:
                 del self._halves[key]
         if half.expected != FORGOTTEN:
             if not self._ending:
                 self._kept_octets -= _weight(half)
-            self._close(half)
-        if not flow.given_out:
-            self._give_out(flow)
+            _close(half)
+        if not one.is_returned:
+            self._return(one)
         del half.peer, peer.peer  # what refers to each other stays for longer
 
-    def _close(self, half: DirectionStream) -> None:
-        """No more octets of this flow will be taken in."""
-        flow = half.flow
-        for one in sorted((half, half.peer), key=_side):
-            one.finish()
-            flow.acknowledged[one.side] = one.acknowledged if one.taken is None else one.taken
-
-    def _give_out(self, flow: Flow) -> None:
+    def _return(self, one: _OpenFlow) -> None:
+        flow = one.flow
         if flow.untold:
             sentence = f"{flow.untold} more oddities of this connection are not told"
             flow.oddities.append(Oddity(flow.last_packet, "untold", sentence))
-        flow.given_out = True
+        one.is_returned = True
         self._over.append(flow)
 
     def _give_up_idle(self) -> None:
         idlest = sorted(self._open.values(), key=_last_ns)[: MAX_OPEN_FLOWS // 4]
         self._given_up = self._given_up or [0, idlest[0].flow.first_packet]
         self._given_up[0] += len(idlest)
-        for half in idlest:
-            self._finish(half)
+        for one in idlest:
+            self._finish(one)
 
     def _forget_unwanted(self) -> None:
-        """Forget the octets of flows that nobody wants; follow the largest no further if what is
+        """Forget the octets of flows that are not wanted; follow the largest no further if what is
         left is still too much."""
-        kept: list[tuple[int, int, DirectionStream]] = []
-        for half in self._open.values():
+        kept: list[tuple[int, int, _OpenFlow]] = []
+        for one in self._open.values():
+            flow, half = one.flow, one.half
             if half.expected == FORGOTTEN:
                 continue
-            flow = half.flow
-            if len(flow.happened) != flow.judged_events and (reason := self._judge(flow)):
-                self._close(half)
+            if len(flow.happened) != one.judged_events and (reason := self._judge(flow)):
+                _close(half)
                 flow.forget(reason)
-                _let_go(half)
+                _stop(half)
             else:
-                flow.judged_events = len(flow.happened)
-                kept.append((_weight(half), flow.number, half))
+                one.judged_events = len(flow.happened)
+                kept.append((_weight(half), flow.number, one))
         total = sum(octets for octets, _, _ in kept)
-        for octets, _, half in sorted(kept, reverse=True):
+        for octets, _, one in sorted(kept, reverse=True):
             if total <= MAX_OPEN_OCTETS:
                 break
-            flow = half.flow
-            self._close(half)
+            flow = one.flow
+            _close(one.half)
             sentence = (
                 f"after packet {flow.last_packet} the connection is followed no further: open ones "
                 f"hold more than {MAX_OPEN_OCTETS >> 20} MiB"
             )
             flow.oddities.append(Oddity(flow.last_packet, "not-kept", sentence))
-            _let_go(half)
-            self._give_out(flow)
+            _stop(one.half)
+            self._return(one)
             total -= octets
         self._kept_octets = total
         self._judged_at = total + JUDGED_FROM_OCTETS
@@ -352,13 +357,18 @@ def _weight(half: DirectionStream) -> int:
     return octets + half.flow.kept_octets(PIECE_OCTETS)
 
 
-def _let_go(half: DirectionStream) -> None:
+def _close(half: DirectionStream) -> None:
+    """No more octets of this flow will be taken in."""
+    flow = half.flow
+    for one in sorted((half, half.peer), key=_side):
+        one.finish()
+        flow.acknowledged[one.side] = one.acknowledged_in_the_end()
+
+
+def _stop(half: DirectionStream) -> None:
     """Take in no more of a flow's octets, and forget what served for that."""
-    for one in (half, half.peer):
-        one.expected = FORGOTTEN
-        one.pieces, one.happened = [], []
-        one.pending.clear()
-        one.fin = None
+    half.stop()
+    half.peer.stop()
 
 
 def reassemble(segments: Iterable[Segment], oddities: list[Oddity]) -> list[Flow]:

@@ -286,6 +286,31 @@ class DirectionStream:
         self.next += event.missing_octets if isinstance(event, Gap) else len(event[4])
         self.expected = (self.base + self.next) & SEQUENCE_MASK
 
+    # -- ends -----------------------------------------------------------------------------------
+
+    def take_fin(self, end: int, ts_ns: int, packet: int) -> None:
+        """Take in a FIN that stands at ``end``; the first one counts."""
+        if self.fin is None:
+            self.fin = StreamEnd(self.side, ts_ns, packet, self.acknowledged, False)
+            self.fin_offset = max(end, self.next)
+
+    def take_reset(self, ts_ns: int, packet: int) -> None:
+        """Take in a reset; the first one counts."""
+        if not self.reset:
+            self.reset = True
+            self.happened.append(StreamEnd(self.side, ts_ns, packet, self.acknowledged, True))
+
+    def acknowledged_in_the_end(self) -> int:
+        """How much was acknowledged, but for what the reset itself says."""
+        return self.acknowledged if self.taken is None else self.taken
+
+    def stop(self) -> None:
+        """Take in no more octets, and forget those that there are."""
+        self.expected = FORGOTTEN
+        self.pieces, self.happened = [], []
+        self.pending.clear()
+        self.fin = None
+
     # -- holes --------------------------------------------------------------------------------
 
     def give_up_acknowledged_holes(self, ts_ns: int, packet: int) -> None:

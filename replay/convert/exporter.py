@@ -14,8 +14,7 @@ from itertools import accumulate
 from typing import BinaryIO, NamedTuple
 
 from replay.capture.pcap_writer import PcapngWriter
-from replay.capture.segments import ACK
-from replay.capture.tcp_packets import CLIENT, LINKTYPE_RAW, SERVER, PacketFlow
+from replay.capture.tcp_packets import CLIENT, LINKTYPE_RAW, SERVER, PacketFlow, packed_by_dpkt
 from replay.convert.timeline import Moment, expected, observed, with_differences
 from replay.play.observed import ObservedConnection
 from replay.transcript.script import Open, Scenario, ScriptedConnection
@@ -81,14 +80,6 @@ def made_up(
     return heapq.merge(*flows, key=lambda packet: packet.ts_ns)
 
 
-class _Flow(PacketFlow):
-    __slots__ = ()
-
-    def repeat(self, side: int) -> list[bytes]:
-        """An acknowledgement that says nothing new: the side is still there."""
-        return [self._packet(side, ACK)]
-
-
 class _Connection:
     """Makes up the packets of one connection.
 
@@ -101,7 +92,9 @@ class _Connection:
         assert isinstance(first.action, Open)
         client = first.action.client
         server = SERVERS[":" in client]
-        self._flow = _Flow((client, FIRST_PORT + number), (server, SERVER_PORT))
+        self._flow = PacketFlow(
+            (client, FIRST_PORT + number), (server, SERVER_PORT), pack=packed_by_dpkt
+        )
         self._moments = moments
         replies = [len(one.octets) for one in moments if one.kind == "reply"]
         self._reply_ends = [0, *accumulate(replies)]

@@ -4,13 +4,13 @@
     clean.captures[0]        # octets of a pcap file
     clean.report             # what was replaced, for JSON
 
-What was said is cleaned (``cleansmtp``), then new packets are made for it: at the same times, with
-the same boundaries, the same acknowledgements, ports and ends.  Nothing of the old file is copied.
+What was sent is cleaned (``smtp_cleaner``), then new packets are made for it: at the same times,
+with the same boundaries, acknowledgements, ports and ends.  Nothing of the old file is copied.
 Not carried over: connections that are no SMTP, what is encrypted (a mark tells where), what comes
 behind octets of the sender's that are missing, retransmissions, and acknowledgements that came
 alone.
 
-In the end everything of the original is looked for in what was made of it (``leftover``); what is
+In the end everything of the original is looked for in what was made of it (``leak_check``); what is
 found raises LeftOver, and there is no result.
 """
 
@@ -27,7 +27,7 @@ from replay.capture.flow import Event, Gap, Piece
 from replay.capture.oddity import CaptureError
 from replay.capture.pcap_writer import PcapWriter
 from replay.capture.reader import Capture
-from replay.capture.tcp_packets import LINKTYPE_RAW, PacketFlow
+from replay.capture.tcp_packets import LINKTYPE_RAW, PacketFlow, packed_by_dpkt
 from replay.sanitize.ip_lookalikes import is_nobodys
 from replay.sanitize.leak_check import Leak, Originals, TooMuch, told
 from replay.sanitize.lookalikes import Lookalikes
@@ -151,7 +151,12 @@ class _Followed:
         ends = [(one.host(), one.port) for one in flow.ends]
         new = [(cleaner.host_address(host), port) for host, port in ends]
         first = flow.number * SEQUENCE_STEP & 0x7FFF_FFFF
-        wire = PacketFlow(new[client], new[1 - client], first_sequence=(first, first + 0x1000))
+        wire = PacketFlow(
+            new[client],
+            new[1 - client],
+            first_sequence=(first, first + 0x1000),
+            pack=packed_by_dpkt,
+        )
         syn, accepted, ack = wire.open()
         server_heard = bool(flow.packets[1 - client])
         if flow.opener is not None:

@@ -19,7 +19,16 @@ from replay.capture.reader import read_capture
 from replay.capture.reassembly import reassemble
 from replay.capture.records import PacketRecord
 from replay.capture.segments import decode
-from replay.capture.tcp_packets import CLIENT, LINKTYPE_RAW, SEGMENT_MAX_OCTETS, SERVER, PacketFlow
+from replay.capture.tcp_packets import (
+    CLIENT,
+    LINKTYPE_RAW,
+    SEGMENT_MAX_OCTETS,
+    SERVER,
+    Outgoing,
+    PacketFlow,
+    packed,
+    packed_by_dpkt,
+)
 
 V4 = ("192.0.2.10", 40_000), ("198.51.100.25", 25)
 V6 = ("2001:db8::10", 40_000), ("2001:db8::25", 25)
@@ -54,6 +63,33 @@ def test_both_checksums_are_right(
             pseudo = packet[8:40] + len(segment).to_bytes(4, "big") + b"\0\0\0\x06"
             assert dpkt.ip6.IP6(packet).plen == len(segment)
         assert dpkt.in_cksum(pseudo + segment) == 0
+
+
+_NUMBERS = st.integers(0, 2**32 - 1)
+_PORTS = st.integers(0, 0xFFFF)
+
+
+@given(
+    st.sampled_from([4, 16]).flatmap(
+        lambda octets: st.tuples(*[st.binary(min_size=octets, max_size=octets)] * 2)
+    ),
+    st.tuples(_PORTS, _PORTS, _NUMBERS, _NUMBERS, st.integers(0, 0x3F)),
+    st.sampled_from([b"", b"\2\4\5\xb4", b"\2\4\5\xb4\1\3\3\x0e"]),
+    st.binary(max_size=70),
+)
+def test_dpkt_makes_the_same_octets(
+    ends: tuple[bytes, bytes], numbers: tuple[int, ...], options: bytes, payload: bytes
+) -> None:
+    segment = Outgoing(*ends, *numbers, options, payload)
+    assert packed_by_dpkt(segment) == packed(segment)
+
+
+@pytest.mark.parametrize("octet", [b"\0", b"x", b"\xff"])
+@pytest.mark.parametrize("address", [bytes(4), bytes(16)])
+def test_dpkt_makes_the_same_octets_of_the_longest_segment(octet: bytes, address: bytes) -> None:
+    payload = octet * SEGMENT_MAX_OCTETS
+    segment = Outgoing(address, address, 25, 25, 0, 0, 0x18, b"", payload)
+    assert packed_by_dpkt(segment) == packed(segment)
 
 
 def test_each_side_says_what_it_had_seen() -> None:
