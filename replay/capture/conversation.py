@@ -293,7 +293,7 @@ class _Follower:
             if self._bare_line_feeds == 1:
                 sentence = f"packet {piece.packet}: a line of the server's ends in a bare LF"
                 self._odd(piece.packet, "bare-lf-reply", sentence)
-        code = reply.code
+        code = int(octets[:3])
         self._result.replies.append(
             CapturedReply(piece.ts_ns, piece.packet, octets, code, self._replies_end, order)
         )

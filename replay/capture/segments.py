@@ -3,8 +3,8 @@
 Ethernet carrying IPv4 without options carrying TCP is nearly everything there is, and is taken
 apart with one ``struct`` call.  Link layers other than Ethernet are first rewritten as Ethernet, so
 that there is one way from there.  Tags, options, extension headers, fragments and tunnels take the
-slower way of ``_Unusual``.  What is not a whole TCP segment is counted, and told as an ``Oddity``
-at the end.
+slower way of ``FrameDecoder``.  What is not a whole TCP segment is counted, and told as an
+``Oddity`` at the end, by its name.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from collections.abc import Hashable, Iterable, Iterator
 from typing import NamedTuple
 
 from replay.capture.ip_fragments import Fragments
-from replay.capture.link_layers import AS_ETHERNET, IPV4, IPV6, linktype_name, untagged
+from replay.capture.link_layers import UnknownLinkType, as_ethernet, linktype_name
 from replay.capture.oddity import CaptureError, Oddity
 from replay.capture.records import PacketRecord
+from replay.capture.tunnels import over_ip, over_udp
+from replay.capture.tunnels.ethernet import IPV4, IPV6, Declined, untagged
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 
@@ -78,9 +80,8 @@ _FAST_OCTETS = 14 + 20 + 20
 
 _TCP = struct.Struct("!HHIIBBH").unpack_from
 _TCP_OCTETS = 20
-_PROTOCOL_TCP = 6
-_IPV4_WITHIN_IP, _IPV6_WITHIN_IP, _GRE = 4, 41, 47
-_TUNNELS = frozenset((_IPV4_WITHIN_IP, _IPV6_WITHIN_IP, _GRE))
+_PORTS = struct.Struct("!HH").unpack_from
+_PROTOCOL_TCP, _PROTOCOL_UDP = 6, 17
 _TUNNELS_MAX = 4
 """Tunnels within one another."""
 _FRAGMENT_HEADER = 44
@@ -91,6 +92,11 @@ _HEADERS_MAX = 16
 
 _NOT_TCP = "not TCP over IP"
 _CUT_OFF = "damaged or cut off within its headers"
+_NAMES = {50: "IPsec ESP, which is encrypted", 132: "SCTP over IP, not TCP"}
+_ETHERNET_NAMES = {
+    b"\x88\x8e": "802.1X, which is not TCP over IP",
+    b"\x88\xf7": "PTP, which is not TCP over IP",
+}
 
 
 def decode(records: Iterable[PacketRecord], oddities: list[Oddity]) -> Iterator[Segment]:
@@ -98,18 +104,15 @@ def decode(records: Iterable[PacketRecord], oddities: list[Oddity]) -> Iterator[
 
     Raises CaptureError if all there was is a link type that is not decoded.
     """
-    unusual = _Unusual()
+    unusual = FrameDecoder()
     found = False
     new = tuple.__new__
     for record in records:
         number, ts_ns, linktype, captured, original, frame = record
         if linktype != 1:
-            translate = AS_ETHERNET.get(linktype)
-            if translate is None:
-                what = f"link type {linktype_name(linktype)} is not decoded"
-                unusual.skip("link-type", what, number)
+            frame = unusual.as_ethernet(number, linktype, frame)
+            if not frame:
                 continue
-            frame = translate(frame)
             original += len(frame) - captured
             captured = len(frame)
         if captured >= _FAST_OCTETS:
@@ -155,7 +158,7 @@ class _NoSegment(Exception):
         self.what = what
 
 
-class _Unusual:
+class FrameDecoder:
     """Takes apart what is not the ordinary case, one frame at a time."""
 
     __slots__ = ("_cut_octets", "_fragments", "_number", "_skipped", "_ts_ns", "_tunnels")
@@ -165,37 +168,52 @@ class _Unusual:
         self._fragments = Fragments()
         self._number = self._ts_ns = self._cut_octets = self._tunnels = 0
 
-    def skip(self, kind: str, what: str, number: int) -> None:
-        """Leave a packet out."""
-        self._skipped.add(kind, what, number)
-
     def only_reason(self) -> str | None:
         """Why everything was left out, if it was the link type."""
         return self._skipped.only_reason()
 
     def oddities(self) -> Iterator[Oddity]:
+        """What was left out, and what became of fragments."""
         yield from self._skipped.oddities()
         yield from self._fragments.finish()
+
+    def as_ethernet(self, number: int, linktype: int, frame: bytes) -> bytes:
+        """The frame as Ethernet; empty if it is left out."""
+        try:
+            return as_ethernet(linktype, frame)
+        except UnknownLinkType as unknown:
+            what = f"link type {linktype_name(unknown.linktype)} is not decoded"
+            self._skipped.add("link-type", what, number)
+        except Declined as declined:
+            self._skipped.add("not-read", declined.what, number)
+        except (struct.error, IndexError):
+            self._skipped.add("malformed", _CUT_OFF, number)
+        return b""
 
     def decode(self, number: int, ts_ns: int, frame: bytes, cut_octets: int) -> Segment | None:
         """The segment in an Ethernet frame of which ``cut_octets`` are not in the file."""
         self._number, self._ts_ns, self._cut_octets = number, ts_ns, cut_octets
         self._tunnels = 0
-        frame = untagged(frame)
         try:
-            if frame[12:14] == IPV4:
-                return self._ipv4(frame[14:])
-            if frame[12:14] == IPV6:
-                return self._ipv6(frame[14:])
-            if len(frame) >= 14:
-                raise _NoSegment("not-tcp", _NOT_TCP)
+            return self._ethernet(frame)
         except _NoSegment as why:
             self._skipped.add(why.kind, why.what, number)
-            return None
+        except Declined as declined:
+            self._skipped.add("not-read", declined.what, number)
         except (struct.error, IndexError):
-            pass
-        self._skipped.add("malformed", _CUT_OFF, number)
+            self._skipped.add("malformed", _CUT_OFF, number)
         return None
+
+    def _ethernet(self, frame: bytes) -> Segment | None:
+        frame = untagged(frame)
+        kind = frame[12:14]
+        if kind == IPV4:
+            return self._ipv4(frame[14:])
+        if kind == IPV6:
+            return self._ipv6(frame[14:])
+        if len(frame) < 14:
+            raise _NoSegment("malformed", _CUT_OFF)
+        raise _NoSegment("not-tcp", _ETHERNET_NAMES.get(kind, _NOT_TCP))
 
     def _ipv4(self, ip: bytes) -> Segment | None:
         """RFC 791 section 3.1."""
@@ -263,9 +281,7 @@ class _Unusual:
     ) -> Segment | None:
         """What is in an IP packet, of whose end ``missing`` octets are not in the file."""
         if protocol != _PROTOCOL_TCP:
-            if protocol in _TUNNELS:
-                return self._tunnelled(protocol, content, missing)
-            raise _NoSegment("not-tcp", _NOT_TCP)
+            return self._not_tcp(protocol, src, dst, content, missing)
         sport, dport, seq, ack, offset, flags, window = _TCP(content)
         head = (offset >> 4) * 4
         if head < _TCP_OCTETS:
@@ -279,20 +295,28 @@ class _Unusual:
             content[head:], missing,
         )  # fmt: skip
 
-    def _tunnelled(self, protocol: int, content: bytes, missing: int) -> Segment | None:
-        """IP within IP (RFC 2003, RFC 4213), or within GRE (RFC 2784, RFC 2890)."""
+    def _not_tcp(
+        self, protocol: int, src: bytes, dst: bytes, content: bytes, missing: int
+    ) -> Segment | None:
+        """The segment in what is tunnelled."""
+        frame: bytes | None = None
+        if protocol in over_ip.TUNNELS:
+            frame = over_ip.frame_within(protocol, content)
+        elif protocol == _PROTOCOL_UDP:
+            sport, dport = _PORTS(content)
+            frame = over_udp.frame_within(sport, dport, content[8:])
+        elif protocol == _AUTHENTICATION_HEADER:  # RFC 4302 section 2; it hides nothing
+            following, octets = content[0], (content[1] + 2) * 4
+            self._enter()
+            return self._content(following, src, dst, content[octets:], missing)
+        if frame is None:
+            raise _NoSegment("not-tcp", _NAMES.get(protocol, _NOT_TCP))
+        self._enter()
+        self._cut_octets = missing
+        return self._ethernet(frame)
+
+    def _enter(self) -> None:
+        """Count a tunnel that is entered."""
         self._tunnels += 1
         if self._tunnels > _TUNNELS_MAX:
             raise _NoSegment("malformed", f"more than {_TUNNELS_MAX} tunnels in one another")
-        self._cut_octets = missing
-        kind = {_IPV4_WITHIN_IP: IPV4, _IPV6_WITHIN_IP: IPV6}.get(protocol)
-        if kind is None:
-            (flags,) = struct.unpack_from("!H", content)
-            kind = content[2:4]
-            options = sum(bool(flags & flag) for flag in (0x8000, 0x2000, 0x1000))
-            content = content[4 + 4 * options :]
-        if kind == IPV4:
-            return self._ipv4(content)
-        if kind == IPV6:
-            return self._ipv6(content)
-        raise _NoSegment("not-tcp", _NOT_TCP)
