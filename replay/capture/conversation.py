@@ -15,9 +15,14 @@ from replay.capture.oddity import Oddity
 from replay.capture.smtp_flows import begins_with_tls
 from replay.smtp.replies import ReceivedReply, ReplyReader, begins_reply, is_well_formed
 
+_GREETING = 220
+GREETING_CODES = (220, 421, 554)
+"""What a server may begin with (RFC 5321 section 4.3.2)."""
+
 MAX_LINE_OCTETS = 1 << 16
 """The longest line of a reply; what goes on longer is not taken for one."""
 
+_FIRST_COMMAND = re.compile(rb"(?i)(?:EHLO|HELO|LHLO)\b")
 _STARTTLS = re.compile(rb"(?im)^STARTTLS[ \t]*\r?$")
 _TLS_RECORDS = (b"\x16\x03", b"\x15\x03", b"\x14\x03", b"\x17\x03")  # RFC 8446 section 5.1
 
@@ -75,6 +80,11 @@ class Conversation:
     blind_from: int | None = None
     """From this order on the server's replies are not known (lost, or never captured)."""
     server_octets: int = 0
+    followed: int = 0
+    """How many of the flow's events are followed."""
+    mid_stream: bool = False
+    """Whether what came before the capture is not in it, so that the replies in it answer what is
+    not known."""
     oddities: list[Oddity] = field(default_factory=list)
 
     @property
@@ -109,6 +119,8 @@ class _Follower:
         self._upgraded: CapturedReply | None = None  # to STARTTLS, until the sender says something
         self._bad_lines = 0
         self._bare_line_feeds = 0
+        self._hole_packet = 1 << 62  # showed that some are missing
+        self._hole_from = 0  # the sender's octets from here on are not known
 
     def follow(self) -> Conversation:
         result = self._result
@@ -119,25 +131,45 @@ class _Follower:
             result.blind_from = 0
             sentence = "the capture holds the sender's direction alone: no reply is known"
             self._odd(self._flow.first_packet, "one-sided", sentence)
+        self._hole_from = self._sender_hole()
         if begins_with_tls(self._flow, self._side):
             self._encrypted, result.tls = True, "implicit"
         for order, event in enumerate(self._flow.events):
             if self._is_encrypted(event):
                 self._cut_at_tls(order, event)
                 break
+            if self._is_behind_hole(event):
+                self._cut_at_hole(event)
+                break
             if event.side != self._side:
                 self._server(order, event)
-            elif isinstance(event, Gap):
-                self._cut_at_gap(event)
-                break
             else:
+                assert not isinstance(event, Gap)
                 self._client(order, event)
+            result.followed = order + 1
+        is_whole = self._flow.opener is not None and self._flow.accepted
+        result.mid_stream = not is_whole and not self._begins_with_greeting()
+        if result.mid_stream and result.replies:
+            sentence = "the greeting is not in the capture: no reply is expected"
+            self._odd(result.replies[0].packet, "blind", sentence)
         self._tell_unterminated()
         if self._bad_lines > 1:
             sentence = f"{self._bad_lines} of the server's lines are no replies"
             self._odd(0, "not-a-reply", sentence)
         result.oddities.sort()
         return result
+
+    def _begins_with_greeting(self) -> bool:
+        """Whether a session without its handshake is whole nevertheless, as far as can be seen: it
+        begins with a greeting, and nothing is answered before the first command."""
+        replies, acts = self._result.replies, self._result.acts
+        if not replies or replies[0].code != _GREETING:
+            return False
+        if not acts:
+            return len(replies) == 1
+        is_answer = len(replies) > 1 and replies[1].order < acts[0].order
+        is_first = not acts[0].octets or _FIRST_COMMAND.match(acts[0].octets)
+        return acts[0].order > replies[0].order and not is_answer and bool(is_first)
 
     def _is_one_sided(self) -> bool:
         """Nothing from the server, or nothing but the acceptance of what went on unheard."""
@@ -172,13 +204,51 @@ class _Follower:
         )
         self._odd(event.packet, "encrypted", sentence)
 
-    def _cut_at_gap(self, gap: Gap) -> None:
+    def _sender_hole(self) -> int:
+        """The place in the sender's stream where the first octet is that the capture does not
+        hold, its FIN counted as one: what was said in answer to that is no use."""
+        end = 0
+        for event in self._flow.events:
+            if event.side != self._side:
+                continue
+            if isinstance(event, Gap):
+                self._hole_packet = event.packet
+                return event.start
+            if isinstance(event, Piece):
+                end = event.start + len(event.octets)
+            elif not event.is_reset:
+                end += 1
+        return end
+
+    def _is_behind_hole(self, event: Event) -> bool:
+        """Whether an event is a hole of the sender's, or of a server that has seen what is in
+        it."""
+        if event.side == self._side:
+            is_reset = isinstance(event, StreamEnd) and event.is_reset
+            return isinstance(event, Gap) or (is_reset and event.packet >= self._hole_packet)
+        return not isinstance(event, Gap) and event.acknowledged > self._hole_from
+
+    def _cut_at_hole(self, event: Event) -> None:
         self._result.cut_short = "missing octets"
-        sentence = (
-            f"the conversation is followed up to packet {gap.packet} only, where "
-            f"{gap.missing_octets} of the sender's octets are missing"
-        )
-        self._odd(gap.packet, "cut-short", sentence)
+        gaps = [one for one in self._flow.events if isinstance(one, Gap) and one.side == self._side]
+        if gaps and gaps[0].why == "cut":
+            sentence = (
+                f"the conversation is followed up to packet {gaps[0].packet} only: the capture's "
+                f"snapshot length cut off {gaps[0].missing_octets} of the sender's octets there; "
+                f"capture whole packets (-s 0)"
+            )
+        elif gaps:
+            sentence = (
+                f"the conversation is followed up to packet {event.packet} only: "
+                f"{gaps[0].missing_octets} of the sender's octets that came before it are not in "
+                f"the capture"
+            )
+        else:
+            sentence = (
+                f"the conversation is followed up to packet {event.packet} only: the server "
+                f"answers an octet or the end of the sender's that is not in the capture"
+            )
+        self._odd(event.packet, "cut-short", sentence)
 
     # -- the sender -----------------------------------------------------------------------------
 
@@ -238,13 +308,17 @@ class _Follower:
         if self._result.blind_from == 0:
             return "half-close"
         server_octets = 0
-        spoke_after = reset_after = False
+        spoke_after = reset_after = server_ended = False
         for place, event in enumerate(self._flow.events):
             if event.side != self._side and isinstance(event, Piece):
                 server_octets += len(event.octets)
                 spoke_after = spoke_after or place > order
             elif event.side == self._side and isinstance(event, StreamEnd) and event.is_reset:
                 reset_after = reset_after or place > order
+            elif event.side != self._side and isinstance(event, StreamEnd):
+                server_ended = True
+        if not (server_ended or reset_after or spoke_after) and self._result.acts:
+            return "half-close"  # the capture ends before it shows
         taken = min(self._flow.acknowledged[self._side], server_octets) > fin.acknowledged
         return "half-close" if taken or (spoke_after and not reset_after) else "close"
 
@@ -257,14 +331,17 @@ class _Follower:
                     event.ts_ns, event.packet, order, event.is_reset
                 )
         elif self._result.blind_from is not None:
-            return
+            octets = event.missing_octets if isinstance(event, Gap) else len(event.octets)
+            self._result.server_octets = event.start + octets
         elif isinstance(event, Gap):
             self._result.blind_from = order
+            self._result.server_octets = event.start + event.missing_octets
             self._reader = ReplyReader()
-            sentence = (
-                f"at packet {event.packet} {event.missing_octets} of the server's octets are "
-                f"missing: its replies are not known from here on"
-            )
+            missing = f"{event.missing_octets} of the server's octets"
+            what = f"{missing} are missing"
+            if event.why == "cut":
+                what = f"the capture's snapshot length cut off {missing}"
+            sentence = f"at packet {event.packet} {what}: its replies are not known from here on"
             self._odd(event.packet, "blind", sentence)
         else:
             self._server_octets(order, event)

@@ -7,13 +7,22 @@ in which they became true: octets that arrive ahead of a hole count from when it
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
-from replay.capture.oddity import Oddity
+from replay.capture.oddity import Oddity, span
 
 MAX_FLOW_ODDITIES = 200
 """Oddities told one by one for a flow; the rest are counted."""
+
+
+SILENCE_MAX_NS = 30 * 86_400 * 1_000_000_000
+"""No connection is silent for longer and goes on: such a first or last time is a wrong one."""
+
+DISORDER_SHARE, DISORDER_RUN = 4, 3
+"""Times are in no order where one event in so many stands aside, in runs of so many or more."""
 
 
 class Piece(NamedTuple):
@@ -83,9 +92,24 @@ class Flow:
     """One TCP connection, or as much of it as was captured."""
 
     __slots__ = (
-        "_events", "accepted", "acknowledged", "client", "ends", "first_ns", "first_packet",
-        "forgotten", "happened", "last_ns", "last_packet", "number", "oddities", "opener",
-        "packets", "untold",
+        "_events",
+        "_suspects",
+        "accepted",
+        "acknowledged",
+        "client",
+        "ends",
+        "first_ns",
+        "first_packet",
+        "forgotten",
+        "happened",
+        "last_ns",
+        "last_packet",
+        "number",
+        "oddities",
+        "opener",
+        "packets",
+        "steps_back",
+        "untold",
     )  # fmt: skip
 
     number: int
@@ -100,6 +124,8 @@ class Flow:
     happened: list[RawPiece | Gap | StreamEnd]
     """The events as plain tuples, in order so far; read ``events`` instead."""
     oddities: list[Oddity]
+    steps_back: int
+    """How many packets claim a time before that of the packet before them."""
     packets: list[int]
     """How many segments each side sent."""
     forgotten: str
@@ -115,6 +141,8 @@ class Flow:
         self.ends = ends
         self.opener = None
         self.accepted = False
+        self.steps_back = 0
+        self._suspects: list[tuple[int, int]] = []  # packets around steps back, and their times
         self.forgotten = ""
         self.client = None
         self.first_ns = self.last_ns = ts_ns
@@ -165,6 +193,64 @@ class Flow:
         self.happened = []
         self._events = None
 
+    def step_back(self, packet: int, ts_ns: int) -> None:
+        """Note that ``packet`` claims a time before that of the packet before it."""
+        self.steps_back += 1
+        if len(self._suspects) < MAX_FLOW_ODDITIES:
+            self._suspects += ((self.last_packet, self.last_ns), (packet, ts_ns))
+
+    def mend_times(self) -> bool:
+        """Set aside times that cannot be, and let the rest keep theirs; False where so many
+        contradict one another that they tell nothing.
+
+        An event that is set aside takes the nearest time between its neighbours.
+        """
+        packets = [self.first_packet, *map(_packet_of, self.happened), self.last_packet]
+        times = [self.first_ns, *map(_time_of, self.happened), self.last_ns]
+        added = self._add_suspects(packets, times)
+        kept = _in_order(times)
+        aside = len(times) - len(kept)
+        disorder = (
+            aside * DISORDER_SHARE >= len(times) and aside >= DISORDER_RUN * self.steps_back > 0
+        )
+        mended = list(accumulate(times, max)) if disorder else _nearest(times, kept)
+        told: set[int] = set()
+        for packet, ts_ns, at_ns in zip(packets, times, mended, strict=True):
+            if ts_ns != at_ns and packet not in told and not disorder:
+                told.add(packet)
+                self._tell_wrong(packet, ts_ns, at_ns)
+        for place in reversed(added):
+            del mended[place]
+        self.first_ns, self.last_ns = mended[0], mended[-1]
+        for place, ts_ns in enumerate(mended[1:-1]):
+            event = self.happened[place]
+            if isinstance(event, Gap | StreamEnd):
+                self.happened[place] = event._replace(ts_ns=ts_ns)
+            else:
+                self.happened[place] = (event[0], ts_ns, *event[2:])
+        return not disorder
+
+    def _add_suspects(self, packets: list[int], times: list[int]) -> list[int]:
+        """Put the packets around steps back that make no event where they belong; the places."""
+        known = set(packets)
+        highest = list(accumulate(packets, max))
+        suspects = sorted({one for one in self._suspects if one[0] not in known})
+        added = []
+        for number, (packet, ts_ns) in enumerate(suspects):
+            place = max(min(bisect_right(highest, packet), len(highest) - 1), 1) + number
+            packets.insert(place, packet)
+            times.insert(place, ts_ns)
+            added.append(place)
+        return added
+
+    def _tell_wrong(self, packet: int, ts_ns: int, at_ns: int) -> None:
+        kind, where = ("time-ahead", "after") if ts_ns > at_ns else ("time-backwards", "before")
+        sentence = (
+            f"packet {packet} claims a time {span(abs(ts_ns - at_ns))} {where} that of its "
+            f"neighbours; it is set aside, and the packet taken as simultaneous with them"
+        )
+        self.odd(packet, kind, sentence)
+
     def odd(self, packet: int, kind: str, sentence: str) -> None:
         """Note an oddity, or only count it when there are too many."""
         if len(self.oddities) < MAX_FLOW_ODDITIES:
@@ -177,3 +263,49 @@ class Flow:
         return b"".join(
             event.octets for event in self.events if isinstance(event, Piece) and event.side == side
         )
+
+
+def _packet_of(event: RawPiece | Gap | StreamEnd) -> int:
+    return event.packet if isinstance(event, Gap | StreamEnd) else event[2]
+
+
+def _time_of(event: RawPiece | Gap | StreamEnd) -> int:
+    return event.ts_ns if isinstance(event, Gap | StreamEnd) else event[1]
+
+
+def _in_order(times: Sequence[int]) -> list[int]:
+    """The places of the longest run of ``times`` that never goes back, without a first or last
+    one that is further from the others than any connection is silent."""
+    # From the end, so that of two that contradict each other the later one is set aside.
+    tails: list[int] = []  # by length of a run: minus the largest time that one may begin with
+    places: list[int] = []
+    after: list[int] = []
+    for place, ts_ns in enumerate(reversed(times)):
+        length = bisect_right(tails, -ts_ns)
+        after.append(places[length - 1] if length else -1)
+        tails[length : length + 1] = [-ts_ns]
+        places[length : length + 1] = [place]
+    kept, place = list[int](), places[-1]
+    while place >= 0:
+        kept.append(len(times) - 1 - place)
+        place = after[place]
+    for entries in (2, 1):  # a packet at an end may be an event and the end
+        if len(kept) > 2 * entries:
+            if times[kept[entries]] - times[kept[entries - 1]] > SILENCE_MAX_NS:
+                del kept[:entries]
+            if times[kept[-entries]] - times[kept[-entries - 1]] > SILENCE_MAX_NS:
+                del kept[-entries:]
+    return kept
+
+
+def _nearest(times: Sequence[int], kept: Sequence[int]) -> list[int]:
+    """The times in order: those at the places ``kept`` as they are, the others moved between."""
+    mended: list[int] = []
+    place = 0
+    for following in [*kept, len(times)]:
+        least_ns = mended[-1] if mended else times[kept[0]]
+        most_ns = times[following] if following < len(times) else least_ns
+        mended += [min(max(ts_ns, least_ns), most_ns) for ts_ns in times[place:following]]
+        mended += times[following : following + 1]
+        place = following + 1
+    return mended

@@ -22,6 +22,25 @@ class Oddity(NamedTuple):
     sentence: str
 
 
+_SPANS = (
+    (365 * 86_400 * 10**9, "years"),
+    (86_400 * 10**9, "days"),
+    (3_600 * 10**9, "h"),
+    (60 * 10**9, "min"),
+    (10**9, "s"),
+    (10**6, "ms"),
+    (10**3, "µs"),
+)
+
+
+def span(ns: int) -> str:
+    """A duration for people: "15.9 years", "120.5 ms"."""
+    for unit_ns, name in _SPANS:
+        if ns >= unit_ns:
+            return f"{ns / unit_ns:.1f} {name}".replace(".0 ", " ")
+    return f"{ns} ns"
+
+
 def told(oddity: Oddity) -> str:
     """The oddity in a sentence that names its packet, once."""
     number, sentence = oddity.packet, oddity.sentence

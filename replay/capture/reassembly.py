@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from operator import attrgetter
 
-from replay.capture.flow import Endpoint, Flow
+from replay.capture.flow import SILENCE_MAX_NS, Endpoint, Flow
 from replay.capture.oddity import Oddity
 from replay.capture.segments import ACK, FIN, RST, SYN, Segment
 from replay.capture.stream import FORGOTTEN, MAX_JUMP_OCTETS, SEQUENCE_MASK, DirectionStream
@@ -74,8 +74,8 @@ class Reassembler:
     """Sorts segments into flows: ``walk`` through them in file order."""
 
     __slots__ = (
-        "_ending", "_given_up", "_halves", "_judge", "_judged_at", "_kept_octets", "_leaving",
-        "_now_ns", "_number", "_oddities", "_open", "_over",
+        "_disordered", "_ending", "_given_up", "_halves", "_judge", "_judged_at", "_kept_octets",
+        "_leaving",        "_now_ns", "_number", "_oddities", "_open", "_over",
     )  # fmt: skip
 
     def __init__(self, oddities: list[Oddity], judge: Judge = _wanted) -> None:
@@ -90,6 +90,7 @@ class Reassembler:
         self._judge = judge
         self._judged_at = JUDGED_FROM_OCTETS
         self._given_up: list[int] = []  # count of flows, packet of the first
+        self._disordered: list[int] = []  # the same
         self._oddities = oddities
 
     def walk(self, segments: Iterable[Segment]) -> Iterator[Flow]:
@@ -105,6 +106,15 @@ class Reassembler:
             self._finish(one)
         yield from self._over
         self._over.clear()
+        if self._disordered:
+            count, packet = self._disordered
+            connections = f"{count} connections do" if count > 1 else "a connection does"
+            sentence = (
+                f"the packets of {connections} not stand in the order of their times: neither "
+                f"times nor what followed what can be told; 'reordercap FILE NEW-FILE' "
+                f"(Wireshark) puts a file in order"
+            )
+            self._oddities.append(Oddity(packet, "time-order", sentence))
         if self._given_up:
             count, packet = self._given_up
             sentence = (
@@ -166,18 +176,15 @@ class Reassembler:
         number, flags, seq = segment.number, segment.flags, segment.seq
         ts_ns = segment.ts_ns
         if ts_ns < flow.last_ns:
-            sentence = (
-                f"packet {number} claims a time {flow.last_ns - ts_ns} ns before an earlier "
-                f"packet's; it is taken as simultaneous"
-            )
-            flow.odd(number, "time-backwards", sentence)
-            ts_ns = flow.last_ns
+            flow.step_back(number, ts_ns)
         flow.last_ns = ts_ns
         flow.last_packet = number
         flow.packets[half.side] += 1
         if flags & SYN:
             seq = (seq + 1) & SEQUENCE_MASK
             self._synchronize(half, segment, seq)
+        elif not flags & RST and not half.pieces:
+            half.guess_begin(seq, bool(segment.payload))
         if flags & RST and half.taken is None:
             half.taken = half.acknowledged
         if flags & ACK:
@@ -204,7 +211,7 @@ class Reassembler:
         if flags & SYN and (segment.seq + 1) & SEQUENCE_MASK != half.base:
             self._feed_unusual(None, segment)
             return
-        flow.last_ns = max(segment.ts_ns, flow.last_ns)
+        flow.last_ns = max(segment.ts_ns, flow.last_ns)  # nothing is mended any more
         flow.last_packet = segment.number
         flow.packets[half.side] += 1
         if flags & (FIN | RST):
@@ -225,6 +232,8 @@ class Reassembler:
         if half.expected is None or segment.flags & RST:
             return False
         if segment.flags & SYN:
+            if self._has_ended_long_ago(half, segment):
+                return True
             begun = half.pieces or half.ended or half.reset or half.peer.pieces
             first = (segment.seq + 1) & SEQUENCE_MASK
             return first != half.base and bool(begun or not segment.flags & ACK)
@@ -238,6 +247,13 @@ class Reassembler:
             )
             self._oddities.append(Oddity(segment.number, "stream-jump", sentence))
         return far
+
+    def _has_ended_long_ago(self, half: DirectionStream, segment: Segment) -> bool:
+        """Whether the same numbers come again as a connection of their own: no late packet does
+        after so long."""
+        one = self._open[half.flow.number]
+        is_first = segment.flags & (SYN | ACK) == SYN
+        return one.is_leaving and is_first and segment.ts_ns - half.flow.last_ns > LINGER_NS
 
     def _begin(self, segment: Segment) -> DirectionStream:
         """Begin a flow with its first segment."""
@@ -297,10 +313,21 @@ class Reassembler:
         if half.expected != FORGOTTEN:
             if not self._ending:
                 self._kept_octets -= _weight(half)
-            _close(half)
+            self._close(half)
         if not one.is_returned:
             self._return(one)
         del half.peer, peer.peer  # what refers to each other stays for longer
+
+    def _close(self, half: DirectionStream) -> None:
+        """No more octets of this flow will be taken in."""
+        flow = half.flow
+        for one in sorted((half, half.peer), key=_side):
+            one.finish()
+            flow.acknowledged[one.side] = one.acknowledged_in_the_end()
+        times_may_be_wrong = flow.steps_back or flow.last_ns - flow.first_ns > SILENCE_MAX_NS
+        if times_may_be_wrong and not flow.mend_times():
+            self._disordered = self._disordered or [0, flow.first_packet]
+            self._disordered[0] += 1
 
     def _return(self, one: _OpenFlow) -> None:
         flow = one.flow
@@ -326,7 +353,7 @@ class Reassembler:
             if half.expected == FORGOTTEN:
                 continue
             if len(flow.happened) != one.judged_events and (reason := self._judge(flow)):
-                _close(half)
+                self._close(half)
                 flow.forget(reason)
                 _stop(half)
             else:
@@ -337,7 +364,7 @@ class Reassembler:
             if total <= MAX_OPEN_OCTETS:
                 break
             flow = one.flow
-            _close(one.half)
+            self._close(one.half)
             sentence = (
                 f"after packet {flow.last_packet} the connection is followed no further: open ones "
                 f"hold more than {MAX_OPEN_OCTETS >> 20} MiB"
@@ -355,14 +382,6 @@ def _weight(half: DirectionStream) -> int:
     waiting = half.pending + half.peer.pending
     octets = sum(len(chunk.octets or b"") + PIECE_OCTETS for chunk in waiting)
     return octets + half.flow.kept_octets(PIECE_OCTETS)
-
-
-def _close(half: DirectionStream) -> None:
-    """No more octets of this flow will be taken in."""
-    flow = half.flow
-    for one in sorted((half, half.peer), key=_side):
-        one.finish()
-        flow.acknowledged[one.side] = one.acknowledged_in_the_end()
 
 
 def _stop(half: DirectionStream) -> None:

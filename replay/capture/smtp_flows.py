@@ -37,10 +37,12 @@ _FOREIGN_SERVERS = (
     (re.compile(rb"20[01] "), "NNTP"),
 )
 
-_SOCKS5_CLIENT = re.compile(rb"\x05[\x01-\x09][\x00-\x09\x80-\xfe]")  # RFC 1928 section 3
+_SOCKS5_CLIENT = re.compile(rb"\x05[\x01-\xff][\x00-\xff]")  # RFC 1928 section 3
 _SOCKS4_CLIENT = re.compile(rb"\x04[\x01\x02]")
 _SOCKS4_SERVER = re.compile(rb"\x00[\x5a-\x5d]")
-_HTTP_CONNECT = re.compile(rb"CONNECT [^ \r\n]{1,255} HTTP/")  # RFC 9110 section 9.3.6
+_HTTP_CONNECT = re.compile(
+    rb"(?i)CONNECT[ \t]+[^ \t\r\n]{1,255}(?:[ \t]+HTTP/|[ \t]*\r?\n)"
+)  # RFC 9110 section 9.3.6
 _TLS_CLIENT = re.compile(rb"\x16\x03[\x00-\x04]..\x01", re.DOTALL)  # RFC 8446 sections 4 and 5.1
 
 
@@ -90,6 +92,10 @@ def client_side(flow: Flow) -> int:
     return 0 if ports[0] >= ports[1] else 1
 
 
+_SERVER_ALONE = (
+    "SMTP, but the capture holds the server's direction alone; what a sender does is replayed, so "
+    "capture both directions"
+)
 _ALL_CUT = "the capture's snapshot length cut off all that is said; capture whole packets (-s 0)"
 
 
@@ -110,7 +116,7 @@ def why_not_smtp(flow: Flow, side: int) -> str:
     if _GREETING.match(server):
         if _FTP_COMMAND.match(client) or flow.ends[1 - side].port == 21:
             return "the server speaks FTP"
-        return ""
+        return "" if flow.packets[side] else _SERVER_ALONE
     if _COMMAND.search(client):
         return ""
     if not is_smtp_port:
@@ -120,6 +126,8 @@ def why_not_smtp(flow: Flow, side: int) -> str:
         return _ALL_CUT if cut else "nothing is said in it"
     if server and not begins_reply(server):
         return "nothing said in it is SMTP"
+    if server and not flow.packets[side]:
+        return _SERVER_ALONE
     was_refused = flow.opener is not None and not flow.accepted and flow.packets[1 - side]
     unanswered = not client and not flow.accepted
     return "the connection was never accepted" if was_refused or unanswered else ""
@@ -140,7 +148,7 @@ def begins_with_tls(flow: Flow, side: int) -> bool:
 def _asked_first(client: bytes, server: bytes) -> str:
     """Which proxy is asked for a connection, if one is: what follows within may be SMTP, but is
     not that of who opened this one."""
-    if _HTTP_CONNECT.match(client) and server.startswith(b"HTTP/"):
+    if _HTTP_CONNECT.match(client) and (not server or server[:5].upper() == b"HTTP/"):
         proxy = "an HTTP proxy is asked to connect first"
     elif (_SOCKS5_CLIENT.match(client) and server.startswith(b"\x05")) or (
         _SOCKS4_CLIENT.match(client) and _SOCKS4_SERVER.match(server)

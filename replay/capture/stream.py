@@ -64,8 +64,8 @@ class DirectionStream:
 
     __slots__ = (
         "ack_number", "ack_packet", "acknowledged", "base", "ended", "expected", "fin",
-        "fin_offset", "flow", "happened", "next", "peer", "pending", "pieces", "reset",
-        "side", "taken",
+        "fin_offset", "flow", "happened", "is_guessed", "next", "peer", "pending", "pieces",
+        "reset", "side", "taken",
     )  # fmt: skip
 
     peer: DirectionStream
@@ -85,6 +85,7 @@ class DirectionStream:
         self.fin: StreamEnd | None = None  # captured, though perhaps not yet reached
         self.fin_offset = 0
         self.ended = False  # its FIN was reached
+        self.is_guessed = False  # its beginning is where an acknowledgement without octets stood
         self.reset = False
         self.taken: int | None = None  # acknowledged before its reset
 
@@ -92,6 +93,20 @@ class DirectionStream:
         """Learn the sequence number of the first octet."""
         self.base = self.expected = sequence
         self.peer.ack_number = sequence
+
+    def guess_begin(self, sequence: int, has_octets: bool) -> None:
+        """Learn where the stream is from its first packet in the capture.
+
+        An acknowledgement stands where the next octet will; a keepalive one octet before.
+        """
+        if self.expected is None:
+            self.begin(sequence)
+            self.is_guessed = not has_octets
+        elif self.is_guessed and has_octets:
+            if sequence == (self.base + 1) & SEQUENCE_MASK:
+                self.begin(sequence)
+                self.peer.acknowledged = 0
+            self.is_guessed = False
 
     # -- acknowledgements ---------------------------------------------------------------------
 

@@ -62,14 +62,9 @@ def anchor_acts(conversation: Conversation) -> list[Anchored]:
     for act in conversation.acts:
         sent = bisect_right(replies, act.order, key=_order)
         seen = max(bisect_right(replies, act.acknowledged, key=_end), seen_before)
-        blind_from = conversation.blind_from
-        is_blind = blind_from is not None and act.order >= blind_from
         own = After(_bounded(act.ts_ns - previous_ns))
         anchor: Anchor = own
-        if is_blind:
-            seen, evidence = seen_before, Evidence.OWN_CLOCK
-            because = "the server's replies are not known here"
-        elif seen < sent:
+        if seen < sent:
             evidence = Evidence.PROVEN_EARLY
             because = f"packet {act.packet} had not acknowledged {_named(replies, seen, sent)}"
         elif seen > seen_before:
@@ -79,9 +74,23 @@ def anchor_acts(conversation: Conversation) -> list[Anchored]:
         else:
             evidence = Evidence.OWN_CLOCK
             because = "no reply had come since the act before"
+            if conversation.blind_from is not None and act.order >= conversation.blind_from:
+                because = "the server's replies are not known here"
         anchored.append(Anchored(act, anchor, seen, evidence, because))
         previous_ns, seen_before = act.ts_ns, seen
     return anchored
+
+
+def by_own_clock(anchored: Sequence[Anchored], conversation: Conversation) -> list[Anchored]:
+    """The same acts, each hung on the one before: where no reply is expected."""
+    found: list[Anchored] = []
+    previous_ns = conversation.opened_ns
+    for one in anchored:
+        anchor = After(_bounded(one.act.ts_ns - previous_ns))
+        because = "what was said before is not in the capture"
+        found.append(one._replace(anchor=anchor, evidence=Evidence.OWN_CLOCK, because=because))
+        previous_ns = one.act.ts_ns
+    return found
 
 
 def _bounded(ns: int) -> int:

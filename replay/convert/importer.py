@@ -20,7 +20,13 @@ from pathlib import Path
 from replay.capture.conversation import Conversation, SenderAct
 from replay.capture.oddity import CaptureError, Oddity
 from replay.capture.reader import Capture, read_capture
-from replay.convert.anchors import Anchored, anchor_acts, settle, why_another_sender
+from replay.convert.anchors import (
+    Anchored,
+    anchor_acts,
+    by_own_clock,
+    settle,
+    why_another_sender,
+)
 from replay.transcript import script
 from replay.transcript.duration import DURATION_NS_MAX, format_ns
 from replay.transcript.ehlo import with_word
@@ -101,6 +107,8 @@ def import_capture(
     connections = []
     for number, conversation in enumerate(conversations, 1):
         anchored = anchor_acts(conversation)
+        if conversation.mid_stream:
+            anchored = by_own_clock(anchored, conversation)
         if seconds:
             anchored = settle(anchored, conversation, seconds[number - 1])
         if recorded_times:
@@ -237,6 +245,9 @@ class _Writer:
         self._told = 0  # replies expected so far
         self._end_told = False
         self._oddities = list(conversation.oddities)
+        self._is_unknown = conversation.mid_stream or conversation.blind_from is not None
+        """Whether the server said more than is known: then nothing that is not known is compared,
+        whatever the ending."""
 
     def write(self) -> ImportedConnection:
         conversation = self._conversation
@@ -260,6 +271,13 @@ class _Writer:
             self._expect_replies(one.replies_seen)
             if self._had_seen_the_end(act):
                 self._expect_end()
+            if self._is_unknown and act.kind == "reset":
+                sentence = f"the reset of packet {act.packet} is not played: replies are not known"
+                self._odd(act.packet, "blind", sentence)
+                return False
+            if self._is_unknown and act.kind == "close":
+                one = one._replace(act=act._replace(kind="half-close"))
+                act = one.act
             if act.kind == "send" and half_closed:
                 sentence = f"packet {act.packet} sends after its side had finished; it is left out"
                 self._odd(act.packet, "after-fin", sentence)
@@ -297,8 +315,8 @@ class _Writer:
         heard_before = self._told
         self._expect_replies(len(self._replies))
         last = self._replies[-1] if self._told > heard_before else None
-        blind = conversation.blind_from is not None
-        if conversation.server_end is not None and not conversation.cut_short and not blind:
+        unknown = self._is_unknown or conversation.cut_short
+        if conversation.server_end is not None and not unknown:
             self._expect_end()
             self._depart(After(0), script.UntilClosed(), 0)
             return
@@ -332,6 +350,8 @@ class _Writer:
 
     def _expect_replies(self, upto: int) -> None:
         """Expect the replies up to number ``upto`` that are not expected yet."""
+        if self._conversation.mid_stream:
+            return  # a server that is there from the beginning says other things before
         for reply in self._replies[self._told : upto]:
             outcome: script.Outcome = script.ReplyCode(reply.code, reply.octets)
             varies = _QUEUE_ID.match(reply.octets) and not self._exact_times
@@ -342,7 +362,7 @@ class _Writer:
 
     def _expect_end(self) -> None:
         end = self._conversation.server_end
-        if end is None or self._end_told:
+        if end is None or self._end_told or self._is_unknown:
             return
         self._expect_replies(sum(reply.order < end.order for reply in self._replies))
         self._end_told = True

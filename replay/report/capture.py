@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mailsrv.units import NS_PER_MS, NS_PER_S
-from replay.capture.conversation import CapturedReply, Conversation
+from replay.capture.conversation import GREETING_CODES, CapturedReply, Conversation
 from replay.capture.oddity import Oddity, told
 from replay.capture.reader import Capture
 from replay.convert.anchors import Anchored, anchor_acts
@@ -41,8 +41,6 @@ UNWRAPPED = 1_000_000
 _HELO = re.compile(rb"(?im)^(?:EHLO|HELO) ([^\r\n]*)")
 _MAIL = re.compile(rb"(?im)^MAIL FROM:")
 _AGENT = re.compile(rb"(?im)^(?:X-Mailer|User-Agent): ([^\r\n]{1,80})")
-
-_GREETING_CODES = (220, 421, 554)
 
 _EVIDENCE_STYLES = {Evidence.PROVEN_EARLY: "bold yellow", Evidence.CONFIRMED: "green"}
 
@@ -156,7 +154,7 @@ class _Rung(NamedTuple):
 
 def _rungs(conversation: Conversation, anchored: dict[int, Anchored]) -> Iterator[_Rung]:
     first = conversation.replies[0] if conversation.replies else None
-    greeting = first if first and first.code in _GREETING_CODES else None
+    greeting = first if first and first.code in GREETING_CODES else None
     rungs = [_act_rung(anchored[act.order], greeting) for act in conversation.acts]
     rungs += [
         _Rung(reply.order, reply.ts_ns, True, _shown(reply.octets), reply.packet, "cyan")

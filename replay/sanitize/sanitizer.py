@@ -109,7 +109,7 @@ class _Followed:
         self.conversation = conversation
         self.flow = conversation.flow
         self.side = 0 if self.flow.ends[0] == conversation.client else 1
-        self.events = _followed(conversation, self.side)
+        self.events = self.flow.events[: conversation.followed]
         self.said = [_runs(self.events, side) for side in (0, 1)]
         self.marks = self._where_tls_began() if conversation.cut_short == "encrypted" else []
         self.cleaned: list[bytes] = [b"", b""]
@@ -212,28 +212,6 @@ class _Followed:
         if last_ns < until_ns:
             for packet in wire.repeat(0):
                 yield until_ns, packet
-
-
-def _followed(conversation: Conversation, side: int) -> list[Event]:
-    """The events that the conversation was followed through."""
-    events = conversation.flow.events
-    if conversation.cut_short == "encrypted":
-        packets = [one.packet for one in conversation.oddities if one.kind == "encrypted"]
-        first = min(packets, default=0)
-        return list(events[: _place(events, first)])
-    if conversation.cut_short:
-        for place, event in enumerate(events):
-            if isinstance(event, Gap) and event.side == side:
-                return list(events[:place])
-    return list(events)
-
-
-def _place(events: Sequence[Event], packet: int) -> int:
-    """The place of the first octets that ``packet`` carried."""
-    for place, event in enumerate(events):
-        if isinstance(event, Piece) and event.packet == packet:
-            return place
-    return 0
 
 
 def _runs(events: Sequence[Event], side: int) -> list[bytes]:

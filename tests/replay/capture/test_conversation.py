@@ -342,7 +342,7 @@ def test_in_mid_stream_the_client_is_told_by_what_is_said(path: Path) -> None:
     wire.client_says(b"RCPT TO:<a@example.test>\r\n", 2)
     conversation = one(path, wire)
     assert conversation.client.port == 25
-    assert kinds(conversation) == ["mid-stream"]
+    assert kinds(conversation) == ["blind", "mid-stream"]
 
 
 def test_in_mid_stream_without_words_the_client_is_told_by_the_ports(path: Path) -> None:

@@ -349,15 +349,6 @@ def test_a_reset_takes_its_senders_last_acknowledgement() -> None:
     assert flow_of(wire).events[-1] == StreamEnd(0, BEGIN_NS + 3 * NS_PER_MS, 6, 7, True)
 
 
-def test_a_time_that_runs_backwards_is_raised_and_told() -> None:
-    wire = Wire().handshake()
-    wire.client_says(b"a", 5)
-    wire.server_says(b"b", 3)
-    flow = flow_of(wire)
-    assert [event.ts_ns - BEGIN_NS for event in flow.events] == [5 * NS_PER_MS] * 2
-    assert kinds(flow) == ["time-backwards"]
-
-
 def test_oddities_of_a_flow_are_bounded() -> None:
     wire = Wire().handshake()
     for _ in range(MAX_FLOW_ODDITIES + 9):

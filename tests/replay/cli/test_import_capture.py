@@ -238,7 +238,7 @@ def test_a_conversation_with_a_hole_is_used_up_to_it_and_says_so(
     capture = wire.write(tmp_path / "hole.pcap")
     ran = replay("import", capture, "-o", stem)
     assert ran.status == 0
-    assert re.search(r"odd: .*followed up to packet 8 only, where 30 of the sender's", ran.out)
+    assert re.search(r"odd: .*followed up to packet 8 only: 30 of the sender's", ran.out)
     (connection,) = transcript.load(Path(f"{stem}.smtp")).connections
     sent = [
         one.action.octets for one in connection.departures() if isinstance(one.action, SendOctets)
