@@ -33,8 +33,11 @@ _PCAP_MAGICS = {
 
 _LINKTYPE_MASK = 0xFFFF  # the bits above tell the length of a frame check sequence, or are reserved
 
+_TAR_MARK, _TAR_MARK_AT = b"ustar", 257
 _OTHER_FORMATS = (
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd: unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd, which Python reads from 3.14 on: unpack it first"),
+    (b"\x04\x22\x4d\x18", "compressed with lz4: unpack it first"),
+    (b"\x02\x21\x4c\x18", "compressed with lz4: unpack it first"),
     (b"\xfd7zX", "compressed with xz: unpack it first"),
     (b"BZh", "compressed with bzip2: unpack it first"),
     (b"PK\x03\x04", "a zip archive: unpack it first"),
@@ -67,17 +70,22 @@ def read_records(
                 yield from _pcap_records(stream, oddities, *_PCAP_MAGICS[magic])
             else:
                 packing = oddities[-1].sentence if oddities and not magic else ""
-                raise CaptureError(f"{name}: {packing or _why_not_a_capture(magic)}")
+                stream.has(_TAR_MARK_AT + len(_TAR_MARK))
+                packing = packing or _why_not_a_capture(stream.buffer)
+                raise CaptureError(f"{name}: {packing}")
     except OSError as error:
         raise CaptureError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
-def _why_not_a_capture(magic: bytes) -> str:
-    if not magic:
+def _why_not_a_capture(begins: bytes) -> str:
+    if not begins:
         return "an empty file"
     for beginning, what in _OTHER_FORMATS:
-        if magic.startswith(beginning):
+        if begins.startswith(beginning):
             return what
+    if begins.startswith(_TAR_MARK, _TAR_MARK_AT):
+        return "a tar archive: unpack it first"
+    magic = begins[: len(PCAPNG_MAGIC)]
     return f"not a capture: starts with {magic.hex(' ')}, which is neither pcap nor pcapng"
 
 

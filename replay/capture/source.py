@@ -1,4 +1,6 @@
-"""Where the octets of a capture come from: a file or standard input, packed with gzip or not.
+"""Where the octets of a capture come from: a file or standard input, packed or not.
+
+What is packed with gzip is read, and with zstd where the interpreter can (Python 3.14).
 
 A packed file is unpacked as it is read, never as a whole.  One that unpacks to absurdly much is
 given up: no real capture is packed so tightly, and reading it would have no end.
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import importlib
 import os
 import sys
 import tempfile
@@ -23,6 +26,7 @@ STANDARD_INPUT = "-"
 """As a path: what is piped in."""
 
 GZIP_MAGIC = b"\x1f\x8b"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 PCAPNG_MAGIC = b"\x0a\x0d\x0d\x0a"  # the same in both byte orders, as the draft intends
 
 RATIO_MAX = 200
@@ -96,14 +100,41 @@ class _Counted:
         return self._read_octets
 
 
+class Unpacks(Protocol):
+    """A file that unpacks what it is read from."""
+
+    def read1(self, octets: int, /) -> bytes: ...
+
+
+class Packing(NamedTuple):
+    """A way of packing: its name, how to open such a file, and how that fails."""
+
+    name: str
+    open: Callable[[BinaryIO], Unpacks]
+    failures: tuple[type[Exception], ...]
+
+
+def packing_of(begins: bytes) -> Packing | None:
+    """How a file that begins so is packed; None if it is not, or in a way that is not read."""
+    if begins.startswith(GZIP_MAGIC):
+        failures = (zlib.error, gzip.BadGzipFile)
+        return Packing("gzip", lambda file: gzip.GzipFile(fileobj=file), failures)
+    if begins.startswith(ZSTD_MAGIC):
+        with contextlib.suppress(ImportError):
+            zstd = importlib.import_module("compression.zstd")
+            return Packing("zstd", zstd.ZstdFile, (zstd.ZstdError,))
+    return None
+
+
 class _Unpacked:
-    """What a gzip file holds.  Where it breaks off or is damaged it ends, and that is told."""
+    """What a packed file holds.  Where it breaks off or is damaged it ends, and that is told."""
 
-    __slots__ = ("_file", "_oddities", "_packed", "_unpacked_octets")
+    __slots__ = ("_file", "_oddities", "_packed", "_packing", "_unpacked_octets")
 
-    def __init__(self, packed: _Counted, oddities: list[Oddity]) -> None:
+    def __init__(self, packed: _Counted, packing: Packing, oddities: list[Oddity]) -> None:
         self._packed = packed
-        self._file = gzip.GzipFile(fileobj=cast(BinaryIO, packed))
+        self._packing = packing
+        self._file = packing.open(cast(BinaryIO, packed))
         self._oddities = oddities
         self._unpacked_octets = 0
 
@@ -111,14 +142,15 @@ class _Unpacked:
         try:
             piece = self._file.read1(octets)
         except EOFError:
-            return self._end("truncated-file", "the gzip file breaks off")
-        except (zlib.error, gzip.BadGzipFile) as error:
-            return self._end("damaged-file", f"the gzip file is damaged ({error})")
+            return self._end("truncated-file", f"the {self._packing.name} file breaks off")
+        except self._packing.failures as error:
+            what = f"the {self._packing.name} file is damaged ({error})"
+            return self._end("damaged-file", what)
         self._unpacked_octets += len(piece)
         most = max(self._packed.read_octets * RATIO_MAX, RATIO_FROM_OCTETS)
         if self._unpacked_octets > most:
             much = f"more than {RATIO_MAX} times its size, which no capture does"
-            return self._end("damaged-file", f"the gzip file unpacks to {much}")
+            return self._end("damaged-file", f"the {self._packing.name} file unpacks to {much}")
         return piece
 
     def _end(self, kind: str, what: str) -> bytes:
@@ -144,8 +176,8 @@ def opened(
         where = sys.stdin.fileno() if piped else path
         file = stack.enter_context(open(where, "rb", buffering=0, closefd=not piped))
         counted = _Counted(file, watch)
-        packed = counted.peek(_MAGIC_OCTETS).startswith(GZIP_MAGIC)
-        yield _Unpacked(counted, oddities) if packed else counted
+        packing = packing_of(counted.peek(_MAGIC_OCTETS))
+        yield _Unpacked(counted, packing, oddities) if packing else counted
 
 
 def name_of(path: str | Path) -> str:
@@ -156,7 +188,7 @@ def name_of(path: str | Path) -> str:
 @contextlib.contextmanager
 def plain_file(path: Path, oddities: list[Oddity]) -> Iterator[Path]:
     """The capture at ``path`` as a file that is not packed: itself, or a copy for as long as this
-    lasts, which has its name without ``.gz``.
+    lasts, which has its name without ``.gz`` or ``.zst``.
 
     Raises CaptureError if it cannot be read or is larger than ``SPOOL_MAX_OCTETS``.
     """
@@ -179,7 +211,7 @@ def plain_file(path: Path, oddities: list[Oddity]) -> Iterator[Path]:
 def _copied(file: Readable, path: Path, folder: Path) -> Path:
     """A copy in ``folder``.  Raises CaptureError if it becomes too large."""
     piece = file.read(READ_OCTETS)
-    name = path.stem if path.suffix == ".gz" else path.name
+    name = path.stem if path.suffix in (".gz", ".zst") else path.name
     if "." not in name:
         kind = ".pcapng" if piece.startswith(PCAPNG_MAGIC) else ".pcap"
         name = ("standard-input" if name == STANDARD_INPUT else name) + kind

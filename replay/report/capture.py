@@ -15,7 +15,7 @@ from replay.capture.conversation import GREETING_CODES, CapturedReply, Conversat
 from replay.capture.oddity import Oddity, told
 from replay.capture.reader import Capture
 from replay.convert.anchors import Anchored, anchor_acts
-from replay.smtp.commands import outline
+from replay.smtp.commands import looks_like_command, outline, split
 from replay.smtp.proxy_header import after_header
 from replay.transcript.duration import long_duration
 from replay.transcript.octets import printable, to_text
@@ -38,8 +38,8 @@ NARROWEST_COLUMNS = 12
 UNWRAPPED = 1_000_000
 """Octets of a line that goes to a file or a pipe: it is left whole."""
 
-_HELO = re.compile(rb"(?im)^(?:EHLO|HELO) ([^\r\n]*)")
-_MAIL = re.compile(rb"(?im)^MAIL FROM:")
+_HELO = re.compile(rb"(?i)(?:EHLO|HELO|LHLO)[ \t]+([^\r\n]*)")
+_MAIL = re.compile(rb"(?i)MAIL[ \t]+FROM[ \t]*:")
 _AGENT = re.compile(rb"(?im)^(?:X-Mailer|User-Agent): ([^\r\n]{1,80})")
 
 _EVIDENCE_STYLES = {Evidence.PROVEN_EARLY: "bold yellow", Evidence.CONFIRMED: "green"}
@@ -78,27 +78,24 @@ def _table(found: list[Conversation], console: Console, *, with_servers: bool) -
     table.add_column("sender", no_wrap=whole, overflow="fold")
     if with_servers:
         table.add_column("server", no_wrap=whole, overflow="fold")
-    names = [_who(one) for one in found[:SESSIONS_SHOWN_MAX]]
+    shown = found[:SESSIONS_SHOWN_MAX]
+    said_by = [_Sent(one) for one in shown]
+    names = [sent.name() for sent in said_by]
     if with_names := any(names):
         table.add_column("says it is", min_width=len("says it is"), overflow="fold")
     if wide:
         table.add_column("commands", min_width=len("commands"), overflow="fold")
     for name in ("mails", "replies", "duration", "odd"):
         table.add_column(name, justify="right", no_wrap=True)
-    for number, (one, name) in enumerate(zip(found, names, strict=False), 1):
-        numbers = len(_MAIL.findall(_sent(one))), len(one.replies)
+    for number, (one, sent) in enumerate(zip(shown, said_by, strict=True), 1):
+        numbers = sent.mails(), len(one.replies)
         lasted = long_duration(one.flow.last_ns - one.opened_ns)
         ends = [str(one.client), str(one.server)] if with_servers else [str(one.client)]
         odd = str(len(one.oddities)) if one.oddities else ""
-        said = [name] * with_names + [_outline(one)] * wide
+        said = [sent.name()] * with_names + [outline(sent.parts)] * wide
         texts = [str(number), *ends, *said, *map(str, numbers), lasted, odd]
         table.add_row(*map(Text, texts))
     return table
-
-
-def _outline(one: Conversation) -> str:
-    sent = b"".join(act.octets for act in one.acts)
-    return outline(sent, contents=sum(reply.code == 354 for reply in one.replies))
 
 
 def show_ladder(conversation: Conversation, console: Console) -> None:
@@ -197,16 +194,34 @@ def _show_oddities(where: str, oddities: list[Oddity], console: Console) -> None
         console.print(f"  … and {len(oddities) - ODDITIES_SHOWN_MAX} more oddities")
 
 
-def _sent(conversation: Conversation) -> bytes:
-    """All octets of its sender, without a header of the PROXY protocol."""
-    return after_header(b"".join(act.octets for act in conversation.acts))
+class _Sent:
+    """What a sender sent, but for a header of the PROXY protocol, taken apart."""
 
+    def __init__(self, conversation: Conversation) -> None:
+        octets = after_header(b"".join(act.octets for act in conversation.acts))
+        codes = [reply.code for reply in conversation.replies[1:]]
+        within = conversation.mid_stream and not looks_like_command(octets)
+        self._octets = octets
+        self.parts = list(
+            split(
+                octets,
+                () if conversation.mid_stream else codes,
+                begins_within_content=within and conversation.flow.opener is None,
+            )
+        )
 
-def _who(conversation: Conversation) -> str:
-    sent = _sent(conversation)
-    helo, agent = _HELO.search(sent), _AGENT.search(sent)
-    words = [found[1].decode("utf-8", "backslashreplace") for found in (helo, agent) if found]
-    return printable(", ".join(words))
+    def mails(self) -> int:
+        """How many messages it begins."""
+        commands = (part.command.line for part in self.parts if part.kind == "command")
+        return sum(1 for line in commands if _MAIL.match(line))
+
+    def name(self) -> str:
+        """What it says it is: of its greeting and of its program."""
+        commands = (part.command.line for part in self.parts if part.kind == "command")
+        helo = next((found for line in commands if (found := _HELO.match(line))), None)
+        agent = _AGENT.search(self._octets)
+        words = [one[1].decode("utf-8", "backslashreplace") for one in (helo, agent) if one]
+        return printable(", ".join(words))
 
 
 def _shown(octets: bytes) -> list[str]:

@@ -2,15 +2,16 @@
 
 A command is a line.  Content follows a DATA that was answered 354 and ends with a dot that stands
 alone in its line (RFC 5321 section 4.1.1.4); a chunk follows a BDAT at once, as long as it says
-(RFC 3030 section 2).  Which DATA was answered 354, only the replies tell: who has them one by one
-calls ``command_at`` and ``content_end`` himself, who has their number or none at all ``split``.
+(RFC 3030 section 2).  Which DATA was answered 354, only the replies tell: ``split`` takes their
+codes, as far as they are known; a user that pairs replies itself calls ``command_at`` and
+``content_end``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
 from typing import NamedTuple
 
 VERBS_MAX = 100_000
@@ -22,6 +23,7 @@ CHUNK_MAX_OCTETS = 1 << 40
 """A BDAT that announces more is refused by any server: what follows it is commands."""
 
 END_OF_CONTENT = b"\r\n.\r\n"
+_START_MAIL_INPUT = 354
 _LONE_DOT = b".\r\n"  # where it is the first line of the content
 
 _VERB = re.compile(rb"[A-Za-z]{4,12}(?=[ \t:\r\n]|$)")
@@ -92,14 +94,19 @@ def looks_like_command(sent: bytes, at: int = 0) -> bool:
 
 
 def split(
-    sent: bytes, contents: int | None = None, at: int = 0, *, begins_within_content: bool = False
+    sent: bytes,
+    codes: Iterable[int] = (),
+    at: int = 0,
+    *,
+    begins_within_content: bool = False,
 ) -> Iterator[Part]:
     """All of ``sent`` from ``at`` on in order, without a gap between.
 
-    ``contents`` is how many times the server asked for content (354): so many DATA are followed by
-    it.  None says that no reply is known: then content follows each DATA behind which no command
-    stands.
+    ``codes`` are those of the replies behind the greeting, one for each command, content and
+    chunk: content follows each DATA that was answered 354.  Where they are not known or come to
+    their end, it follows each DATA behind which no command stands.
     """
+    answers = iter(codes)
     if begins_within_content:
         end = content_end(sent, at) or len(sent)
         yield Part("content", at, end, Command(b"", at, "DATA"))
@@ -107,37 +114,38 @@ def split(
     while at < len(sent):
         command = command_at(sent, at)
         yield Part("command", at, command.end, command)
-        at = command.end
+        at, code = command.end, next(answers, 0)
         if command.chunk_octets > 0:
             end = min(at + command.chunk_octets, len(sent))
-        elif _DATA.fullmatch(command.line) and _content_follows(sent, at, contents):
-            contents = None if contents is None else contents - 1
+        elif _content_follows(command, code, looks_like_command(sent, at)):
+            next(answers, 0)
             end = content_end(sent, at) or len(sent)
         else:
             continue
         if end > at:
-            yield Part("chunk" if command.verb == "BDAT" else "content", at, end, command)
+            yield Part("content" if command.verb == "DATA" else "chunk", at, end, command)
             at = end
 
 
-def _content_follows(sent: bytes, at: int, contents: int | None) -> bool:
-    return not looks_like_command(sent, at) if contents is None else contents > 0
+def _content_follows(command: Command, code: int, command_follows: bool) -> bool:
+    if command.verb != "DATA":
+        return False
+    return (
+        code == _START_MAIL_INPUT
+        if code
+        else bool(_DATA.fullmatch(command.line) and not command_follows)
+    )
 
 
-def verbs(sent: bytes, contents: int | None) -> list[str]:
-    """The verbs of a sender's commands, in order; ``contents`` as for ``split``."""
-    found: list[str] = []
-    for part in split(sent, contents):
-        if part.kind == "command":
-            found.append(part.command.verb)
-            if len(found) == VERBS_MAX:
-                break
-    return found
+def verbs(parts: Iterable[Part]) -> Iterator[str]:
+    """The verbs of a sender's commands, in order; of no more than ``VERBS_MAX``."""
+    commands = (part.command.verb for part in parts if part.kind == "command")
+    return islice(commands, VERBS_MAX)
 
 
-def outline(sent: bytes, contents: int | None) -> str:
+def outline(parts: Iterable[Part]) -> str:
     """ "EHLO MAIL RCPT*3 DATA QUIT": equal commands in a row are counted."""
-    groups = [(verb, sum(1 for _ in same)) for verb, same in groupby(verbs(sent, contents))]
+    groups = [(verb, sum(1 for _ in same)) for verb, same in groupby(verbs(parts))]
     words = [verb if count == 1 else f"{verb}*{count}" for verb, count in groups]
     left_out = len(words) - OUTLINE_MAX
     if left_out > 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,13 @@ def test_records_across_read_boundaries_are_whole(path: Path) -> None:
         (b"\xd4", "not a capture: starts with d4"),
         (gzip.compress(b"From x", mtime=0), "not a capture: starts with 46 72 6f 6d"),
         (gzip.compress(gzip.compress(b"x", mtime=0), mtime=0), "packed twice: unpack it first"),
-        (b"\x28\xb5\x2f\xfd", "zstd: unpack it first"),
+        pytest.param(
+            b"\x28\xb5\x2f\xfd",
+            "zstd, which Python reads from 3.14 on: unpack it first",
+            marks=pytest.mark.skipif(sys.version_info >= (3, 14), reason="it is read"),
+        ),
+        (b"\x04\x22\x4d\x18", "lz4: unpack it first"),
+        (bytes(257) + b"ustar\x0000", "a tar archive: unpack it first"),
         (b"+++\nstory", "a transcript: 'replay run' plays it"),
         (b"\xfd7zXZ\0", "xz: unpack it first"),
         (b"BZh9", "bzip2: unpack it first"),
