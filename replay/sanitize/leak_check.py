@@ -9,6 +9,7 @@ that are nobody's, and numbers that count something.
 from __future__ import annotations
 
 import base64
+import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Set
 from typing import NamedTuple
@@ -154,10 +155,14 @@ class Originals:
         found = [Leak("name", word, where) for word in words(text) if word in self.names]
         return found + self.find_exact(text.encode("utf-8"), where)
 
-    def find_packed(self, octets: bytes, where: str) -> list[Leak]:
-        """Addresses as packets have them."""
+    def find_packed(self, packet: bytes, number: int) -> list[Leak]:
+        """Addresses in the address fields of an IP packet."""
+        is_ipv6 = packet[:1] and packet[0] >> 4 == 6
+        fields = (packet[8:24], packet[24:40]) if is_ipv6 else (packet[12:16], packet[16:20])
         return [
-            Leak("address of a packet", one.hex(), where) for one in self.packed if one in octets
+            Leak("address", str(ipaddress.ip_address(one)), f"packet {number} of the new capture")
+            for one in fields
+            if one in self.packed
         ]
 
 

@@ -41,6 +41,12 @@ CLIENT_TLS, SERVER_TLS = b"\x16\x03\x01\x00\x01\x01", b"\x16\x03\x01\x00\x01\x02
 """TLS records (RFC 8446 section 5.1) that hold no more than the kind of a message: a mark where
 the sender's and the server's ciphertext began."""
 
+ADVICE = (
+    "if that is a chance likeness, another --key has others; if it stands in a text of yours "
+    "(--story, --source), say it otherwise; if not, the sanitiser missed it"
+)
+"""What to do about a finding."""
+
 Chosen = tuple[Capture, Sequence[Conversation]]
 
 
@@ -48,7 +54,7 @@ class LeftOver(Exception):
     """Something of the original is in the result, which is therefore given up."""
 
     def __init__(self, findings: Sequence[Leak]) -> None:
-        super().__init__(f"something of the original would remain: {told(findings)}")
+        super().__init__(f"something of the original would remain: {told(findings)}; {ADVICE}")
         self.findings = findings
 
 
@@ -86,13 +92,14 @@ def sanitize(
     cleaner = clean_by(looks)
     for one in (one for some in flows for one in some):
         one.clean(cleaner)
-    originals.allow(cleaner.kept_numbers)
+    originals.allow(cleaner.kept)
     names = [capture.name for capture, _ in chosen]
-    captures = tuple(_written(name, some, cleaner) for name, some in zip(names, flows, strict=True))
+    packets = [_packets(some, cleaner) for some in flows]
+    captures = tuple(_written(name, some) for name, some in zip(names, packets, strict=True))
     findings: list[Leak] = []
-    for capture, some in zip(captures, flows, strict=True):
-        findings += originals.find_packed(capture, "the packets")
-        findings += originals.find_exact(capture, "the packets")
+    for made, some in zip(packets, flows, strict=True):
+        for number, (_, packet) in enumerate(made, 1):
+            findings += originals.find_packed(packet, number)
         for one in some:
             for side, said in enumerate(one.cleaned):
                 who = "the sender" if side == one.side else "the server"
@@ -241,10 +248,14 @@ def _originals(chosen: Sequence[Chosen], flows: Sequence[_Followed]) -> Original
     return originals
 
 
-def _written(name: str, flows: Sequence[_Followed], cleaner: SmtpCleaner) -> bytes:
-    """The packets of all connections as a pcap file, in the order of their times."""
+def _packets(flows: Sequence[_Followed], cleaner: SmtpCleaner) -> list[tuple[int, bytes]]:
+    """The packets of all connections, in the order of their times."""
     packets = [packet for one in flows for packet in one.packets(cleaner)]
-    packets.sort(key=lambda one: one[0])
+    return sorted(packets, key=lambda one: one[0])
+
+
+def _written(name: str, packets: Sequence[tuple[int, bytes]]) -> bytes:
+    """The packets as a pcap file."""
     file = io.BytesIO()
     writer = PcapWriter(file, LINKTYPE_RAW)
     for ts_ns, packet in packets:

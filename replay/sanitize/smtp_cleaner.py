@@ -14,7 +14,7 @@ import re
 from typing import NamedTuple
 
 from replay.sanitize.ip_lookalikes import like_address
-from replay.sanitize.lookalikes import Lookalikes, lowered
+from replay.sanitize.lookalikes import Lookalikes, lowered, words
 from replay.sanitize.mail_cleaner import MessageCleaner
 from replay.sanitize.text_cleaner import CleaningManner, TextCleaner
 from replay.sanitize.vocabulary import (
@@ -54,7 +54,10 @@ _IN_XTEXT = CleaningManner(frozenset(["rfc822", "utf-8"]), escape="+")
 _IN_REPLIES = CleaningManner(
     REPLY_WORDS | COMMANDS | EHLO_KEYWORDS | CALENDAR | PARAMETERS, short_numbers=True, dates=True
 )
-_PROMPTS = (b"username:", b"password:", b"user name\0", b"password\0")
+_PROMPT = re.compile(
+    rb"(?i)(?:user ?name|password|login|user)(?::[ \t]*|\x00)?|[^\x00-\x1f<>@0-9.:]{2,40}:[ \t]*"
+)
+"""What a server asks for in AUTH LOGIN, in any language: words and a colon, no name of anything."""
 
 
 class Region(NamedTuple):
@@ -143,8 +146,9 @@ class SmtpCleaner:
     def __init__(self, looks: Lookalikes) -> None:
         self._looks = looks
         self._cleaner = TextCleaner(looks)
-        self.kept_numbers: set[str] = set()
-        """Of SIZE and the like: what they count is kept, so they are."""
+        self.kept: set[str] = set()
+        """Words that stay: numbers of SIZE and the like, since what they count is kept, and the
+        prompts of AUTH."""
 
     # -- the sender -------------------------------------------------------------------------------
 
@@ -214,7 +218,7 @@ class SmtpCleaner:
         if name in ("EHLO", "HELO", "LHLO"):
             cleaned = self._greeting(rest)
         elif name == "BDAT" or name == "PROXY":
-            self.kept_numbers.update(re.findall(r"[0-9]+", rest))
+            self.kept.update(re.findall(r"[0-9]+", rest))
             cleaned = (
                 self._cleaner.clean(rest, CleaningManner(_IN_COMMANDS.keep, short_numbers=True))
                 if name == "PROXY"
@@ -247,7 +251,7 @@ class SmtpCleaner:
     def _parameter(self, name: str, value: str) -> str:
         folded = lowered(name)
         if folded in _NUMBERS_STAY:
-            self.kept_numbers.update(re.findall(r"[0-9]+", value))
+            self.kept.update(re.findall(r"[0-9]+", value))
             return f"{name}={_keep_numbers(self._cleaner, value)}"
         if folded in _XTEXT:
             new = "".join(
@@ -350,7 +354,7 @@ class SmtpCleaner:
     def _reply_text(self, code: str, text: str) -> str:
         keyword = _KEYWORD.match(text) if code == "250" else None
         if keyword and lowered(keyword[1]) in EHLO_KEYWORDS:
-            self.kept_numbers.update(re.findall(r"[0-9]+", text))
+            self.kept.update(re.findall(r"[0-9]+", text))
             if lowered(keyword[1]) in ("size", "limits"):
                 return keyword[1] + _keep_numbers(self._cleaner, text[keyword.end() :])
         return self._cleaner.clean(text, _IN_REPLIES)
@@ -361,7 +365,10 @@ class SmtpCleaner:
             meant = base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError):
             return self._cleaner.clean(text, _IN_REPLIES)
-        if not value or meant.lower() in _PROMPTS:
+        if not value:
+            return text
+        if _PROMPT.fullmatch(meant):
+            self.kept.update(words(meant.decode("utf-8", "surrogateescape")))
             return text
         if meant.startswith(b"NTLMSSP\0") and len(meant) > 12:
             new = meant[:12] + self._looks.stream("ntlm", value, len(meant) - 12)

@@ -20,6 +20,9 @@ INDEX = FOLDER / "INDEX.tsv"
 DECLINED = {"arkime-arkime__socks5-smtp-503.pcap": "a SOCKS proxy is asked first; the SMTP within"}
 """What no session is in, and why."""
 
+SERVERS_ALONE = {"seladb-PcapPlusPlus__Smtp.pcap": 1}
+"""How many of a file's connections hold the server's direction alone, and make no session."""
+
 pytestmark = pytest.mark.skipif(
     not os.environ.get("SMTP_CORPUS"), reason="SMTP_CORPUS names no folder with captures"
 )
@@ -30,6 +33,10 @@ def rows() -> list[dict[str, str]]:
         return []
     with INDEX.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, delimiter="\t"))
+
+
+def sessions_of(row: dict[str, str]) -> int:
+    return int(row["smtp_connections"]) - SERVERS_ALONE.get(row["file"], 0)
 
 
 def features(row: dict[str, str]) -> set[str]:
@@ -52,7 +59,7 @@ def test_a_public_capture_is_what_its_index_says(row: dict[str, str]) -> None:
         assert not found
         assert any(left.reason.startswith(reason) for left in capture.left_out)
         return
-    assert len(found) == int(row["smtp_connections"])
+    assert len(found) == sessions_of(row)
     assert {str(one.server.port) for one in found} == set(row["server_ports"].split(","))
     if row["starttls"] == "yes":
         assert {one.cut_short for one in found} == {"encrypted"}
@@ -61,7 +68,7 @@ def test_a_public_capture_is_what_its_index_says(row: dict[str, str]) -> None:
         ("tcp-gap", {"gap"}),
         ("conflict", {"overlap-conflict"}),
         ("retransmit", {"retransmission", "keepalive", "late", "overlap-conflict"}),
-        ("timestamps-go-backwards", {"time-backwards"}),
+        ("timestamps-go-backwards", {"time-backwards", "time-ahead"}),
         ("missing-SYN/mid-stream", {"mid-stream"}),
         ("server-unterminated-line", {"unterminated-reply"}),
     ):
@@ -81,13 +88,13 @@ def test_a_public_capture_is_imported_or_declined(row: dict[str, str], tmp_path:
         return
     if ran.status == 2 and "days apart" in ran.err:
         assert "timestamp-jump" in features(row)
-        for session in range(1, int(row["smtp_connections"]) + 1):
+        for session in range(1, sessions_of(row) + 1):
             again = ["import", FOLDER / row["file"], "--session", str(session)]
             assert replay(*again, "-o", tmp_path / f"{session}").status == 0
         return
     assert (ran.status, ran.err) == (0, "")
     scenario = transcript.load(target)
-    assert len(scenario.connections) == int(row["smtp_connections"])
+    assert len(scenario.connections) == sessions_of(row)
     capture = read_capture(FOLDER / row["file"])
     for one, script in zip(capture.conversations, scenario.connections, strict=True):
         sent = b"".join(act.octets for act in one.acts)

@@ -43,7 +43,6 @@ RECORDED = sorted(CAPTURES.glob("*/*.pcap"))
 PUBLIC = sorted(one for one in CORPUS.glob("*") if one.suffix in (".pcap", ".pcapng"))
 
 NO_SMTP = frozenset({"arkime-arkime__socks5-smtp-503.pcap"})
-YEARS_APART = frozenset({"seladb-PcapPlusPlus__Smtp.pcap"})
 
 
 def name(path: Path) -> str:
@@ -52,11 +51,8 @@ def name(path: Path) -> str:
 
 def imports(path: Path) -> Iterator[tuple[Scenario, bool]]:
     """All that may be imported of a capture; anchored on replies, then with recorded times."""
-    sessions = [1, 2] if path.name in YEARS_APART else [None]
-    for session in sessions:
-        for recorded_times in (False, True):
-            imported = import_capture(path, session=session, recorded_times=recorded_times)
-            yield imported.scenario, recorded_times
+    for recorded_times in (False, True):
+        yield import_capture(path, recorded_times=recorded_times).scenario, recorded_times
 
 
 def there_and_back(scenario: Scenario, folder: Path, *, recorded_times: bool = False) -> Scenario:
