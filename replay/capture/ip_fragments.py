@@ -27,12 +27,15 @@ REPEATED_WITHIN_NS = 1_000_000_000
 
 
 class _Datagram:
-    __slots__ = ("first_ns", "first_packet", "head", "packets", "pieces", "total_octets")
+    __slots__ = (
+        *("first_ns", "first_packet", "head", "numbers", "packets", "pieces", "total_octets"),
+    )
 
     def __init__(self, packet: int, ts_ns: int) -> None:
         self.first_packet = packet
         self.first_ns = ts_ns
         self.packets = 0
+        self.numbers: list[int] = []  # of the packets
         self.pieces: list[tuple[int, bytes]] = []  # by offset, not overlapping
         self.total_octets: int | None = None  # known once the last fragment is there
         self.head = 0
@@ -71,7 +74,7 @@ class _Datagram:
 class Fragments:
     """The datagrams of a capture that are not whole yet."""
 
-    __slots__ = ("_conflicts", "_done", "_put_together", "_waiting", "_widowed")
+    __slots__ = ("_conflicts", "_done", "_put_together", "_waiting", "_widowed", "parts")
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[Hashable, _Datagram] = OrderedDict()
@@ -79,6 +82,8 @@ class Fragments:
         self._conflicts: list[int] = []  # count of packets, first packet
         self._put_together: list[int] = []  # count of datagrams, of packets, first packet
         self._widowed: list[int] = []  # count of packets, first packet
+        self.parts: list[int] = []
+        """The packets of the datagram that became whole last."""
 
     def add(
         self, key: Hashable, start: int, octets: bytes, more: bool, head: int, packet: int,
@@ -103,6 +108,7 @@ class Fragments:
         datagram.packets += 1
         end = start + len(octets)
         if end <= DATAGRAM_OCTETS_MAX and datagram.packets <= FRAGMENTS_MAX:
+            datagram.numbers.append(packet)
             if datagram.add(start, octets):
                 self._conflicts = self._conflicts or [0, packet]
                 self._conflicts[0] += 1
@@ -114,6 +120,7 @@ class Fragments:
         if whole is None:
             return None
         del self._waiting[key]
+        self.parts = datagram.numbers
         self._done[key] = ts_ns
         if len(self._done) > DATAGRAMS_MAX:
             self._done.popitem(last=False)

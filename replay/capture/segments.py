@@ -172,6 +172,11 @@ class FrameDecoder:
         """Why everything was left out, if it was the link type."""
         return self._skipped.only_reason()
 
+    @property
+    def parts(self) -> list[int]:
+        """The packets of the datagram in fragments that became whole last."""
+        return self._fragments.parts
+
     def oddities(self) -> Iterator[Oddity]:
         """What was left out, and what became of fragments."""
         yield from self._skipped.oddities()

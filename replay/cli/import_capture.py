@@ -123,10 +123,41 @@ def _import(options: argparse.Namespace) -> int:
                 print(f"odd: {told(oddity)}", file=_for_people(options))
             if options.sanitize:
                 return _import_sanitized(options)
-            _file(options, options.file, options.delayed)
+            if options.session is None:
+                _file(options, options.file, options.delayed)
+            else:
+                _import_session(options)
     except (CaptureError, FilingError) as error:
         return refuse(str(error))
     return AS_EXPECTED
+
+
+def _import_session(options: argparse.Namespace) -> None:
+    """Import one session, and file its packets alone.  Raises CaptureError and FilingError."""
+    import tempfile
+
+    from replay.capture.reader import read_capture
+    from replay.convert.importer import chosen, source_of
+    from replay.convert.session_cut import cut_session
+
+    with tempfile.TemporaryDirectory() as folder:
+        cuts: list[Path] = []
+        for original, stem in ((options.file, options.output.stem), (options.delayed, "delayed")):
+            if original is None:
+                continue
+            capture = read_capture(original)
+            session = options.session if not cuts or len(capture.conversations) > 1 else None
+            found = chosen(capture, session)
+            if not cuts:
+                source = source_of(capture, found, session)
+            cut = original
+            if capture.flows > 1:
+                cut = Path(folder) / f"{stem}.pcap"
+                cut_session(original, found[0], cut)
+            cuts.append(cut)
+        options.session = None  # it is the only one that is filed
+        options.source = options.source or source
+        _file(options, cuts[0], cuts[1] if len(cuts) > 1 else None)
 
 
 def _for_people(options: argparse.Namespace) -> TextIO:

@@ -58,7 +58,10 @@ def file_capture(
         if not original.is_file():
             raise FilingError(f"{original}: not a regular file, so no copy of it can be kept")
         if original.stat().st_size > COPY_MAX_OCTETS:
-            raise FilingError(f"{original}: larger than the {COPY_MAX_OCTETS} octets kept on file")
+            raise FilingError(
+                f"{original}: larger than the {COPY_MAX_OCTETS >> 20} MiB kept on file; --session "
+                f"files one session alone"
+            )
     scenario = imported.scenario
     scenario = dataclasses.replace(
         scenario, story=story or scenario.story, source=source or scenario.source

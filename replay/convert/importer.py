@@ -123,7 +123,7 @@ def import_capture(
         Scenario(
             _story(conversations, scripts),
             scripts,
-            _source(capture, conversations, session),
+            source_of(capture, conversations, session),
             _settings(conversations),
             _world(conversations),
         )
@@ -213,7 +213,9 @@ def _story(
     return f"Not yet described: {connections} from {who}{alone}."
 
 
-def _source(capture: Capture, conversations: list[Conversation], session: int | None) -> str:
+def source_of(capture: Capture, conversations: list[Conversation], session: int | None) -> str:
+    """Where a scenario came from: the file, which connection of it, and what its server began
+    with."""
     source = capture.name if session is None else f"{capture.name}, connection {session}"
     greetings = {one.replies[0].octets for one in conversations if one.replies}
     if len(greetings) == 1:
