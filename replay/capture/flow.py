@@ -25,6 +25,10 @@ DISORDER_SHARE, DISORDER_RUN = 4, 3
 """Times are in no order where one event in so many stands aside, in runs of so many or more."""
 
 
+DOUBLES_SHARE, DOUBLES_MIN = (4, 5), 3
+"""A connection was captured twice where so many of its segments are repeated, of so many."""
+
+
 class Piece(NamedTuple):
     """Octets as one segment carried them, once they could be delivered.
 
@@ -192,6 +196,22 @@ class Flow:
         self.oddities.append(Oddity(self.last_packet, "not-kept", sentence))
         self.happened = []
         self._events = None
+
+    def tell_doubles(self) -> None:
+        """Say once what is true of the whole connection: that each of its segments is there twice,
+        which no network does."""
+        repeats = [one for one in self.oddities if one.kind == "retransmission"]
+        pieces = sum(1 for one in self.happened if not isinstance(one, Gap | StreamEnd))
+        enough = min(pieces, MAX_FLOW_ODDITIES) * DOUBLES_SHARE[0] // DOUBLES_SHARE[1]
+        if pieces < DOUBLES_MIN or len(repeats) < enough:
+            return
+        self.oddities = [one for one in self.oddities if one.kind != "retransmission"]
+        sentence = (
+            f"packet {repeats[0].packet} and {len(repeats) - 1} more repeat what is in the capture "
+            f"already: it was made at two places, or of an interface and its bridge; the first of "
+            f"each is used"
+        )
+        self.oddities.append(Oddity(repeats[0].packet, "seen-twice", sentence))
 
     def step_back(self, packet: int, ts_ns: int) -> None:
         """Note that ``packet`` claims a time before that of the packet before it."""

@@ -324,6 +324,7 @@ class Reassembler:
         for one in sorted((half, half.peer), key=_side):
             one.finish()
             flow.acknowledged[one.side] = one.acknowledged_in_the_end()
+        flow.tell_doubles()
         times_may_be_wrong = flow.steps_back or flow.last_ns - flow.first_ns > SILENCE_MAX_NS
         if times_may_be_wrong and not flow.mend_times():
             self._disordered = self._disordered or [0, flow.first_packet]

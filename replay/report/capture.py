@@ -194,18 +194,26 @@ def _show_oddities(where: str, oddities: list[Oddity], console: Console) -> None
         console.print(f"  … and {len(oddities) - ODDITIES_SHOWN_MAX} more oddities")
 
 
+def commands_of(conversation: Conversation) -> str:
+    """The commands of a session in a line."""
+    return outline(_Sent(conversation).parts)
+
+
 class _Sent:
     """What a sender sent, but for a header of the PROXY protocol, taken apart."""
 
     def __init__(self, conversation: Conversation) -> None:
         octets = after_header(b"".join(act.octets for act in conversation.acts))
         codes = [reply.code for reply in conversation.replies[1:]]
+        kinds = {oddity.kind for oddity in conversation.oddities}
+        if conversation.mid_stream or kinds & {"not-a-reply", "unterminated-reply"}:
+            codes = []  # which reply is of which command cannot be told
         within = conversation.mid_stream and not looks_like_command(octets)
         self._octets = octets
         self.parts = list(
             split(
                 octets,
-                () if conversation.mid_stream else codes,
+                codes,
                 begins_within_content=within and conversation.flow.opener is None,
             )
         )

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from replay.sanitize.ip_lookalikes import is_nobodys
 from replay.sanitize.lookalikes import is_reserved, lowered, words
-from replay.sanitize.vocabulary import ANYWHERE
+from replay.sanitize.vocabulary import ANYWHERE, PROMPT
 from replay.smtp.proxy_header import V2_SIGNATURE, header_octets
 
 WORD_MIN_CHARACTERS = 4
@@ -47,6 +47,7 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/]{8,}={0,2}")
 _ESCAPED = re.compile(rb"(?<!SIZE)(?<!size)(?<!BODY)(?<!body)[=%+]([0-9A-Fa-f]{2})")
 _BASE64_LINE = re.compile(rb"(?m)^[A-Za-z0-9+/]{16,}={0,2}(?=\r?$)")
 _CODE = re.compile(r"(?m)^([2-5][0-9][0-9])-")
+_CHALLENGE = re.compile(rb"(?m)^(334[ -])([A-Za-z0-9+/]{2,80}={0,2})(?=[ \t]*\r?$)")
 _SOFT_BREAK = re.compile(rb"=[ \t]*\r?\n")
 _WIDE = re.compile(rb"(?:[\x20-\x7e]\x00){3,}|(?:\x00[\x20-\x7e]){3,}")
 
@@ -82,6 +83,7 @@ class Originals:
 
     def add(self, octets: bytes) -> None:
         """Take in what one side said.  Raises TooMuch."""
+        octets, _ = _without_prompts(octets)
         for number, view in enumerate(views(octets)):
             least = WORD_MIN_CHARACTERS if number == 0 else DECODED_WORD_MIN_CHARACTERS
             self.words.update(word for word in words(view) if _counts(word, least))
@@ -123,8 +125,13 @@ class Originals:
     # -- looking ----------------------------------------------------------------------------------
 
     def find(self, octets: bytes, where: str) -> list[Leak]:
-        """What of the original is in ``octets``."""
+        """What of the original is in ``octets``; prompts of AUTH may stay unless they name
+        somebody."""
+        octets, prompts = _without_prompts(octets)
         found: dict[str, Leak] = {}
+        for word in words(" ".join(prompts)):
+            if word in self.names:
+                found[word] = Leak("word, in a prompt of AUTH", word, where)
         for number, view in enumerate(views(octets)):
             what = "word" if number == 0 else "word, encoded"
             least = WORD_MIN_CHARACTERS if number == 0 else DECODED_WORD_MIN_CHARACTERS
@@ -195,6 +202,23 @@ def views(octets: bytes) -> Iterator[str]:
             yield _text(decoded)
             if wide := _WIDE.findall(decoded):
                 yield _text(b"\n".join(one.replace(b"\0", b"") for one in wide))
+
+
+def _without_prompts(octets: bytes) -> tuple[bytes, list[str]]:
+    """``octets`` without what a server asks for in AUTH LOGIN, which is protocol; and that."""
+    prompts: list[str] = []
+
+    def looked_at(line: re.Match[bytes]) -> bytes:
+        try:
+            meant = base64.b64decode(line[2], validate=True)
+        except ValueError:
+            return line[0]
+        if not PROMPT.fullmatch(meant):
+            return line[0]
+        prompts.append(meant.decode("utf-8", "surrogateescape"))
+        return line[1]
+
+    return _CHALLENGE.sub(looked_at, octets), prompts
 
 
 def _filled(part: bytes) -> bytes:

@@ -14,7 +14,7 @@ import re
 from typing import NamedTuple
 
 from replay.sanitize.ip_lookalikes import like_address
-from replay.sanitize.lookalikes import Lookalikes, lowered, words
+from replay.sanitize.lookalikes import Lookalikes, lowered
 from replay.sanitize.mail_cleaner import MessageCleaner
 from replay.sanitize.text_cleaner import CleaningManner, TextCleaner
 from replay.sanitize.vocabulary import (
@@ -24,6 +24,7 @@ from replay.sanitize.vocabulary import (
     FIELD_WORDS,
     FOREIGN_COMMANDS,
     PARAMETERS,
+    PROMPT,
     REPLY_WORDS,
     terms,
 )
@@ -54,10 +55,6 @@ _IN_XTEXT = CleaningManner(frozenset(["rfc822", "utf-8"]), escape="+")
 _IN_REPLIES = CleaningManner(
     REPLY_WORDS | COMMANDS | EHLO_KEYWORDS | CALENDAR | PARAMETERS, short_numbers=True, dates=True
 )
-_PROMPT = re.compile(
-    rb"(?i)(?:user ?name|password|login|user)(?::[ \t]*|\x00)?|[^\x00-\x1f<>@0-9.:]{2,40}:[ \t]*"
-)
-"""What a server asks for in AUTH LOGIN, in any language: words and a colon, no name of anything."""
 
 
 class Region(NamedTuple):
@@ -147,8 +144,7 @@ class SmtpCleaner:
         self._looks = looks
         self._cleaner = TextCleaner(looks)
         self.kept: set[str] = set()
-        """Words that stay: numbers of SIZE and the like, since what they count is kept, and the
-        prompts of AUTH."""
+        """Numbers of SIZE and the like: what they count is kept, so they are."""
 
     # -- the sender -------------------------------------------------------------------------------
 
@@ -367,8 +363,7 @@ class SmtpCleaner:
             return self._cleaner.clean(text, _IN_REPLIES)
         if not value:
             return text
-        if _PROMPT.fullmatch(meant):
-            self.kept.update(words(meant.decode("utf-8", "surrogateescape")))
+        if PROMPT.fullmatch(meant):
             return text
         if meant.startswith(b"NTLMSSP\0") and len(meant) > 12:
             new = meant[:12] + self._looks.stream("ntlm", value, len(meant) - 12)

@@ -6,6 +6,8 @@ check for left-overs lets pass what is in them, and nothing else.
 
 from __future__ import annotations
 
+import re
+
 
 def terms(text: str) -> frozenset[str]:
     """The words of ``text``."""
@@ -238,3 +240,8 @@ def _parts() -> frozenset[str]:
 
 ANYWHERE = _parts()
 """Words that the check lets pass, pieces of hyphenated ones too."""
+
+PROMPT = re.compile(
+    rb"(?i)(?:user ?name|password|login|user)\x00?|[^\x00-\x1f<>@0-9.:]{2,40}:[ \t\x00]*"
+)
+"""What a server asks for in AUTH LOGIN, in any language: a few words and a colon."""
