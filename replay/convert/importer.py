@@ -29,7 +29,7 @@ from replay.convert.anchors import (
 )
 from replay.transcript import script
 from replay.transcript.duration import DURATION_NS_MAX, format_ns
-from replay.transcript.ehlo import with_word
+from replay.transcript.ehlo import is_ehlo_reply, offers_tls, settings_shown, with_word
 from replay.transcript.notation import CONNECTIONS_MAX
 from replay.transcript.script import (
     HOSTNAME_DEFAULT,
@@ -184,20 +184,38 @@ def _second_take(
 
 
 def _settings(conversations: list[Conversation]) -> dict[str, object]:
-    """What the server under test needs to give the replies of a recorded mailsrv: its name."""
+    """What the server under test needs to give the replies of a recorded mailsrv: its name, and
+    what its replies to EHLO show, as far as they agree."""
+    shown = [
+        settings_shown(reply.octets)
+        for one in conversations
+        if one.is_mailsrv
+        for reply in one.replies
+        if is_ehlo_reply(reply.octets)
+    ]
+    agreed: dict[str, object] = {
+        key: value
+        for key, value in (shown[0].items() if shown else ())
+        if all(settings.get(key) == value for settings in shown)
+    }
     greetings = [_GREETING.fullmatch(one.replies[0].octets) for one in conversations if one.replies]
     names = {greeting[1].decode("ascii") for greeting in greetings if greeting}
     if len(names) != 1 or names == {HOSTNAME_DEFAULT}:
-        return {}
-    return {"hostname": names.pop()}
+        return agreed
+    return {"hostname": names.pop()} | agreed
 
 
 def _world(conversations: list[Conversation]) -> dict[str, object]:
-    """What the world under test needs to take a recorded STARTTLS: a certificate."""
+    """What the world under test needs to offer or take a recorded STARTTLS: a certificate."""
     kinds = {one.tls for one in conversations}
     if kinds == {"implicit"}:
         return {"tls": "implicit"}
-    return {"tls": True} if "starttls" in kinds else {}
+    offered = any(
+        one.is_mailsrv and offers_tls(reply.octets)
+        for one in conversations
+        for reply in one.replies
+    )
+    return {"tls": True} if offered or "starttls" in kinds else {}
 
 
 def _story(

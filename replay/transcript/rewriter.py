@@ -21,7 +21,7 @@ from replay.transcript.script import (
     Scenario,
     Step,
 )
-from replay.transcript.writer import check_scenario, step_lines
+from replay.transcript.writer import check_scenario, recorded_items, step_lines
 
 _ALIGNED_MAX = 1_000
 """Expectations between two departures that are aligned by content, which takes the square of
@@ -55,6 +55,11 @@ class _Edits:
         self._put_before: dict[int, list[str]] = {}
         self._put_after: dict[int, list[str]] = {}
 
+    def drop(self, placed: Placed) -> None:
+        """Drop a step; what another server said there stays as a comment."""
+        self._keep_recorded(placed, None)
+        self.remove(placed)
+
     def remove(self, placed: Placed) -> None:
         """Drop the lines of a step; a trailing comment stays, on a line of its own."""
         self._dropped.update(placed.lines)
@@ -65,12 +70,20 @@ class _Edits:
         """Put ``new`` in the step's place; it still answers for the same packet."""
         packet = new.packet or placed.step.packet
         lines = self._lines(name, placed, dataclasses.replace(new, packet=packet))
+        self._keep_recorded(placed, new)
         if placed.comment and _may_trail(new):
             self._dropped.update(placed.lines)
             lines[-1] += f"  {placed.comment}"
         else:
             self.remove(placed)
         self._put_before.setdefault(placed.lines[0], []).extend(lines)
+
+    def _keep_recorded(self, placed: Placed, new: Expectation | None) -> None:
+        """Leave above the step, as a comment, a recorded reply that ``new`` no longer shows."""
+        recorded = _recorded(placed.step)
+        if recorded and (new is None or recorded not in (_recorded(new), _octets(new))):
+            comments = [f"# {item}" for item in recorded_items(recorded)]
+            self._put_before.setdefault(placed.lines[0], []).extend(comments)
 
     def insert_after(self, name: str, placed: Placed, new: Expectation) -> None:
         self._put_after.setdefault(placed.lines[-1], []).extend(self._lines(name, placed, new))
@@ -109,6 +122,16 @@ class _Edits:
         return step_lines(step, f"{name}|".ljust(width), column)
 
 
+def _recorded(step: Step) -> bytes:
+    """What a step keeps of another server's reply."""
+    outcome = step.outcome if isinstance(step, Expectation) else None
+    return outcome.recorded if isinstance(outcome, ReplyCode) else b""
+
+
+def _octets(step: Expectation) -> bytes:
+    return step.outcome.octets if isinstance(step.outcome, ExactReply) else b""
+
+
 def _old_version_lines(lines: list[str]) -> Iterator[int]:
     """The indices of header lines that tell the notation's version."""
     for index in range(1, header_end(lines, "")):
@@ -139,7 +162,7 @@ def _rewrite_connection(edits: _Edits, name: str, placed: list[Placed], steps: l
                 for one, expectation in zip(stale, fresh, strict=False):
                     edits.replace(name, one, expectation)
                 for one in stale[len(fresh) :]:
-                    edits.remove(one)
+                    edits.drop(one)
             last = stale[-1] if stale else last
             for expectation in fresh[len(stale) :]:
                 edits.insert_after(name, last, expectation)

@@ -141,6 +141,11 @@ def _items(step: Step) -> list[str]:
     return [f"S{packet} {notation.SERVER_VERB_OF[type(outcome)]}"]
 
 
+def recorded_items(recorded: bytes) -> list[str]:
+    """What another server said, as items of a comment."""
+    return _octet_items("was:", "was:", recorded, colon="")
+
+
 def _octet_items(first: str, more: str, octets: bytes, colon: str = ":") -> list[str]:
     items: list[str] = []
     for count, text in to_pieces(octets):

@@ -353,7 +353,11 @@ def test_rewriting_changes_expectations_and_nothing_else() -> None:
         .replace(
             "*            S?[9] 250           # code only, any text\n"
             r"*            S? 250 was: 250 2.1.5 Ok\r\n" + "\n",
-            "# code only, any text\n" + r"@3.4ms       S[9]: 250 2.1.0 Ok\r\n" + "\n",
+            "# code only, any text\n"
+            + r"@3.4ms       S[9]: 250 2.1.0 Ok\r\n"
+            + "\n"
+            + r"# was: 250 2.1.5 Ok\r\n"
+            + "\n",
         )
         .replace(
             "@300.4ms     S eof               # at last\n+0           until-closed\n",

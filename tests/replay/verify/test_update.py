@@ -217,6 +217,7 @@ def test_both_count_each_expectation_once_and_show_a_fix_with_all_it_says_now(
     fixed, created = ([line for line in one.diff if line[0] == "+"] for one in result.changes)
     assert fixed == [
         r"+@1ms      S: 250 mx.example.test\r\n",
+        r"+# was: 550 5.0.0 Never heard of it\r\n",
         r"+@2ms      S: 250 2.0.0 Ok\r\n",
     ]
     assert created == [
@@ -383,6 +384,28 @@ def test_an_update_keeps_what_still_holds(tmp_path: Path) -> None:
         r"-@2ms      S: 221 2.0.0 Later\r\n",
         r"+@2ms      S: 221 2.0.0 Bye\r\n",
     ]
+
+
+def test_what_another_server_said_stays_as_a_comment_where_it_is_not_what_is_expected(
+    tmp_path: Path,
+) -> None:
+    body = (
+        "@0 open from 192.0.2.1\n* S? 220 was: 220-mx ESMTP Postfix\\r\\n\n"
+        "     S? was: 220 hello\\r\\n\n+1ms C: HELO me\\r\\n\n"
+        "* S? 550 was: 550 5.1.1 No\\r\\n\n+1ms C: QUIT\\r\\n\n"
+        "* S? 221 was: 221 2.0.0 Bye\\r\\n\n* S? 250 was: 250 one more\\r\\n\n+0 close\n"
+    )
+    path = write(tmp_path / "x.smtp", body)
+    assert updated(path).verdict == UPDATED
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[4:7] == [
+        r"# was: 220-mx ESMTP Postfix\r\n",
+        r"# was: 220 hello\r\n",
+        r"@0  S: 220 mx.example.test ESMTP mailsrv\r\n",
+    ]
+    assert r"# was: 550 5.1.1 No\r\n" in lines
+    assert r"# was: 250 one more\r\n" in lines
+    assert not any("was: 221" in line for line in lines)
 
 
 LOOSENED = sorted(CAPTURES.glob("*/*.smtp"))[::12]
