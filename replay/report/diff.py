@@ -1,6 +1,6 @@
 """Shows what two runs did to each sender: a sum, then the partings, the greatest harm first.
 
-Senders that part in the same way are told together, since a policy that strikes one strikes many.
+Senders that part in the same way are shown together, since a policy that strikes one strikes many.
 """
 
 from __future__ import annotations
@@ -207,8 +207,8 @@ def _label(name: str, side: RunSide) -> str:
 
 def _side(label: str, indent: int, side: RunSide, width: int) -> list[str]:
     """The lines of one side: its label, and the lines of its reply under each other."""
-    said = printable(side.text).replace(r"\r\n", "\\r\\n\n").splitlines() or ["nothing"]
-    lines = [piece for line in said for piece in _wrapped(line, width - indent - 1)]
+    octets = printable(side.text).replace(r"\r\n", "\\r\\n\n").splitlines() or ["nothing"]
+    lines = [piece for line in octets for piece in _wrapped(line, width - indent - 1)]
     return [
         f"{'' if number else label:{indent}} {line}".rstrip() for number, line in enumerate(lines)
     ]

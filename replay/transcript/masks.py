@@ -265,10 +265,12 @@ def mismatch(masked: MaskedReply, octets: bytes, bindings: Bindings) -> str:
 
 def same_but_for(lines: Sequence[MaskedReply], expected: bytes, observed: bytes) -> bool:
     """Whether two replies are the same, but for lines of which one mask fits both."""
-    wanted, seen = (one.replace(b"\r\n", b"\n").split(b"\n") for one in (expected, observed))
-    return len(wanted) == len(seen) and all(
+    one_side, other_side = (
+        one.replace(b"\r\n", b"\n").split(b"\n") for one in (expected, observed)
+    )
+    return len(one_side) == len(other_side) and all(
         a == b or any(not (mismatch(one, a, {}) or mismatch(one, b, {})) for one in lines)
-        for a, b in zip(wanted, seen, strict=True)
+        for a, b in zip(one_side, other_side, strict=True)
     )
 
 

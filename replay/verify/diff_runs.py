@@ -163,11 +163,11 @@ class LoggedReasons:
         """The reason of ``reply`` on the connection at ``place`` in the scenario; "" for none."""
         lines = self._lines.get(self._numbers.get(place, 0), [])
         text = reply.text if reply else ""
-        said = next(
+        line = next(
             (one for one in lines if text and one.get("reply") == text and "check" in one), {}
         )
-        if said and said["check"] != "timeout":
-            return f"check: {said['check']}"
+        if line and line["check"] != "timeout":
+            return f"check: {line['check']}"
         if reply is not None and reply.code < 500 and reply.code != CLOSING:
             return ""
         for line in reversed(lines):

@@ -141,8 +141,8 @@ def _sweep_connection(scenario: Scenario, number: int, cuts_max: int, play: Play
         done += 1
         observed, _ = outcome(_chopped(connection, chop))
         if observed != expected:
-            who = f"connection {connection.name}, " if len(scenario.connections) > 1 else ""
-            return Sweep(octets, places + 2, done, "", who + name, expected, observed)
+            prefix = f"connection {connection.name}, " if len(scenario.connections) > 1 else ""
+            return Sweep(octets, places + 2, done, "", prefix + name, expected, observed)
     return Sweep(octets, places + 2, done)
 
 

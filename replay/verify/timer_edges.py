@@ -246,8 +246,8 @@ def _should_go_on(seen: ObservedConnection, at_ns: int, answered: bool) -> str:
 def _should_have_given_up(
     seen: ObservedConnection, silent: ObservedConnection, deadline_ns: int
 ) -> str:
-    said = [(reply.at_ns, reply.octets) for reply in silent.replies]
+    expected = [(reply.at_ns, reply.octets) for reply in silent.replies]
     received = [(reply.at_ns, reply.octets) for reply in seen.replies]
-    if received != said:
+    if received != expected:
         return f"the server had not given up at @{format_ns(deadline_ns)}"
     return ""

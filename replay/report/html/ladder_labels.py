@@ -1,6 +1,6 @@
 """What is written on a rung: one line as a rule; where two sides differ, the lines that do.
 
-A label never grows with what was said: content of a megabyte gets its first line and a count.
+A label stays short: of a megabyte of content it has the first line and a count.
 """
 
 from __future__ import annotations

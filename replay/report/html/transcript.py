@@ -220,18 +220,20 @@ def _connection(
     place = first_difference(pairs)
     first = None if place is None else pairs[place]
     title = "Ladder" if alone else f"Ladder of connection {connection.name}"
-    told = f"{len(pairs)} steps, expected on the left and observed on the right; "
-    told += "no step differs." if first is None else "the first that differs is marked."
-    told += " The table of steps below has all of it as text."
+    description = f"{len(pairs)} steps, expected on the left and observed on the right; "
+    description += "no step differs." if first is None else "the first that differs is marked."
+    description += " The table of steps below has all of it as text."
     parts: list[Html] = []
     if place is not None and first is not None and len(pairs) > LONG_LADDER_RUNGS:
-        near = draw(excerpt(pairs, place), first, name, f"{title}: the first difference", told)
+        near = draw(
+            excerpt(pairs, place), first, name, f"{title}: the first difference", description
+        )
         parts.append(_figure(near, pairs))
-        all_of_it = draw(whole(pairs, place), first, f"{name}-all", title, told)
+        all_of_it = draw(whole(pairs, place), first, f"{name}-all", title, description)
         drawn = f"the {RUNGS_MAX} nearest of" if len(pairs) > RUNGS_MAX else "all"
         parts.append(_folded(f"The ladder with {drawn} {len(pairs)} steps", all_of_it.svg))
     else:
-        parts.append(_figure(draw(whole(pairs, place), first, name, title, told), pairs))
+        parts.append(_figure(draw(whole(pairs, place), first, name, title, description), pairs))
     steps = _steps(whole(pairs, place))
     parts.append(_folded(f"The {len(pairs)} steps as text, with all octets", steps))
     if alone:
@@ -295,8 +297,8 @@ def _steps(rungs: Sequence[StepPair | int]) -> Html:
 
 def _step(pair: StepPair, left: int) -> tuple[Html, int]:
     same = _is_same(pair)
-    expected, used = _said(pair.expected, left)
-    observed, more = (text("the same"), 0) if same else _said(pair.observed, left - used)
+    expected, used = _cell(pair.expected, left)
+    observed, more = (text("the same"), 0) if same else _cell(pair.observed, left - used)
     at = f"@{format_ns(pair.at_ns)}"
     when = [tag("span", text(at))]
     if pair.when not in ("", at):
@@ -324,7 +326,7 @@ def _is_same(pair: StepPair) -> bool:
     return (expected.octets, expected.words) == (observed.octets, observed.words)
 
 
-def _said(side: StepSide | None, left: int) -> tuple[Html, int]:
+def _cell(side: StepSide | None, left: int) -> tuple[Html, int]:
     """What a side shows, in full as far as there is room; and how many characters that took."""
     if side is None:
         return tag("em", text("nothing")), 0
