@@ -14,9 +14,9 @@ from replay.cli.sweeps import run_cuts, run_timer_edges
 
 _DESCRIPTION = """\
 Play .smtp transcripts against the real mailsrv, on real sockets, in virtual
-time, and tell every reply, end, instant and accepted message that is not as the
-transcript expects: what was expected and when, what was observed and when, at
-which line of the transcript and in which packet of the capture.
+time, and tell every reply, end, instant and accepted message that is not as
+the transcript expects: what was expected and when, what was observed and when,
+at which line of the transcript and in which packet of the capture.
 
   replay run captures/                        all of them
   replay run captures/mta/stall.smtp          one
@@ -40,13 +40,13 @@ _EPILOG = """\
 --update touches expectations alone: header, comments and departures stay as
 they are. What says less than octets and instant is open there: S? CODE, a time
 *, a connection without expectations, a file that does not say what was
-accepted. --update=create says what is open and takes nothing back. --update=fix
-changes or drops what was said and does not hold, and leaves open what is open;
-on a connection that is exact throughout, one reply more is a fix too. What
-another server said (was:) stays as a comment where something else is expected
-now. A script that could not go on to its end is left as it is. Each file is
-replaced whole. Where the variable CI is set (other than to false, no, off or 0)
-nobody reads the changes: --update is refused.
+accepted. --update=create says what is open and takes nothing back.
+--update=fix changes or drops what was said and does not hold, and leaves open
+what is open; on a connection that is exact throughout, one reply more is a fix
+too. What another server said (was:) stays as a comment where something else is
+expected now. A script that could not go on to its end is left as it is. Each
+file is replaced whole. Where the variable CI is set (other than to false, no,
+off or 0) nobody reads the changes: --update is refused.
 
 --cuts compares with the same sender as written, without its pauses, and tells
 the first way of cutting that differs, with both sides. Early talking and

@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 
 class NothingToShrink(Exception):
-    """The transcript does not fail."""
+    """The transcript does not fail, or not in a way that a smaller one could."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,11 @@ class _Shrinking:
         signature = _signature(result)
         if signature is None:
             raise NothingToShrink("it does not fail: there is nothing to shrink")
+        if result.differences and not result.differences[0].connection:
+            raise NothingToShrink(
+                "what differs is an accepted message, and a smaller one would be another message"
+            )
+        scenario = dataclasses.replace(scenario, accepted=None)  # fewer messages are not a failure
         self._signature = signature
         self._failure = result.differences[0].what if result.differences else result.complaint
         self._best = scenario

@@ -143,20 +143,24 @@ def test_a_pipe_gets_no_escape_codes(good: Path, wrong: Path) -> None:
 
 
 def test_a_terminal_gets_colours_and_with_no_color_not_one_escape_code(wrong: Path) -> None:
-    assert ESCAPE in on_a_terminal(wrong, {})
-    plain = on_a_terminal(wrong, {"NO_COLOR": "1"})
+    assert ESCAPE in on_a_terminal(["run", wrong], {})
+    plain = on_a_terminal(["run", wrong], {"NO_COLOR": "1"})
     assert "differs" in plain
     assert ESCAPE not in plain
 
 
-def on_a_terminal(path: Path, environment: Mapping[str, str]) -> str:
-    """Everything that a terminal of 80 columns is sent by ``replay run PATH``."""
+def test_shrinking_shows_on_a_terminal_how_many_runs_it_has_taken(wrong: Path) -> None:
+    assert re.search(r"of pauses, after \d+ runs", on_a_terminal(["shrink", wrong], {}))
+
+
+def on_a_terminal(arguments: Sequence[str | Path], environment: Mapping[str, str]) -> str:
+    """Everything that a terminal of 120 columns is sent by ``replay ARGUMENTS``."""
     ours, theirs = pty.openpty()
-    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     plain = {name: value for name, value in os.environ.items() if name not in TERMINAL}
     environment = plain | {"TERM": "xterm-256color"} | environment
     with subprocess.Popen(
-        [*COMMAND, "run", path], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        [*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
     ):
         os.close(theirs)
         said = b""

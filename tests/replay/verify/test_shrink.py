@@ -135,3 +135,34 @@ def test_the_command_writes_the_small_one_beside_and_tells(
     assert told["before"]["connections"] == 2
     path.write_text(HEADER + LONG.replace("S? 550", "S? 250"))
     assert main.main(["shrink", str(path), "--force"]) == 2
+
+
+MESSAGE = r"""+++
+story = "x"
++++
+@0 open from ::1
+* S? 220
+reply+0 C: HELO me\r\nMAIL FROM:<>\r\nRCPT TO:<b@example.test>\r\nDATA\r\n
+* S? 250
+* S? 250
+* S? 250
+* S? 354
+reply+0 C: a\r\n.\r\n
+* S? 250
+reply+0 C: QUIT\r\n
+* S? 222
+reply+0 close
+
+"""
+
+
+def test_what_a_smaller_sender_no_longer_brings_is_not_expected_of_it() -> None:
+    found = shrink.shrink(transcript.parse(MESSAGE + "accepted nothing\n", "x"), Path("x"))
+    assert found.failure == "reply 7: code 221 instead of 222"
+    assert found.scenario.accepted is None
+
+
+def test_a_failure_in_an_accepted_message_is_not_shrunk() -> None:
+    text = MESSAGE.replace("222", "221") + "accepted nothing\n"
+    with pytest.raises(shrink.NothingToShrink, match="would be another message"):
+        shrink.shrink(transcript.parse(text, "x"), Path("x"))
