@@ -52,6 +52,7 @@ def export(
         "Made up from what the transcript expects." if run is None
         else f"Made up from what a run showed: {_counted(len(differences))}."
     )  # fmt: skip
+    lines += [str(one) for one in differences if not one.connection]  # of accepted messages
     writer = PcapngWriter(file, LINKTYPE_RAW, ["\n".join(lines)])
     packets = 0
     for packet in made_up(scenario, run, differences):

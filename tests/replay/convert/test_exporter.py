@@ -106,6 +106,18 @@ def test_a_difference_is_a_comment_on_the_reply_where_it_shows(tmp_path: Path) -
     assert comment.startswith("reply 2: text differs (line 7)\n  expected ")
 
 
+def test_a_difference_in_what_was_accepted_is_in_the_comment_on_the_file(tmp_path: Path) -> None:
+    digest = "0" * 64
+    message = f"accepted from <>\n  to <b@c>\n  content 0 octets, sha256 {digest}\n"
+    path = write(tmp_path / "x.smtp", accepted=message)
+    assert replay("export", path, "--observed", "-o", tmp_path / "x.pcapng").status == 1
+    section, _, *packets = blocks((tmp_path / "x.pcapng").read_bytes())
+    line = path.read_text(encoding="utf-8").split("accepted")[0].count("\n") + 1
+    told = f"\naccepted message 1: missing (line {line})\n  expected from <>\n"
+    assert told in section.comments[0]
+    assert not any(one.comments for one in packets)
+
+
 @pytest.mark.parametrize(
     ("body", "comment"),
     [
