@@ -15,7 +15,9 @@ import time
 from pathlib import Path
 
 from mailsrv.delivery.discard import DiscardCourier
-from mailsrv.delivery.maildir import MaildirCourier
+from mailsrv.delivery.maildir import Maildir
+from mailsrv.delivery.maildir_delivery import MaildirDelivery
+from mailsrv.delivery.spool import Limits, Spool
 from mailsrv.policy.lookups import NoResolver
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.runtime.listener import bind
@@ -27,6 +29,8 @@ from mailsrv.smtp.courier import Courier
 from mailsrv.telemetry.event_log import EventLog
 from mailsrv.transport.tls_context import server_context
 from replay.play.tls_client import CERTIFICATE, KEY
+
+LIMITS = Limits(used_max_octets=1 << 40, free_min_octets=0)
 
 
 class MeasuringPoll(SelectorPoll):
@@ -56,8 +60,9 @@ def main() -> int:
     poll = MeasuringPoll(clock)
     log = (folder / "log").open("a")
     courier: Courier = DiscardCourier()
+    spool = None
     if delivery == "maildir":
-        courier = MaildirCourier(folder / "mail", "mx.example.test", clock, random.Random())
+        spool = courier = Spool(folder / "spool", "mx.example.test", clock, LIMITS)
     server = Server(
         Settings(hostname="mx.example.test", transactions=10**9, connections_per_client=10**6),
         ServerBackends(
@@ -68,6 +73,11 @@ def main() -> int:
         random=random.Random(),
         event_log=EventLog(clock, log.write),
     )
+    if spool is not None:
+        maildir_delivery = MaildirDelivery(spool, clock, lambda event, **values: None)
+        maildir_delivery.use(Maildir(folder / "mail", clock))
+        spool.attach(server.loop)
+        maildir_delivery.attach(server.loop)
     server.listen(bind("127.0.0.1", port))
     stopping: list[int] = []
     SignalReader(poll, (signal.SIGTERM,), stopping.append)

@@ -85,6 +85,12 @@ def _parser() -> argparse.ArgumentParser:
         help="maildir=DIR, or discard, which throws accepted mail away "
         f"(default: {file.DELIVERY_DEFAULT})",
     )
+    serve.add_argument(
+        "--spool",
+        metavar="DIR",
+        help="where accepted mail waits for its delivery "
+        f"(default: the Maildir's name with {file.SPOOL_SUFFIX} behind it)",
+    )
     check = commands.add_parser(
         "check-config",
         help="check a configuration file",
@@ -104,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _config_of(options: argparse.Namespace) -> Config:
     loaded = file.load(options.config) if options.config else Config()
-    told = {"listen": options.listen, "delivery": options.delivery}
+    told = {"listen": options.listen, "delivery": options.delivery, "spool": options.spool}
     given = {key: value for key, value in told.items() if value is not None}
     loaded = file.with_options(loaded, given)
     file.check(loaded)

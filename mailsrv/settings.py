@@ -107,6 +107,12 @@ class Settings:
     unsolicited_pipelining: Watch = "record"
     """Commands sent behind one that must be waited for (RFC 2920 section 3.1)."""
 
+    # The spool, where accepted mail waits for its delivery.
+    spool_octets: int = 10 * 1024**3
+    """Of content that waits; beyond that, mail is deferred (452 4.3.1)."""
+    spool_free_octets: int = 256 * 1024**2
+    """What is left free on the spool's disk; below that, mail is deferred (452 4.3.1)."""
+
     # Recipients.
     domains: tuple[str, ...] = ()
     """The domains whose mail is taken; none: every domain's, which is allowed only for a server

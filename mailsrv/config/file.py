@@ -28,6 +28,7 @@ from mailsrv.settings import Settings
 FILE_MAX_OCTETS = 1024 * 1024
 LISTEN_DEFAULT = (Endpoint("127.0.0.1", 2525),)
 DELIVERY_DEFAULT = Delivery(Path("mail"))
+SPOOL_SUFFIX = ".spool"
 LOG_FORMATS = ("text", "json")
 
 
@@ -59,8 +60,18 @@ class Config:
     """The account to run as once the ports are bound; "" stays with the one that started us."""
     group: str = ""
     """"" is the user's own."""
+    spool: Path | None = None
+    """Where accepted mail waits for its delivery; None is beside the Maildir."""
     named: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
     """The keys that the file or the command line names; the others have their defaults."""
+
+    @property
+    def spool_folder(self) -> Path | None:
+        """Where accepted mail waits; None if it is thrown away."""
+        maildir = self.delivery.maildir
+        if maildir is None:
+            return None
+        return self.spool or maildir.with_name(f"{maildir.name}{SPOOL_SUFFIX}")
 
     @property
     def listeners(self) -> tuple[Endpoint, ...]:
@@ -189,6 +200,7 @@ def _log_format(value: object, place: str, _: Path) -> str:
 _OWN: dict[str, Callable[[object, str, Path], object]] = {
     "listen": _endpoints,
     "delivery": _delivery,
+    "spool": _file,
     "resolvers": _resolvers,
     "listen_tls": _endpoints,
     "tls_certificate": _file,
@@ -296,6 +308,8 @@ def _of_companions(loaded: Config) -> list[str]:
     found = []
     if loaded.greylist_database and not loaded.settings.greylist:
         found.append("greylist_database: is not used; needs greylist = true")
+    if loaded.spool is not None and loaded.delivery.maildir is None:
+        found.append("spool: is not used; needs a delivery that is not discard")
     if loaded.group and not loaded.user:
         found.append("group: needs user, the name to change to")
     return found

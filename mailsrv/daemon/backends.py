@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
 from mailsrv.delivery.discard import DiscardCourier
-from mailsrv.delivery.maildir import MaildirCourier
 from mailsrv.policy.greylist import Greylist, MemoryStore, Store
 from mailsrv.policy.lookups import NoResolver, Resolver
 from mailsrv.policy.policy import needs_dns
@@ -34,6 +33,8 @@ from mailsrv.transport.tls_context import TlsError, server_context
 from mailsrv.units import NS_PER_S
 
 if TYPE_CHECKING:
+    from mailsrv.delivery.maildir_delivery import MaildirDelivery
+    from mailsrv.delivery.spool import Limits, Spool
     from mailsrv.resolver.stub import StubResolver
     from mailsrv.stores.greylist_sqlite import SqliteStore
 
@@ -55,6 +56,8 @@ class Backends:
         self._loop: Loop | None = None
         self._resolver: StubResolver | None = None
         self._nameservers: tuple[tuple[str, int], ...] = ()
+        self._spool: Spool | None = None
+        self._delivery: MaildirDelivery | None = None
         self._store: Store | None = None
         self._database: SqliteStore | None = None
         self._read_gauges(metrics)
@@ -82,31 +85,65 @@ class Backends:
     def attach(self, loop: Loop) -> None:
         """Work on ``loop`` from now on."""
         self._loop = loop
+        self._attach_spool(loop)
         for one in (self._resolver, self._database):
             if one is not None:
                 one.attach(loop)
 
     def close(self) -> None:
-        """Close sockets and files; the greylist writes what it has learnt."""
+        """Close sockets and files; the greylist writes what it has learnt, and what is in the
+        spool is delivered, for a while."""
+        if self._delivery is not None and self._spool is not None:
+            self._delivery.finish()
+            self._spool.close()
         for one in (self._resolver, self._database):
             if one is not None:
                 one.close()
 
     def _courier_of(self, config: Config) -> Courier:
-        maildir = config.delivery.maildir
-        if maildir is None:
-            return DiscardCourier()
-        journal = self._journal
+        if config.delivery.maildir is None or config.spool_folder is None:
+            return DiscardCourier()  # what is in the spool goes where it was to go
+        from mailsrv.delivery.maildir import Maildir  # with SQLite, which discard does without
+        from mailsrv.delivery.spool import Limits
+
+        settings = config.settings
+        limits = Limits(settings.spool_octets, settings.spool_free_octets)
         try:
-            return MaildirCourier(
-                maildir,
-                config.settings.hostname,
-                self._clock,
-                random.SystemRandom(),
-                on_failure=lambda error: journal.note("storage failed", error=error.strerror),
-            )
+            maildir = Maildir(config.delivery.maildir, self._clock)
         except OSError as error:
             raise ConfigError(f"delivery {config.delivery}: {error.strerror}") from None
+        if self._spool is None:
+            self._open_spool(config.spool_folder, settings.hostname, limits)
+        assert self._spool is not None and self._delivery is not None
+        self._spool.configure(settings.hostname, limits)
+        self._delivery.use(maildir)
+        return self._spool
+
+    def _open_spool(self, folder: Path, hostname: str, limits: Limits) -> None:
+        from mailsrv.delivery.maildir_delivery import MaildirDelivery
+        from mailsrv.delivery.spool import Spool
+        from mailsrv.delivery.spool_database import SpoolError
+
+        journal = self._journal
+        try:
+            self._spool = Spool(
+                folder,
+                hostname,
+                self._clock,
+                limits,
+                note=lambda event, error: journal.note(event, error=error),
+            )
+        except SpoolError as error:
+            raise ConfigError(f"spool: {error}") from None
+        self._delivery = MaildirDelivery(self._spool, self._clock, journal.note)
+        if self._loop is not None:
+            self._attach_spool(self._loop)
+
+    def _attach_spool(self, loop: Loop) -> None:
+        if self._spool is not None and self._delivery is not None:
+            self._spool.attach(loop)
+            self._delivery.attach(loop)
+            loop.at_end_of_pass(self._journal.flush)  # the log lines of what the spool answered
 
     def _greylist_of(self, config: Config) -> Greylist | None:
         if not config.settings.greylist:
@@ -118,7 +155,7 @@ class Backends:
     def _store_of(self, path: Path | None) -> Store:
         if path is None:
             return MemoryStore()
-        from mailsrv.stores.greylist_sqlite import SqliteStore  # nothing else needs SQLite
+        from mailsrv.stores.greylist_sqlite import SqliteStore  # with SQLite
 
         journal = self._journal
         database = SqliteStore(str(path), lambda event, error: journal.note(event, error=error))
@@ -161,6 +198,16 @@ class Backends:
             "Records of the greylist that are not in its file yet.",
             lambda: self._database.backlog if self._database else None,
         )
+        metrics.read(
+            PREFIX + "spool_messages",
+            "Accepted messages that are not delivered yet.",
+            lambda: self._spool.messages if self._spool else None,
+        )
+        metrics.read(
+            PREFIX + "spool_octets",
+            "Content of the messages in the spool.",
+            lambda: self._spool.octets if self._spool else None,
+        )
 
 
 def nameservers_of(config: Config) -> tuple[tuple[str, int], ...]:
@@ -170,6 +217,8 @@ def nameservers_of(config: Config) -> tuple[tuple[str, int], ...]:
 
 def import_what_is_needed(config: Config) -> None:
     """Load the modules that most configurations do without: dnspython takes 7 MB."""
+    if config.delivery.maildir is not None:
+        importlib.import_module("mailsrv.delivery.maildir_delivery")
     if config.settings.greylist:
         importlib.import_module("mailsrv.stores.greylist_sqlite")
     if needs_dns(config.settings):

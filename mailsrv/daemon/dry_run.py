@@ -114,6 +114,7 @@ def _try_files(config: Config, file: Path, account: Identity | None, tried: Trie
         ("greylist_database", config.greylist_database, _unusable_database),
         ("log_file", config.log_file, _unwritable),
         ("delivery", config.delivery.maildir, _unusable_maildir),
+        ("spool", config.spool_folder, _unusable_spool),
     ]
     for key, path, look in needed:
         tried.complaints.extend(f"{key}: {found}{as_whom}" for found in _looked(look, path))
@@ -159,6 +160,15 @@ def _unusable_maildir(folder: Path) -> Iterator[str]:
     """A directory that will be made, with those above it and in it."""
     parts = (folder / "tmp", folder / "new", folder / "cur")
     for nearest in dict.fromkeys(map(_nearest, parts)):
+        if not nearest.is_dir():
+            yield f"{nearest}: is not a directory"
+        elif not _may_make_in(nearest):
+            yield f"{nearest}: cannot be written"
+
+
+def _unusable_spool(folder: Path) -> Iterator[str]:
+    """As a Maildir: it will be made, with what is in it."""
+    for nearest in dict.fromkeys((_nearest(folder), _nearest(folder / "content"))):
         if not nearest.is_dir():
             yield f"{nearest}: is not a directory"
         elif not _may_make_in(nearest):

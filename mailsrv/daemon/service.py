@@ -44,7 +44,7 @@ from mailsrv.telemetry.process_metrics import read_process_gauges
 from mailsrv.transport.transport import TransportTap
 from mailsrv.units import NS_PER_MS
 
-KEPT_KEYS = ("user", "group", "greylist_database")
+KEPT_KEYS = ("user", "group", "greylist_database", "spool")
 """What a reload cannot change."""
 STEP_NS = NS_PER_MS
 """Between two steps of a reload: time for mail."""
@@ -309,6 +309,8 @@ class Service:
             say("accepted mail is thrown away (delivery: discard)")
         else:
             say(f"mail goes to the Maildir {maildir.resolve()}")
+        if config.spool_folder is not None:
+            say(f"and waits for that in the spool {config.spool_folder.resolve()}")
 
     def _note_what_cannot_be_read_again(self, config: Config) -> None:
         """A renewed certificate that only root can read would be noticed when it is too late."""

@@ -149,14 +149,16 @@ def test_a_message_is_served_and_stored_and_sigterm_ends_with_0(tmp_path: Path) 
         assert process.stdout is not None
         second = process.stdout.readline()
         assert second == f"mailsrv: mail goes to the Maildir {tmp_path / 'mail'}\n"
+        third = process.stdout.readline()
+        assert third == f"mailsrv: and waits for that in the spool {tmp_path / 'mail.spool'}\n"
         with smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE_S) as client:
             client.sendmail(
                 "a@example.org", ["b@example.test"], "Subject: x\r\n\r\n.dot\r\nhello\r\n"
             )
-        (stored,) = (tmp_path / "mail" / "new").iterdir()
-        assert stored.read_bytes().replace(b"\r\n", b"\n").endswith(b"Subject: x\n\n.dot\nhello\n")
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=PATIENCE_S)
+    (stored,) = (tmp_path / "mail" / "new").iterdir()
+    assert stored.read_bytes().endswith(b"Subject: x\n\n.dot\nhello\n")
     assert process.returncode == 0
     assert "event=message" in err
     assert "Traceback" not in err

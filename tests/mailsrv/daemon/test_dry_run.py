@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pwd
 import shutil
@@ -67,6 +68,7 @@ def test_addresses_that_exclude_one_another_are_a_complaint(tmp_path: Path) -> N
 
 
 def test_nothing_stays_bound(tmp_path: Path) -> None:
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     text = f'{ANY}listen_tls = ["127.0.0.1:0"]\nmetrics_listen = "127.0.0.1:0"\n'
     assert found(tmp_path, text + _tls(CERTIFICATE, KEY)) == []
@@ -107,8 +109,11 @@ def test_what_the_user_may_not_write_is_a_complaint(folder: Path) -> None:
     assert found(folder, text) == [
         f"log_file: {folder}/log: cannot be written (as nobody)",
         f"delivery: {folder}/theirs/new: cannot be written (as nobody)",
+        f"spool: {folder}: cannot be written (as nobody)",
     ]
-    assert found(folder, AS_NOBODY) == [f"delivery: {_cwd()}: cannot be written (as nobody)"]
+    assert found(folder, AS_NOBODY) == [
+        f"{key}: {_cwd()}: cannot be written (as nobody)" for key in ("delivery", "spool")
+    ]
     assert (os.geteuid(), os.getegid()) == (0, 0)
 
 
@@ -123,6 +128,7 @@ def test_what_lies_in_a_folder_that_the_user_may_not_search_is_a_complaint(folde
     assert found(folder, text) == [
         f"log_file: {folder}/private/log: cannot be reached (as nobody)",
         f"delivery: {folder}/private/mail: cannot be reached (as nobody)",
+        f"spool: {folder}/private/mail.spool: cannot be reached (as nobody)",
     ]
 
 

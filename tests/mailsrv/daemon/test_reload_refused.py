@@ -39,6 +39,7 @@ def test_a_reload_while_the_file_is_empty_or_half_written_changes_nothing(
             client.mail("a@example.org")
             assert client.rcpt("b@example.net")[0] == 550  # our domains are still ours alone
         running.deliver()
+        running.log.until("event=delivered")
         assert len(list((tmp_path / "mail" / "new").iterdir())) == 1
         running.end()
 

@@ -1,0 +1,416 @@
+"""The spool: every accepted message is on the disk, with its envelope, before it gets its 250.
+
+Theory of operation.  Content up to ``ROW_OCTETS_MAX`` stays in memory and becomes a row of the
+database; larger content is streamed into a file of its own, which is synced, and its directory,
+before the row is written.  Messages that are whole wait for one another: *group commit*.  One
+transaction stores all that wait, in the loop's own thread, at the end of a pass, once no content
+is being received any more or ``COMMIT_WITHIN_NS`` after the first of them came.  Answers follow
+the transaction.
+
+What a delivery has done with is forgotten together with the next transaction, or soon after if
+none comes; a process that is killed in between delivers it again, under the same name.
+
+A write that fails is a temporary failure for the senders who wait for it: 452 where there is no
+room, else 451.  The database is then opened anew for the next message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from mailsrv.delivery.disk_room import DiskRoom
+from mailsrv.delivery.files import DIRECTORY_MODE, FILE_MODE, Files, SystemFiles
+from mailsrv.delivery.spool_database import SpoolDatabase, SpoolError, StoredMessage
+from mailsrv.delivery.spool_sink import Answer, EnoughMemory, Failure, Memory, SpoolSink
+from mailsrv.runtime.clock import Clock
+from mailsrv.runtime.loop import Loop
+from mailsrv.runtime.timer_wheel import Timer
+from mailsrv.smtp import reply
+from mailsrv.smtp.envelope import Envelope
+from mailsrv.smtp.reply import Reply
+from mailsrv.units import NS_PER_MS, NS_PER_S
+
+COMMIT_WITHIN_NS = 2 * NS_PER_MS
+"""How long the first message that waits is kept waiting for others."""
+COMMIT_MESSAGES_MAX = 256
+COMMIT_FILES_MAX = 4
+"""Messages of one transaction, and those among them with a file to be synced."""
+FORGET_WITHIN_NS = 200 * NS_PER_MS
+"""How long what was delivered is remembered for a transaction of new messages to take along."""
+LOCKED_NS = 2 * NS_PER_S
+LOCKED_PAUSE_NS = 10 * NS_PER_MS
+"""How long another process may write to the database, and how often we try meanwhile."""
+PIECE_OCTETS = 256 * 1024
+"""Of a large content, what is read at once."""
+
+DATABASE = "spool.db"
+CONTENT = "content"
+LOCK = "lock"
+
+_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
+_BUSY = frozenset((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED))
+
+Waiting = tuple[SpoolSink, Answer]
+Note = Callable[[str, str | None], object]
+"""Called with an event for the log, and the error if it is one."""
+
+
+class Limits(NamedTuple):
+    """What the spool may use of its disk, in octets: of content at most, and left free at least."""
+
+    used_max_octets: int
+    free_min_octets: int
+
+
+class Spool:
+    """The courier that keeps messages in ``folder``, which is made if it is not there.
+
+    ``memory`` counts what is held, and ``note`` is told of failures.  ``on_stored`` is called
+    after each transaction with messages in it; ``hostname`` is our name in their Received fields.
+    Raises SpoolError.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        hostname: str,
+        clock: Clock,
+        limits: Limits,
+        *,
+        files: Files | None = None,
+        memory: Memory | None = None,
+        factory: type[sqlite3.Connection] = sqlite3.Connection,
+        note: Note = lambda event, error: None,
+    ) -> None:
+        self.folder = folder
+        self.files: Files = files or SystemFiles()
+        self.memory: Memory = memory or EnoughMemory()
+        self.hostname = hostname
+        self.on_stored: Callable[[], object] = lambda: None
+        self.trouble = ""
+        """Why nothing can be stored at present."""
+        self._checkpoint_failed = False
+        self.open_contents = 0
+        """Messages whose content is being received."""
+        self.open_octets = 0
+        """Of content that is received and not stored yet."""
+        self._factory = factory
+        self._note = note
+        self._clock = clock
+        self._room = DiskRoom(folder, self.files, clock, **limits._asdict())
+        self._loop: Loop | None = None
+        self._timer: Timer | None = None
+        self._waiting: list[Waiting] = []
+        self._since_ns = 0
+        self._retry_ns = 0
+        self._gone: list[StoredMessage] = []
+        self._gone_since_ns = 0
+        self._database: SpoolDatabase | None = None
+        self._lock = -1
+        try:
+            self._open_folder()
+            self._sweep(self._open())
+        except (OSError, sqlite3.Error, SpoolError) as error:
+            self.close()
+            raise SpoolError(_in_words(error, folder)) from None
+
+    # -- opening ----------------------------------------------------------------------------------
+
+    def _open_folder(self) -> None:
+        is_new = not self.folder.exists()
+        self.folder.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self._lock = os.open(self.folder / LOCK, flags, FILE_MODE)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SpoolError(f"{self.folder}: is in use by another server") from None
+        (self.folder / CONTENT).mkdir(DIRECTORY_MODE, exist_ok=True)
+        self.files.sync_directory(self.folder)
+        if is_new:
+            self.files.sync_directory(self.folder.parent)
+
+    def _open(self) -> SpoolDatabase:
+        if self._database is None:
+            self._database = SpoolDatabase(self.folder / DATABASE, self.files, self._factory)
+        return self._database
+
+    def _sweep(self, database: SpoolDatabase) -> None:
+        """Remove contents whose message was never stored, or is forgotten."""
+        for name in database.without_message(os.listdir(self.folder / CONTENT)):
+            self._remove_content(name)
+
+    def configure(self, hostname: str, limits: Limits) -> None:
+        """Other settings from now on."""
+        self.hostname = hostname
+        self._room.used_max_octets, self._room.free_min_octets = limits
+
+    def attach(self, loop: Loop) -> None:
+        """Store what waits at the end of the passes of ``loop``."""
+        self._loop = loop
+        loop.at_end_of_pass(self.end_pass)
+
+    # -- for the session --------------------------------------------------------------------------
+
+    def begin(self, envelope: Envelope) -> SpoolSink:
+        self.open_contents += 1
+        return SpoolSink(self, envelope)
+
+    def has_room(self) -> bool:
+        """Whether there is room for what is being received.  Raises OSError."""
+        database = self._database
+        if database is not None and database.is_held:
+            self._checkpoint(database)
+            if database.is_held:
+                return False
+        return self._room.has(self.open_octets, self.octets)
+
+    def content_path(self, id_: str) -> Path:
+        """The file of a large content."""
+        return self.folder / CONTENT / id_
+
+    def enqueue(self, sink: SpoolSink, answer: Answer) -> None:
+        """Store a whole message with the next transaction, and answer then."""
+        if not self._waiting:
+            self._since_ns = self._now_ns()
+            self._arm(self._since_ns + COMMIT_WITHIN_NS)
+        self._waiting.append((sink, answer))
+
+    # -- for deliveries ---------------------------------------------------------------------------
+
+    @property
+    def messages(self) -> int:
+        """How many messages are stored and not yet delivered."""
+        stored = 0 if self._database is None else self._database.messages
+        return stored - len(self._gone)
+
+    @property
+    def octets(self) -> int:
+        """The content of all that is stored."""
+        return 0 if self._database is None else self._database.octets
+
+    def after(self, number: int, at_most: int) -> list[StoredMessage]:
+        """The oldest messages behind ``number``.  Raises SpoolError."""
+        try:
+            return self._open().after(number, at_most)
+        except (OSError, sqlite3.Error, SpoolError) as error:
+            raise SpoolError(_in_words(error, self.folder)) from None
+
+    def content(self, message: StoredMessage) -> Iterator[bytes]:
+        """The content in pieces.  Raises SpoolError, and ValueError if it is missing."""
+        try:
+            if not message.in_file:
+                content = self._open().content(message.number)
+                if content is None:
+                    raise ValueError("its content is missing")
+                yield content
+                return
+            with self.content_path(message.id).open("rb", buffering=0) as file:
+                while piece := file.read(PIECE_OCTETS):
+                    yield piece
+        except FileNotFoundError as error:
+            raise ValueError(f"{error.filename}: is missing") from None
+        except (OSError, sqlite3.Error) as error:
+            raise SpoolError(_in_words(error, self.folder)) from None
+
+    def forget(self, message: StoredMessage) -> None:
+        """It was delivered."""
+        if not self._gone:
+            self._gone_since_ns = self._now_ns()
+            if not self._waiting:
+                self._arm(self._gone_since_ns + FORGET_WITHIN_NS)
+        self._gone.append(message)
+
+    # -- the transaction --------------------------------------------------------------------------
+
+    def end_pass(self) -> None:
+        """Store and forget what is due; the loop's hook."""
+        now_ns = self._now_ns()
+        if now_ns < self._retry_ns:
+            return
+        if self._waiting:
+            if not self.open_contents or now_ns >= self._since_ns + COMMIT_WITHIN_NS:
+                self.commit()
+        elif self._gone and now_ns >= self._gone_since_ns + FORGET_WITHIN_NS:
+            self.commit()
+
+    def commit(self) -> None:
+        """One transaction: of what waits as much as fits, and all that is to be forgotten."""
+        answers: list[tuple[Answer, Reply]] = []
+        batch, gone = self._synced(self._take_batch(), answers), self._gone
+        try:
+            self._open().write([sink.row() for sink, _ in batch], gone)
+        except (OSError, sqlite3.Error, SpoolError) as error:
+            self._not_stored(batch, error, answers)
+        else:
+            self._gone = []
+            self._stored(batch, gone, answers)
+        faults = _answer_all(answers)
+        if self._waiting:  # too many for one transaction, or ended within an answer
+            due_ns = self._since_ns + COMMIT_WITHIN_NS if self.open_contents else self._now_ns()
+            self._arm(due_ns)
+        if faults:
+            raise ExceptionGroup("answers", faults)
+
+    def _take_batch(self) -> list[Waiting]:
+        number = files = 0
+        for sink, _ in self._waiting[:COMMIT_MESSAGES_MAX]:
+            files += sink.in_file
+            if files > COMMIT_FILES_MAX:
+                break
+            number += 1
+        batch, self._waiting = self._waiting[:number], self._waiting[number:]
+        return batch
+
+    def _synced(self, batch: list[Waiting], answers: list[tuple[Answer, Reply]]) -> list[Waiting]:
+        """Those of ``batch`` whose files are on the disk; answers to the others."""
+        files = [sink for sink, _ in batch if sink.in_file]
+        for sink in files:
+            sink.attempt(sink.sync)
+        if files:
+            try:
+                self.files.sync_directory(self.folder / CONTENT)
+            except OSError as error:
+                for sink in files:
+                    sink.fail(error)
+        answers += [(answer, sink.failure) for sink, answer in batch if sink.failure is not None]
+        return [one for one in batch if one[0].failure is None]
+
+    def _stored(
+        self,
+        batch: list[Waiting],
+        gone: list[StoredMessage],
+        answers: list[tuple[Answer, Reply]],
+    ) -> None:
+        for message in gone:
+            if message.in_file:
+                self._remove_content(message.id)
+        for sink, answer in batch:
+            sink.release()
+            answers.append((answer, reply.queued(sink.envelope.id)))
+        if self.trouble:
+            self.trouble = ""
+            self._note("spool works again", None)
+        database = self._open()
+        if database.needs_checkpoint:
+            self._checkpoint(database)
+        if batch:
+            self.on_stored()
+
+    def _checkpoint(self, database: SpoolDatabase) -> None:
+        try:
+            database.checkpoint()
+        except sqlite3.Error as error:  # what was committed stays in the write-ahead log
+            if not self._checkpoint_failed:
+                self._note("spool checkpoint failed", _in_words(error, self.folder))
+            self._checkpoint_failed = True
+        else:
+            if self._checkpoint_failed:
+                self._note("spool checkpoint works again", None)
+            self._checkpoint_failed = False
+
+    def _not_stored(
+        self,
+        batch: list[Waiting],
+        error: Failure,
+        answers: list[tuple[Answer, Reply]],
+    ) -> None:
+        """The transaction failed: try again if another process was writing, else answer."""
+        now_ns = self._now_ns()
+        if _code(error) in _BUSY and batch and now_ns - self._since_ns < LOCKED_NS:
+            self._waiting[:0] = batch
+            self._retry_ns = now_ns + LOCKED_PAUSE_NS
+            self._arm(self._retry_ns)
+            return
+        self._fails(error)
+        for sink, answer in batch:
+            sink.fail(error)
+            answers.append((answer, sink.failure or reply.LOCAL_ERROR))
+        self._gone_since_ns = now_ns  # tried again with the next message, or later
+        self._arm(now_ns + FORGET_WITHIN_NS)
+
+    def _fails(self, error: Failure) -> None:
+        """Have the log say so once, and the database opened anew."""
+        if not self.trouble:
+            self._note("spool failed", _in_words(error, self.folder))
+        self.trouble = _in_words(error, self.folder)
+        if _code(error) not in _BUSY:
+            self._close_database()
+
+    def refusal(self, error: Failure) -> Reply:
+        """Note why a message cannot be stored; returns the reply to its sender."""
+        self._note("storage failed", _in_words(error, self.folder))
+        full = _code(error) == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in _NO_ROOM
+        return reply.STORAGE_FULL if full else reply.LOCAL_ERROR
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Store what waits, forget what was delivered, and let another process have the spool."""
+        while self._waiting:
+            self._since_ns = self._now_ns() - LOCKED_NS  # no more waiting for others
+            self.commit()
+        if self._gone and self._database is not None:
+            self.commit()
+        self._close_database()
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
+
+    def _close_database(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                database.close()
+
+    def _remove_content(self, name: str) -> None:
+        with contextlib.suppress(OSError):  # what stays is swept at the next start
+            self.files.remove(self.content_path(name))
+
+    def _arm(self, deadline_ns: int) -> None:
+        """Have a pass at ``deadline_ns``; the hook does the rest."""
+        if self._loop is None:
+            return
+        timers = self._loop.timers
+        if self._timer is None:
+            self._timer = timers.schedule(deadline_ns, lambda: None)
+        else:
+            timers.reschedule(self._timer, deadline_ns)
+
+    def _now_ns(self) -> int:
+        return self._clock.monotonic_ns() if self._loop is None else self._loop.now_ns
+
+    def realtime_ns(self) -> int:
+        """The time of day, for what is received now."""
+        return self._clock.realtime_ns()
+
+
+def _answer_all(answers: Iterable[tuple[Answer, Reply]]) -> list[Exception]:
+    """Give every answer, even if one that is waited for fails; returns the faults."""
+    faults: list[Exception] = []
+    for answer, said in answers:
+        try:
+            answer(said)
+        except Exception as fault:
+            faults.append(fault)
+    return faults
+
+
+def _code(error: Failure) -> int:
+    """The primary result code of SQLite, 0 if it is none of its errors."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+
+
+def _in_words(error: Exception, folder: Path) -> str:
+    if isinstance(error, SpoolError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or folder}: {error.strerror or error}"
+    return f"{folder / DATABASE}: {error}"
