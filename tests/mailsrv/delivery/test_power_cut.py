@@ -1,0 +1,176 @@
+"""A power cut at any point leaves every message that was acknowledged, in the spool or delivered.
+
+The record is of a program that stores small and large messages, one by one and together, and
+delivers some of them; ``python tests/mailsrv/delivery/test_power_cut.py`` tries all its points.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from powercut import Operation, cut, record
+from spooling import spool_in
+
+from mailsrv.delivery.maildir import Maildir
+from mailsrv.delivery.maildir_delivery import MaildirDelivery
+from mailsrv.runtime.clock import FakeClock
+
+ROOT = Path(__file__).resolve().parents[3]
+MESSAGES = 60
+START_S = 1_700_000_000
+
+_PROGRAM = """
+import os, sys
+sys.path[:0] = sys.argv[2:]
+from pathlib import Path
+from spooling import begun, spool_in
+from test_power_cut import MESSAGES, START_S, content
+from mailsrv.delivery.maildir import Maildir
+from mailsrv.delivery.maildir_delivery import MaildirDelivery
+from mailsrv.runtime.clock import FakeClock
+
+root, clock = Path(sys.argv[1]), FakeClock(START_S)
+spool = spool_in(root / "spool", clock)
+delivery = MaildirDelivery(spool, clock, lambda event, **values: None)
+delivery.use(Maildir(root / "mail", clock))
+for number in range(MESSAGES):
+    sink = begun(spool, number, content(f"ID{number}"))
+    sink.finish(lambda said, number=number: os.write(1, f"{said.code} ID{number}".encode()))
+    if number % 3 != 1:
+        spool.commit()
+    if number % 4 == 3:
+        delivery._step()
+        delivery._step()
+spool.commit()
+delivery.finish()
+spool.close()
+"""
+
+
+def content(id_: str) -> bytes:
+    """Small, of a row's size, or in a file."""
+    dice = random.Random(id_)
+    return dice.randbytes(dice.choice((300, 5_000, 40_000, 90_000, 150_000))) + b"end"
+
+
+def start(folder: Path, promised: list[str]) -> str:
+    """Start on ``folder``, deliver everything, and look for what was promised."""
+    clock = FakeClock(START_S)
+    notes: list[str] = []
+    try:
+        spool = spool_in(folder / "spool", clock)
+        delivery = MaildirDelivery(spool, clock, lambda event, **values: notes.append(event))
+        delivery.use(Maildir(folder / "mail", clock))
+    except Exception as error:  # whatever it is, it is wrong
+        return f"no start: {error}"
+    delivery.finish()
+    spool.close()
+    found: dict[str, list[bytes]] = {}
+    for path in (folder / "mail" / "new").iterdir():
+        id_ = path.name.partition("I")[2].partition(".")[0]
+        found.setdefault(id_, []).append(path.read_bytes())
+    for id_ in promised:
+        if len(found.get(id_, [])) != 1:
+            return f"{id_} is there {len(found.get(id_, []))} times; {set(notes)}"
+    for id_, (octets,) in found.items():
+        if not octets.endswith(content(id_).replace(b"\r\n", b"\n")):
+            return f"{id_} is not whole"
+    return ""
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Operation]]:
+    if shutil.which("strace") is None:
+        pytest.skip("needs strace")
+    return recording(tmp_path_factory.mktemp("power"))
+
+
+def recording(folder: Path) -> tuple[Path, list[Operation]]:
+    root = folder / "root"
+    root.mkdir()
+    paths = (str(Path(__file__).parents[1]), str(Path(__file__).parent), str(ROOT))
+    try:
+        return root, record(_PROGRAM, folder, str(root), *paths)
+    except subprocess.CalledProcessError:
+        pytest.skip("strace may not trace here")
+
+
+def test_nothing_acknowledged_is_lost(recorded: tuple[Path, list[Operation]]) -> None:
+    root, operations = recorded
+    starts, wrong = cut(operations, root, start, every=31)
+    assert starts > 100
+    assert wrong == []
+
+
+def without(operations: Sequence[Operation], call: str, path: str) -> list[Operation]:
+    """``operations`` as if ``call`` were forgotten for descriptors of files with ``path``."""
+    names: dict[int, str] = {}
+    left = []
+    for one in operations:
+        if one.call == "openat":
+            names[one.descriptor] = one.path
+        if one.call != call or not names.get(one.descriptor, "").endswith(path):
+            left.append(one)
+    return left
+
+
+@pytest.mark.parametrize(
+    ("call", "path"),
+    [
+        ("fdatasync", "spool.db-wal"),  # as under synchronous = NORMAL
+        ("fsync", "/spool/content"),
+        ("fsync", "/mail/new"),
+        ("fsync", "mx.example.test"),
+    ],
+)
+def test_a_sync_that_is_forgotten_is_found(
+    recorded: tuple[Path, list[Operation]], call: str, path: str
+) -> None:
+    root, operations = recorded
+    breached = without(operations, call, path)
+    assert len(breached) < len(operations)
+    _, wrong = cut(breached, root, start, every=5, until_wrong=True)
+    assert wrong
+
+
+def test_a_file_that_is_not_synced_is_found(recorded: tuple[Path, list[Operation]]) -> None:
+    root, operations = recorded
+    contents = {
+        one.descriptor for one in operations if one.call == "openat" and "/content/ID" in one.path
+    }
+    assert contents
+    breached = list(operations)
+    for id_ in {one.path for one in operations if "/content/ID" in one.path}:
+        breached = without(breached, "fsync", id_[id_.index("/content/") :])
+    _, wrong = cut(breached, root, start, every=5, until_wrong=True)
+    assert wrong
+
+
+def test_a_reply_before_the_commit_is_found(recorded: tuple[Path, list[Operation]]) -> None:
+    root, operations = recorded
+    early: list[Operation] = []
+    for one in operations:
+        early.append(one)
+        if one.call == "write" and one.data.startswith(b"250 "):
+            early.insert(max(len(early) - 12, 0), early.pop())
+    _, wrong = cut(early, root, start, until_wrong=True)
+    assert wrong
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as made:
+        made_root, made_operations = recording(Path(made))
+        made_starts, found_wrong = cut(made_operations, made_root, start)
+    print(*found_wrong[:20], sep="\n")
+    print(f"{len(made_operations)} operations, {made_starts} starts, {len(found_wrong)} wrong")
