@@ -1,8 +1,8 @@
 """Delivery into a Maildir, from the spool.
 
-A message is written to ``tmp/``, synced, linked into ``new/``, and ``new/`` is synced: readers
-see whole messages only, and a delivered one is on the disk under its final name.  A link, not a
-rename, because a link never replaces a message that is there.
+A message is written to ``tmp/``, synced and linked into ``new/``: readers see whole messages only.
+Several may be linked before ``new/`` is synced, once for all: then they are on the disk under their
+final names.  A link, not a rename, because a link never replaces a message that is there.
 
 The name follows from what the spool knows of the message, so that one which is delivered again,
 because the process was killed before the spool had forgotten it, is found to be there already.
@@ -57,6 +57,11 @@ class Maildir:
         head = b"".join((return_path, end, envelope_to(envelope), received))
         return MaildirWriter(self, file_name(message), head)
 
+    def sync(self) -> None:
+        """Have the names of all finished messages on the disk: they are delivered.  Raises
+        OSError."""
+        self.files.sync_directory(self.new)
+
     def names_seen(self) -> set[str]:
         """The names in ``cur/`` without their flags, as far as there are not too many: what a
         reader has seen and moved there."""
@@ -101,12 +106,10 @@ class MaildirWriter:
     to be called."""
 
     __slots__ = (
-        *("_chunks", "_descriptor", "_files", "_held_octets", "_maildir", "_new", "_tmp"),
-        "_tmp_exists",
+        *("_chunks", "_descriptor", "_files", "_held_octets", "_new", "_tmp", "_tmp_exists"),
     )
 
     def __init__(self, maildir: Maildir, name: str, head: bytes) -> None:
-        self._maildir = maildir
         self._files = maildir.files
         self._tmp = maildir.tmp / name
         self._new = maildir.new / name
@@ -123,14 +126,13 @@ class MaildirWriter:
             self._write_held()
 
     def finish(self) -> None:
-        """The content is whole; when this returns, it is delivered."""
+        """The content is whole; readers see it, and ``Maildir.sync`` delivers it."""
         self._write_held(last=True)
         self._files.sync(self._descriptor)
         descriptor, self._descriptor = self._descriptor, -1
         self._files.close(descriptor)
         with contextlib.suppress(FileExistsError):  # it was delivered, and not forgotten
             self._files.link(self._tmp, self._new)
-        self._files.sync_directory(self._maildir.new)
         self.abandon()
 
     def abandon(self) -> None:

@@ -1,8 +1,9 @@
 """Takes messages out of the spool, in the order of arrival, and into a Maildir.
 
-A small message is one step, a large one as many as it has pieces.  Steps are taken for a
-millisecond, and then the loop has as much time for other work as they took: syncing holds up the
-loop for as long as the disk takes.  A Maildir that fails is tried again, after longer and longer
+A small message is one step, a large one as many as it has pieces.  Steps are taken in runs of a
+few milliseconds, at the end of which the Maildir's names are synced: that holds up the loop for as
+long as the disk takes.  While mail is being received, it then has as much time for that as the run
+took.  A Maildir that fails is tried again, after longer and longer
 pauses; the messages wait in the spool.
 """
 
@@ -22,9 +23,10 @@ from mailsrv.units import NS_PER_MS, NS_PER_S
 
 AHEAD_MAX = 64
 """Messages that are looked up at once."""
-RUN_NS = NS_PER_MS
+RUN_NS = 2 * NS_PER_MS
+STEPS_MIN = 4
 STEPS_MAX = 16
-"""How long steps are taken without a pause, and how many at most."""
+"""How long a run is, and how many steps are in it whatever they take."""
 RETRY_MIN_NS = NS_PER_S
 RETRY_MAX_NS = 60 * NS_PER_S
 """The pauses before a Maildir that fails is tried again; each is twice the one before."""
@@ -47,9 +49,10 @@ class MaildirDelivery:
         self._timer: Timer | None = None
         self._ahead: deque[StoredMessage] = deque()
         self._position = 0
+        self._linked: list[StoredMessage] = []
         self._work: Generator[None, None, None] | None = None
         self._retry_ns = RETRY_MIN_NS
-        self._failing = False
+        self._failing = self._interrupted = False
         # What an earlier process left may be delivered already, and even be read.
         self._left_over = spool.messages
         self._seen: set[str] = set()
@@ -75,8 +78,9 @@ class MaildirDelivery:
         """Deliver what there is, for a while; the rest waits for the next start."""
         self._loop = None
         until_ns = self._clock.monotonic_ns() + FINISH_NS
-        while self._step() and not self._failing and self._clock.monotonic_ns() < until_ns:
-            pass
+        while self._clock.monotonic_ns() < until_ns:
+            if not self._take_steps(until_ns) or self._interrupted:
+                return
 
     def _run(self) -> None:
         if self._spool.trouble:  # what is delivered could not be forgotten
@@ -85,13 +89,25 @@ class MaildirDelivery:
                 self._arm(RETRY_MIN_NS)
                 return
         began_ns = self._clock.monotonic_ns()
-        for _ in range(STEPS_MAX):
-            if not self._step():
-                return
-            took_ns = self._clock.monotonic_ns() - began_ns
-            if self._failing or took_ns >= RUN_NS:
+        is_more = self._take_steps(began_ns + RUN_NS)
+        took_ns = self._clock.monotonic_ns() - began_ns
+        if self._interrupted:
+            self._arm(self._retry_ns)
+        elif is_more:
+            pause_ns = took_ns if self._spool.is_receiving else 0
+            self._arm(took_ns + pause_ns + 1)  # at least, other work of the loop is done
+
+    def _take_steps(self, until_ns: int) -> bool:
+        """A run; False if nothing is left to do."""
+        self._interrupted = False
+        is_more = True
+        for number in range(STEPS_MAX):
+            is_more = self._step()
+            is_late = number + 1 >= STEPS_MIN and self._clock.monotonic_ns() >= until_ns
+            if not is_more or self._interrupted or is_late:
                 break
-        self._arm(self._retry_ns if self._failing else took_ns + max(took_ns, RUN_NS))
+        self._sync()
+        return is_more
 
     def _arm(self, pause_ns: int) -> None:
         loop = self._loop
@@ -136,8 +152,26 @@ class MaildirDelivery:
                 self._taken(message)
                 return
         self._taken(message)
-        self._spool.forget(message)
-        self._note("delivered", id=message.id, to="maildir")
+        self._linked.append(message)
+
+    def _sync(self) -> None:
+        """Have what is in the Maildir there for good, and forget it."""
+        linked, self._linked = self._linked, []
+        if not linked:
+            return
+        assert self._maildir is not None, "a Maildir is set before the first step"
+        try:
+            self._maildir.sync()
+        except OSError as error:
+            if self._work is not None:
+                self._work.close()
+                self._work = None
+            self._ahead.extendleft(reversed(linked))
+            self._fails(error)
+            return
+        for message in linked:
+            self._spool.forget(message)
+            self._note("delivered", id=message.id, to="maildir")
         if self._failing:
             self._failing = False
             self._retry_ns = RETRY_MIN_NS
@@ -160,13 +194,14 @@ class MaildirDelivery:
 
     def _taken(self, message: StoredMessage) -> None:
         self._ahead.popleft()
-        self._position = message.number
+        self._position = max(self._position, message.number)
         if self._left_over:
             self._left_over -= 1
             if not self._left_over:
                 self._seen.clear()
 
     def _fails(self, error: OSError | SpoolError) -> None:
+        self._interrupted = True
         if self._failing:
             self._retry_ns = min(2 * self._retry_ns, RETRY_MAX_NS)
             return

@@ -186,6 +186,11 @@ class Spool:
     # -- for deliveries ---------------------------------------------------------------------------
 
     @property
+    def is_receiving(self) -> bool:
+        """Whether mail is on its way in."""
+        return bool(self.open_contents or self._waiting)
+
+    @property
     def messages(self) -> int:
         """How many messages are stored and not yet delivered."""
         stored = 0 if self._database is None else self._database.messages

@@ -104,7 +104,36 @@ def test_a_maildir_that_fails_is_tried_again_later_and_later_and_loses_nothing(
     files.armed = False
     run.go_on(20 * RETRY_MIN_NS)
     assert run.delivered == ["ID1", "ID2"]
-    assert run.events == ["delivery failed", "delivered", "delivery works again", "delivered"]
+    assert run.events == ["delivery failed", "delivered", "delivered", "delivery works again"]
+
+
+class DirectoryFails(SystemFiles):
+    """A folder whose names cannot be synced while ``armed``."""
+
+    armed = False
+
+    def sync_directory(self, path: Path) -> None:
+        if self.armed:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().sync_directory(path)
+
+
+def test_names_that_cannot_be_synced_are_not_believed(tmp_path: Path) -> None:
+    files = DirectoryFails()
+    run = Run(tmp_path, files)
+    files.armed = True
+    received(run.spool, 1, b"text\r\n")
+    received(run.spool, 2, *[b"x" * PIECE_OCTETS] * 2 * STEPS_MAX)
+    received(run.spool, 3, b"text\r\n")
+    run.go_on(RETRY_MIN_NS // 2)
+    assert run.events == ["delivery failed"]
+    files.armed = False
+    run.go_on(3 * RETRY_MIN_NS)
+    assert run.delivered == ["ID1", "ID2", "ID3"]
+    assert run.events.count("delivered") == 3
+    assert kept(run.spool) == {}
+    [large] = [path for path in (tmp_path / "mail" / "new").iterdir() if "ID2" in path.name]
+    assert large.read_bytes().endswith(b"\n" + b"x" * PIECE_OCTETS * 2 * STEPS_MAX)
 
 
 @pytest.mark.parametrize("read", [False, True])

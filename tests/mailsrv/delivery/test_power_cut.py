@@ -47,9 +47,8 @@ for number in range(MESSAGES):
     sink.finish(lambda said, number=number: os.write(1, f"{said.code} ID{number}".encode()))
     if number % 3 != 1:
         spool.commit()
-    if number % 4 == 3:
-        delivery._step()
-        delivery._step()
+    if number % 6 == 5:
+        delivery._take_steps(0)
 spool.commit()
 delivery.finish()
 spool.close()
@@ -106,7 +105,7 @@ def recording(folder: Path) -> tuple[Path, list[Operation]]:
 
 def test_nothing_acknowledged_is_lost(recorded: tuple[Path, list[Operation]]) -> None:
     root, operations = recorded
-    starts, wrong = cut(operations, root, start, every=31)
+    starts, wrong = cut(operations, root, start, every=61)
     assert starts > 100
     assert wrong == []
 
