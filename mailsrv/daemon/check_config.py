@@ -72,7 +72,7 @@ def _meaning(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
     else:
         yield f"delivers to the Maildir {maildir.absolute()}"
     if loaded.spool_folder is not None:
-        yield f"keeps mail until then in the spool {loaded.spool_folder.absolute()}"
+        yield f"spools it in {loaded.spool_folder.absolute()}"
     yield f"checks: {', '.join(_checks(settings)) or 'none'}"
     for zone, answers in _lists(settings).items():
         yield f"asks the list {zone}: {', '.join(answers)}"

@@ -310,7 +310,7 @@ class Service:
         else:
             say(f"mail goes to the Maildir {maildir.resolve()}")
         if config.spool_folder is not None:
-            say(f"and waits for that in the spool {config.spool_folder.resolve()}")
+            say(f"the spool is {config.spool_folder.resolve()}")
 
     def _note_what_cannot_be_read_again(self, config: Config) -> None:
         """A renewed certificate that only root can read would be noticed when it is too late."""

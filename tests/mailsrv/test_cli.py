@@ -150,7 +150,7 @@ def test_a_message_is_served_and_stored_and_sigterm_ends_with_0(tmp_path: Path) 
         second = process.stdout.readline()
         assert second == f"mailsrv: mail goes to the Maildir {tmp_path / 'mail'}\n"
         third = process.stdout.readline()
-        assert third == f"mailsrv: and waits for that in the spool {tmp_path / 'mail.spool'}\n"
+        assert third == f"mailsrv: the spool is {tmp_path / 'mail.spool'}\n"
         with smtplib.SMTP("127.0.0.1", port, timeout=PATIENCE_S) as client:
             client.sendmail(
                 "a@example.org", ["b@example.test"], "Subject: x\r\n\r\n.dot\r\nhello\r\n"

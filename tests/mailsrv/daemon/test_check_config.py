@@ -37,7 +37,7 @@ def test_a_file_that_names_an_address_alone_means_a_first_try(tmp_path: Path) ->
         "listens on 127.0.0.1:0",
         "takes mail for every domain, on this machine only",
         f"delivers to the Maildir {Path('mail').absolute()}",
-        f"keeps mail until then in the spool {Path('mail.spool').absolute()}",
+        f"spools it in {Path('mail.spool').absolute()}",
         "checks: none",
         "logs text to standard error",
     ]
@@ -77,7 +77,7 @@ def test_a_whole_configuration_is_told_in_words(tmp_path: Path) -> None:
         "takes mail for example.org, b\u00fccher.example",
         f"knows who exists from {tmp_path}/recipients, entries: 2",
         f"delivers to the Maildir {tmp_path}/mail",
-        f"keeps mail until then in the spool {tmp_path}/mail.spool",
+        f"spools it in {tmp_path}/mail.spool",
         "checks: 2.5 s of silence before the greeting, sender domain (refuse), "
         "HELO name (score 5), greylist (300 s)",
         "asks the list zen.example: 127.0.0.2 scores 8, 127.0.0.10/31 scores 3",

@@ -166,7 +166,7 @@ def stored(spool: Spool, number: int) -> list[int]:
 
 
 def test_a_backup_of_a_live_spool_holds_all_that_was_acknowledged(tmp_path: Path) -> None:
-    """The steps of docs/operation.md: contents, database, contents again."""
+    """The steps of docs/run/operate.md: contents, database, contents again."""
     live, copy = tmp_path / "live", tmp_path / "copy"
     spool = spool_in(live)
     contents = {1: b"small", 2: b"x" * 3 * ROW_OCTETS_MAX}
