@@ -1,1 +1,1 @@
-"""The command line of replay, a module a verb."""
+"""The command line of replay, one module for each command."""

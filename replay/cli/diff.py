@@ -184,7 +184,7 @@ def _find(paths: Sequence[Path]) -> list[Path]:
 def _all(
     paths: Sequence[Path], differ: Differ, complaints: list[str]
 ) -> Iterator[list[Divergence]]:
-    """Each file's senders; what cannot be used is complained of, and the others go on."""
+    """The divergences of each file in turn; a file that cannot be used adds a complaint."""
     from rich.progress import track
 
     from replay.capture.oddity import CaptureError
@@ -208,7 +208,7 @@ def _all(
 
 
 def _read(path: Path) -> Scenario:
-    """Raises TranscriptError, CaptureError or OSError."""
+    """A transcript's or a capture's scenario.  Raises TranscriptError, CaptureError or OSError."""
     from replay.transcript import transcript
 
     if path.suffix == ".smtp":

@@ -205,7 +205,7 @@ def _import_sanitized(options: argparse.Namespace) -> int:
 
 
 def _key(given: str | None) -> bytes:
-    """The octets of the key: of a file, of a text, or of the dice.  Raises CaptureError."""
+    """The octets of the key: of a file, of a text, or random ones.  Raises CaptureError."""
     import random
 
     from replay.capture.oddity import CaptureError
@@ -226,7 +226,7 @@ def _key(given: str | None) -> bytes:
 
 
 def _tell(options: argparse.Namespace, report: dict[str, Any]) -> None:
-    """Say what was replaced, and what could not be carried over."""
+    """Print what was replaced, and what could not be carried over."""
     places = ", ".join(f"{one['places']} x {kind}" for kind, one in report["replaced"].items())
     print(f"replaced: {places or 'nothing'}")
     left = {name.replace("_", " "): n for name, n in report["not_carried_over"].items() if n}
@@ -247,7 +247,7 @@ def _file(
     delayed: Path | None,
     check: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Import and write, and say what came of it.  Raises CaptureError and FilingError."""
+    """Import, write, and print a summary.  Raises CaptureError and FilingError."""
     from replay.capture.oddity import told
     from replay.convert.evidence_files import evidence, file_capture, settles
     from replay.convert.importer import import_capture

@@ -46,7 +46,7 @@ _EVIDENCE_STYLES = {Evidence.PROVEN_EARLY: "bold yellow", Evidence.CONFIRMED: "g
 
 
 def show_sessions(capture: Capture, console: Console) -> None:
-    """A line a session, then what is odd, then what was left out and why."""
+    """One line for each session, then the oddities, then what was left out and why."""
     found = capture.conversations
     servers = {str(one.server) for one in found}
     if found:
@@ -233,7 +233,7 @@ class _Sent:
 
 
 def _shown(octets: bytes) -> list[str]:
-    """The octets, a line of theirs a line, the middle of many left out."""
+    """The octets, broken where their lines end, the middle of many left out."""
     lines = octets.splitlines(keepends=True)
     left_out = len(lines) - LINES_SHOWN_MAX
     if left_out > 0:

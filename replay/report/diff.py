@@ -1,4 +1,4 @@
-"""Shows what two runs did to each sender: a sum, then the partings, the greatest harm first.
+"""Shows how two runs treated each sender: totals, then the divergences, the greatest harm first.
 
 Senders that part in the same way are shown together, since a policy that strikes one strikes many.
 """
@@ -54,7 +54,7 @@ _UNPROVEN_NOTE = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Comparison:
-    """All that there is to show: what A and B are, in a line each, and the senders."""
+    """The comparison to show: a line each about A and B, and the senders' divergences."""
 
     a: str
     b: str
@@ -71,7 +71,7 @@ class Comparison:
 
 
 def show(comparison: Comparison, console: Console, *, every: bool = False) -> None:
-    """The sum, a table of verdicts, and each way to part; ``every`` leaves nothing out."""
+    """The totals, a table of verdicts, each kind of divergence; ``every`` leaves nothing out."""
     partings = comparison.sorted()
     for name, what in (("A", comparison.a), ("B", comparison.b)):
         console.print(Text(f"{name}  {printable(what)}"), soft_wrap=True)
@@ -91,7 +91,7 @@ def show(comparison: Comparison, console: Console, *, every: bool = False) -> No
 
 
 def as_json(comparison: Comparison) -> str:
-    """For machines: every sender, in the order of harm."""
+    """The comparison as JSON: every sender, in the order of harm."""
     partings = comparison.sorted()
     verdicts = Counter(one.verdict.value for one in partings)
     whole = {
@@ -194,7 +194,7 @@ def _heading(group: Sequence[Divergence]) -> str:
 
 
 def _place(one: Divergence) -> str:
-    """Where they part, and how far the sender had come."""
+    """Where the runs diverge, and how far the sender had come."""
     place = f"reply {one.reply}, {printable(one.asked)}" if one.reply else "at the end"
     replies = "1 reply" if one.replies_before == 1 else f"{one.replies_before} replies"
     octets = "1 octet" if one.octets_before == 1 else f"{one.octets_before} octets"

@@ -1,4 +1,4 @@
-"""Shows what came of a load run: to people as tables, to machines as JSON, and how it goes."""
+"""Shows a load run: its progress, and its results to people as tables and to machines as JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LINE_MAX_CHARACTERS = 79
 
 
 def show(outcome: LoadResult, skipped: Sequence[str], console: Console) -> None:
-    """Everything, for people."""
+    """The results as tables."""
     tally = outcome.tally
     console.print(_sums(outcome))
     console.print(_latencies(tally))

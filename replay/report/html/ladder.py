@@ -236,7 +236,7 @@ class _Ladder:
         lines = max(len(expected), len(observed), 1)
         top, self._y = self._y, self._y + LINE_PX * lines + RUNG_PX - LINE_PX
         arrow_y = self._y - 4
-        parts = [tag("title", text(_told(pair)))]
+        parts = [tag("title", text(_tooltip(pair)))]
         if pair.differs:
             height = self._y - top
             parts.append(tag("rect", class_="ground", x=0, y=top, width="100%", height=height))
@@ -286,7 +286,7 @@ def _with_mark(label: Label) -> Html:
     return joined([text(label.text[:begin]), tag("tspan", marked, class_="mark"), after or NOTHING])
 
 
-def _told(pair: StepPair) -> str:
+def _tooltip(pair: StepPair) -> str:
     """The text that is shown when the pointer is over a rung."""
     who = "server" if pair.by_server else "sender"
     parts = [f"{who}, @{format_ns(pair.at_ns)}", pair.when]

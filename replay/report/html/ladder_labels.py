@@ -1,4 +1,4 @@
-"""What is written on a rung: one line as a rule; where two sides differ, the lines that do.
+"""The text on a rung: one line as a rule; where two sides differ, the lines that do.
 
 A label stays short: of a megabyte of content it has the first line and a count.
 """

@@ -120,7 +120,7 @@ def _head(title: str, script: str) -> Html:
 
 
 def _symbols() -> Html:
-    """What all ladders draw with: arrow heads and the signs of evidence."""
+    """Shapes that all ladders use: arrow heads and the signs of evidence."""
 
     def arrow(name: str) -> Html:
         head = tag("path", d="M0,0 L8,4 L0,8 z", class_=name)
