@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from replay.cli.common import AS_EXPECTED, DIFFERS, WRONG_USE, refuse, write
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from replay.verify.suite import ScenarioResult
 
 
@@ -30,8 +33,6 @@ def collect(
     virtual: bool,
 ) -> tuple[list[ScenarioResult], bool]:
     """All results of ``paths``, each shown as it comes; and whether Ctrl-C ended the run."""
-    from rich.progress import Progress
-
     from replay.report.console import can_redraw, make_console
     from replay.report.result_table import ResultTable
     from replay.verify.suite import AS_EXPECTED as NOTHING_TO_SEE
@@ -41,20 +42,38 @@ def collect(
     output, errors = make_console(), make_console(stderr=True)
     table = ResultTable(output, paths, virtual=virtual)
     shows = Path("-") not in (options.json, options.html)
-    hidden = not can_redraw(errors) or (shows and output.is_terminal)
-    # Drawn between files only: a thread that draws beside them would hold departures up.
-    with Progress(console=errors, transient=True, disable=hidden, auto_refresh=False) as progress:
-        task = progress.add_task("playing", total=len(paths))
+    bar = _no_bar()
+    if can_redraw(errors) and not (shows and output.is_terminal):
+        bar = _bar(errors, len(paths))
+    with bar as advance:
         try:
             for result in playing:
                 results.append(result)
-                progress.update(task, advance=1, refresh=not hidden)
+                advance()
                 is_dull = options.failed and result.verdict == NOTHING_TO_SEE
                 if shows and result.verdict != UNREADABLE and not is_dull:
                     table.add(result)
         except KeyboardInterrupt:
             return results, True  # what has been changed by then must still be shown
     return results, False
+
+
+@contextmanager
+def _bar(console: Console, total: int) -> Iterator[Callable[[], None]]:
+    """A bar of ``total`` steps, and the function that goes one further.
+
+    Drawn between files only: a thread that draws beside them would hold departures up.
+    """
+    from rich.progress import Progress  # dear to load, and rarely needed
+
+    with Progress(console=console, transient=True, auto_refresh=False) as progress:
+        task = progress.add_task("playing", total=total)
+        yield lambda: progress.update(task, advance=1, refresh=True)
+
+
+@contextmanager
+def _no_bar() -> Iterator[Callable[[], None]]:
+    yield lambda: None
 
 
 def conclude(

@@ -27,9 +27,10 @@ from replay.convert.anchors import (
     settle,
     why_another_sender,
 )
+from replay.convert.shown_settings import is_ehlo_reply, offers_tls, settings_shown
 from replay.transcript import script
 from replay.transcript.duration import DURATION_NS_MAX, format_ns
-from replay.transcript.ehlo import is_ehlo_reply, offers_tls, settings_shown, with_word
+from replay.transcript.ehlo import with_word
 from replay.transcript.notation import CONNECTIONS_MAX
 from replay.transcript.script import (
     HOSTNAME_DEFAULT,

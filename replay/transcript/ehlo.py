@@ -8,7 +8,6 @@ settings; a transcript that is about EHLO writes the reply out.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,7 +22,7 @@ from replay.transcript.script import (
     TlsDone,
 )
 
-_DEFAULTS = {
+DEFAULTS = {
     "hostname": HOSTNAME_DEFAULT,
     "message_octets": 50 * 1024 * 1024,
     "transactions": 100,
@@ -31,17 +30,10 @@ _DEFAULTS = {
 }
 """Of the settings that EHLO shows (docs/esmtp.md)."""
 
-_EHLO_REPLY = re.compile(rb"250-[^\r\n]{1,255}\r\n250-PIPELINING\r\n")
-_SIZE = re.compile(rb"^250[ -]SIZE (?P<message_octets>[0-9]{1,15})\r\n", re.MULTILINE)
-_LIMITS = re.compile(
-    rb"^250[ -]LIMITS MAILMAX=(?P<transactions>[0-9]{1,9}) RCPTMAX=(?P<recipients>[0-9]{1,9})\r\n",
-    re.MULTILINE,
-)
-
 
 def ehlo_reply(server: Mapping[str, Any], world: Mapping[str, Any], *, under_tls: bool) -> bytes:
     """The octets of the reply, in the order in which mailsrv has always given its keywords."""
-    setting = _DEFAULTS | {key: server[key] for key in _DEFAULTS if key in server}
+    setting = DEFAULTS | {key: server[key] for key in DEFAULTS if key in server}
     keywords = [
         setting["hostname"],
         "PIPELINING",  # RFC 2920
@@ -56,23 +48,6 @@ def ehlo_reply(server: Mapping[str, Any], world: Mapping[str, Any], *, under_tls
     ]
     lines = [f"250-{keyword}\r\n" for keyword in keywords[:-1]] + [f"250 {keywords[-1]}\r\n"]
     return "".join(lines).encode("utf-8", "surrogateescape")
-
-
-def is_ehlo_reply(octets: bytes) -> bool:
-    """Whether a recorded reply of mailsrv answers EHLO."""
-    return bool(_EHLO_REPLY.match(octets))
-
-
-def settings_shown(octets: bytes) -> dict[str, Any]:
-    """The settings that a recorded reply of mailsrv to EHLO shows, less those at their defaults."""
-    found = (pattern.search(octets) for pattern in (_SIZE, _LIMITS))
-    values = {key: int(value) for one in found if one for key, value in one.groupdict().items()}
-    return {key: value for key, value in values.items() if value != _DEFAULTS[key]}
-
-
-def offers_tls(octets: bytes) -> bool:
-    """Whether a recorded reply to EHLO offers STARTTLS."""
-    return is_ehlo_reply(octets) and b"-STARTTLS\r\n" in octets
 
 
 def owed_replies(scenario: Scenario) -> tuple[bytes, bytes]:
