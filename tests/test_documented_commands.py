@@ -9,6 +9,7 @@ block marked ``sh`` must succeed.  Comments that no reader sees say what a block
     <!-- needs: mailsrv at HOST:PORT -->
     <!-- needs: a lenient server at HOST:PORT -->
     <!-- needs: a greylist -->
+    <!-- needs: a spool -->
     <!-- meanwhile: COMMAND -->         typed in another terminal once the command above listens
 
 A server stays until its document ends, or the ``^C`` shown.  Ports are replaced by free ones, and
@@ -186,6 +187,8 @@ class Terminal:
             store.put(GreylistKey("192.0.2.0/24", "a@example.org", "b@example.test"), GREYLISTED)
             store.flush()
             store.close()
+        elif what == "a spool":
+            self._serve("mailsrv serve --spool spool", "", None, None)
         elif server == "mailsrv":
             self._serve(f"mailsrv serve --delivery discard --listen {place}", "", None, None)
         else:
@@ -202,6 +205,8 @@ class Terminal:
     def type(self, command: Command, meanwhile: str | None) -> None:
         if command.text.startswith("pip install "):
             return  # what is shown to be installed is installed here
+        if "sqlite3 " in command.text and shutil.which("sqlite3") is None:
+            return
         if command.text.startswith(("mailsrv serve", "replay record")):
             self._serve(command.text, command.shown, meanwhile, command.interrupted)
             return
@@ -366,6 +371,16 @@ def test_what_is_not_run_says_why() -> None:
     ]
     assert [name for name, reason in reasons if not reason] == []
     assert len(reasons) <= 8
+
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_block_of_commands_is_marked_as_one(path: Path) -> None:
+    unmarked = [text for kind, text in _FENCE.findall(path.read_text("utf-8")) if not kind]
+    first_words = [word for text in unmarked for word in text.split()[:1]]
+    assert [word for word in first_words if word == "$" or shutil.which(word)] == []
 
 
 def test_the_comparison_finds_what_differs() -> None:
