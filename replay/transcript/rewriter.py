@@ -91,9 +91,6 @@ class _Edits:
     def replace_accepted(self, lines: list[str]) -> None:
         """Put ``lines`` where the accepted messages stood, or behind everything else."""
         document = self._document
-        if document.header.notation < VERSION:
-            self._put_after.setdefault(0, []).append(version_line())
-            self._dropped.update(_old_version_lines(document.lines))
         if document.accepted_lines:
             self._dropped.update(document.accepted_lines)
             self._put_before.setdefault(document.accepted_lines[0], []).extend(lines)
@@ -106,6 +103,11 @@ class _Edits:
             self._put_after[end - 1].append("")  # the last line now ends in a line feed
 
     def text(self) -> str:
+        """The text with all edits; one that was edited is of the present notation."""
+        is_edited = self._dropped or self._put_before or self._put_after
+        if is_edited and self._document.header.notation < VERSION:
+            self._put_after.setdefault(0, []).append(version_line())
+            self._dropped.update(_old_version_lines(self._document.lines))
         lines: list[str] = []
         for index, line in enumerate(self._document.lines):
             lines += self._put_before.get(index, ())

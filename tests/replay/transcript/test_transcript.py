@@ -349,7 +349,8 @@ def test_rewriting_changes_expectations_and_nothing_else() -> None:
     steps[7:] = [eof, until_closed, Expectation(ServerResets())]
     observed = dataclasses.replace(scenario, connections=(ScriptedConnection("1", tuple(steps)),))
     expected = (
-        WHOLE.replace("220 mx.example.test ESMTP mailsrv", "220 hi")
+        WHOLE.replace("+++\nstory", "+++\nnotation = 2\nstory")
+        .replace("220 mx.example.test ESMTP mailsrv", "220 hi")
         .replace(
             "*            S?[9] 250           # code only, any text\n"
             r"*            S? 250 was: 250 2.1.5 Ok\r\n" + "\n",

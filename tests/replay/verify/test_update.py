@@ -216,6 +216,7 @@ def test_both_count_each_expectation_once_and_show_a_fix_with_all_it_says_now(
     ]
     fixed, created = ([line for line in one.diff if line[0] == "+"] for one in result.changes)
     assert fixed == [
+        "+notation = 2",
         r"+@1ms      S: 250 mx.example.test\r\n",
         r"+# was: 550 5.0.0 Never heard of it\r\n",
         r"+@2ms      S: 250 2.0.0 Ok\r\n",
@@ -381,6 +382,7 @@ def test_an_update_keeps_what_still_holds(tmp_path: Path) -> None:
     (change,) = result.changes
     assert (change.kind, change.expectations) == ("fixed", 1)
     assert [line for line in change.diff if line[0] in "+-"] == [
+        "+notation = 2",
         r"-@2ms      S: 221 2.0.0 Later\r\n",
         r"+@2ms      S: 221 2.0.0 Bye\r\n",
     ]
@@ -398,7 +400,7 @@ def test_what_another_server_said_stays_as_a_comment_where_it_is_not_what_is_exp
     path = write(tmp_path / "x.smtp", body)
     assert updated(path).verdict == UPDATED
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert lines[4:7] == [
+    assert lines[5:8] == [
         r"# was: 220-mx ESMTP Postfix\r\n",
         r"# was: 220 hello\r\n",
         r"@0  S: 220 mx.example.test ESMTP mailsrv\r\n",
