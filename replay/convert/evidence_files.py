@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -16,7 +17,8 @@ COPY_MAX_OCTETS = 64 * 1024 * 1024
 """A larger capture is no test case; cut out the session that matters."""
 
 FIGURES = "[evidence]"
-"""The last table of a note: what the marks of a transcript rest on, by packet of the capture."""
+"""A table of a note: what the marks of a transcript rest on, by packet of the capture."""
+_FIGURES_TABLE = re.compile(r"^\[evidence\]\n(?:[^\[\n][^\n]*\n|\n)*", re.MULTILINE)
 
 
 class FilingError(Exception):
@@ -94,11 +96,11 @@ def figures(imported: ImportedCapture) -> dict[int, str]:
 
 
 def _note_figures(note: Path, by_packet: Mapping[int, str]) -> list[Path]:
-    """Write the last table of ``note`` anew; all above it stays.  Raises OSError."""
+    """Write that table of ``note`` anew, at its end; all else stays.  Raises OSError."""
     if not by_packet:
         return []
-    above = note.read_text(encoding="utf-8") if note.exists() else ""
-    above = above.partition(FIGURES)[0].rstrip("\n")
+    before = note.read_text(encoding="utf-8") if note.exists() else ""
+    above = _FIGURES_TABLE.sub("", before).rstrip("\n")
     lines = [f'{packet} = "{sentence}"' for packet, sentence in sorted(by_packet.items())]
     text = "\n".join([FIGURES, *lines, ""])
     note.write_text(f"{above}\n\n{text}" if above else text, encoding="utf-8")

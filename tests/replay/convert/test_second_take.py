@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from capture_builder import ACK, FIN, NS_PER_MS, RST, Wire
 
 from replay.capture.oddity import CaptureError
 from replay.convert.anchors import Evidence
+from replay.convert.evidence_files import file_capture
 from replay.convert.importer import ImportedCapture, import_capture
 from replay.transcript.script import After, AfterReply
 
@@ -174,3 +176,26 @@ def test_both_takes_of_each_sender_on_file_are_of_one_sender(delayed: Path) -> N
             import_capture(first, delayed=delayed)
     else:
         import_capture(first, delayed=delayed)
+
+
+def test_the_figures_of_what_was_settled_stand_in_the_note_whose_rest_stays(tmp_path: Path) -> None:
+    first = recording(0, waits=True).write(tmp_path / "first.pcap")
+    second = recording(200, waits=True).write(tmp_path / "second.pcap")
+    imported = import_capture(first, delayed=second)
+    stem, note = tmp_path / "filed" / "x", tmp_path / "filed" / "x.toml"
+    assert note in file_capture(imported, stem, first, second)
+    assert tomllib.loads(note.read_text(encoding="utf-8")) == {
+        "evidence": {
+            "5": "confirmed: with reply 1 200ms later it came 200ms later",
+            "7": "confirmed: with reply 2 200ms later it came 200ms later",
+        }
+    }
+    text = (tmp_path / "filed" / "x.smtp").read_text(encoding="utf-8")
+    assert "reply+2ms!" in text and "reply+97ms!" in text
+    assert "confirmed" not in text
+    own = 'sender = "ours"\n[evidence]\n9 = "stale"\n\n[[capture]]\nfile = "x.pcap"\n'
+    note.write_text(own, encoding="utf-8")
+    file_capture(imported, stem, first, second, force=True)
+    written = tomllib.loads(note.read_text(encoding="utf-8"))
+    assert (written["sender"], written["capture"]) == ("ours", [{"file": "x.pcap"}])
+    assert list(written["evidence"]) == ["5", "7"]
