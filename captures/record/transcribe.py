@@ -17,6 +17,7 @@ from recipe import RecipeError, load
 from replay.capture.oddity import CaptureError
 from replay.convert.evidence_files import FilingError, evidence, file_capture
 from replay.convert.importer import ImportedCapture, import_capture
+from replay.transcript.ehlo import with_word
 
 FAULTS = (CaptureError, FilingError, RecipeError, OSError, KeyError, tomllib.TOMLDecodeError)
 
@@ -31,7 +32,7 @@ def transcribe(note_path: Path) -> str:
     scenario = dataclasses.replace(
         imported.scenario, server=dict(recipe.server), world={"tls": True} if recipe.tls else {}
     )
-    imported = dataclasses.replace(imported, scenario=scenario)
+    imported = dataclasses.replace(imported, scenario=with_word(scenario))
     file_capture(
         imported,
         note_path.with_suffix(""),
