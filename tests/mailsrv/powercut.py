@@ -127,14 +127,26 @@ def _rename(names: dict[str, Inode], name: str, inode: Inode | None) -> None:
 
 
 class Disk:
-    """Everything in ``root`` while operations are carried out."""
+    """Everything in ``root`` while operations are carried out; at first, what is in ``initial``,
+    all of it synced."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, initial: Path | None = None) -> None:
         self._prefix = f"{root}/"
-        self._root = Inode(is_directory=True)
         self._open: dict[int, tuple[Inode, int]] = {}
         self._number = 0
-        self._inodes = [self._root]
+        self._inodes: list[Inode] = []
+        self._root = self._made(is_directory=True)
+        if initial is not None:
+            self._load(self._root, initial)
+
+    def _load(self, folder: Inode, path: Path) -> None:
+        for one in path.iterdir():
+            inode = self._made(is_directory=one.is_dir())
+            folder.names[one.name] = folder.seen[one.name] = inode
+            if one.is_dir():
+                self._load(inode, one)
+            else:
+                inode.content.extend(one.read_bytes())
 
     def carry_out(self, one: Operation) -> bool:
         """Whether the operation changed what a cut could leave."""
@@ -250,7 +262,7 @@ def _pieces(offset: int, data: bytes | None, grain: int) -> Iterator[tuple[int, 
 # -- cuts -----------------------------------------------------------------------------------------
 
 Check = Callable[[Path, list[str]], str]
-"""Starts on a folder; says what is wrong, "" if nothing.  Told what was promised until then."""
+"""Starts on a folder; says what is wrong, "" if nothing.  Takes the promises made until then."""
 
 
 def cut(
@@ -258,6 +270,8 @@ def cut(
     root: Path,
     check: Check,
     *,
+    initial: Path | None = None,
+    promised: Sequence[str] = (),
     every: int = 1,
     seed: int = 0,
     until_wrong: bool = False,
@@ -265,13 +279,13 @@ def cut(
     """Cut the power at each ``every``th point that matters, in all variants, ``until_wrong`` or
     at all of them; how many starts were made, and what was wrong.  A promise is a write of
     ``b"250 ID"`` to standard output."""
-    disk, promised, wrong = Disk(root), list[str](), list[str]()
+    disk, promises, wrong = Disk(root, initial), list(promised), list[str]()
     points = starts = 0
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as base:
         target = Path(base) / "disk"
         for number, one in enumerate(operations):
             if one.call == "write" and one.descriptor == 1 and one.data.startswith(b"250 "):
-                promised.append(one.data.decode().split()[1])
+                promises.append(one.data.decode().split()[1])
             elif not disk.carry_out(one):
                 continue
             points += 1
@@ -280,7 +294,7 @@ def cut(
             for variant in VARIANTS:
                 disk.leave(target, variant, random.Random(f"{seed} {number} {variant}"))
                 starts += 1
-                if problem := check(target, promised):
+                if problem := check(target, promises):
                     wrong.append(f"after operation {number} ({one.call}), {variant}: {problem}")
                 shutil.rmtree(target, ignore_errors=True)
                 if wrong and until_wrong:

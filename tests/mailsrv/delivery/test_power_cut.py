@@ -17,7 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from powercut import Operation, cut, record
+from powercut import Disk, Operation, cut, record
 from spooling import spool_in
 
 from mailsrv.delivery.maildir import Maildir
@@ -25,6 +25,7 @@ from mailsrv.delivery.maildir_delivery import MaildirDelivery
 from mailsrv.runtime.clock import FakeClock
 
 ROOT = Path(__file__).resolve().parents[3]
+_PATHS = (str(Path(__file__).parents[1]), str(Path(__file__).parent), str(ROOT))
 MESSAGES = 60
 START_S = 1_700_000_000
 
@@ -96,9 +97,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Opera
 def recording(folder: Path) -> tuple[Path, list[Operation]]:
     root = folder / "root"
     root.mkdir()
-    paths = (str(Path(__file__).parents[1]), str(Path(__file__).parent), str(ROOT))
     try:
-        return root, record(_PROGRAM, folder, str(root), *paths)
+        return root, record(_PROGRAM, folder, str(root), *_PATHS)
     except subprocess.CalledProcessError:
         pytest.skip("strace may not trace here")
 
@@ -107,6 +107,36 @@ def test_nothing_acknowledged_is_lost(recorded: tuple[Path, list[Operation]]) ->
     root, operations = recorded
     starts, wrong = cut(operations, root, start, every=61)
     assert starts > 100
+    assert wrong == []
+
+
+_START = """
+import sys
+sys.path[:0] = sys.argv[2:]
+from pathlib import Path
+from test_power_cut import start
+assert start(Path(sys.argv[1]), []) == ""
+"""
+
+
+@pytest.mark.parametrize("messages", [10, 45])
+def test_a_second_cut_during_the_start_after_the_first_loses_nothing_either(
+    recorded: tuple[Path, list[Operation]], tmp_path: Path, messages: int
+) -> None:
+    root, operations = recorded
+    disk, promised = Disk(root), list[str]()
+    for one in operations:
+        if one.call == "write" and one.data.startswith(b"250 "):
+            promised.append(one.data.decode().split()[1])
+        disk.carry_out(one)
+        if len(promised) == messages:
+            break
+    again, initial = tmp_path / "again", tmp_path / "initial"
+    for place in (again, initial):
+        disk.leave(place, "blocks", random.Random(messages))
+    second = record(_START, tmp_path, str(again), *_PATHS)
+    starts, wrong = cut(second, again, start, initial=initial, promised=promised, every=17)
+    assert starts > 30
     assert wrong == []
 
 
