@@ -167,12 +167,19 @@ def _unusable_maildir(folder: Path) -> Iterator[str]:
 
 
 def _unusable_spool(folder: Path) -> Iterator[str]:
-    """As a Maildir: it will be made, with what is in it."""
+    """As a Maildir: it will be made, with what is in it.  A database that is there must be ours."""
     for nearest in dict.fromkeys((_nearest(folder), _nearest(folder / "content"))):
         if not nearest.is_dir():
             yield f"{nearest}: is not a directory"
         elif not _may_make_in(nearest):
             yield f"{nearest}: cannot be written"
+    if (folder / "spool.db").exists():
+        from mailsrv.delivery.spool_database import SpoolError, refuse_others
+
+        try:
+            refuse_others(folder / "spool.db")
+        except SpoolError as error:
+            yield str(error)
 
 
 def _nearest(path: Path) -> Path:

@@ -105,7 +105,7 @@ class SpoolDatabase:
         self, path: Path, files: Files, factory: type[sqlite3.Connection] = sqlite3.Connection
     ) -> None:
         """Open or create it.  Raises SpoolError, OSError and ``sqlite3.Error``."""
-        is_new = _refuse_others(path)
+        is_new = refuse_others(path)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
         self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, factory=factory)
         try:
@@ -231,9 +231,9 @@ class SpoolDatabase:
         self._connection.close()
 
 
-def _refuse_others(path: Path) -> bool:
+def refuse_others(path: Path) -> bool:
     """True if the file is to be created: it is missing, or has no application id yet because the
-    power was cut while it was created.  Raises SpoolError and OSError."""
+    power was cut while it was created.  Writes nothing.  Raises SpoolError and OSError."""
     try:
         with path.open("rb") as file:
             header = file.read(_HEADER_OCTETS)

@@ -63,7 +63,7 @@ def test_addresses_that_exclude_one_another_are_a_complaint(tmp_path: Path) -> N
         with bind("127.0.0.1", 0) as free:
             port = free.getsockname()[1]
         text = f'listen = ["127.0.0.1:{port}"]\nmetrics_listen = "0.0.0.0:{port}"'
-        (complaint,) = found(tmp_path, text)
+        complaint, *_ = found(tmp_path, text)
         if not complaint.startswith("mind: "):
             break
     assert complaint.startswith(
@@ -123,6 +123,14 @@ def test_what_the_user_may_not_write_is_a_complaint(folder: Path) -> None:
 
 def _cwd() -> Path:
     return Path("mail").absolute().parent
+
+
+def test_a_spool_of_another_program_is_a_complaint_and_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "mail.spool").mkdir()
+    (tmp_path / "mail.spool" / "spool.db").write_bytes(b"something else")
+    text = f'{ANY}delivery = "maildir=mail"'
+    assert found(tmp_path, text) == [f"spool: {tmp_path}/mail.spool/spool.db: is no database"]
+    assert [one.name for one in (tmp_path / "mail.spool").iterdir()] == ["spool.db"]
 
 
 @needs_root
