@@ -115,7 +115,7 @@ class Conversation(ABC):
         """Take the timeouts and error limits of ``context``.  A connection that came under
         another configuration keeps its rules, but for the timeouts."""
         if self._stage is not _CLOSED:
-            self._timer.patience = context.timeouts
+            self._timer.timeouts = context.timeouts
             if context.policy is self._context.policy:
                 self.session.context = context.session_context
             self._timer.arm()
@@ -284,7 +284,7 @@ class Conversation(ABC):
             self._close(limit.value)  # it does not read, or has no TLS yet: it cannot be told
             return
         hostname = self._context.session_context.settings.hostname
-        self.session.end(reply.timed_out(hostname, self._timer.patience.sentence(limit)))
+        self.session.end(reply.timed_out(hostname, self._timer.timeouts.sentence(limit)))
         self._settle()
 
     # -- the end -----------------------------------------------------------------------------------

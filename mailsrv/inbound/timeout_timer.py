@@ -42,8 +42,8 @@ class TimeoutTimer(ConnectionTimeouts):
 
     __slots__ = ("_connection", "_lines", "_loop", "_timer")
 
-    def __init__(self, patience: Timeouts, loop: Loop, connection: TimedConnection) -> None:
-        super().__init__(patience, loop.now_ns)
+    def __init__(self, timeouts: Timeouts, loop: Loop, connection: TimedConnection) -> None:
+        super().__init__(timeouts, loop.now_ns)
         self._loop = loop
         self._connection: TimedConnection | None = connection
         self._timer: Timer | None = None

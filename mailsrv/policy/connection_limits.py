@@ -1,4 +1,4 @@
-"""How many may be here at once: in all, from one client, and from its network.
+"""Limits on connections at one time: in all, from one client, and from its network.
 
 A connection counts from ``enter`` to ``leave``.  Trusted clients count towards the total alone:
 they neither meet the limits for one client and its network nor use up their neighbours' share.
@@ -46,7 +46,7 @@ class Admission:
         self.reload(settings, connections_max)
 
     def reload(self, settings: Settings, connections_max: int) -> None:
-        """Take new limits.  Who is here stays and is counted as the new settings say."""
+        """Take new limits.  Open connections stay and are counted as the new settings say."""
         self._connections_max = connections_max
         self._per_client_max = settings.connections_per_client
         self._per_network_max = settings.connections_per_network
@@ -62,7 +62,7 @@ class Admission:
         self.stressed = self._total >= self._stress_begins
 
     def enter(self, client: str) -> str | None:
-        """Count ``client`` in and give None; or give the limit that forbids it, in words."""
+        """Count ``client`` in and return None; or return the limit that forbids it, in words."""
         if self._total >= self._connections_max:
             return f"{self._connections_max} in all"
         here = self._by_client.get(client, 0)
@@ -115,7 +115,7 @@ def _stress_bounds(settings: Settings, connections_max: int) -> tuple[int, int]:
 
 
 def stress_settings(settings: Settings) -> Settings:
-    """``settings`` with the patience of a server under stress.
+    """``settings`` with the timeouts and limits of a server under stress.
 
     No wait for a client, and none that we impose on it, is longer than ``stress_timeout_s``; the
     session ends at ``stress_errors``.  What does not shrink is what the client cannot help or

@@ -10,7 +10,7 @@ Lists fail, in ways that must not stop mail:
 * One that is asked too much, or was given up by its owner, may say that everybody is listed.  It
   must never list 127.0.0.1 (RFC 5782 section 5); so whenever a list lists a client, it is asked
   for that too, and one that lists it counts nothing.  The resolver's cache makes that cheap.
-* An answer outside 127.0.0.0/8 comes from somebody else, such as who bought the domain, and one
+* An answer outside 127.0.0.0/8 comes from another owner, such as a buyer of the domain, and one
   in 127.255.255.0/24 means by custom that the question was refused: neither counts.
 """
 
@@ -69,10 +69,10 @@ class DnsLists:
         address = parse_address(client)
         if address is None:
             return Rating(0)
-        told: list[list[Listing]] = yield AllOf(
+        answers: list[list[Listing]] = yield AllOf(
             tuple(self._listings(zone, str(address)) for zone in self._scores)
         )
-        listings = [one for of_a_list in told for one in of_a_list]
+        listings = [one for of_a_list in answers for one in of_a_list]
         return Rating(sum(one.score for one in listings), tuple(map(str, listings)))
 
     def _listings(self, zone: str, client: str) -> Deliberation[list[Listing]]:
@@ -99,7 +99,7 @@ class DnsLists:
         self._asking[zone] += 1
         try:
             answer = yield from look_up(question_name(client, zone), "A")
-        finally:  # also when the client has gone and the answer, late, finds nobody
+        finally:  # also when the client has gone before the answer
             self._asking[zone] -= 1
         if answer.status not in (DnsStatus.NOERROR, DnsStatus.NXDOMAIN):
             yield from self._note_silent(zone, answer.status)

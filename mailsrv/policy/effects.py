@@ -1,8 +1,8 @@
-"""What a check may want while it deliberates, and what it gets for it.
+"""Effects: what a check asks for while it runs.
 
-A check is a generator: it yields one of these, is sent the answer, and returns what it found; so
-it reads straight down whatever it has to wait for.  Who carries wishes and answers to and fro is
-``mailsrv.policy.runner``.
+A check is a generator: it yields an effect, is sent the answer, and returns what it found; so its
+code reads straight down, whatever it has to wait for.  ``mailsrv.policy.runner`` carries the
+effects out and sends the answers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mailsrv.policy.lookups import DnsAnswer, Rating
 
 @dataclass(frozen=True, slots=True)
 class DnsLookup:
-    """Wanted: the ``rtype`` records of ``name``.  Answered with a ``DnsAnswer``."""
+    """Look up the ``rtype`` records of ``name``.  Answered with a ``DnsAnswer``."""
 
     name: str
     rtype: str
@@ -27,7 +27,7 @@ class DnsLookup:
 
 @dataclass(frozen=True, slots=True)
 class ReputationLookup:
-    """Wanted: what the reputation says of the client.  Answered with a ``Rating``."""
+    """Ask for the reputation of the client.  Answered with a ``Rating``."""
 
     client: str
 
@@ -37,39 +37,40 @@ class ReputationLookup:
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """Wanted: the results of all these, which run side by side.  Answered with their list."""
+    """Run these side by side.  Answered with their list."""
 
     deliberations: tuple[Deliberation[Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ScreeningResult:
-    """Wanted: what was found out about the client since it connected (``policy.Standing``)."""
+    """Wait for what was found out about the client since it connected.  Answered with a
+    ``policy.ClientStanding``."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogNote:
-    """Wanted: a line in the log.  Answered with None."""
+    """Write a line to the log.  Answered with None."""
 
     event: str
     values: Mapping[str, object]
 
 
-Wanted = DnsLookup | ReputationLookup | AllOf | ScreeningResult | LogNote
+Effect = DnsLookup | ReputationLookup | AllOf | ScreeningResult | LogNote
 
 T = TypeVar("T")
-Deliberation: TypeAlias = Generator[Wanted, Any, T]
+Deliberation: TypeAlias = Generator[Effect, Any, T]
 
 
 def look_up(name: str, rtype: str) -> Deliberation[DnsAnswer]:
-    """Want one lookup; for ``yield from``."""
+    """Look one name up; for ``yield from``."""
     answer = yield DnsLookup(name, rtype)
     assert isinstance(answer, DnsAnswer)
     return answer
 
 
 def score(client: str) -> Deliberation[Rating]:
-    """Want the reputation's word on ``client``; for ``yield from``."""
+    """Ask for the reputation of ``client``; for ``yield from``."""
     rating = yield ReputationLookup(client)
     assert isinstance(rating, Rating)
     return rating

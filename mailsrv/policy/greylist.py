@@ -1,5 +1,5 @@
-"""Greylisting: who is new is asked to come back, because those who send mail do and many who
-send rubbish do not (RFC 6647).
+"""Greylisting: a new sender is asked to try again later, because mail servers do and many
+senders of spam do not (RFC 6647).
 
 A *triplet* is (client, reverse-path, forward-path).  Its first try is deferred; a retry passes
 from the delay on, as long as it comes within the retry window.  What has passed goes on passing
@@ -7,9 +7,9 @@ until it was not seen for a month, and a client network of which several triplet
 asked no more.  Retrying early costs nothing: the delay counts from the first try, whatever comes
 between, and nothing is written.
 
-Large senders retry from another address.  So in a triplet the client stands for every pool that
-it belongs to (see ``pool``), and each pool has a record of its own: a try is a retry if one of
-its pools has tried before.  What a client merely says, its HELO name, may pass this one triplet,
+Large senders retry from another address.  So in a triplet the client stands for every pool that it
+belongs to (see ``sender_pools``), and each pool has a record of its own: a try is a retry if one of
+its pools has tried before.  What a client merely claims, its HELO name, may pass this one triplet,
 but counts for nothing beyond.
 """
 
@@ -143,7 +143,8 @@ class MemoryStore:
 
 
 class Allowed:
-    """Who and what is not greylisted at all.  Raises ValueError for a network that is none."""
+    """Clients and recipients that are not greylisted.  Raises ValueError for a network that is
+    none."""
 
     __slots__ = ("_names", "_networks", "_recipients")
 
@@ -177,10 +178,10 @@ class Greylist:
     """Decides by triplet.  ``delay``, ``retry_within`` and ``kept`` are in seconds.
 
     Its time is its own: it begins as the wall clock's and then goes on evenly.  A wall clock that
-    is set, by whatever, changes nothing for those who wait and erases nobody.  From one run to
+    is set, by whatever, changes nothing for triplets that wait and erases none.  From one run to
     the next the store carries it on, and what passed between by the wall clock counts, but never
-    as less than nothing, nor as more than the retry window: while nobody can come, nobody is
-    forgotten.
+    as less than nothing, nor as more than the retry window: while the server is down no
+    triplet is forgotten.
     """
 
     __slots__ = (
@@ -288,7 +289,7 @@ class Greylist:
         age_ns = now_ns - record.since_ns
         if record.passed:
             return record if age_ns <= self._kept_ns else None
-        # A first try in the future: another's time is in the store, and nobody shall wait for it.
+        # A first try in the future: the store holds another clock's time, which counts for nothing.
         return record if 0 <= age_ns <= self._retry_within_ns else None
 
     def _first_ns(self) -> int:

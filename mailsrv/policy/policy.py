@@ -1,4 +1,4 @@
-"""Who may send what to whom: which checks are made at which stage, and what becomes of them.
+"""The policy: which checks run at which stage, and what follows from their findings.
 
 From the moment a client has connected it is *screened*: its reputation and its reverse name need
 nothing but its address.  At MAIL the HELO name and the sender's domain are checked, side by side,
@@ -118,7 +118,7 @@ class Policy:
     # -- the client -------------------------------------------------------------------------------
 
     def screening(self, client: str) -> Deliberation[ClientStanding] | None:
-        """What to find out about ``client`` before it says a word; None for nothing."""
+        """The checks of ``client`` that need only its address; None for none."""
         if not (self._threshold or self._wants_reverse_name) or client in self._trusted:
             return None
         return self._screen(client)
@@ -196,7 +196,7 @@ class Policy:
     def _check_greylist(
         self, greylist: Greylist, question: Question, standing: ClientStanding
     ) -> Reply | None:
-        """Who is known for good need not prove it."""
+        """A client with a good reputation is not greylisted."""
         if standing.score < 0:
             return None
         triplet = (question.client, str(question.reverse_path), str(question.forward_path))

@@ -1,10 +1,11 @@
-"""How much a client, and its network, may bring in a minute.
+"""Rates: how many connections, messages and recipients a client and its network may bring in a
+minute.
 
 What "N in a minute" means: a minute begins with the first thing that is counted and lasts
 60,000,000,000 ns.  Within it N are taken and the next is refused; at its begin + 60 s, to the
 nanosecond, it is over, and the next thing begins a new one.  So a steady sender gets N a minute,
 and no interval of 60 s, wherever it begins, sees more than 2 N - 1.  What is refused counts for
-nothing: who keeps trying is not shut out for longer.
+nothing: a client that keeps trying is not shut out for longer.
 
 Each count is two integers, whatever N is, and stands in a table of bounded size in the order in
 which minutes begin; so the minutes that are over stand in front and are forgotten in passing.
@@ -166,7 +167,7 @@ class Rates:
         self._charge(self._messages, client)
 
     def recipient(self, client: str) -> Reply | None:
-        """Count a recipient, about to be accepted, and give None; or give the refusal."""
+        """Count a recipient that is about to be accepted and return None; or return the refusal."""
         limit = self._broken(self._recipients, client)
         if limit:
             return reply.too_many_recipients_a_minute(limit)

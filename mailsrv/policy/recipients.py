@@ -77,13 +77,13 @@ class Directory:
         return self._domains is None and self._table is None
 
     def check(self, path: MailPath) -> Reply | None:
-        """Refuse a forward-path that is not ours, or that nobody has; None takes it.
+        """Refuse a forward-path that is not ours, or that does not exist; None takes it.
 
         The postmaster of each of our domains is always taken, and ``<postmaster>`` without one
         (RFC 5321 section 4.5.1).
         """
         if not path.domain:
-            return None  # the grammar lets nobody but the postmaster do without
+            return None  # by the grammar only the postmaster can do without
         domain, local = domain_key(path.domain), local_key(path.local)
         if not self.is_ours(domain):
             own_postmaster = local == POSTMASTER and domain == self._hostname
@@ -168,7 +168,7 @@ def domain_key(domain: str) -> str:
 def _a_label(label: str) -> str:
     """The A-label of a label (RFC 5891 section 4.4), after the mapping of RFC 5895 section 2.
 
-    What is no U-label by IDNA 2008 gets one all the same: it is nobody's domain.
+    What is no U-label by IDNA 2008 gets one all the same: such a domain cannot be registered.
     """
     if label.isascii():
         return label.lower()

@@ -1,15 +1,15 @@
-"""Carries the checks' wishes to the resolver and the reputation, and the answers back.
+"""Runs the policy checks of one connection, and carries their effects out.
 
 Theory of operation.  A connection has one ``PolicyRunner``.  When the client has connected, its
 *screening* begins: what can be learnt from its address alone, which takes as long as it takes,
 beside the greeting.  A *question* of the session is decided by checks of its own, which run at
 once; where they need the screening's result they wait for it.
 
-Each generator is driven by a ``_Run``; one that wants several others ``AllOf`` becomes their
-parent and is sent their results.  An answer that comes within the call is used within the call:
-a verdict that is known at once costs no trip through the loop.  An answer that comes when nobody
-waits for it any more, because time is up or the client is gone, finds its *matter* over: that is
-what a tree of runs is about, and what knows who wants the result.
+Each check is a generator, driven by a ``_Run``; one that yields ``AllOf`` becomes the parent of
+several and is sent their results.  A tree of runs is a ``_Task``: the screening, or one question.
+An answer that comes within the call is used within the call: a verdict that is known at once costs
+no trip through the loop.  An answer that comes too late, because time is up or the client is gone,
+finds its task over and changes nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from mailsrv.policy.effects import (
     AllOf,
     Deliberation,
     DnsLookup,
+    Effect,
     LogNote,
     ReputationLookup,
     ScreeningResult,
-    Wanted,
 )
 from mailsrv.policy.lookups import DnsAnswer, DnsStatus, Rating, Reputation, Resolver
 from mailsrv.policy.policy import ClientStanding, Policy
@@ -38,7 +38,7 @@ _UNRATED = Rating(0)
 
 
 class PolicyContext:
-    """Who is asked."""
+    """The resolver and the reputation that all connections ask."""
 
     __slots__ = ("_reputation", "_resolver")
 
@@ -46,31 +46,32 @@ class PolicyContext:
         self._resolver = resolver
         self._reputation = reputation
 
-    def ask(self, wanted: DnsLookup | ReputationLookup, answer: Callable[[Any], None]) -> None:
-        """Pass ``wanted`` on to whom it concerns."""
-        if isinstance(wanted, DnsLookup):
-            self._resolver.lookup(wanted.name, wanted.rtype, answer)
-        else:  # asked when the client connects: it has said nothing yet
-            self._reputation.ask(wanted.client, "", "", answer)
+    def ask(self, effect: DnsLookup | ReputationLookup, answer: Callable[[Any], None]) -> None:
+        """Ask the resolver or the reputation."""
+        if isinstance(effect, DnsLookup):
+            self._resolver.lookup(effect.name, effect.rtype, answer)
+        else:  # asked when the client connects: it has sent nothing yet
+            self._reputation.ask(effect.client, "", "", answer)
 
 
-def _unheard(event: str, **values: object) -> None:
-    """Notes that nobody keeps."""
+def _discard(event: str, **values: object) -> None:
+    """Keeps no note."""
 
 
 class PolicyRunner:
-    """One connection's adviser.  ``note`` takes what is to be logged: an event and its values.
+    """Runs the policy checks of one connection.  ``note`` takes what is to be logged: an event and
+    its values.
 
     What a check raises comes out of whatever call let the check go on: ``begin``, ``ask``,
     ``expire``, or the answer of a seam.  Before that the question at hand has been decided with
-    a 451, or the screening ended with nothing known, so that nobody waits for ever.
+    a 451, or the screening ended with nothing known, so that no session waits for ever.
     """
 
     __slots__ = (
         "_client",
+        "_context",
         "_decided",
         "_open",
-        "_panel",
         "_policy",
         "_question",
         "_screening",
@@ -81,27 +82,27 @@ class PolicyRunner:
     def __init__(
         self,
         policy: Policy,
-        panel: PolicyContext,
+        context: PolicyContext,
         client: str,
-        note: Callable[..., object] = _unheard,
+        note: Callable[..., object] = _discard,
     ) -> None:
         self._policy = policy
-        self._panel = panel
+        self._context = context
         self._client = client
-        self._open: dict[_Run, Wanted] = {}  # whoever waits, and for what
-        self._screening: _Matter | None = None
-        self._question: _Matter | None = None
+        self._open: dict[_Run, Effect] = {}  # the runs that wait, and for what
+        self._screening: _Task | None = None
+        self._question: _Task | None = None
         self._decided: Callable[[Reply | None], None] | None = None
         self._standing: ClientStanding | None = None
         self.note = note
 
     def begin(self) -> None:
-        """The client has connected: begin to find out about it."""
+        """The client has connected: begin its screening."""
         screening = self._policy.screening(self._client)
         if screening is None:
             self._standing = ClientStanding()
         else:
-            self._screening = _Matter(self, self._screened, ClientStanding())
+            self._screening = _Task(self, self._screened, ClientStanding())
             _Run(self._screening, screening, self._screening.close).proceed(None)
 
     def ask(self, question: Question, decided: Callable[[Reply | None], None]) -> None:
@@ -112,84 +113,84 @@ class PolicyRunner:
         if self._standing is None and self._screening is None:
             self.begin()
         self._decided = decided
-        matter = self._question = _Matter(self, self._concluded, reply.LOCAL_ERROR)
+        task = self._question = _Task(self, self._concluded, reply.LOCAL_ERROR)
         deliberation = self._policy.deliberate(question, self._standing)
-        _Run(matter, deliberation, matter.close).proceed(None)
+        _Run(task, deliberation, task.close).proceed(None)
 
     def expire(self) -> None:
-        """Time is up: whatever is still open counts as unanswered, and what a check wants from
+        """Time is up: every open effect counts as unanswered, and what a check yields from
         now on too, so that the question is decided before this returns."""
-        hurried = [one for one in (self._screening, self._question) if one is not None]
-        for matter in hurried:
-            matter.hurried = True
-        late = [str(wanted) for _, wanted in self._asking(hurried)]
+        expired = [one for one in (self._screening, self._question) if one is not None]
+        for task in expired:
+            task.expired = True
+        late = [str(effect) for _, effect in self._asking(expired)]
         if late:
             self.note("unanswered", wanted=", ".join(late))
         fault: Exception | None = None
-        while waiting := self._asking(hurried):
-            for run, wanted in waiting:
+        while waiting := self._asking(expired):
+            for run, effect in waiting:
                 try:
-                    run.answer(_nothing(wanted))
+                    run.answer(_nothing(effect))
                 except Exception as one:
                     fault = fault or one
         if fault is not None:
             raise fault
 
     def cancel(self) -> None:
-        """The client is gone: ask nothing more and call nobody.  Harmless when done twice."""
-        for matter in (self._screening, self._question):
-            if matter is not None:
-                matter.drop()
+        """The client is gone: ask nothing more and call nothing back.  Harmless when done twice."""
+        for task in (self._screening, self._question):
+            if task is not None:
+                task.drop()
         self._screening = self._question = self._decided = None
 
     # -- for the runs -----------------------------------------------------------------------------
 
-    def put(self, wanted: Wanted, run: _Run) -> None:
-        """See to it that ``run`` gets what it wants, now or later."""
-        if isinstance(wanted, AllOf):
-            run.spread(wanted.deliberations)
-        elif isinstance(wanted, LogNote):
-            self.note(wanted.event, **wanted.values)
+    def carry_out(self, effect: Effect, run: _Run) -> None:
+        """Answer ``run``'s effect, now or later."""
+        if isinstance(effect, AllOf):
+            run.run_all(effect.deliberations)
+        elif isinstance(effect, LogNote):
+            self.note(effect.event, **effect.values)
             run.answer(None)
-        elif isinstance(wanted, ScreeningResult):
+        elif isinstance(effect, ScreeningResult):
             if self._standing is not None:
                 run.answer(self._standing)
-        elif run.matter.hurried:
-            run.answer(_nothing(wanted))
+        elif run.task.expired:
+            run.answer(_nothing(effect))
         else:
             try:
-                self._panel.ask(wanted, run.answer)
+                self._context.ask(effect, run.answer)
             except Exception:
-                run.matter.fail()
+                run.task.fail()
                 raise
 
-    def opened(self, run: _Run, wanted: Wanted) -> None:
+    def waits(self, run: _Run, effect: Effect) -> None:
         """``run`` begins to wait."""
-        self._open[run] = wanted
+        self._open[run] = effect
 
-    def closed(self, run: _Run) -> None:
+    def waits_no_more(self, run: _Run) -> None:
         """``run`` waits no more."""
         self._open.pop(run, None)
 
-    def forget(self, matter: _Matter) -> None:
-        """Nobody of ``matter`` waits any more."""
-        for run in [run for run in self._open if run.matter is matter]:
+    def forget(self, task: _Task) -> None:
+        """No run of ``task`` waits any more."""
+        for run in [run for run in self._open if run.task is task]:
             del self._open[run]
 
-    def _asking(self, matters: list[_Matter]) -> list[tuple[_Run, DnsLookup | ReputationLookup]]:
-        """Who of ``matters`` waits for a seam, and for what."""
+    def _asking(self, tasks: list[_Task]) -> list[tuple[_Run, DnsLookup | ReputationLookup]]:
+        """The runs of ``tasks`` that wait for resolver or reputation, and for what."""
         return [
-            (run, wanted)
-            for run, wanted in self._open.items()
-            if isinstance(wanted, DnsLookup | ReputationLookup) and run.matter in matters
+            (run, effect)
+            for run, effect in self._open.items()
+            if isinstance(effect, DnsLookup | ReputationLookup) and run.task in tasks
         ]
 
     # -- the ends ---------------------------------------------------------------------------------
 
     def _screened(self, standing: ClientStanding) -> None:
         self._screening, self._standing = None, standing
-        for run, wanted in list(self._open.items()):
-            if isinstance(wanted, ScreeningResult):
+        for run, effect in list(self._open.items()):
+            if isinstance(effect, ScreeningResult):
                 run.answer(standing)
 
     def _concluded(self, verdict: Reply | None) -> None:
@@ -198,20 +199,20 @@ class PolicyRunner:
             decided(verdict)
 
 
-def _nothing(wanted: DnsLookup | ReputationLookup) -> DnsAnswer | Rating:
-    return _UNANSWERED if isinstance(wanted, DnsLookup) else _UNRATED
+def _nothing(effect: DnsLookup | ReputationLookup) -> DnsAnswer | Rating:
+    return _UNANSWERED if isinstance(effect, DnsLookup) else _UNRATED
 
 
-class _Matter:
-    """What a tree of runs is about.  ``failed`` is its result where a check broke."""
+class _Task:
+    """A tree of runs with one result.  ``failed`` is the result where a check broke."""
 
-    __slots__ = ("_end", "_failed", "counsel", "hurried")
+    __slots__ = ("_end", "_failed", "expired", "runner")
 
-    def __init__(self, counsel: PolicyRunner, end: Callable[[Any], None], failed: object) -> None:
+    def __init__(self, runner: PolicyRunner, end: Callable[[Any], None], failed: object) -> None:
         self._end: Callable[[Any], None] | None = end
         self._failed = failed
-        self.counsel = counsel
-        self.hurried = False
+        self.runner = runner
+        self.expired = False
 
     @property
     def over(self) -> bool:
@@ -226,13 +227,13 @@ class _Matter:
 
     def fail(self) -> None:
         """A check broke: end with what is the result then."""
-        self.counsel.forget(self)
+        self.runner.forget(self)
         self.close(self._failed)
 
     def drop(self) -> None:
-        """Nobody wants to know any more."""
+        """The result is not needed any more."""
         self._end = None
-        self.counsel.forget(self)
+        self.runner.forget(self)
 
 
 _NOTHING_YET = object()
@@ -247,58 +248,58 @@ class _Run:
         "_finished",
         "_left",
         "_results",
-        "matter",
+        "task",
     )
 
     def __init__(
-        self, matter: _Matter, deliberation: Deliberation[Any], finished: Callable[[Any], None]
+        self, task: _Task, deliberation: Deliberation[Any], finished: Callable[[Any], None]
     ) -> None:
         self._deliberation = deliberation
         self._finished = finished
-        self._early: object = None  # _NOTHING_YET while a wish is being put
+        self._early: object = None  # _NOTHING_YET while an effect is being carried out
         self._results: list[Any] = []
         self._left = 0
-        self.matter = matter
+        self.task = task
 
     def proceed(self, answer: object) -> None:
         """Go on with ``answer`` for as long as answers come at once."""
-        matter = self.matter
-        counsel = matter.counsel
-        while not matter.over:
+        task = self.task
+        runner = task.runner
+        while not task.over:
             try:
-                wanted = self._deliberation.send(answer)
+                effect = self._deliberation.send(answer)
             except StopIteration as stop:
                 result = stop.value
                 break
             except Exception:
-                matter.fail()
+                task.fail()
                 raise
             self._early = _NOTHING_YET
-            counsel.opened(self, wanted)
-            counsel.put(wanted, self)
+            runner.waits(self, effect)
+            runner.carry_out(effect, self)
             answer, self._early = self._early, None
             if answer is _NOTHING_YET:
                 return
         else:
-            return  # nobody wants to know
+            return  # the result is not needed any more
         self._finished(result)
 
     def answer(self, answer: object) -> None:
-        """This is what was wanted; if nobody wants it any more, nothing happens."""
-        self.matter.counsel.closed(self)
+        """The effect is answered; nothing happens if the task is over."""
+        self.task.runner.waits_no_more(self)
         if self._early is _NOTHING_YET:
             self._early = answer
         else:
             self.proceed(answer)
 
-    def spread(self, deliberations: tuple[Deliberation[Any], ...]) -> None:
+    def run_all(self, deliberations: tuple[Deliberation[Any], ...]) -> None:
         """Run these side by side, and go on with their results."""
         self._results = [None] * len(deliberations)
         self._left = len(deliberations)
         if not deliberations:
             self.answer([])
         for place, deliberation in enumerate(deliberations):
-            _Run(self.matter, deliberation, partial(self._gathered, place)).proceed(None)
+            _Run(self.task, deliberation, partial(self._gathered, place)).proceed(None)
 
     def _gathered(self, place: int, result: object) -> None:
         self._results[place] = result

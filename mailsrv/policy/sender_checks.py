@@ -2,8 +2,8 @@
 
 Each is a generator that reads straight down (see ``mailsrv.policy.effects``) and returns a
 ``SenderFault``, or None where all is well.  What becomes of it, nothing, a score or a refusal, is
-the policy's business.  DNS that fails is nobody's fault: such a finding says so, and counts in no
-score.
+the policy's business.  A DNS failure is not the sender's fault: such a finding says so, and counts
+in no score.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def helo(question: Question, hostname: str) -> Deliberation[SenderFault | None]:
     name = question.helo.removesuffix(".").lower()
     if is_address_literal(name):
         own = parse_address(question.client)
-        said = parse_address(name[1:-1].removeprefix("ipv6:"))
-        return None if said == own else SenderFault(reply.HELO_NOT_YOURS)
+        claimed = parse_address(name[1:-1].removeprefix("ipv6:"))
+        return None if claimed == own else SenderFault(reply.HELO_NOT_YOURS)
     if name == hostname.lower():
         return SenderFault(reply.HELO_OURS)
     if not _is_full_name(name):

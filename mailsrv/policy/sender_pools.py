@@ -4,7 +4,7 @@ Large senders try again from another address of a *pool*.  Two addresses are of 
 share a wide network; or the organisation in their confirmed reverse names; or, where a client has
 no confirmed reverse name, the organisation in their HELO names.
 
-The first two are facts that a client cannot invent.  The third is only said, so it is believed
+The first two are facts that a client cannot invent.  The third is only claimed, so it is believed
 only if it is also the organisation of the reverse-path: a pool without reverse names is a sender's
 own, not a service that sends for others, and who borrows a name must then borrow the same one in
 both places, where the checks of sender domain and HELO name look.
@@ -20,14 +20,14 @@ from mailsrv.policy.networks import client_network
 WIDE_IPV4_BITS = 16
 """The pools of large senders fill blocks of this size; a /24 is one rack of them."""
 WIDE_IPV6_BITS = 32
-"""The least that a registry gives a provider: what a /16 is among IPv4 networks."""
+"""The smallest block that a registry allocates to a provider: what a /16 is among IPv4 networks."""
 
 _KINDS = """
     ac ad asso co com ed edu gen go gob gouv gov gr gv ind info k12 lg ltd me mil ne net nhs nom
     or org plc sch web
 """
 _SECOND_LEVEL = frozenset(_KINDS.split())
-"""Labels below which a country's registry gives out names: example.co.uk, example.com.au.  The
+"""Labels below which a country's registry registers names: example.co.uk, example.com.au.  The
 usual ones: a missing one makes neighbours of those who share it, which costs little."""
 
 _NUMBER = re.compile(r"[0-9]++")
@@ -48,7 +48,7 @@ def wide_network(client: str) -> str:
 
 
 def organisation(name: str) -> str:
-    """The domain under which somebody registered ``name``, in small letters; "" if there is none.
+    """The registered domain that ``name`` lies in, in lower case; "" if there is none.
 
     Told by its form, without a list of the world's registries: the last two labels, or three
     where the second stands for a kind (example.co.uk).
@@ -92,7 +92,7 @@ def named_pool(client: str, reverse_name: str) -> str:
 def claimed_pool(client: str, helo: str, reverse_path: str, forward_path: str) -> str:
     """The pool that the HELO name claims, if it is to be believed; else "".
 
-    Nobody sends in the name of the recipient's own organisation from outside, except forgers.
+    From outside, only forgers send in the name of the recipient's own organisation.
     """
     domain = organisation(helo)
     if not domain or domain != _organisation_of(reverse_path):

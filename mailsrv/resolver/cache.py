@@ -1,4 +1,4 @@
-"""What DNS has said lately: a bounded cache of answers, the negative ones too.
+"""Recent answers of DNS: a bounded cache of answers, the negative ones too.
 
 A lifetime is the records' own TTL between a floor and a ceiling.  The floor spares the servers
 where a TTL of 0 would make each message a question; the ceilings bound how long this server
@@ -6,7 +6,7 @@ believes what has been corrected meanwhile.  "No such name" and "no data" live a
 5 says, and failures for a moment, as RFC 9520 section 3.2 asks: with a dead server, one sender's
 many connections must not each wait anew.
 
-The cache reads no clock.  Whoever owns it says what time it is.
+The cache reads no clock.  Its owner passes the time in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mailsrv.policy.lookups import DnsAnswer, DnsStatus
 from mailsrv.units import NS_PER_S
 
 ENTRIES_MAX = 10_000
-"""Answers kept; beyond them the one that nobody has asked for longest goes."""
+"""Answers kept; beyond them the one that was asked for least lately goes."""
 ANSWER_CHARACTERS_MAX = 4096
 """A longer answer is given but not kept: with ``ENTRIES_MAX`` it bounds the memory."""
 TTL_FLOOR_S = 5

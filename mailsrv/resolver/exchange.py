@@ -3,7 +3,7 @@
 Each exchange has a socket of its own, so a source port of its own: with the id, some 31 bits that
 a forger has to guess (RFC 5452).  The port is the kernel's choice, which is random for UDP and
 heeds the ranges and reservations of the machine.  The socket is connected: datagrams from
-elsewhere do not arrive, and a closed port is heard of at once.
+elsewhere do not arrive, and a closed port is reported at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ MESSAGE_OCTETS_MAX = 4096
 to be parsed here while everybody waits, at some 2 ms for a thousand octets."""
 DATAGRAMS_PER_PASS_MAX = 8
 STRAYS_MAX = 16
-"""Answers to another question, after which somebody is guessing ids: TCP cannot be guessed."""
+"""Answers to another question, that count as an attempt to guess ids: then TCP, which cannot be
+guessed."""
 
 _LENGTH_OCTETS = 2  # before each message over TCP (RFC 1035 section 4.2.2)
 

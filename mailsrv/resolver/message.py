@@ -43,7 +43,7 @@ class InvalidResponse(Enum):
 
 @dataclass(frozen=True, slots=True)
 class DnsResponse:
-    """What a server said, and for how many seconds it holds."""
+    """A server's answer, and for how many seconds it holds."""
 
     answer: DnsAnswer
     ttl_s: int

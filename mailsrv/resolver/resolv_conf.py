@@ -11,7 +11,7 @@ NAMESERVERS_MAX = 4
 """Servers asked in turn; more would not be reached in the time that a question has."""
 PORT = 53
 DEFAULT = (("127.0.0.1", PORT),)
-"""What the file means when it names nobody, or is not there (resolv.conf(5))."""
+"""What the file means when it names no server, or is missing (resolv.conf(5))."""
 
 
 def read_nameservers(path: Path = SYSTEM_FILE) -> tuple[tuple[str, int], ...]:

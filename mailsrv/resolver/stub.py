@@ -1,7 +1,7 @@
 """The production resolver: a stub on the server's loop that asks recursive name servers.
 
 Theory of operation.  A question is first looked up in the cache, then among the questions that
-are under way: who asks what is being asked already waits with the others.  Otherwise it becomes
+are under way: a second caller for the same question waits with the first.  Otherwise it becomes
 an *inquiry*, which puts it to one server after the other, each time in a fresh ``DnsExchange``:
 
 * silence for ``ATTEMPT_TIMEOUT_NS`` moves on to the next server, round and round;
@@ -33,7 +33,7 @@ ATTEMPTS_MAX = 4
 INQUIRIES_MAX = 128
 """Questions under way, each with one socket out of the server's reserve of descriptors."""
 WAITING_MAX = 4096
-"""Who may wait for one question."""
+"""Callers that may wait for one question."""
 FIRST_NUMBER = 1 << 60
 """Exchanges are handled after every connection that is ready in the same pass."""
 
@@ -101,7 +101,7 @@ class StubResolver:
         return len(self._inquiries)
 
     def close(self) -> None:
-        """Forget all questions; who waits for them gets no answer."""
+        """Forget all questions; their callers get no answer."""
         for inquiry in self._inquiries.values():
             inquiry.close()
         self._inquiries.clear()
@@ -132,16 +132,16 @@ class StubResolver:
         if self._servers[0] == server:
             self._servers.rotate(-1)
 
-    def _finished(self, inquiry: _Inquiry, told: DnsResponse) -> None:
-        """Tell all who wait.  What one of them does with it is kept from the others."""
+    def _finished(self, inquiry: _Inquiry, response: DnsResponse) -> None:
+        """Answer every caller.  An exception of one is kept from the others."""
         del self._inquiries[inquiry.key]
-        self._cache.put(inquiry.key, told.answer, told.ttl_s, self._loop.now_ns)
-        if told.answer.status in (DnsStatus.SERVFAIL, DnsStatus.TIMEOUT):
-            self._note(*inquiry.key, told.answer.status)
+        self._cache.put(inquiry.key, response.answer, response.ttl_s, self._loop.now_ns)
+        if response.answer.status in (DnsStatus.SERVFAIL, DnsStatus.TIMEOUT):
+            self._note(*inquiry.key, response.answer.status)
         fault: Exception | None = None
         for answer in inquiry.waiting:
             try:
-                answer(told.answer)
+                answer(response.answer)
             except Exception as one:
                 fault = fault or one
         if fault is not None:
@@ -173,7 +173,7 @@ class _Inquiry:
         self.waiting: list[Answer] = []
 
     def proceed(self) -> None:
-        """Ask the next server; without one, or when enough were asked, give up."""
+        """Ask the next server; without one, or after ``ATTEMPTS_MAX``, fail."""
         resolver = self._resolver
         while self._servers and self._attempts < ATTEMPTS_MAX:
             self._attempts += 1
@@ -204,10 +204,10 @@ class _Inquiry:
         self._servers.rotate(-1)
         self.proceed()
 
-    def _done(self, told: DnsResponse | None) -> None:
+    def _done(self, response: DnsResponse | None) -> None:
         self.close()
-        if told is not None:
-            self._resolver._finished(self, told)
+        if response is not None:
+            self._resolver._finished(self, response)
             return
         self._servers.popleft()
         self.proceed()

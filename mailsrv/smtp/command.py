@@ -1,7 +1,11 @@
-"""A command line becomes a verb and its arguments (RFC 5321 section 4.1.1, RFC 1869).
+"""Command lines: verb, argument and parameters (RFC 5321 section 4.1.1).
 
-Each parser gives either what it understood or the ``Reply`` that says what was wrong: a bad
-command is no exception in a server's life.
+Theory of operation.  ``split`` makes a verb and an argument of a line; ``parse_mail``,
+``parse_rcpt``, ``parse_bdat`` and ``parse_vrfy`` read the argument of one command.  MAIL and RCPT
+have a path first (``path``) and then the parameters of extensions: SIZE (RFC 1870), BODY (RFC
+6152), SMTPUTF8 (RFC 6531), and RET, ENVID, NOTIFY and ORCPT (RFC 3461).  Each parser returns what
+it understood, or the ``Reply`` that says what is wrong: a bad command is nothing exceptional in a
+server's life.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ ORCPT_CHARACTERS_MAX = 500
 """RFC 3461 section 4.2."""
 
 _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 section 4: 1*20DIGIT
-_BODIES = frozenset(("7BIT", "8BITMIME"))  # RFC 6152 section 3; no BINARYMIME: see ``chunking``
+_BODIES = frozenset(("7BIT", "8BITMIME"))  # RFC 6152 section 3; no BINARYMIME: see docs/esmtp.md
 _RETURNS = frozenset(("FULL", "HDRS"))
 _NEVER = ("NEVER",)
 _OCCASIONS = frozenset(("SUCCESS", "FAILURE", "DELAY"))
@@ -39,7 +43,7 @@ _EMBEDDED = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
 
 
 class MailParameters(NamedTuple):
-    """What was said behind the reverse-path.
+    """The parameters behind the reverse-path.
 
     ``size_octets`` is None where SIZE was not given; ``ret`` is "FULL", "HDRS" or ""; ``envid``
     is still xtext.
@@ -65,14 +69,14 @@ def _each(rest: str) -> dict[str, str | None] | Reply:
     words = rest.split()
     if len(words) > PARAMETERS_MAX:
         return reply.UNKNOWN_PARAMETER
-    given: dict[str, str | None] = {}
+    by_keyword: dict[str, str | None] = {}
     for word in words:
         keyword, equals, value = word.partition("=")
         keyword = capitals(keyword)
-        if keyword in given:
+        if keyword in by_keyword:
             return reply.REPEATED_PARAMETER
-        given[keyword] = value if equals else None
-    return given
+        by_keyword[keyword] = value if equals else None
+    return by_keyword
 
 
 def mail(rest: str) -> MailParameters | Reply:
@@ -217,7 +221,7 @@ def parse_rcpt(argument: str, smtputf8: bool) -> tuple[MailPath, Notice | None] 
 
 def parse_bdat(argument: str) -> tuple[int, bool] | None:
     """Parse what stands after ``BDAT``: the octets that follow, and whether they are the last
-    (RFC 3030 section 2).  None if that cannot be told."""
+    (RFC 3030 section 2).  None if it is malformed."""
     match = _CHUNK.fullmatch(argument)
     if match is None:
         return None

@@ -1,15 +1,23 @@
-"""Message content: strict end of data and dot-unstuffing, over whole chunks (RFC 5321 4.5.2).
+"""Message content as it arrives: after DATA (RFC 5321 section 4.5.2) and in the chunks of BDAT
+(RFC 3030 section 2).
 
-The only end of data is CRLF "." CRLF, where the CRLF that ends the DATA command counts as the
-first one.  An LF or CR alone never ends anything: it is remembered (``bare_line_end``), and the
-true end is still looked for, so that what follows is never read as commands (RFC 5321 section
-2.3.8; the smuggling of CVE-2023-51764 and its kin).
+Theory of operation.  A reader takes the octets that were received in one piece and returns the
+content in them and where the content ended: ``ContentReader`` for DATA, ``ChunkReader`` for BDAT,
+and ``RefusedChunk`` for a chunk whose octets are thrown away.  All three work on whole pieces, with
+no loop over lines or octets.
 
-Theory of operation: CRLF "." is what both the end of data and each stuffed line begin with.
-Most large chunks hold no dot at all (base64), which one memchr tells; what kinds of line end
-there are is told by the newline decoder of ``io``, which knows them in one pass in C.  The octets
-at the end of a chunk that may be the beginning of a mark (at most four) are kept back until more
-arrives, so that no line end is ever cut.
+After DATA the only end is CRLF "." CRLF, where the CRLF that ends the command counts as the first
+one.  An LF or CR alone never ends anything: it is remembered (``bare_line_end``), and the true end
+is still looked for, so that what follows is never read as commands (RFC 5321 section 2.3.8; the
+smuggling of CVE-2023-51764 and its kin).  CRLF "." begins both the end of data and each stuffed
+line.  Most large pieces hold no dot at all (base64), which one memchr shows.  The octets at the end
+of a piece that may be the beginning of an end (at most four) are kept back until more arrive.
+
+After BDAT the command has said how many octets follow.  Nothing in them ends the chunk or is
+unstuffed; a CR at the end of a piece is kept back until the next octet is known.
+
+So no line end is ever cut in what is searched for a CR or LF alone.  The newline decoder of ``io``
+does that search, in one pass in C.
 """
 
 from __future__ import annotations
@@ -27,7 +35,7 @@ PROPER_LINE_ENDS = (None, "\r\n")
 
 
 class ContentReader:
-    """Takes the chunks of one message.
+    """The content of one message after DATA.
 
     ``size_octets`` counts what was handed out: the message as RFC 1870 section 5 counts it,
     without stuffed dots.  ``received_octets`` counts what came in.
@@ -48,7 +56,7 @@ class ContentReader:
         return self._line_ends.newlines not in PROPER_LINE_ENDS
 
     def feed(self, chunk: bytes, at: int = 0) -> tuple[bytes, int]:
-        """Take a chunk, from ``at`` on; give the content in it, unstuffed, and where it ended.
+        """Take octets, from ``at`` on; return the content in them, unstuffed, and where it ended.
 
         The second value is the offset of the first octet after the end of data, or -1 as long
         as the end was not seen.
@@ -80,7 +88,7 @@ class ContentReader:
         return data, after
 
     def _keep_back(self, data: bytes) -> bytes:
-        """Give ``data`` without the octets at its end that may begin a mark."""
+        """``data`` without the octets at its end that may begin an end of data."""
         for beginning in _KEPT_BACK:
             if data.endswith(beginning):
                 self._kept_back = beginning
@@ -90,11 +98,10 @@ class ContentReader:
 
 
 class ChunkReader:
-    """Takes the chunks of one message, each after a ``begin``.
+    """The chunks of one message, each after a ``begin``.
 
     ``size_octets`` counts the message; ``received_octets`` what came of the present chunk;
-    ``last`` says that the present chunk ends the message.  A CR at the end of what came is kept
-    back until its LF is here, so that no line end is ever cut.
+    ``last`` says that the present chunk ends the message.
     """
 
     __slots__ = ("_kept_back", "_line_ends", "_missing", "last", "received_octets", "size_octets")
@@ -121,8 +128,8 @@ class ChunkReader:
         return self._line_ends.newlines not in PROPER_LINE_ENDS
 
     def feed(self, data: bytes, at: int = 0) -> tuple[bytes, int]:
-        """Take octets, from ``at`` on; give the content in them, and where the chunk ended, or
-        -1."""
+        """Take octets, from ``at`` on; return the content in them, and where the chunk ended, or
+        -1 if it goes on."""
         end = at + self._missing
         after = end if end <= len(data) else -1
         if at or after >= 0:
@@ -140,7 +147,7 @@ class ChunkReader:
 
 
 class RefusedChunk:
-    """Passes over a chunk that nobody wants, to its end: then ``refusal`` is said.
+    """A refused chunk: its octets are counted and thrown away, then ``refusal`` is sent.
 
     RFC 3030 section 2: a client may send a chunk before it knows that the chunk is refused; its
     octets must never be read as commands.
@@ -154,7 +161,7 @@ class RefusedChunk:
         self.refusal = refusal
 
     def pass_over(self, octets: int) -> int:
-        """So many octets came; give how many of them belonged to the chunk, -1 for all and
+        """So many octets came; return how many of them belonged to the chunk, -1 for all and
         more to come."""
         self.received_octets += octets
         missing, self._missing = self._missing, self._missing - octets

@@ -17,7 +17,7 @@ class Sink(Protocol):
     """Takes one message's content, unstuffed, as it arrives."""
 
     def write(self, chunk: bytes) -> None:
-        """Take the next octets.  A failure is kept and told by ``finish``; it never raises."""
+        """Take the next octets.  A failure is kept for ``finish`` to answer; this never raises."""
 
     def finish(self, answer: Callable[[Reply], None]) -> None:
         """The content is whole.  ``answer`` gets the reply to the final dot: a 250 only when

@@ -9,10 +9,11 @@ from mailsrv.smtp.path import MailPath
 
 
 class Notice(NamedTuple):
-    """When the sender wants to be told about one recipient, and by which name (RFC 3461).
+    """The notifications that the sender asked for, for one recipient (RFC 3461).
 
-    ``notify``: ("NEVER",), or some of "SUCCESS", "FAILURE" and "DELAY", or nothing where it was
-    not said.  ``orcpt``: the original recipient as it was written, "rfc822;" and xtext, or "".
+    ``notify``: ("NEVER",), or some of "SUCCESS", "FAILURE" and "DELAY", or nothing where the
+    command had no such parameter.  ``orcpt``: the original recipient as it was written, "rfc822;"
+    and xtext, or "".
     """
 
     notify: tuple[str, ...] = ()
@@ -21,14 +22,14 @@ class Notice(NamedTuple):
 
 @dataclass(slots=True)
 class Envelope:
-    """Who sends what to whom, as the SMTP conversation said it.
+    """One transaction's sender and recipients, and what the commands said of it.
 
     ``client`` is the peer's address as text ("192.0.2.1", "2001:db8::1"); ``helo`` the name it
     gave; ``protocol`` the keyword for the Received field's "with" clause (RFC 3848, RFC 6531);
     ``began_ns`` the loop's instant of MAIL; ``tls`` the protocol version and cipher suite, ""
     in the clear; ``refused`` counts recipients.  Of RFC 3461 are ``ret`` ("FULL", "HDRS" or
     ""), ``envid`` (xtext as it was written, or ""), and ``notices``, by place in
-    ``forward_paths``, for those recipients with whom something was said.
+    ``forward_paths``, for the recipients that came with parameters.
     """
 
     client: str

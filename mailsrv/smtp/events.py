@@ -1,4 +1,4 @@
-"""What a session asks when somebody else must decide."""
+"""What a session reports to its connection: questions to decide, and events for the log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mailsrv.smtp.reply import Reply
 
 
 class Stage(Enum):
-    """What a question is about."""
+    """The point in the session at which a question is asked."""
 
     __hash__ = object.__hash__  # members are singletons; Enum's own hash is a Python call
 
@@ -34,7 +34,7 @@ class Question(NamedTuple):
     forward_path: MailPath | None = None
 
 
-class Refusal(NamedTuple):
+class RefusedReply(NamedTuple):
     """A negative reply, for the log: what it was about, as far as it was known."""
 
     id: str | None
@@ -43,7 +43,7 @@ class Refusal(NamedTuple):
     reply: Reply
 
 
-class Ended(NamedTuple):
+class TransactionEnded(NamedTuple):
     """A mail transaction has ended.
 
     ``verdict`` is the reply that decided: to the final dot; or the refusal of MAIL, or of the
@@ -55,12 +55,12 @@ class Ended(NamedTuple):
     size_octets: int
 
 
-class Remark(NamedTuple):
-    """Something rude that was let pass, or not: "unsolicited pipelining", after "EHLO"."""
+class ProtocolNote(NamedTuple):
+    """A breach of the protocol that is worth a line: "unsolicited pipelining", after "EHLO"."""
 
     event: str
     detail: str
 
 
-Event = Refusal | Ended | Remark
-"""What a session has to say to the log."""
+Event = RefusedReply | TransactionEnded | ProtocolNote
+"""What a session reports for the log."""

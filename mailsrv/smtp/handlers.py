@@ -1,8 +1,9 @@
-"""What each command does, and in which state it may be said (RFC 5321 section 4.1.4).
+"""The commands: what each does, and in which state it may come (RFC 5321 section 4.1.4).
 
-A handler gets the session and the command's argument; it speaks through the session and changes
-its ``state`` and its ``transaction``, nothing else.  Where somebody else must decide it asks, and
-``DECIDED`` says how the command goes on with the answer.
+Theory of operation.  ``TABLE`` names the handler of each command in each state.  A handler receives
+the session and the command's argument; it finds out the outcome, takes the step to the next state
+(``state_machine``), changes the transaction and sends the reply.  Where policy or courier decide,
+it asks a question instead, and ``DECIDED`` names the function that goes on with the answer.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ _CHUNK, _CHUNK_TAKEN, _INFORMED = Step.CHUNK, Step.CHUNK_TAKEN, Step.INFORMED
 
 def _ehlo(session: SessionState, argument: str) -> None:
     context = session.context
-    said = context.secured_hello if session.tls else context.extended_hello
-    _hello(session, argument, said, "ESMTPS" if session.tls else "ESMTP")
+    answer = context.secured_hello if session.tls else context.extended_hello
+    _hello(session, argument, answer, "ESMTPS" if session.tls else "ESMTP")
 
 
 def _helo(session: SessionState, argument: str) -> None:
     _hello(session, argument, session.context.hello, "SMTP")
 
 
-def _hello(session: SessionState, argument: str, said: Reply, protocol: str) -> None:
+def _hello(session: SessionState, argument: str, answer: Reply, protocol: str) -> None:
     if session.count_junk():
         return
     if not argument:
@@ -51,7 +52,7 @@ def _hello(session: SessionState, argument: str, said: Reply, protocol: str) -> 
         session.helo, session.protocol = argument, protocol
         session.step(Step.HELLO)
         session.drop()
-        session.say(said)
+        session.send(answer)
 
 
 def _starttls(session: SessionState, argument: str) -> None:
@@ -112,7 +113,7 @@ def _sender_decided(session: SessionState, verdict: Reply | None) -> None:
     if verdict is None:
         session.transactions += 1
         session.state = TRANSITIONS[session.state][_MAIL]
-        session.say(reply.SENDER_OK, joinable=True)
+        session.send(reply.SENDER_OK, joinable=True)
     else:
         session.step(Step.REFUSED)
         session.drop(verdict)
@@ -159,7 +160,7 @@ def _accept_recipient(
         envelope.notices[len(envelope.forward_paths)] = notice
     envelope.forward_paths.append(path)
     session.state = TRANSITIONS[session.state][_RCPT]
-    session.say(reply.RECIPIENT_OK, joinable=True)
+    session.send(reply.RECIPIENT_OK, joinable=True)
 
 
 def _refuse_recipient(session: SessionState, verdict: Reply, path: MailPath) -> None:
@@ -180,7 +181,7 @@ def _data(session: SessionState, argument: str) -> None:
     assert session.transaction is not None
     session.transaction.open(session.context.courier, ContentReader())
     session.state = TRANSITIONS[session.state][_DATA]
-    session.say(reply.START_CONTENT)
+    session.send(reply.START_CONTENT)
 
 
 def _data_too_soon(session: SessionState, argument: str) -> None:
@@ -198,9 +199,9 @@ def _bdat(session: SessionState, argument: str) -> None:
     message cannot become whole, even if all others came."""
     chunk = command.parse_bdat(argument)
     if chunk is None:
-        # Where the chunk ends, if one follows, nobody can tell.  So what follows is read as
-        # commands, as after any line that was not understood: to pass over so many octets as
-        # the number may have meant would let a client hide commands from whoever counts
+        # Where the chunk ends, if one follows, cannot be known.  So what follows is read as
+        # commands, as after any line that was not understood: to pass over as many octets as
+        # the number may have meant would let a client hide commands from a server that counts
         # otherwise, and there is no message any more that they could get into.
         session.refuse_chunk(reply.BAD_CHUNK, 0, joinable=False)
         return
@@ -250,23 +251,23 @@ def content_ended(session: SessionState) -> None:
         _message_decided(session, transaction.fault)
     elif type(reader) is ChunkReader and not reader.last:
         session.state = TRANSITIONS[session.state][_CHUNK_TAKEN]
-        session.say(reply.CHUNK_OK, joinable=True)
+        session.send(reply.CHUNK_OK, joinable=True)
     else:
         session.ask(_ASK_MESSAGE)
 
 
 def _message_decided(session: SessionState, verdict: Reply | None) -> None:
-    said = verdict or reply.LOCAL_ERROR
+    answer = verdict or reply.LOCAL_ERROR
     session.state = TRANSITIONS[session.state][_MESSAGE]
-    if said.positive:
+    if answer.positive:
         assert session.transaction is not None
         session.transaction.sink = None  # the message is the courier's now
         session.errors = session.junk = 0
-        session.drop(said)
-        session.say(said, joinable=True)
+        session.drop(answer)
+        session.send(answer, joinable=True)
     else:
-        session.drop(said)
-        session.deny(said, joinable=True)
+        session.drop(answer)
+        session.deny(answer, joinable=True)
 
 
 # -- the others -----------------------------------------------------------------------------------
@@ -278,23 +279,23 @@ def _rset(session: SessionState, argument: str) -> None:
     elif not session.count_junk():
         session.step(Step.RESET)
         session.drop()
-        session.say(reply.OK, joinable=True)
+        session.send(reply.OK, joinable=True)
 
 
 def _noop(session: SessionState, argument: str) -> None:
     if not session.count_junk():
         session.step(_INFORMED)
-        session.say(reply.OK)
+        session.send(reply.OK)
 
 
 def _vrfy(session: SessionState, argument: str) -> None:
-    # RFC 5321 section 7.3: a server may decline to say who is there.
+    # RFC 5321 section 7.3: a server may decline to verify addresses.
     fault = command.parse_vrfy(argument)
     if fault is not None:
         session.refuse(fault)
     elif not session.count_junk():
         session.step(_INFORMED)
-        session.say(reply.CANNOT_VERIFY)
+        session.send(reply.CANNOT_VERIFY)
 
 
 def _expn(session: SessionState, argument: str) -> None:
@@ -308,7 +309,7 @@ def _expn(session: SessionState, argument: str) -> None:
 def _help(session: SessionState, argument: str) -> None:
     if not session.count_junk():
         session.step(_INFORMED)
-        session.say(reply.HELP)
+        session.send(reply.HELP)
 
 
 def _quit(session: SessionState, argument: str) -> None:
@@ -321,9 +322,9 @@ def _quit(session: SessionState, argument: str) -> None:
 # -- the tables -----------------------------------------------------------------------------------
 
 
-def _refused(said: Reply) -> Handler:
-    """What a command does that is out of order."""
-    return lambda session, argument: session.refuse(said)
+def _refused(answer: Reply) -> Handler:
+    """The handler of a command that is out of order."""
+    return lambda session, argument: session.refuse(answer)
 
 
 _ANYWHERE: dict[str, Handler] = {

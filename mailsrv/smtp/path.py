@@ -38,7 +38,7 @@ class MailPath(NamedTuple):
 
 
 NULL_PATH = MailPath("", "")
-"""``<>``: nobody to send a bounce to (RFC 5321 section 4.5.5)."""
+"""``<>``: no bounce can be sent to it (RFC 5321 section 4.5.5)."""
 
 
 # -- the grammar ----------------------------------------------------------------------------------

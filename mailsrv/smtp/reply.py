@@ -1,8 +1,8 @@
-"""Every reply the server can say, in one place (RFC 5321 section 4.2, RFC 3463).
+"""Every reply the server can send, in one place (RFC 5321 section 4.2, RFC 3463).
 
-A ``Reply`` is encoded once, when it is made; fixed replies are made at import, so that saying
+A ``Reply`` is encoded once, when it is made; fixed replies are made at import, so that sending
 one costs nothing.  Text that comes from outside is reduced to printable ASCII before it is put
-into a reply: a peer must never write our lines for us.
+into a reply: a client must never write our lines for us.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ REVERSE_NAME_TROUBLE = reply(
 
 
 def greeting(hostname: str) -> Reply:
-    """220, the first thing said (RFC 5321 section 4.2: host name first)."""
+    """220, the first reply (RFC 5321 section 4.2: host name first)."""
     return reply(220, "", f"{hostname} ESMTP mailsrv")
 
 
@@ -291,7 +291,7 @@ def unsolicited_pipelining(hostname: str, verb: str) -> Reply:
 
 
 def not_smtp(what: str) -> Reply:
-    """``what`` names the protocol that was heard."""
+    """``what`` names the protocol that the client speaks."""
     return reply(
         554,
         "5.5.1",

@@ -1,11 +1,11 @@
 """The receiving side of one SMTP conversation, without I/O and without a clock (RFC 5321).
 
-Theory of operation.  Octets come in through ``receive``; what the server says collects in
-``output``; when somebody else must decide, ``question`` is set and nothing more is parsed until
-``answer``: so replies can never overtake one another.  ``closing`` means that the last reply has
-been sent; ``upgrading`` that the next octets belong to a TLS handshake.  Here is how lines and
-content are told apart; how replies go out and how a session ends stands in ``state``, what each
-command does, and in which state, in ``handlers``.
+Theory of operation.  Octets come in through ``receive``; replies collect in ``output``; when policy
+or courier must decide, ``question`` is set and nothing more is parsed until ``answer``: so replies
+can never overtake one another.  ``closing`` means that the last reply is in the output;
+``upgrading`` that the next octets belong to a TLS handshake.  This module separates lines from
+content; ``state`` sends replies and ends sessions, ``handlers`` has the commands, and
+``state_machine`` the states and the ways between them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from mailsrv.smtp import command, reply
 from mailsrv.smtp.command import TLS_HANDSHAKE
 from mailsrv.smtp.courier import Sink
-from mailsrv.smtp.events import Remark, Stage
+from mailsrv.smtp.events import ProtocolNote, Stage
 from mailsrv.smtp.handlers import DECIDED, FOLLOWED, TABLE, WAITED_FOR, Handler, content_ended
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.state import SessionContext, SessionState
@@ -26,7 +26,7 @@ TURN_COMMANDS = 8
 """Commands that are carried out in one turn; then other connections have theirs.  Nor is there more
 output than a turn's replies that waits to be taken away."""
 DISCARD_MAX_OCTETS = 1024 * 1024
-"""How much of one endless command line is thrown away before the session ends."""
+"""Thrown away of one endless command line before the session ends."""
 
 # Attributes of an Enum class are slow to look up; these are used for every command.
 _PAUSE, _CONTENT, _CLOSED = Stage.PAUSE, State.CONTENT, State.CLOSED
@@ -36,7 +36,7 @@ class Session(SessionState):
     """One conversation.
 
     For the connection: ``state``, ``question``, ``output``, ``closing`` and ``upgrading``, see
-    the module; ``events`` are what nobody has logged yet, None for nothing; ``lines`` counts the
+    the module; ``events`` are those not yet logged, None for none; ``lines`` counts the
     commands read, and the turn is over when it reaches ``turn_end``; ``mid_command`` says that a
     command has begun and not ended; ``unfinished`` that ``proceed`` is to be called in another
     turn.  The connection sets ``now_ns``, the loop's instant, before it hands over octets.
@@ -65,8 +65,8 @@ class Session(SessionState):
     # -- what the connection calls ----------------------------------------------------------------
 
     def greet(self) -> None:
-        """Say the greeting."""
-        self.say(self.context.greeting)
+        """Send the greeting."""
+        self.send(self.context.greeting)
 
     def receive(self, chunk: bytes) -> None:
         """Take octets from the client and do what can be done with them."""
@@ -128,7 +128,7 @@ class Session(SessionState):
             DECIDED[stage](self, verdict)
         elif self._held is not None:
             held, self._held = self._held, None
-            self.say(*held, at_once=True)
+            self.send(*held, at_once=True)
         if self._input:
             self.proceed()
 
@@ -137,7 +137,8 @@ class Session(SessionState):
         self._stop(None)
 
     def take_rest(self) -> bytes:
-        """Give away what was received behind STARTTLS: it is for the handshake, never for us."""
+        """Return what was received behind STARTTLS: it belongs to the handshake and is never read
+        as commands."""
         rest, self._input = self._input, b""
         self.mid_command = False
         return rest
@@ -145,8 +146,8 @@ class Session(SessionState):
     def secured(self, tls: str) -> None:
         """The TLS handshake is done, with this version and cipher suite: begin anew.
 
-        What the client said before, anybody on the way may have said for it (RFC 3207 section
-        4.2).  What it did, its errors and its transactions, still counts.
+        What came before may have been put in by an attacker on the way (RFC 3207 section 4.2).
+        The client's errors and transactions still count.
         """
         self.step(Step.SECURED)
         self.tls = tls
@@ -176,7 +177,7 @@ class Session(SessionState):
     # -- lines and content ------------------------------------------------------------------------
 
     def _wait_for_line_end(self, at: int, size: int) -> int:
-        """The rest of the line has not come; give where to go on when it has.
+        """The rest of the line has not come; return where to go on when it has.
 
         An overlong beginning is thrown away.
         """
@@ -231,10 +232,10 @@ class Session(SessionState):
                 self.turn_away(reply.unsolicited_pipelining(settings.hostname, verb))
             else:
                 self._watching = False  # once a session is enough
-                self._tell(Remark("unsolicited pipelining", verb))
+                self._report(ProtocolNote("unsolicited pipelining", verb))
 
     def _take_content(self, data: bytes, at: int) -> int:
-        """Take content from ``at`` on; give where in ``data`` it ended."""
+        """Take content from ``at`` on; return where in ``data`` it ended."""
         chunk = self._refused_chunk
         if chunk is not None:
             taken = chunk.pass_over(len(data) - at)

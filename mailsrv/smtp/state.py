@@ -1,8 +1,15 @@
-"""Where a session stands: its state, its transaction, and what it shares with all others.
+"""The part of a session that the command handlers act on, and what all sessions share.
 
-``SessionState`` is the half of a session that the handlers act on; ``session`` puts octets in on
-top of it.  Output is a list of flights.  Replies that RFC 2920 section 3.2 lets a server hold back
-are joined to the flight before them; the others close their flight, to be written by itself.
+Theory of operation.  ``SessionContext`` is made once for a server's settings and holds what is the
+same for every session, with its replies encoded once.  ``SessionState`` is one session without its
+input: the state (``state_machine``), the transaction in progress, the counts of errors and of
+commands without use, and the output.  The handlers change it through its methods alone; ``Session``
+adds the parsing of octets on top.
+
+Output is a list of flights, each to be written by itself.  A reply that RFC 2920 section 3.2 lets a
+server hold back is joined to the flight before it; any other closes its flight.  After
+``errors_soft`` errors each reply is held until the connection has waited ``error_pause_s``, which
+is a question of the stage PAUSE.
 """
 
 from __future__ import annotations
@@ -16,7 +23,7 @@ from mailsrv.smtp import reply
 from mailsrv.smtp.content import RefusedChunk
 from mailsrv.smtp.courier import Courier
 from mailsrv.smtp.envelope import Envelope, Notice
-from mailsrv.smtp.events import Event, Question, Refusal, Stage
+from mailsrv.smtp.events import Event, Question, RefusedReply, Stage
 from mailsrv.smtp.path import NULL_PATH, MailPath
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.state_machine import TRANSITIONS, State, Step
@@ -27,7 +34,7 @@ from mailsrv.smtp.transaction import Transaction
 class SessionContext:
     """What all sessions of a server share.
 
-    ``stages`` names the questions that somebody will answer: the others are not asked.
+    ``stages`` names the questions that the policy decides: the others are not asked.
     ``new_id`` makes the identifier of a mail transaction.
     """
 
@@ -76,13 +83,12 @@ _PAUSE, _REFUSED = Stage.PAUSE, Step.REFUSED
 
 
 class SessionState:
-    """One session as the handlers act on it: what is known of the client, the transaction in
-    progress, and how replies are said.
+    """One session as the handlers act on it.
 
-    ``helo`` is the name that the client gave, "" for none yet; ``protocol`` the keyword of RFC
+    ``helo`` is the name given with HELO or EHLO, "" for none yet; ``protocol`` the keyword of RFC
     3848; ``tls`` the protocol version and cipher suite, "" in the clear; ``errors`` counts
-    permanent negative replies, and ``junk`` commands that brought no mail nearer, since the last
-    accepted message; ``asked`` the recipient that a question is about.  ``output``, ``question``,
+    permanent negative replies, and ``junk`` commands of no use, since the last accepted message;
+    ``asked`` is the recipient that a question is about.  ``output``, ``question``,
     ``closing``, ``upgrading`` and ``events`` are for the connection, see ``Session``; ``attention``
     is set with each of them, and with a question: there is more to do than to send output.
     """
@@ -141,7 +147,7 @@ class SessionState:
 
     @property
     def closing(self) -> bool:
-        """The last reply is said."""
+        """The last reply is in the output."""
         return self.state is State.CLOSED
 
     @property
@@ -151,55 +157,55 @@ class SessionState:
 
     # -- replies ----------------------------------------------------------------------------------
 
-    def say(self, said: Reply, joinable: bool = False, at_once: bool = False) -> None:
-        """Say ``said``; after many errors a moment later, unless ``at_once``.  ``joinable``: what
-        is said next may be joined to it."""
+    def send(self, answer: Reply, joinable: bool = False, at_once: bool = False) -> None:
+        """Put a reply into the output; after many errors a moment later, unless ``at_once``.
+        ``joinable``: the next one may be joined to it."""
         if self.errors > self._errors_soft and not at_once:
-            self._held = said, joinable
+            self._held = answer, joinable
             self.ask(_PAUSE)
             return
         if self._joinable and self.output:
-            self.output[-1] += said.wire
+            self.output[-1] += answer.wire
         else:
-            self.output.append(said.wire)
+            self.output.append(answer.wire)
         self._joinable = joinable
 
     def refuse(
-        self, said: Reply, joinable: bool = False, recipient: MailPath | None = None
+        self, answer: Reply, joinable: bool = False, recipient: MailPath | None = None
     ) -> None:
-        """Say a negative reply that does not end the transaction, and tell the log."""
+        """Send a negative reply that does not end the transaction, and log it."""
         envelope = self.envelope
         if envelope is None:
-            self._tell(Refusal(None, None, recipient, said))
+            self._report(RefusedReply(None, None, recipient, answer))
         else:
-            self._tell(Refusal(envelope.id, envelope.reverse_path, recipient, said))
+            self._report(RefusedReply(envelope.id, envelope.reverse_path, recipient, answer))
         self.step(_REFUSED)
-        self.deny(said, joinable)
+        self.deny(answer, joinable)
 
-    def deny(self, said: Reply, joinable: bool = False) -> None:
-        """Say a negative reply that the log knows of; permanent ones count, slow the session
+    def deny(self, answer: Reply, joinable: bool = False) -> None:
+        """Send a negative reply that is logged already; permanent ones count, slow the session
         down and at last end it.
 
         Temporary ones do not count: a client that is greylisted for each of a hundred
         recipients does nothing wrong.
         """
-        if said.code >= 500:
+        if answer.code >= 500:
             self.errors += 1
             settings = self.context.settings
             if self.errors >= settings.errors_hard:
-                self.say(said, joinable=True, at_once=True)
+                self.send(answer, joinable=True, at_once=True)
                 self.turn_away(reply.too_many_errors(settings.hostname, settings.errors_hard))
                 return
-        self.say(said, joinable)
+        self.send(answer, joinable)
 
     def turn_away(self, last: Reply) -> None:
         """End a session that broke a limit, or speaks another protocol."""
         if self.transaction is None:
-            self._tell(Refusal(None, None, None, last))
+            self._report(RefusedReply(None, None, None, last))
         self.end(last)
 
     def count_junk(self) -> bool:
-        """Count a command that brings no mail nearer; True if that was one too many."""
+        """Count a command of no use; True if that was one too many and the session has ended."""
         self.junk += 1
         settings = self.context.settings
         if self.junk <= settings.junk_commands:
@@ -207,17 +213,17 @@ class SessionState:
         self.turn_away(reply.too_many_junk_commands(settings.hostname, settings.junk_commands))
         return True
 
-    def _tell(self, event: Event) -> None:
+    def _report(self, event: Event) -> None:
         self.attention = True
         if self.events is None:
             self.events = [event]
         else:
             self.events.append(event)
 
-    # -- the course of the session ----------------------------------------------------------------
+    # -- state and transaction --------------------------------------------------------------------
 
     def ask(self, stage: Stage, forward_path: MailPath | None = None) -> None:
-        """Let somebody else decide; for SENDER, RECIPIENT and MESSAGE see ``DECIDED``."""
+        """Ask a question; ``DECIDED`` says how the command goes on with the answer."""
         transaction = self.transaction
         reverse_path = NULL_PATH if transaction is None else transaction.envelope.reverse_path
         self.attention = True
@@ -229,20 +235,20 @@ class SessionState:
         self.state = TRANSITIONS[self.state][step]
 
     def drop(self, verdict: Reply | None = None) -> None:
-        """The transaction, if there is one, is over.  ``verdict`` decided it; None: the client
-        gave it up."""
+        """End the transaction, if there is one.  ``verdict`` decided it; None: the client gave it
+        up."""
         transaction, self.transaction = self.transaction, None
         if transaction is not None:
-            self._tell(transaction.ended(verdict))
+            self._report(transaction.ended(verdict))
             if transaction.sink is not None:
                 transaction.abandon()  # last: a defect in it must not keep the transaction alive
 
     def refuse_chunk(self, refusal: Reply, octets: int, joinable: bool = True) -> None:
-        """Refuse BDAT, and the transaction with it; ``refusal`` is said once the chunk's
+        """Refuse BDAT, and the transaction with it; ``refusal`` is sent once the chunk's
         ``octets`` have passed."""
         self.step(Step.CHUNK_REFUSED if octets else Step.NO_CHUNK)
         if self.transaction is None:
-            self._tell(Refusal(None, None, None, refusal))
+            self._report(RefusedReply(None, None, None, refusal))
         else:
             self.drop(refusal)
         if octets:
@@ -251,17 +257,17 @@ class SessionState:
             self.deny(refusal, joinable)
 
     def upgrade(self) -> None:
-        """Say 220 to STARTTLS: what follows is the handshake."""
+        """Send 220 to STARTTLS: what follows is the handshake."""
         self.attention = True
         self.step(Step.STARTTLS)
-        self.drop()  # what was said in the clear is forgotten (RFC 3207 section 4.2)
-        self.say(reply.START_TLS, at_once=True)
+        self.drop()  # what came in the clear is forgotten (RFC 3207 section 4.2)
+        self.send(reply.START_TLS, at_once=True)
 
     def end(self, last: Reply) -> None:
-        """Say ``last`` and close, whatever was going on."""
+        """Send ``last`` and close, whatever was going on."""
         self._stop(None if last.positive else last)
         self._input = b""
-        self.say(last, at_once=True)
+        self.send(last, at_once=True)
 
     def _stop(self, verdict: Reply | None) -> None:
         self.question = None

@@ -33,7 +33,7 @@ class State(Enum):
     CONTENT = "message content"
     CHUNKS = "a part of the content, between two chunks"
     HANDSHAKE = "a TLS handshake"
-    CLOSED = "the last reply is said, or the client is gone"
+    CLOSED = "the last reply is sent, or the client is gone"
 
 
 class Step(Enum):

@@ -1,4 +1,4 @@
-"""When a connection's patience ends, and which limit it was that ended it.
+"""Connection timeouts: when the next one expires, and which limit it is.
 
 The formulas, in nanoseconds of the loop's clock (what the user reads is docs/run/timeouts.md):
 
@@ -48,7 +48,7 @@ class Timeout(Enum):
 
 
 class Timeouts:
-    """The settings' times in nanoseconds, computed once for a server."""
+    """The timeouts of the settings in nanoseconds, computed once for a server."""
 
     __slots__ = ("_sentences", "content_rate_octets_s", "ns")
 
@@ -87,23 +87,23 @@ _CONTENT_IDLE, _LINGER = Timeout.CONTENT_IDLE, Timeout.LINGER
 
 
 class ConnectionTimeouts:
-    """One connection's: the phase it is in, since when, and the two limits beside it.
+    """One connection's timeouts: the phase it is in, since when, and the two limits beside it.
 
-    While a phase lasts its deadline only moves away; unless ``patience`` is exchanged.
+    While a phase lasts its deadline only moves away; unless ``timeouts`` is exchanged.
     """
 
     __slots__ = (
         "_content_octets",
         "_content_since_ns",
         "_session_due_ns",
-        "patience",
         "phase",
         "since_ns",
+        "timeouts",
     )
 
-    def __init__(self, patience: Timeouts, now_ns: int) -> None:
-        self.patience = patience
-        self._session_due_ns = now_ns + patience.ns[Timeout.SESSION]
+    def __init__(self, timeouts: Timeouts, now_ns: int) -> None:
+        self.timeouts = timeouts
+        self._session_due_ns = now_ns + timeouts.ns[Timeout.SESSION]
         self._content_since_ns = 0
         self._content_octets = 0
         self.phase = Timeout.IDLE
@@ -115,7 +115,7 @@ class ConnectionTimeouts:
         self.since_ns = now_ns
 
     def enter_content(self, now_ns: int, octets: int = 0) -> None:
-        """354 was said, and ``octets`` of content had come with the command."""
+        """354 was sent, and ``octets`` of content had come with the command."""
         self._content_since_ns, self._content_octets = now_ns, octets
         self.phase, self.since_ns = _CONTENT_IDLE, now_ns
 
@@ -127,7 +127,7 @@ class ConnectionTimeouts:
     @property
     def phase_due_ns(self) -> int:
         """The phase's own deadline."""
-        return self.since_ns + self.patience.ns[self.phase]
+        return self.since_ns + self.timeouts.ns[self.phase]
 
     def next(self) -> tuple[int, Timeout]:
         """The earliest deadline, and its limit."""
@@ -135,8 +135,8 @@ class ConnectionTimeouts:
         if limit is _CONTENT_IDLE:
             rate_due_ns = (
                 self._content_since_ns
-                + self.patience.ns[_CONTENT_IDLE]
-                + self._content_octets * NS_PER_S // self.patience.content_rate_octets_s
+                + self.timeouts.ns[_CONTENT_IDLE]
+                + self._content_octets * NS_PER_S // self.timeouts.content_rate_octets_s
             )
             if rate_due_ns < due_ns:
                 due_ns, limit = rate_due_ns, Timeout.CONTENT_RATE

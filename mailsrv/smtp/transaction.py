@@ -6,7 +6,7 @@ from mailsrv.smtp import reply
 from mailsrv.smtp.content import ChunkReader, ContentReader
 from mailsrv.smtp.courier import Courier, Sink
 from mailsrv.smtp.envelope import Envelope
-from mailsrv.smtp.events import Ended
+from mailsrv.smtp.events import TransactionEnded
 from mailsrv.smtp.reply import Reply
 
 
@@ -33,8 +33,8 @@ class Transaction:
         self.reader = reader
 
     def take(self, data: bytes, at: int) -> int:
-        """Take content from ``at`` on; give where in ``data`` it, or its chunk, has ended: -1 if
-        it goes on."""
+        """Take content from ``at`` on; return where in ``data`` it, or its chunk, has ended: -1
+        if it goes on."""
         reader = self.reader
         assert reader is not None, "content comes only after the go-ahead"
         octets, after = reader.feed(data, at)
@@ -59,10 +59,10 @@ class Transaction:
         if sink is not None:
             sink.abort()
 
-    def ended(self, verdict: Reply | None) -> Ended:
-        """What the log is told.  With no verdict on the whole and no recipient accepted, the
-        last recipient's refusal decided."""
+    def ended(self, verdict: Reply | None) -> TransactionEnded:
+        """How the transaction ended, for the log.  With no verdict on the whole and no recipient
+        accepted, the last recipient's refusal decided."""
         envelope, reader = self.envelope, self.reader
         if verdict is None and not envelope.forward_paths:
             verdict = self.refusal
-        return Ended(envelope, verdict, 0 if reader is None else reader.size_octets)
+        return TransactionEnded(envelope, verdict, 0 if reader is None else reader.size_octets)

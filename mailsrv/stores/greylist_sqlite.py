@@ -105,7 +105,7 @@ class _File:
     def __init__(self, path: str, octets_max: int) -> None:
         """Open or create the file.  Raises Unusable and OSError, too."""
         self._octets_max = octets_max
-        # Addresses are nobody else's business.  The write-ahead log gets the same permissions.
+        # Addresses are private.  The write-ahead log gets the same permissions.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
         try:

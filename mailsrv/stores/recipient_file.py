@@ -3,7 +3,7 @@
 One a line: ``user@domain``, ``@domain`` for everybody in it, ``user`` for that user in each of
 our domains.  "#" begins a comment, at the beginning of a line or behind a blank.  UTF-8.
 
-A table of a million addresses takes a moment; ``reading`` gives the reins back between blocks,
+A table of a million addresses takes a moment; ``reading`` returns to the loop between blocks,
 so that a server that reads its table anew can go on serving meanwhile.
 """
 
@@ -52,7 +52,7 @@ def load_table(path: Path) -> AbstractSet[str]:
 
 
 def reading(path: Path) -> Generator[None, None, AbstractSet[str]]:
-    """Read the table in a file step by step; the last gives the keys.  Raises TableError."""
+    """Read the table in a file step by step; the last step returns the keys.  Raises TableError."""
     if path.is_fifo():
         raise RecipientFileError(f"{path}: is a FIFO; takes a file")  # opening it may wait for ever
     try:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from mailsrv.runtime.clock import Clock
-from mailsrv.smtp.events import Ended, Event, Refusal
+from mailsrv.smtp.events import Event, RefusedReply, TransactionEnded
 from mailsrv.telemetry.metrics import Metrics
 from mailsrv.units import NS_PER_MS, NS_PER_S
 
@@ -77,9 +77,9 @@ class EventLog:
         """These things happened on connection ``number``, whose client is ``client``, at the
         loop's instant ``now_ns``."""
         for one in events:
-            if isinstance(one, Ended):
+            if isinstance(one, TransactionEnded):
                 self._ended(number, client, now_ns, one)
-            elif isinstance(one, Refusal):
+            elif isinstance(one, RefusedReply):
                 self._refused(number, client, one)
             else:
                 self.note(one.event, connection=number, client=client, detail=one.detail)
@@ -95,7 +95,7 @@ class EventLog:
 
     # -- the two that come with every message -----------------------------------------------------
 
-    def _ended(self, number: int, client: str, now_ns: int, ended: Ended) -> None:
+    def _ended(self, number: int, client: str, now_ns: int, ended: TransactionEnded) -> None:
         envelope, verdict, size_octets = ended
         if verdict is None:
             word = "abandoned"
@@ -136,7 +136,9 @@ class EventLog:
         if word == "accepted":
             self.flush()
 
-    def _plain_message(self, number: int, client: str, ended: Ended, duration_ms: int) -> str:
+    def _plain_message(
+        self, number: int, client: str, ended: TransactionEnded, duration_ms: int
+    ) -> str:
         """The line of an accepted message, made in one go; "" if that cannot be done.
 
         It can nearly always: one recipient, and nothing in it that needs an escape.
@@ -175,7 +177,7 @@ class EventLog:
             f" duration_ms={duration_ms}"
         )
 
-    def _refused(self, number: int, client: str, refusal: Refusal) -> None:
+    def _refused(self, number: int, client: str, refusal: RefusedReply) -> None:
         if self._metrics is not None:
             self._metrics.refusal(refusal.reply)
         values = {

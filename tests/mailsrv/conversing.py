@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from mailsrv.settings import Settings
-from mailsrv.smtp.events import Ended, Question, Stage
+from mailsrv.smtp.events import Question, Stage, TransactionEnded
 from mailsrv.smtp.path import MailPath
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.session import Session
@@ -78,9 +78,9 @@ class Talk:
         return codes(self.heard)
 
     @property
-    def ended(self) -> list[Ended]:
+    def ended(self) -> list[TransactionEnded]:
         """How each transaction ended."""
-        return [one for one in self.session.events or () if isinstance(one, Ended)]
+        return [one for one in self.session.events or () if isinstance(one, TransactionEnded)]
 
     @property
     def messages(self) -> list[DeliveredMessage]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from conversing import ENVELOPE, HELLO, MESSAGE, Talk, codes, greeted
 
-from mailsrv.smtp.events import Ended, Remark
+from mailsrv.smtp.events import ProtocolNote, TransactionEnded
 
 EVERYTHING = HELLO + MESSAGE + b"QUIT\r\n"
 
 
-def remarks(talk: Talk) -> list[Remark]:
-    return [one for one in talk.session.events or () if isinstance(one, Remark)]
+def remarks(talk: Talk) -> list[ProtocolNote]:
+    return [one for one in talk.session.events or () if isinstance(one, ProtocolNote)]
 
 
 def detail(*chunks: bytes) -> str | None:
@@ -61,7 +61,7 @@ def test_who_waits_where_it_must_is_left_alone(chunks: tuple[bytes, ...]) -> Non
 def test_once_a_session_is_said_and_the_replies_are_the_same() -> None:
     off = Talk(unsolicited_pipelining="off").feed(EVERYTHING)
     record = Talk(unsolicited_pipelining="record").feed(EVERYTHING)
-    assert (remarks(off), remarks(record)) == ([], [Remark("unsolicited pipelining", "EHLO")])
+    assert (remarks(off), remarks(record)) == ([], [ProtocolNote("unsolicited pipelining", "EHLO")])
     assert off.heard == record.heard
     assert off.messages == record.messages != []
 
@@ -82,7 +82,7 @@ def test_a_server_may_refuse_to_go_on(chunks: tuple[bytes, ...], before: list[in
     assert talk.session.closing
     assert talk.messages == []
     last = (talk.session.events or [])[-1]
-    said = last.verdict if isinstance(last, Ended) else getattr(last, "reply", None)
+    said = last.verdict if isinstance(last, TransactionEnded) else getattr(last, "reply", None)
     assert said is not None
     assert said.check == "pipelining"
 
@@ -103,4 +103,4 @@ def test_a_command_that_came_during_a_pause_was_not_waited_for_either() -> None:
     session.answer(None)
     session.answer(None)
     assert codes(b"".join(session.output)) == [250, 500, 250]
-    assert Remark("unsolicited pipelining", "NOOP") in (session.events or ())
+    assert ProtocolNote("unsolicited pipelining", "NOOP") in (session.events or ())

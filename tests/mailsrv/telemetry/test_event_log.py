@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.smtp import reply
 from mailsrv.smtp.envelope import Envelope
-from mailsrv.smtp.events import Ended, Event, Refusal, Remark
+from mailsrv.smtp.events import Event, ProtocolNote, RefusedReply, TransactionEnded
 from mailsrv.smtp.path import NULL_PATH, MailPath
 from mailsrv.smtp.reply import OK, Reply
 from mailsrv.telemetry.event_log import (
@@ -147,7 +147,7 @@ def test_a_log_that_cannot_be_written_stops_nothing() -> None:
 
 
 def test_an_accepted_message_is_one_line_with_who_from_to_size_verdict_and_how_long() -> None:
-    line = recorded(Ended(envelope(), reply.queued("0A1"), 321), now_ns=17 * NS_PER_MS)
+    line = recorded(TransactionEnded(envelope(), reply.queued("0A1"), 321), now_ns=17 * NS_PER_MS)
     assert line == (
         "time=1970-01-01T00:00:00.000Z event=message connection=7 client=::1"
         ' helo=mail.example.org id=0A1 sender="<a@example.org>" recipients=1'
@@ -168,26 +168,30 @@ def test_an_accepted_message_is_one_line_with_who_from_to_size_verdict_and_how_l
 def test_the_verdict_is_one_of_four_words_and_the_check_that_spoke_is_named(
     verdict: Reply | None, word: str, check: str | None
 ) -> None:
-    values = parsed(recorded(Ended(envelope(), verdict, 1)))
+    values = parsed(recorded(TransactionEnded(envelope(), verdict, 1)))
     assert (values["verdict"], values.get("check")) == (word, check)
     assert ("reply" in values) == (verdict is not None)
 
 
 def test_many_recipients_are_counted_and_some_of_them_shown() -> None:
     paths = [MailPath(f"user{number}", "example.test") for number in range(1000)]
-    line = recorded(Ended(envelope(forward_paths=paths, refused=3), OK, 1))
+    line = recorded(TransactionEnded(envelope(forward_paths=paths, refused=3), OK, 1))
     values = parsed(line)
     assert (values["recipients"], values["refused"]) == ("1000", "3")
     assert values["to"].startswith("<user0@example.test>,<user1@example.test>,")
     assert len(line) < 1000
-    assert len(json.loads(recorded(Ended(envelope(forward_paths=paths), OK, 1), form="json"))["to"])
+    assert len(
+        json.loads(recorded(TransactionEnded(envelope(forward_paths=paths), OK, 1), form="json"))[
+            "to"
+        ]
+    )
 
 
 def test_what_is_special_about_a_transaction_is_shown_only_then() -> None:
-    plain = parsed(recorded(Ended(envelope(), OK, 1)))
+    plain = parsed(recorded(TransactionEnded(envelope(), OK, 1)))
     assert not {"tls", "smtputf8", "refused", "check"} & plain.keys()
     special = envelope(tls="TLSv1.3 TLS_AES_256_GCM_SHA384", smtputf8=True, body="8BITMIME")
-    values = parsed(recorded(Ended(special, OK, 1)))
+    values = parsed(recorded(TransactionEnded(special, OK, 1)))
     assert values["tls"] == "TLSv1.3 TLS_AES_256_GCM_SHA384"
     assert (values["smtputf8"], values["body"]) == ("true", "8BITMIME")
 
@@ -196,7 +200,7 @@ _TEXT = st.text(st.sampled_from('ab.-" \\\n\x7f\x1b\x00ü=%{}<>\u2028\ud800'), m
 _PATHS = st.just(NULL_PATH) | st.builds(MailPath, _TEXT, _TEXT)
 
 
-def assert_both_forms_say_the_same(ended: Ended, client: str) -> None:
+def assert_both_forms_say_the_same(ended: TransactionEnded, client: str) -> None:
     line = recorded(ended, client=client)
     encoded = recorded(ended, client=client, form="json")
     assert all(" " <= character <= "~" for character in line + encoded)
@@ -230,7 +234,7 @@ def assert_both_forms_say_the_same(ended: Ended, client: str) -> None:
 def test_text_and_json_say_the_same_whatever_a_peer_says(
     offered: Envelope, verdict: Reply | None, client: str
 ) -> None:
-    assert_both_forms_say_the_same(Ended(offered, verdict, 5), client)
+    assert_both_forms_say_the_same(TransactionEnded(offered, verdict, 5), client)
 
 
 @pytest.mark.parametrize("where", ["helo", "tls", "reverse_path", "forward_paths", "client"])
@@ -242,7 +246,7 @@ def test_one_odd_value_in_an_ordinary_message_is_escaped(where: str, odd: str) -
     }
     changed = {} if where == "client" else {where: value.get(where, odd)}
     assert_both_forms_say_the_same(
-        Ended(envelope(**changed), OK, 5), odd if where == "client" else "192.0.2.1"
+        TransactionEnded(envelope(**changed), OK, 5), odd if where == "client" else "192.0.2.1"
     )
 
 
@@ -251,7 +255,7 @@ def test_one_odd_value_in_an_ordinary_message_is_escaped(where: str, odd: str) -
     [{"refused": 1}, {"smtputf8": True}, {"helo": "x" * 2000}, {"forward_paths": [NULL_PATH] * 2}],
 )
 def test_what_an_ordinary_message_has_not_is_in_both_forms(changed: dict[str, Any]) -> None:
-    ended = Ended(envelope(**changed), OK, 5)
+    ended = TransactionEnded(envelope(**changed), OK, 5)
     values = parsed(recorded(ended))
     assert values["helo"] == json.loads(recorded(ended, form="json"))["helo"]
     assert len(values["helo"]) <= VALUE_MAX_CHARACTERS
@@ -263,17 +267,17 @@ def test_what_an_ordinary_message_has_not_is_in_both_forms(changed: dict[str, An
 def test_a_refusal_names_what_it_was_about_and_the_check() -> None:
     said = reply.reply(450, "4.2.0", "Greylisted", check="greylist")
     values = parsed(
-        recorded(Refusal("0A1", MailPath("a", "b.example"), MailPath("c", "d.example"), said))
+        recorded(RefusedReply("0A1", MailPath("a", "b.example"), MailPath("c", "d.example"), said))
     )
     assert (values["sender"], values["to"]) == ("<a@b.example>", "<c@d.example>")
     assert (values["check"], values["reply"]) == ("greylist", "450 4.2.0 Greylisted")
-    assert parsed(recorded(Refusal(None, None, None, OK))).keys() == {
+    assert parsed(recorded(RefusedReply(None, None, None, OK))).keys() == {
         *("time", "event", "connection", "client", "reply")
     }
 
 
 def test_a_remark_is_an_event_of_its_own() -> None:
-    values = parsed(recorded(Remark("unsolicited pipelining", "EHLO")))
+    values = parsed(recorded(ProtocolNote("unsolicited pipelining", "EHLO")))
     assert (values["event"], values["detail"]) == ("unsolicited pipelining", "EHLO")
 
 
@@ -304,8 +308,13 @@ def test_lists_are_bounded_in_both_forms() -> None:
 def test_everything_that_is_written_is_counted() -> None:
     metrics = Metrics()
     journal = EventLog(FakeClock(), lambda text: None, metrics=metrics)
-    refusal = Refusal(None, None, None, reply.GREYLISTED)
-    journal.record(1, "::1", 0, [refusal, Ended(envelope(refused=1), OK, 9), Remark("rude", "X")])
+    refusal = RefusedReply(None, None, None, reply.GREYLISTED)
+    journal.record(
+        1,
+        "::1",
+        0,
+        [refusal, TransactionEnded(envelope(refused=1), OK, 9), ProtocolNote("rude", "X")],
+    )
     journal.note("timeout", limit="idle")
     page = metrics.page()
     for line in (

@@ -6,7 +6,7 @@ import pytest
 from conversing import ENVELOPE, HELLO, MESSAGE, Talk, greeted
 
 from mailsrv.smtp import reply
-from mailsrv.smtp.events import Question, Refusal, Stage
+from mailsrv.smtp.events import Question, RefusedReply, Stage
 
 FULL = "452 4.3.1 Full"
 
@@ -68,7 +68,7 @@ def test_nothing_ends_where_nothing_began() -> None:
     talk = Talk(message_octets=10).feed(b"RSET\r\n", HELLO, b"MAIL FROM:<x\r\n")
     talk.feed(b"MAIL FROM:<> SIZE=11\r\nQUIT\r\n")
     assert talk.ended == []
-    assert [type(one) for one in talk.session.events or ()] == [Refusal, Refusal]
+    assert [type(one) for one in talk.session.events or ()] == [RefusedReply, RefusedReply]
 
 
 def test_refusals_of_a_message_or_a_sender_are_told_as_its_end_alone() -> None:
@@ -77,7 +77,7 @@ def test_refusals_of_a_message_or_a_sender_are_told_as_its_end_alone() -> None:
         Talk(refuse_sender).feed(HELLO, b"MAIL FROM:<>\r\n"),
         Talk(outcomes=(FULL,)).feed(HELLO, ENVELOPE + b"DATA\r\n", b".\r\n"),
     ):
-        assert [type(one).__name__ for one in talk.session.events or ()] == ["Ended"]
+        assert [type(one).__name__ for one in talk.session.events or ()] == ["TransactionEnded"]
 
 
 def test_the_instant_of_mail_is_kept() -> None:
