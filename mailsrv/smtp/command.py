@@ -25,6 +25,8 @@ ORCPT_CHARACTERS_MAX = 500
 """RFC 3461 section 4.2."""
 
 _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 section 4: 1*20DIGIT
+_match_usual = re.compile(r"SIZE=([0-9]{1,20})(?: BODY=(7BIT|8BITMIME))?").fullmatch
+"""The parameters that nearly every MAIL has, for speed."""
 _BODIES = frozenset(("7BIT", "8BITMIME"))  # RFC 6152 section 3; no BINARYMIME: see docs/esmtp.md
 _RETURNS = frozenset(("FULL", "HDRS"))
 _NEVER = ("NEVER",)
@@ -46,7 +48,7 @@ class MailParameters(NamedTuple):
     """The parameters behind the reverse-path.
 
     ``size_octets`` is None where SIZE was not given; ``ret`` is "FULL", "HDRS" or ""; ``envid``
-    is still xtext.
+    is still xtext.  ``dropped`` are the parameters that were taken and not used.
     """
 
     size_octets: int | None = None
@@ -54,6 +56,14 @@ class MailParameters(NamedTuple):
     smtputf8: bool = False
     ret: str = ""
     envid: str = ""
+    dropped: tuple[str, ...] = ()
+
+
+class RcptParameters(NamedTuple):
+    """The parameters behind the forward-path; ``dropped`` are those that were not used."""
+
+    notice: Notice | None
+    dropped: tuple[str, ...] = ()
 
 
 NO_MAIL_PARAMETERS = MailParameters()
@@ -80,11 +90,19 @@ def _each(rest: str) -> dict[str, str | None] | Reply:
 
 
 def mail(rest: str) -> MailParameters | Reply:
-    """The parameters of MAIL."""
+    """The parameters of MAIL.
+
+    Those that only advise must not cost the sender its mail: an ENVID that is no printable xtext,
+    and AUTH, which is not offered, are dropped, as other servers do.
+    """
+    usual = _match_usual(rest)
+    if usual is not None:
+        return MailParameters(int(usual[1]), usual[2] or "7BIT")
     given = _each(rest)
     if isinstance(given, Reply):
         return given
     size_octets, body, smtputf8, ret, envid = None, "7BIT", False, "", ""
+    dropped: tuple[str, ...] = ()
     for keyword, value in given.items():
         match keyword:
             case "SIZE":
@@ -104,19 +122,26 @@ def mail(rest: str) -> MailParameters | Reply:
             case "ENVID":
                 envid = value or ""
                 if len(envid) > ENVID_CHARACTERS_MAX or not _ENVID.fullmatch(envid):
-                    return reply.BAD_ENVID
-            case _:  # AUTH among them: who does not offer it takes no parameter of it
+                    dropped += (f"ENVID={envid}",)
+                    envid = ""
+            case "AUTH":
+                dropped += (f"AUTH={value or ''}",)
+            case _:
                 return reply.UNKNOWN_PARAMETER
-    return MailParameters(size_octets, body, smtputf8, ret, envid)
+    return MailParameters(size_octets, body, smtputf8, ret, envid, dropped)
 
 
-def rcpt(rest: str, smtputf8: bool) -> Notice | Reply:
-    """The parameters of RCPT; ``smtputf8`` says whether MAIL asked for it."""
+def rcpt(rest: str, smtputf8: bool) -> RcptParameters | Reply:
+    """The parameters of RCPT; ``smtputf8`` says whether MAIL asked for it.
+
+    An ORCPT that is no printable xtext is dropped: it only advises.
+    """
     given = _each(rest)
     if isinstance(given, Reply):
         return given
     notify: tuple[str, ...] = ()
     orcpt = ""
+    dropped: tuple[str, ...] = ()
     for keyword, value in given.items():
         match keyword:
             case "NOTIFY":
@@ -127,10 +152,11 @@ def rcpt(rest: str, smtputf8: bool) -> Notice | Reply:
             case "ORCPT":
                 orcpt = value or ""
                 if len(orcpt) > ORCPT_CHARACTERS_MAX or not _is_orcpt(orcpt, smtputf8):
-                    return reply.BAD_ORCPT
+                    dropped = (f"ORCPT={orcpt}",)
+                    orcpt = ""
             case _:
                 return reply.UNKNOWN_PARAMETER
-    return Notice(notify, orcpt)
+    return RcptParameters(Notice(notify, orcpt) if notify or orcpt else None, dropped)
 
 
 def _occasions(value: str) -> tuple[str, ...] | None:
@@ -171,8 +197,9 @@ TLS_HANDSHAKE = 0x16
 def split(line: bytes) -> tuple[str, str] | Reply:
     """Split a command line, without its CRLF, into the verb in capitals and its argument.
 
-    Trailing white space is tolerated (RFC 5321 section 4.1.1); control characters, bare CR
-    among them, and octets that are not UTF-8 are not.
+    A tab is taken for a blank, except in a line with a quoted string, where it would be part of
+    a name; trailing blanks are tolerated (RFC 5321 section 4.1.1).  Control characters, bare CR
+    among them, and octets that are not UTF-8 are refused.
     """
     try:
         text = line.decode()
@@ -180,6 +207,8 @@ def split(line: bytes) -> tuple[str, str] | Reply:
         return reply.NOT_ASCII
     if not text.isprintable():
         text = text.rstrip(" \t")
+        if '"' not in text:
+            text = text.replace("\t", " ")
         if _CONTROL.search(text):
             return reply.CONTROL_CHARACTER
     verb, _, argument = text.partition(" ")
@@ -203,7 +232,10 @@ def parse_mail(argument: str) -> tuple[MailPath, MailParameters] | Reply:
     return path, asked
 
 
-def parse_rcpt(argument: str, smtputf8: bool) -> tuple[MailPath, Notice | None] | Reply:
+NO_RCPT_PARAMETERS = RcptParameters(None)
+
+
+def parse_rcpt(argument: str, smtputf8: bool) -> tuple[MailPath, RcptParameters] | Reply:
     """Parse what stands after ``RCPT``; ``smtputf8`` says whether MAIL asked for it."""
     if argument[:3].upper() != _RCPT_TO:
         return reply.RCPT_SYNTAX
@@ -211,12 +243,12 @@ def parse_rcpt(argument: str, smtputf8: bool) -> tuple[MailPath, Notice | None] 
     if parsed is None:
         return reply.BAD_RECIPIENT_ADDRESS
     path, rest = parsed
-    notice = command.rcpt(rest, smtputf8) if rest else None
-    if isinstance(notice, Reply):
-        return notice
+    asked = command.rcpt(rest, smtputf8) if rest else NO_RCPT_PARAMETERS
+    if isinstance(asked, Reply):
+        return asked
     if not smtputf8 and not argument.isascii() and needs_smtputf8(path):
         return reply.NEED_SMTPUTF8
-    return path, notice
+    return path, asked
 
 
 def parse_bdat(argument: str) -> tuple[int, bool] | None:

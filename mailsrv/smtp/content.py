@@ -22,6 +22,7 @@ does that search, in one pass in C.
 
 from __future__ import annotations
 
+import re
 from io import IncrementalNewlineDecoder
 
 from mailsrv.smtp.reply import Reply
@@ -32,6 +33,13 @@ _END = b"\r\n.\r\n"
 _KEPT_BACK = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
 PROPER_LINE_ENDS = (None, "\r\n")
 """What the newline decoder says of content without a lone CR or LF."""
+
+FIELD_NAME_OCTETS_MAX = 998
+"""Of a field's name and the blanks behind it; RFC 5322 section 2.1.1: a line has no more."""
+# field-name = 1*ftext, then ":" (RFC 5322 section 2.2); old senders put blanks before it (4.5).
+field_begins = re.compile(rb"[!-9;-~]{1,900}+[ \t]{0,98}+:").match
+_FIELD_MAY_BEGIN = re.compile(rb"[!-9;-~]*+[ \t]*+\Z")
+_MAILBOX_LINE = re.compile(rb">*+From [ \t]*+[^ \t:]")
 
 
 class ContentReader:
@@ -166,3 +174,23 @@ class RefusedChunk:
         self.received_octets += octets
         missing, self._missing = self._missing, self._missing - octets
         return missing if octets >= missing else -1
+
+
+def separator(beginning: bytes, ended: bool) -> bytes | None:
+    """What must stand between trace fields and a message with this ``beginning``, so that nothing
+    of it becomes part of them; None if more octets are needed to know.  ``ended``: there are no
+    more.
+
+    A header field or an empty line may follow a field at once.  Anything else is a body without a
+    header, and an empty line comes first: a blank would continue our Received field.  The line
+    "From " with which an mbox file begins a message is made a field, as other servers do: an empty
+    line there would turn the whole header behind it into text.
+    """
+    if field_begins(beginning) or beginning.startswith(_CRLF) or (ended and not beginning):
+        return b""
+    if _MAILBOX_LINE.match(beginning):
+        return b"X-Mailbox-Line: "
+    undecided = _FIELD_MAY_BEGIN.match(beginning) or beginning == b"\r"
+    if undecided and not ended and len(beginning) <= FIELD_NAME_OCTETS_MAX:
+        return None
+    return _CRLF

@@ -14,7 +14,10 @@ from mailsrv.smtp.reply import Reply
 
 
 class Sink(Protocol):
-    """Takes one message's content, unstuffed, as it arrives."""
+    """Takes one message's content, unstuffed, as it arrives.
+
+    It begins with a header field or an empty line, so trace fields may stand right before it.
+    """
 
     def write(self, chunk: bytes) -> None:
         """Take the next octets.  A failure is kept for ``finish`` to answer; this never raises."""

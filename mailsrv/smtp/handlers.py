@@ -103,6 +103,8 @@ def _mail(session: SessionState, argument: str) -> None:
             {},
         )
         session.transaction = Transaction(envelope, settings.message_octets)
+        if asked.dropped:
+            session.note_dropped(asked.dropped)
         if _ASK_SENDER in context.stages:
             session.ask(_ASK_SENDER)
         else:
@@ -132,14 +134,16 @@ def _rcpt(session: SessionState, argument: str) -> None:
     if isinstance(parsed, Reply):
         session.refuse(parsed, joinable=True)  # it names no recipient
         return
-    path, notice = parsed
+    path, asked = parsed
+    if asked.dropped:
+        session.note_dropped(asked.dropped)
     if len(envelope.forward_paths) >= allowed:
         _refuse_recipient(session, reply.too_many_recipients(allowed), path)
     elif _ASK_RECIPIENT in context.stages:
-        session.asked = parsed
+        session.asked = path, asked.notice
         session.ask(_ASK_RECIPIENT, path)
     else:
-        _accept_recipient(session, envelope, path, notice)
+        _accept_recipient(session, envelope, path, asked.notice)
 
 
 def _recipient_decided(session: SessionState, verdict: Reply | None) -> None:
@@ -253,6 +257,8 @@ def content_ended(session: SessionState) -> None:
         session.state = TRANSITIONS[session.state][_CHUNK_TAKEN]
         session.send(reply.CHUNK_OK, joinable=True)
     else:
+        if transaction.beginning is not None:
+            transaction.complete()
         session.ask(_ASK_MESSAGE)
 
 

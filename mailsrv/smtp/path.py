@@ -4,8 +4,19 @@ Each pattern stands below the rule that it obeys.  All repetitions are possessiv
 ``*+``): no input, however hostile, makes the matcher try twice, so a parse takes time in
 proportion to the length of the line.
 
-What is tolerated beyond the grammar, because real senders do it and refusing would lose mail:
-spaces after the colon, a mailbox without its angle brackets, and "_" in domain names.
+What is taken beyond the grammar, because real senders use it and refusing would lose mail:
+
+- blanks after the colon, and a mailbox without its angle brackets: old programs and devices;
+- "_" in domain names: Windows hosts;
+- a final dot of the domain, which is dropped: programs that take names from DNS;
+- dots anywhere in a local-part: mobile providers and their customers' first choice of a name;
+- local-parts over 64 octets, up to the bound of a path: forwarders, bounce tags and reply tokens.
+  RFC 5321 section 4.5.3.1 says what must be taken at least, not what may be refused.
+
+What RFC 6531 would allow and is refused, because it makes one address look like another or a domain
+look like part of a local-part: marks without width or with a direction of writing, and the wide
+forms of "@" and "%".  So is a local-part with ".." that would lead out of a folder.  Control
+characters are refused with the whole line (``command.split``).
 """
 
 from __future__ import annotations
@@ -14,12 +25,10 @@ import ipaddress
 import re
 from typing import NamedTuple
 
-LOCAL_PART_OCTETS_MAX = 64
-"""RFC 5321 section 4.5.3.1.1."""
 DOMAIN_OCTETS_MAX = 255
 """RFC 5321 section 4.5.3.1.2."""
-PATH_OCTETS_MAX = 256
-"""RFC 5321 section 4.5.3.1.3: brackets, source route and "@" included."""
+PATH_OCTETS_MAX = 512
+"""Brackets, source route and "@" included: twice what RFC 5321 section 4.5.3.1.3 demands."""
 LABEL_OCTETS_MAX = 63
 """RFC 1035 section 2.3.4."""
 
@@ -44,14 +53,20 @@ NULL_PATH = MailPath("", "")
 # -- the grammar ----------------------------------------------------------------------------------
 
 # RFC 6531 section 3.3 adds UTF8-non-ascii to atext, qtextSMTP and sub-domain.  White space,
-# control characters and lone surrogates are no part of any name: they are left out everywhere.
-_NOT_TEXT = r"\x7f-\xa0\s\ud800-\udfff"
+# control characters and lone surrogates are no part of any name, and marks that nobody can see and
+# the wide forms of "@" and "%" deceive: they are left out everywhere.
+_UNSEEN = (
+    r"\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    r"\u3164\ufeff\uffa0\U000e0000-\U000e007f"
+)
+_WIDE = r"\ufe6a\ufe6b\uff05\uff20"
+_NOT_TEXT = rf"\x7f-\xa0\s\ud800-\udfff{_UNSEEN}{_WIDE}"
 
 # atext (RFC 5322 section 3.2.3): ASCII without controls, space and the specials.
 _ATEXT = rf'[^\x00-\x20"(),.:;<>@\[\\\]{_NOT_TEXT}]'
 
-# Dot-string = Atom *("." Atom); Atom = 1*atext
-_DOT_STRING = rf"{_ATEXT}++(?:\.{_ATEXT}++)*+"
+# Dot-string = Atom *("." Atom); Atom = 1*atext; here with dots anywhere
+_DOT_STRING = rf"(?:{_ATEXT}|\.)++"
 
 # Quoted-string = DQUOTE *QcontentSMTP DQUOTE
 # qtextSMTP = %d32-33 / %d35-91 / %d93-126; quoted-pairSMTP = %d92 %d32-126
@@ -75,7 +90,7 @@ _ROUTE = rf"@{_DOMAIN}(?:,@{_DOMAIN})*+:"
 # Path = "<" [ A-d-l ":" ] Mailbox ">"; Mailbox = Local-part "@" ( Domain / address-literal )
 _PATH = re.compile(
     rf"\x20*+(<)?+(?(1)(?:{_ROUTE})?+)"
-    rf"({_LOCAL_PART})@({_DOMAIN}|{_ADDRESS_LITERAL})(?(1)>)(?:\x20++|\Z)"
+    rf"({_LOCAL_PART})@(?:({_DOMAIN})\.?+|({_ADDRESS_LITERAL}))(?(1)>)(?:\x20++|\Z)"
 )
 
 # Reverse-path = Path / "<>"
@@ -94,6 +109,8 @@ _COMMON = re.compile(
 _WHOLE_DOMAIN = re.compile(_DOMAIN)
 _WHOLE_LITERAL = re.compile(_ADDRESS_LITERAL)
 
+_SHORT = PATH_OCTETS_MAX // 2
+"""A local-part of so many octets needs no look at the bounds."""
 _match_common = _COMMON.match
 _make_tuple = tuple.__new__
 """What a NamedTuple's constructor, which is a Python call, would call for nearly every path."""
@@ -105,7 +122,7 @@ _make_tuple = tuple.__new__
 def parse_reverse_path(argument: str) -> tuple[MailPath, str] | None:
     """Parse what stands after ``MAIL FROM:``: the path, and the parameters behind it.
 
-    None if it is no reverse-path, or exceeds a bound of RFC 5321 section 4.5.3.1.
+    None if it is no reverse-path, or exceeds a bound.
     """
     return _parse_common(argument) or _parse_null(argument) or _parse_any(argument)
 
@@ -113,7 +130,7 @@ def parse_reverse_path(argument: str) -> tuple[MailPath, str] | None:
 def parse_forward_path(argument: str) -> tuple[MailPath, str] | None:
     """Parse what stands after ``RCPT TO:``: the path, and the parameters behind it.
 
-    None if it is no forward-path, or exceeds a bound of RFC 5321 section 4.5.3.1.
+    None if it is no forward-path, or exceeds a bound.
     """
     return _parse_common(argument) or _parse_postmaster(argument) or _parse_any(argument)
 
@@ -123,7 +140,7 @@ def _parse_common(argument: str) -> tuple[MailPath, str] | None:
     if match is None:
         return None
     local, domain, rest = match.groups()
-    if len(local) > LOCAL_PART_OCTETS_MAX or len(domain) > LABEL_OCTETS_MAX:
+    if len(local) > _SHORT or len(domain) > LABEL_OCTETS_MAX:
         return None  # it may still be right: the long way will tell
     return _make_tuple(MailPath, (local, domain)), rest
 
@@ -142,14 +159,14 @@ def _parse_any(argument: str) -> tuple[MailPath, str] | None:
     match = _PATH.match(argument)
     if match is None:
         return None
-    local, domain = match[2], match[3]
-    if len(local.encode()) > LOCAL_PART_OCTETS_MAX:
+    local, domain, literal = match[2], match[3], match[4]
+    if ".." in local and ("/" in local or not local.strip(".")):
         return None
     if len(match[0].strip(" ").encode()) > PATH_OCTETS_MAX:
         return None
-    if not (_literal_holds(domain) if domain.startswith("[") else _labels_fit(domain)):
+    if not (_literal_holds(literal) if literal else _labels_fit(domain)):
         return None
-    return MailPath(local, domain), argument[match.end() :]
+    return MailPath(local, literal or domain), argument[match.end() :]
 
 
 def _labels_fit(domain: str) -> bool:

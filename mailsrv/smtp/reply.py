@@ -109,11 +109,7 @@ BAD_SIZE = reply(501, "5.5.4", "Error: SIZE takes a number of at most 20 digits"
 BAD_BODY = reply(501, "5.5.4", "Error: BODY takes 7BIT or 8BITMIME")
 REPEATED_PARAMETER = reply(501, "5.5.4", "Error: parameter given twice")
 BAD_RET = reply(501, "5.5.4", "Error: RET takes FULL or HDRS")
-BAD_ENVID = reply(501, "5.5.4", "Error: ENVID takes up to 100 characters of printable xtext")
 BAD_NOTIFY = reply(501, "5.5.4", "Error: NOTIFY takes NEVER, or a list of SUCCESS,FAILURE,DELAY")
-BAD_ORCPT = reply(
-    501, "5.5.4", "Error: ORCPT takes a type, a semicolon and printable xtext, up to 500 characters"
-)
 NEED_SMTPUTF8 = reply(553, "5.6.7", "Error: address needs SMTPUTF8, which MAIL did not ask for")
 VRFY_NEEDS_SMTPUTF8 = reply(553, "5.6.7", "Error: this name needs the parameter SMTPUTF8 behind it")
 

@@ -15,7 +15,7 @@ is a question of the stage PAUSE.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
 from mailsrv.settings import Settings
@@ -23,7 +23,7 @@ from mailsrv.smtp import reply
 from mailsrv.smtp.content import RefusedChunk
 from mailsrv.smtp.courier import Courier
 from mailsrv.smtp.envelope import Envelope, Notice
-from mailsrv.smtp.events import Event, Question, RefusedReply, Stage
+from mailsrv.smtp.events import Event, ProtocolNote, Question, RefusedReply, Stage
 from mailsrv.smtp.path import NULL_PATH, MailPath
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.state_machine import TRANSITIONS, State, Step
@@ -80,6 +80,8 @@ class SessionContext:
 
 # Attributes of an Enum class are slow to look up; these are used for every command.
 _PAUSE, _REFUSED = Stage.PAUSE, Step.REFUSED
+_make_tuple = tuple.__new__
+"""What a NamedTuple's constructor, which is a Python call, would call for every message."""
 
 
 class SessionState:
@@ -213,6 +215,11 @@ class SessionState:
         self.turn_away(reply.too_many_junk_commands(settings.hostname, settings.junk_commands))
         return True
 
+    def note_dropped(self, parameters: Iterable[str]) -> None:
+        """Log parameters that were taken and not used."""
+        for parameter in parameters:
+            self._report(ProtocolNote("parameter dropped", parameter))
+
     def _report(self, event: Event) -> None:
         self.attention = True
         if self.events is None:
@@ -227,7 +234,9 @@ class SessionState:
         transaction = self.transaction
         reverse_path = NULL_PATH if transaction is None else transaction.envelope.reverse_path
         self.attention = True
-        self.question = Question(stage, self.client, self.helo, reverse_path, forward_path)
+        self.question = _make_tuple(
+            Question, (stage, self.client, self.helo, reverse_path, forward_path)
+        )
 
     def step(self, step: Step) -> None:
         """Go to the next state.  The steps of an ordinary message look it up without this call,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mailsrv.smtp import reply
-from mailsrv.smtp.content import ChunkReader, ContentReader
+from mailsrv.smtp.content import ChunkReader, ContentReader, field_begins, separator
 from mailsrv.smtp.courier import Courier, Sink
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.events import TransactionEnded
@@ -15,13 +15,16 @@ class Transaction:
 
     ``reader`` takes the content and is None before the first octet of it may come; ``sink``
     carries it on, and is None again as soon as the content cannot be accepted any more.
+    ``beginning`` is what is held back of the content until it is known what goes before it, then
+    None.
     ``refusal`` is the last recipient's that was refused.
     """
 
-    __slots__ = ("_allowed_octets", "envelope", "reader", "refusal", "sink")
+    __slots__ = ("_allowed_octets", "beginning", "envelope", "reader", "refusal", "sink")
 
     def __init__(self, envelope: Envelope, allowed_octets: int) -> None:
         self._allowed_octets = allowed_octets
+        self.beginning: bytes | None = b""
         self.envelope = envelope
         self.reader: ContentReader | ChunkReader | None = None
         self.refusal: Reply | None = None
@@ -43,8 +46,26 @@ class Transaction:
                 # Refused at the end, and read on until then, so that the sender learns why.
                 self.abandon()
             elif octets:
-                self.sink.write(octets)
+                if self.beginning is None:
+                    self.sink.write(octets)
+                elif not self.beginning and field_begins(octets):
+                    self.beginning = None
+                    self.sink.write(octets)
+                else:
+                    self._begin_content(self.sink, self.beginning + octets)
         return after
+
+    def complete(self) -> None:
+        """All content has come: write what was held back of it."""
+        if self.beginning is not None and self.sink is not None:
+            self._begin_content(self.sink, self.beginning, ended=True)
+
+    def _begin_content(self, sink: Sink, beginning: bytes, ended: bool = False) -> None:
+        """Write the first octets, behind what keeps them apart from the trace fields."""
+        before = separator(beginning, ended)
+        self.beginning = beginning if before is None else None
+        if before is not None and beginning:
+            sink.write(before + beginning)
 
     @property
     def fault(self) -> Reply:

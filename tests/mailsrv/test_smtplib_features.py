@@ -210,7 +210,7 @@ def test_all_recipients_refused_is_an_error_and_the_session_goes_on(
     [
         (ANN, ["SIZE=9000000"], 552),
         (ANN, ["BODY=BINARYMIME"], 501),
-        (ANN, ["AUTH=<>"], 555),
+        (ANN, ["SUBMITTER=<>"], 555),
         ("no domain at all@", [], 501),
     ],
     ids=["too large", "binary", "unknown parameter", "no address"],

@@ -334,7 +334,7 @@ def test_a_defect_drops_the_connection_it_struck_and_no_other() -> None:
         good, bad = Caller(run), Caller(run)
         good.say(HELLO)
         run.world.courier.begin = Broken().begin  # type: ignore[method-assign]
-        bad.say(HELLO + ENVELOPE + b"DATA\r\nx\r\n")
+        bad.say(HELLO + ENVELOPE + b"DATA\r\nx: y\r\n")
         assert bad.ended
         assert list(run.server.connections) == [1]
         del run.world.courier.begin

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mailsrv.policy.recipients import Directory, domain_key, local_key, table_key
 from mailsrv.settings import Settings
 from mailsrv.smtp import reply
-from mailsrv.smtp.path import LOCAL_PART_OCTETS_MAX, MailPath, parse_forward_path
+from mailsrv.smtp.path import MailPath, parse_forward_path
 from mailsrv.smtp.reply import Reply
 
 DOMAINS = ("example.test", "b\u00fccher.example", "[192.0.2.25]", "[IPv6:2001:db8::25]")
@@ -294,9 +294,9 @@ def test_a_table_takes_addresses_domains_and_users(text: str, key: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "@", "a@", "a@b@c", "a b", "a@b c", "<a@b>", " a@b", "@a b", "a..b", ".a", "@.", "a@-b",
+    ["", "@", "a@", "a@b@c", "a b", "a@b c", "<a@b>", " a@b", "@a b", "..", "../a", "@.", "a@-b",
      '"a', '"a@b"', '""', '""@b', "a@[1.2.3]", "a@[IPv6:x]",
-     "a" * 65, "a@" + "b" * 64, "<>", "\x00", "a@b\n", "@@"],
+     "a" * 512, "a@" + "b" * 64, "<>", "\x00", "a@b\n", "@@"],
 )  # fmt: skip
 def test_what_is_none_of_them_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="takes user@domain, @domain or user"):
@@ -317,7 +317,7 @@ def test_whoever_is_put_into_a_table_is_found_in_it(local: str, domain: str) -> 
     assert verdict(Directory([domain], {table_key(f"@{domain}"), key}), address) is None
 
 
-@given(st.text(min_size=1, max_size=LOCAL_PART_OCTETS_MAX), st.text(min_size=1, max_size=60))
+@given(st.text(min_size=1, max_size=64), st.text(min_size=1, max_size=60))
 def test_every_path_gets_an_answer(local: str, domain: str) -> None:
     parsed = parse_forward_path(f"<{local}@{domain}>")
     if parsed is not None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsrv.smtp import command, reply
-from mailsrv.smtp.command import NO_MAIL_PARAMETERS, MailParameters
+from mailsrv.smtp.command import NO_MAIL_PARAMETERS, NO_RCPT_PARAMETERS, MailParameters
 from mailsrv.smtp.reply import Reply
 
 
@@ -30,13 +30,17 @@ def test_a_line_is_split_into_verb_and_argument(line: bytes, parts: tuple[str, s
     assert command.split(line) == parts
 
 
-@pytest.mark.parametrize("octet", [*range(0x20), 0x7F])
+@pytest.mark.parametrize("octet", [*range(9), *range(10, 0x20), 0x7F])
 def test_a_control_character_anywhere_is_refused(octet: int) -> None:
     character = bytes((octet,))
     assert command.split(b"NO" + character + b"OP") == reply.CONTROL_CHARACTER
     assert command.split(b"RCPT TO:<a" + character + b"@b>") == reply.CONTROL_CHARACTER
-    if character != b"\t":  # trailing white space is tolerated
-        assert command.split(b"NOOP" + character) == reply.CONTROL_CHARACTER
+    assert command.split(b"NOOP" + character) == reply.CONTROL_CHARACTER
+
+
+def test_a_tab_is_a_blank_but_in_a_quoted_string() -> None:
+    assert command.split(b"MAIL\tFROM:\t<a@b>\t SIZE=1\t") == ("MAIL", "FROM: <a@b>  SIZE=1")
+    assert command.split(b'MAIL FROM:<"a\tb"@c>') == reply.CONTROL_CHARACTER
 
 
 @pytest.mark.parametrize("line", [b"NOOP \xff", b"\x80", b"EHLO \xc3", b"EHLO \xed\xa0\x80"])
@@ -99,7 +103,6 @@ def test_mail_is_understood(argument: str, mail: object) -> None:
         ("FROM:<a@b.example> BODY", reply.BAD_BODY),
         ("FROM:<a@b.example> SMTPUTF8=1", reply.UNKNOWN_PARAMETER),
         ("FROM:<a@b.example> SIZE=1 BODY=7BIT size=2", reply.REPEATED_PARAMETER),
-        ("FROM:<a@b.example> AUTH=a+0Ab", reply.UNKNOWN_PARAMETER),
         ("FROM:<a@b.example> \u017fIZE=1", reply.UNKNOWN_PARAMETER),
         ("FROM:<a@b.example> " + "SIZE=1 " * 17, reply.UNKNOWN_PARAMETER),
         ("FROM:<ü@b.example>", reply.NEED_SMTPUTF8),
@@ -114,9 +117,9 @@ def test_mail_is_refused(argument: str, refusal: Reply) -> None:
 @pytest.mark.parametrize(
     ("argument", "smtputf8", "answer"),
     [
-        ("TO:<b@example.test>", False, (path("b@example.test"), None)),
-        ("to:<Postmaster>", False, (path("Postmaster"), None)),
-        ("TO:<ü@example.test>", True, (path("ü@example.test"), None)),
+        ("TO:<b@example.test>", False, (path("b@example.test"), NO_RCPT_PARAMETERS)),
+        ("to:<Postmaster>", False, (path("Postmaster"), NO_RCPT_PARAMETERS)),
+        ("TO:<ü@example.test>", True, (path("ü@example.test"), NO_RCPT_PARAMETERS)),
         ("TO:<ü@example.test>", False, reply.NEED_SMTPUTF8),
         ("TO:<>", False, reply.BAD_RECIPIENT_ADDRESS),
         ("TO:", False, reply.BAD_RECIPIENT_ADDRESS),

