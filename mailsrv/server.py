@@ -138,7 +138,7 @@ class Server:
             event_log=self._event_log,
             tap=self._tap,
             tls=backends.tls,
-            rates=rates,
+            rates=self._rates,
             proxies=Networks(settings.proxy_networks),
             admit=self._admit,
             closed=self._connection_closed,
@@ -231,15 +231,20 @@ class Server:
     def _admit(self, connection: AdmittedClient) -> Reply | None:
         """Count a client in, or return the reply that turns it away."""
         rates, client = self._rates, connection.client
-        too_fast = rates.connection(client)
+        flooded = rates.refusals(client)
+        too_fast = flooded or rates.connection(client)
         broken = too_fast or self._admission.enter(client)
         if broken is None:
             rates.charge_connection(client)
             if self._admission.stressed is not (self._context is self._stressed):
                 self._change_stress()
             return None
-        check = "rate" if too_fast else "connections"
-        refusal = reply.too_many_connections(self._settings.hostname, broken, check)
+        hostname = self._settings.hostname
+        if flooded:
+            refusal = reply.too_many_refusals_a_minute(hostname, broken)
+        else:
+            check = "rate" if too_fast else "connections"
+            refusal = reply.too_many_connections(hostname, broken, check)
         self._event_log.note(
             "refused",
             connection=connection.number,

@@ -69,6 +69,9 @@ class Settings:
     """Without CRLF.  RFC 5321 section 4.5.3.1.4 asks for 512 at least; Postfix takes 2,048."""
     recipients: int = 1000
     """Accepted recipients in one transaction; RFC 5321 section 4.5.3.1.8 asks for 100."""
+    refused_recipients: int = 1000
+    """Recipients refused in a session, whatever the reason and the code, before it is ended: lists
+    that are greylisted pass, and nobody fills the log and the greylist in one connection."""
     transactions: int = 100
     """Mail transactions in one session."""
     errors_soft: int = 10
@@ -89,9 +92,13 @@ class Settings:
     client_messages_per_min: int = 0
     client_recipients_per_min: int = 0
     """Rates of one client address; 0: no limit.  Retries of what was deferred are not charged."""
+    client_refusals_per_min: int = 1000
+    """Refused recipients of one client address in a minute, after which new connections of it are
+    refused until the minute is over: a flooder cannot come straight back.  0: no limit."""
     network_connections_per_min: int = 0
     network_messages_per_min: int = 0
     network_recipients_per_min: int = 0
+    network_refusals_per_min: int = 5000
     stress_percent: int = 80
     """From this share of ``connections`` on, timeouts are short; 0: never."""
     stress_timeout_s: float = 10

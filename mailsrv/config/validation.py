@@ -28,6 +28,7 @@ _ZERO_ALLOWED = """
 greet_wait_s error_pause_s connections grace_s reputation_threshold connections_per_network
 client_connections_per_min client_messages_per_min client_recipients_per_min
 network_connections_per_min network_messages_per_min network_recipients_per_min
+client_refusals_per_min network_refusals_per_min
 stress_percent sender_domain_score helo_score reverse_name_score
 """
 _POSITIVE = {field.name for field in dataclasses.fields(Settings)} - {*_ZERO_ALLOWED.split()}

@@ -33,7 +33,7 @@ class ConnectionContext:
 
     ``admit`` counts a client in once its address is known; it returns the reply that turns it
     away, or None.  ``closed`` is called when a connection is over.  ``tls`` is None where no
-    certificate is configured, ``rates`` where no rate of mail is limited.  ``proxies`` are the
+    certificate is configured.  ``proxies`` are the
     networks whose connections begin with another client's address.
     """
 
@@ -45,7 +45,7 @@ class ConnectionContext:
     event_log: EventLog
     tap: TransportTap | None
     tls: ssl.SSLContext | None
-    rates: Rates | None
+    rates: Rates
     proxies: Networks
     admit: Callable[[AdmittedClient], Reply | None]
     closed: Callable[[AdmittedClient], None]

@@ -193,6 +193,8 @@ class Conversation(ABC):
         if not events:
             return
         context.event_log.record(self.number, self.client, context.loop.now_ns, events)
+        if session.refused_recipients:
+            context.rates.charge_refusals(self.client, events)
 
     def _watch(self) -> None:
         """Watch the socket for what can be used now."""
@@ -240,7 +242,7 @@ class Conversation(ABC):
             return  # it is not awaited any more
         context = self._context
         session.now_ns = context.loop.now_ns
-        if context.rates is not None and verdict is not None and verdict.positive:
+        if context.rates.limits_mail and verdict is not None and verdict.positive:
             context.rates.charge_message(self.client)  # nothing but a message is answered so
         if self._asking:
             session.answer(verdict)

@@ -17,11 +17,13 @@ are kept apart, so that clients who are counted for the first time cannot push t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mailsrv.policy.networks import Networks, client_network
 from mailsrv.settings import Settings
 from mailsrv.smtp import reply
+from mailsrv.smtp.events import Event, RefusedReply
 from mailsrv.smtp.reply import Reply
 from mailsrv.units import NS_PER_S
 
@@ -118,19 +120,24 @@ class _Rate:
 
 
 class Rates:
-    """Connections, messages and recipients in a minute; see the module.
+    """Connections, messages, recipients and refused recipients in a minute; see the module.
 
-    Everything counts when it is accepted: a retry of what was deferred is never charged.
+    All but refusals count when they are accepted: a retry of what was deferred is never charged.
+    ``limits_mail`` is True if messages or recipients are limited.
     A message is judged at MAIL and counted when it is accepted; so transactions that run at the
     same time pass together, at most as many as a client may have connections.  Trusted clients
     are neither counted nor refused.  Time is the clock's ``monotonic_ns``.
     """
 
-    __slots__ = ("_clock", "_connections", "_messages", "_recipients", "_trusted")
+    __slots__ = (
+        *("_clock", "_connections", "_messages", "_recipients", "_refusals", "_trusted"),
+        "limits_mail",
+    )
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
         self._clock = clock
         self._connections, self._messages, self._recipients = _Rate(), _Rate(), _Rate()
+        self._refusals = _Rate()
         self.reload(settings)
 
     def reload(self, settings: Settings) -> None:
@@ -143,11 +150,8 @@ class Rates:
         self._recipients.limit_to(
             settings.client_recipients_per_min, settings.network_recipients_per_min
         )
-
-    @property
-    def limits_mail(self) -> bool:
-        """True if messages or recipients are limited."""
-        return self._messages.is_limited or self._recipients.is_limited
+        self._refusals.limit_to(settings.client_refusals_per_min, settings.network_refusals_per_min)
+        self.limits_mail = self._messages.is_limited or self._recipients.is_limited
 
     def connection(self, client: str) -> str | None:
         """The limit that one more connection would break, in words; none is counted yet."""
@@ -161,6 +165,16 @@ class Rates:
         """The refusal of a message that would be one too many; none is counted yet."""
         limit = self._broken(self._messages, client)
         return reply.too_many_messages(limit) if limit else None
+
+    def refusals(self, client: str) -> str | None:
+        """The limit on refused recipients that ``client`` has reached, in words."""
+        return self._broken(self._refusals, client)
+
+    def charge_refusals(self, client: str, events: Iterable[Event]) -> None:
+        """Count the refused recipients among a session's events."""
+        for one in events:
+            if isinstance(one, RefusedReply) and one.recipient is not None:
+                self._charge(self._refusals, client)
 
     def charge_message(self, client: str) -> None:
         """Count an accepted message."""

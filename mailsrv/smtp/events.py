@@ -34,12 +34,21 @@ class Question(NamedTuple):
     forward_path: MailPath | None = None
 
 
+class NegativeReply(NamedTuple):
+    """A negative reply was sent.  It is counted; what the log says of it comes beside it."""
+
+    reply: Reply
+
+
 class RefusedReply(NamedTuple):
-    """A negative reply, for the log: what it was about, as far as it was known."""
+    """A negative reply that ends no transaction, for the log: what it was about, as far as that is
+    known.  ``command`` is the line that it answers, "" where it answers none or one too long."""
 
     id: str | None
+    helo: str
     sender: MailPath | None
     recipient: MailPath | None
+    command: str
     reply: Reply
 
 
@@ -62,5 +71,5 @@ class ProtocolNote(NamedTuple):
     detail: str
 
 
-Event = RefusedReply | TransactionEnded | ProtocolNote
+Event = NegativeReply | RefusedReply | TransactionEnded | ProtocolNote
 """What a session reports for the log."""

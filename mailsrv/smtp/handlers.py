@@ -132,7 +132,8 @@ def _rcpt(session: SessionState, argument: str) -> None:
     allowed = context.settings.recipients
     parsed = command.parse_rcpt(argument, envelope.smtputf8)
     if isinstance(parsed, Reply):
-        session.refuse(parsed, joinable=True)  # it names no recipient
+        transaction.refusal = parsed
+        session.refuse_recipient(parsed)
         return
     path, asked = parsed
     if asked.dropped:
@@ -172,7 +173,7 @@ def _refuse_recipient(session: SessionState, verdict: Reply, path: MailPath) -> 
     assert transaction is not None
     transaction.envelope.refused += 1
     transaction.refusal = verdict
-    session.refuse(verdict, joinable=True, recipient=path)
+    session.refuse_recipient(verdict, path)
 
 
 # -- DATA and BDAT --------------------------------------------------------------------------------

@@ -249,6 +249,26 @@ def too_many_errors(hostname: str, allowed: int) -> Reply:
     return reply(421, "4.7.0", f"{hostname} Error: too many errors: {allowed}", check="errors")
 
 
+def too_many_refused_recipients(hostname: str, allowed: int) -> Reply:
+    """``allowed`` recipients are refused in a session, and with the last of them this."""
+    return reply(
+        421,
+        "4.7.0",
+        f"{hostname} Error: too many refused recipients: {allowed} in this session",
+        check="refused recipients",
+    )
+
+
+def too_many_refusals_a_minute(hostname: str, limit: str) -> Reply:
+    """To a client that comes back within the minute in which so many were refused."""
+    return reply(
+        421,
+        "4.7.0",
+        f"{hostname} Error: too many refused recipients: {limit}",
+        check="refused recipients",
+    )
+
+
 def too_many_junk_commands(hostname: str, allowed: int) -> Reply:
     return reply(
         421,

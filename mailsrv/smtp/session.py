@@ -91,6 +91,7 @@ class Session(SessionState):
                 self.unfinished = self.attention = True
                 break
             if data[at] == TLS_HANDSHAKE and not self._discarded_octets:
+                self.command = b""
                 self.turn_away(reply.not_smtp("a TLS handshake"))
                 break
             end = data.find(b"\n", at)
@@ -100,6 +101,7 @@ class Session(SessionState):
             self.lines += 1
             whole = data.endswith(b"\r", at, end)
             line = data[at : end - 1] if whole else data[at:end]
+            self.command = line
             at = end + 1
             if self._discarded_octets or len(line) > self._line_octets_max:
                 self._refuse_long_line(len(line))
@@ -186,6 +188,7 @@ class Session(SessionState):
         if not self._discarded_octets and pending <= self._line_octets_max + 1:
             return at
         self._discarded_octets += pending
+        self.command = b""
         if self._discarded_octets > DISCARD_MAX_OCTETS:
             self._turn_away_endless_line()
         return size
@@ -196,6 +199,7 @@ class Session(SessionState):
         The bound holds here too: it must not matter in which pieces the line came.
         """
         line_octets, self._discarded_octets = self._discarded_octets + rest_octets, 0
+        self.command = b""
         if line_octets > DISCARD_MAX_OCTETS:
             self._turn_away_endless_line()
         else:

@@ -23,7 +23,7 @@ from mailsrv.smtp import reply
 from mailsrv.smtp.content import RefusedChunk
 from mailsrv.smtp.courier import Courier
 from mailsrv.smtp.envelope import Envelope, Notice
-from mailsrv.smtp.events import Event, ProtocolNote, Question, RefusedReply, Stage
+from mailsrv.smtp.events import Event, NegativeReply, ProtocolNote, Question, RefusedReply, Stage
 from mailsrv.smtp.path import NULL_PATH, MailPath
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.state_machine import TRANSITIONS, State, Step
@@ -78,6 +78,9 @@ class SessionContext:
         )
 
 
+COMMAND_SHOWN_OCTETS_MAX = 512
+"""Of a refused command, for the log."""
+
 # Attributes of an Enum class are slow to look up; these are used for every command.
 _PAUSE, _REFUSED = Stage.PAUSE, Step.REFUSED
 _make_tuple = tuple.__new__
@@ -90,7 +93,8 @@ class SessionState:
     ``helo`` is the name given with HELO or EHLO, "" for none yet; ``protocol`` the keyword of RFC
     3848; ``tls`` the protocol version and cipher suite, "" in the clear; ``errors`` counts
     permanent negative replies, and ``junk`` commands of no use, since the last accepted message;
-    ``asked`` is the recipient that a question is about.  ``output``, ``question``,
+    ``refused_recipients`` counts over the whole session; ``asked`` is the recipient that a question
+    is about; ``command`` the line that is being answered.  ``output``, ``question``,
     ``closing``, ``upgrading`` and ``events`` are for the connection, see ``Session``; ``attention``
     is set with each of them, and with a question: there is more to do than to send output.
     """
@@ -104,6 +108,7 @@ class SessionState:
         "asked",
         "attention",
         "client",
+        "command",
         "context",
         "errors",
         "events",
@@ -113,6 +118,7 @@ class SessionState:
         "output",
         "protocol",
         "question",
+        "refused_recipients",
         "state",
         "tls",
         "transaction",
@@ -130,6 +136,8 @@ class SessionState:
         self.transaction: Transaction | None = None
         self.errors = 0
         self.now_ns = 0
+        self.command = b""
+        self.refused_recipients = 0
         self.tls = ""
         self.helo = ""
         self.protocol = "SMTP"
@@ -166,6 +174,8 @@ class SessionState:
             self._held = answer, joinable
             self.ask(_PAUSE)
             return
+        if not answer.positive:
+            self._report(NegativeReply(answer))
         if self._joinable and self.output:
             self.output[-1] += answer.wire
         else:
@@ -176,13 +186,22 @@ class SessionState:
         self, answer: Reply, joinable: bool = False, recipient: MailPath | None = None
     ) -> None:
         """Send a negative reply that does not end the transaction, and log it."""
-        envelope = self.envelope
-        if envelope is None:
-            self._report(RefusedReply(None, None, recipient, answer))
-        else:
-            self._report(RefusedReply(envelope.id, envelope.reverse_path, recipient, answer))
+        self._report_refusal(answer, recipient)
         self.step(_REFUSED)
         self.deny(answer, joinable)
+
+    def refuse_recipient(self, answer: Reply, recipient: MailPath | None = None) -> None:
+        """Refuse a recipient, None for one that cannot be read; too many end the session."""
+        self.refused_recipients += 1
+        settings = self.context.settings
+        if self.refused_recipients < settings.refused_recipients:
+            self.refuse(answer, joinable=True, recipient=recipient)
+            return
+        self._report_refusal(answer, recipient)
+        self.send(answer, joinable=True, at_once=True)
+        self.turn_away(
+            reply.too_many_refused_recipients(settings.hostname, settings.refused_recipients)
+        )
 
     def deny(self, answer: Reply, joinable: bool = False) -> None:
         """Send a negative reply that is logged already; permanent ones count, slow the session
@@ -203,7 +222,7 @@ class SessionState:
     def turn_away(self, last: Reply) -> None:
         """End a session that broke a limit, or speaks another protocol."""
         if self.transaction is None:
-            self._report(RefusedReply(None, None, None, last))
+            self._report_refusal(last)
         self.end(last)
 
     def count_junk(self) -> bool:
@@ -219,6 +238,12 @@ class SessionState:
         """Log parameters that were taken and not used."""
         for parameter in parameters:
             self._report(ProtocolNote("parameter dropped", parameter))
+
+    def _report_refusal(self, answer: Reply, recipient: MailPath | None = None) -> None:
+        envelope = self.envelope
+        command = self.command[:COMMAND_SHOWN_OCTETS_MAX].decode("utf-8", "backslashreplace")
+        about = (None, None) if envelope is None else (envelope.id, envelope.reverse_path)
+        self._report(RefusedReply(about[0], self.helo, about[1], recipient, command, answer))
 
     def _report(self, event: Event) -> None:
         self.attention = True
@@ -257,7 +282,7 @@ class SessionState:
         ``octets`` have passed."""
         self.step(Step.CHUNK_REFUSED if octets else Step.NO_CHUNK)
         if self.transaction is None:
-            self._report(RefusedReply(None, None, None, refusal))
+            self._report_refusal(refusal)
         else:
             self.drop(refusal)
         if octets:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from mailsrv.runtime.clock import Clock
-from mailsrv.smtp.events import Event, RefusedReply, TransactionEnded
+from mailsrv.smtp.events import Event, NegativeReply, RefusedReply, TransactionEnded
 from mailsrv.telemetry.metrics import Metrics
 from mailsrv.units import NS_PER_MS, NS_PER_S
 
@@ -81,6 +81,9 @@ class EventLog:
                 self._ended(number, client, now_ns, one)
             elif isinstance(one, RefusedReply):
                 self._refused(number, client, one)
+            elif isinstance(one, NegativeReply):
+                if self._metrics is not None:
+                    self._metrics.refusal(one.reply)
             else:
                 self.note(one.event, connection=number, client=client, detail=one.detail)
 
@@ -178,14 +181,14 @@ class EventLog:
         )
 
     def _refused(self, number: int, client: str, refusal: RefusedReply) -> None:
-        if self._metrics is not None:
-            self._metrics.refusal(refusal.reply)
         values = {
             "connection": number,
             "client": client,
+            "helo": refusal.helo or None,
             "id": refusal.id,
             "sender": None if refusal.sender is None else f"<{refusal.sender}>",
             "to": None if refusal.recipient is None else f"<{refusal.recipient}>",
+            "command": refusal.command or None,
             "check": refusal.reply.check or None,
             "reply": refusal.reply,
         }

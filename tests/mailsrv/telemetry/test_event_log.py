@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.smtp import reply
 from mailsrv.smtp.envelope import Envelope
-from mailsrv.smtp.events import Event, ProtocolNote, RefusedReply, TransactionEnded
+from mailsrv.smtp.events import Event, NegativeReply, ProtocolNote, RefusedReply, TransactionEnded
 from mailsrv.smtp.path import NULL_PATH, MailPath
 from mailsrv.smtp.reply import OK, Reply
 from mailsrv.telemetry.event_log import (
@@ -267,11 +267,17 @@ def test_what_an_ordinary_message_has_not_is_in_both_forms(changed: dict[str, An
 def test_a_refusal_names_what_it_was_about_and_the_check() -> None:
     said = reply.reply(450, "4.2.0", "Greylisted", check="greylist")
     values = parsed(
-        recorded(RefusedReply("0A1", MailPath("a", "b.example"), MailPath("c", "d.example"), said))
+        recorded(
+            RefusedReply(
+                *("0A1", "client.example", MailPath("a", "b.example")),
+                *(MailPath("c", "d.example"), "RCPT TO:<c@d.example>\x1b", said),
+            )
+        )
     )
+    assert (values["helo"], values["command"]) == ("client.example", "RCPT TO:<c@d.example>\x1b")
     assert (values["sender"], values["to"]) == ("<a@b.example>", "<c@d.example>")
     assert (values["check"], values["reply"]) == ("greylist", "450 4.2.0 Greylisted")
-    assert parsed(recorded(RefusedReply(None, None, None, OK))).keys() == {
+    assert parsed(recorded(RefusedReply(None, "", None, None, "", OK))).keys() == {
         *("time", "event", "connection", "client", "reply")
     }
 
@@ -308,7 +314,7 @@ def test_lists_are_bounded_in_both_forms() -> None:
 def test_everything_that_is_written_is_counted() -> None:
     metrics = Metrics()
     journal = EventLog(FakeClock(), lambda text: None, metrics=metrics)
-    refusal = RefusedReply(None, None, None, reply.GREYLISTED)
+    refusal = NegativeReply(reply.GREYLISTED)
     journal.record(
         1,
         "::1",

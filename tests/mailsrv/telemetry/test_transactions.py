@@ -6,13 +6,18 @@ import pytest
 from conversing import ENVELOPE, HELLO, MESSAGE, Talk, greeted
 
 from mailsrv.smtp import reply
-from mailsrv.smtp.events import Question, RefusedReply, Stage
+from mailsrv.smtp.events import NegativeReply, Question, RefusedReply, Stage, TransactionEnded
 
 FULL = "452 4.3.1 Full"
 
 
 def greylist_b(question: Question) -> reply.Reply | None:
     return reply.GREYLISTED if "b@" in str(question.forward_path) else None
+
+
+def told(talk: Talk) -> list[type]:
+    """What the log is told, without what is only counted."""
+    return [type(one) for one in talk.session.events or () if not isinstance(one, NegativeReply)]
 
 
 def refuse_sender(question: Question) -> reply.Reply | None:
@@ -35,7 +40,7 @@ def refuse_sender(question: Question) -> reply.Reply | None:
         (Talk(), ENVELOPE + b"RSET\r\n", None, 0, 0),
         (Talk(), ENVELOPE + b"QUIT\r\n", None, 0, 0),
         (Talk(), ENVELOPE + HELLO, None, 0, 0),
-        (Talk(), b"MAIL FROM:<>\r\nRCPT TO:<b@>\r\nRSET\r\n", None, 0, 0),
+        (Talk(), b"MAIL FROM:<>\r\nRCPT TO:<b@>\r\nRSET\r\n", 501, 0, 0),
         (Talk(recipients=1), ENVELOPE + b"RCPT TO:<c@x.example>\r\nRSET\r\n", None, 1, 0),
         (Talk(errors_hard=2), ENVELOPE + b"X\r\nX\r\n", 421, 0, 0),
         (Talk(), ENVELOPE + b"BDAT 3\r\nabcRSET\r\n", None, 0, 3),
@@ -68,7 +73,7 @@ def test_nothing_ends_where_nothing_began() -> None:
     talk = Talk(message_octets=10).feed(b"RSET\r\n", HELLO, b"MAIL FROM:<x\r\n")
     talk.feed(b"MAIL FROM:<> SIZE=11\r\nQUIT\r\n")
     assert talk.ended == []
-    assert [type(one) for one in talk.session.events or ()] == [RefusedReply, RefusedReply]
+    assert told(talk) == [RefusedReply, RefusedReply]
 
 
 def test_refusals_of_a_message_or_a_sender_are_told_as_its_end_alone() -> None:
@@ -77,7 +82,71 @@ def test_refusals_of_a_message_or_a_sender_are_told_as_its_end_alone() -> None:
         Talk(refuse_sender).feed(HELLO, b"MAIL FROM:<>\r\n"),
         Talk(outcomes=(FULL,)).feed(HELLO, ENVELOPE + b"DATA\r\n", b".\r\n"),
     ):
-        assert [type(one).__name__ for one in talk.session.events or ()] == ["TransactionEnded"]
+        assert told(talk) == [TransactionEnded]
+
+
+def test_a_refusal_carries_the_command_and_the_helo_name() -> None:
+    talk = greeted().feed(
+        b"RCPT TO:<b@example.test>\r\n", b"MAIL FROM:<\xc3\xa4@x>\r\n", b"\xff\r\n"
+    )
+    talk.feed(b"x" * 3000 + b"\r\n", b"\x16\x03\x01")
+    refused = [one for one in talk.session.events or () if isinstance(one, RefusedReply)]
+    assert [(one.helo, one.command) for one in refused] == [
+        ("client.example", "RCPT TO:<b@example.test>"),
+        ("client.example", "MAIL FROM:<\u00e4@x>"),
+        ("client.example", "\\xff"),
+        ("client.example", ""),
+        ("client.example", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        Talk(refuse_sender).feed(HELLO + ENVELOPE + b"X\r\n"),
+        Talk(greylist_b).feed(HELLO + ENVELOPE + b"DATA\r\nQUIT\r\n"),
+        Talk(outcomes=(FULL,)).feed(HELLO + MESSAGE),
+        Talk(message_octets=9).feed(HELLO + MESSAGE + ENVELOPE + b"BDAT 10\r\n0123456789"),
+        Talk(errors_hard=3).feed(HELLO + b"X\r\nY\r\nZ\r\n"),
+        Talk(errors_soft=1).feed(HELLO + b"X\r\nY\r\nZ\r\n"),
+        Talk(greylist_b, refused_recipients=3).feed(HELLO + ENVELOPE + ENVELOPE[27:] * 3),
+    ],
+)
+def test_every_negative_reply_is_counted_once(talk: Talk) -> None:
+    counted = [
+        one.reply.code for one in talk.session.events or () if isinstance(one, NegativeReply)
+    ]
+    assert counted == [code for code in talk.codes if code >= 400]
+    assert counted
+
+
+def test_a_refusal_that_is_never_sent_is_not_counted() -> None:
+    talk = greeted(errors_soft=1).feed(b"X\r\n")
+    talk.session.receive(b"Y\r\n")  # its answer waits
+    talk.session.lose()
+    counted = [one for one in talk.session.events or () if isinstance(one, NegativeReply)]
+    assert len(counted) == 1
+
+
+# -- refused recipients ---------------------------------------------------------------------------
+
+
+def test_refused_recipients_are_bounded_in_a_session_whatever_refuses_them() -> None:
+    talk = Talk(greylist_b, refused_recipients=4, errors_hard=9).feed(HELLO)
+    talk.feed(ENVELOPE + b"RSET\r\n" + ENVELOPE + b"RCPT TO:<b@>\r\n")
+    talk.feed(b"RCPT TO:<c@example.test>\r\nRCPT TO:<b@example.test>\r\nNOOP\r\n")
+    assert talk.codes == [250, 250, 450, 250, 250, 450, 501, 250, 450, 421]
+    assert talk.session.closing
+    assert b"421 4.7.0 mx.example.test Error: too many refused recipients: 4 in" in talk.heard
+    assert [one.verdict and one.verdict.check for one in talk.ended][-1] == "refused recipients"
+
+
+def test_a_list_that_is_greylisted_passes_below_the_bound() -> None:
+    talk = Talk(greylist_b).feed(HELLO + b"MAIL FROM:<>\r\n")
+    talk.feed(b"RCPT TO:<b@example.test>\r\n" * 999, b"RCPT TO:<c@example.test>\r\nDATA\r\n.\r\n")
+    assert talk.codes[-3:] == [250, 354, 250]
+    talk.feed(b"MAIL FROM:<>\r\nRCPT TO:<b@example.test>\r\n")
+    assert talk.codes[-2:] == [450, 421]
 
 
 def test_the_instant_of_mail_is_kept() -> None:
@@ -97,6 +166,8 @@ def test_every_limit_names_itself() -> None:
         reply.endless_line("mx", 1): "line length",
         reply.too_many_errors("mx", 1): "errors",
         reply.too_many_junk_commands("mx", 1): "junk commands",
+        reply.too_many_refused_recipients("mx", 1): "refused recipients",
+        reply.too_many_refusals_a_minute("mx", "x"): "refused recipients",
         reply.too_many_transactions("mx", 1): "transactions",
         reply.talked_too_early("mx"): "early talker",
         reply.unsolicited_pipelining("mx", "EHLO"): "pipelining",
