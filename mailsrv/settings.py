@@ -48,12 +48,15 @@ class Settings:
     """From the last reply to the first octet of a command (RFC 5321 section 4.5.3.2.7)."""
     command_timeout_s: float = 300
     """From the first octet of a command line to its end: stops dripped commands."""
+    content_start_timeout_s: float = 300
+    """From 354, or BDAT, to the first octet of content: the sender may have to read a disk or ask a
+    scanner before it begins."""
     content_timeout_s: float = 180
     """Without an octet of content, and the head start of the minimum data rate."""
     content_rate_octets_s: int = 500
     """Each received octet of content buys 1/500 s: stops dripped content, spares slow mail."""
     session_timeout_s: float = 3600
-    """A session's life, whatever it does: no client holds a descriptor for ever."""
+    """A session's life; content that keeps its rate is finished first."""
     lookup_timeout_s: float = 10
     """How long a policy decision may wait for DNS or reputation."""
     delivery_timeout_s: float = 300

@@ -40,7 +40,7 @@ replies, which so never meets the backlog."""
 # Attributes of an Enum class are slow to look up; these are used for every chunk.
 _PREFACE, _HANDSHAKE, _SESSION, _, _CLOSED = ConnectionStage
 _GREET_WAIT, _IDLE, _CONTENT_IDLE = Timeout.GREET_WAIT, Timeout.IDLE, Timeout.CONTENT_IDLE
-_CONTENT = State.CONTENT
+_IN_MESSAGE = frozenset((State.CONTENT, State.CHUNKS))
 
 
 class Connection(Conversation):
@@ -270,7 +270,7 @@ class Connection(Conversation):
         if session.attention:
             self._settle()
         elif self._transport.send(session.output):
-            if phase is _IDLE and session.state is not _CONTENT and not session.mid_command:
+            if phase is _IDLE and not session.mid_command and session.state not in _IN_MESSAGE:
                 timer.since_ns = now_ns  # idle again, as nearly always
             else:
                 timer.follow(session, 0)

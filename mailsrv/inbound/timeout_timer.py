@@ -24,7 +24,7 @@ _PHASE_OF = {
 
 # Attributes of an Enum class are slow to look up; these are used for every message.
 _IDLE, _COMMAND, _CONTENT_IDLE = Timeout.IDLE, Timeout.COMMAND, Timeout.CONTENT_IDLE
-_CONTENT = State.CONTENT
+_CONTENT, _CHUNKS, _CONTENT_START = State.CONTENT, State.CHUNKS, Timeout.CONTENT_START
 
 
 class TimedConnection(Protocol):
@@ -57,8 +57,14 @@ class TimeoutTimer(ConnectionTimeouts):
     def follow(self, session: Session, unsent_octets: int) -> None:
         """Let the phase follow from what the session does; the timer moves only with it."""
         now_ns = self._loop.now_ns
-        before, is_next = self.phase, session.lines != self._lines
+        before: Timeout | None = self.phase
+        is_next = session.lines != self._lines
         self._lines = session.lines
+        if session.state is _CHUNKS:
+            self.pause_message(session.message_began_ns, session.message_octets)
+        elif self.message_due_ns:
+            self.message_due_ns = 0
+            before = None  # the session's own limit holds again
         if unsent_octets:
             self.enter(Timeout.UNREAD, now_ns)
         elif session.question is not None:
@@ -66,8 +72,10 @@ class TimeoutTimer(ConnectionTimeouts):
             if before is not waiting or is_next:
                 self.enter(waiting, now_ns)
         elif session.state is _CONTENT:
-            if before is not _CONTENT_IDLE or is_next:
+            if is_next or (before is not _CONTENT_IDLE and before is not _CONTENT_START):
                 self.enter_content(now_ns, session.content_octets or 0)
+            elif before is _CONTENT_START and session.content_octets:
+                self.enter_content(now_ns, session.content_octets)
         elif not session.mid_command:
             self.phase, self.since_ns = _IDLE, now_ns
         elif before is not _COMMAND or is_next:
@@ -82,7 +90,7 @@ class TimeoutTimer(ConnectionTimeouts):
             self._timer = timers.schedule(self.next()[0], self._fired)
         elif not timer.pending:
             timers.reschedule(timer, self.next()[0])
-        elif timer.deadline_ns > self.phase_due_ns:
+        elif timer.deadline_ns > self.phase_due_ns or timer.deadline_ns > self.session_due_ns:
             due_ns, _ = self.next()
             if due_ns < timer.deadline_ns:
                 timers.reschedule(timer, due_ns)

@@ -131,6 +131,7 @@ def stress_settings(settings: Settings) -> Settings:
         handshake_timeout_s=min(settings.handshake_timeout_s, longest_s),
         idle_timeout_s=min(settings.idle_timeout_s, longest_s),
         command_timeout_s=min(settings.command_timeout_s, longest_s),
+        content_start_timeout_s=min(settings.content_start_timeout_s, longest_s),
         content_timeout_s=min(settings.content_timeout_s, longest_s),
         linger_timeout_s=min(settings.linger_timeout_s, longest_s),
         error_pause_s=min(settings.error_pause_s, longest_s),

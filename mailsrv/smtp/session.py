@@ -176,6 +176,18 @@ class Session(SessionState):
         assert self.transaction.reader is not None
         return self.transaction.reader.received_octets
 
+    @property
+    def message_began_ns(self) -> int:
+        """The instant of MAIL, within a transaction."""
+        assert self.transaction is not None
+        return self.transaction.envelope.began_ns
+
+    @property
+    def message_octets(self) -> int:
+        """Octets of the message that have come, within a transaction."""
+        assert self.transaction is not None
+        return 0 if self.transaction.reader is None else self.transaction.reader.size_octets
+
     # -- lines and content ------------------------------------------------------------------------
 
     def _wait_for_line_end(self, at: int, size: int) -> int:

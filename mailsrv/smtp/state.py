@@ -174,7 +174,7 @@ class SessionState:
             self._held = answer, joinable
             self.ask(_PAUSE)
             return
-        if not answer.positive:
+        if answer.code >= 400:
             self._report(NegativeReply(answer))
         if self._joinable and self.output:
             self.output[-1] += answer.wire

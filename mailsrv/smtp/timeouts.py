@@ -7,8 +7,9 @@ The formulas, in nanoseconds of the loop's clock (what the user reads is docs/ru
 - greet wait:   accepted + greet_wait
 - idle:         last reply + idle_timeout                    until a command's first octet
 - command:      its first octet + command_timeout            until its end
+- content start: 354 + content_start_timeout                until its first octet
 - content idle: last octet + content_timeout
-- content rate: 354 + content_timeout + octets received / content_rate
+- content rate: first octet + content_timeout + octets received / content_rate
 - lookup:       question + lookup_timeout
 - delivery:     final dot + delivery_timeout
 - pause:        error + error_pause
@@ -17,6 +18,11 @@ The formulas, in nanoseconds of the loop's clock (what the user reads is docs/ru
 - session:      accepted + session_timeout
 
 At a tie the narrower limit is named: the phase's own, then the content rate, then the session.
+
+The session's limit waits for a message that keeps its rate, and for the reply to it: a large
+message over a slow line would otherwise never get through, however often it is tried.  It does not
+wait for content longer than a message may be.  Between two chunks it waits as long as the message
+as a whole has kept the rate.
 """
 
 from __future__ import annotations
@@ -38,6 +44,7 @@ class Timeout(Enum):
     PAUSE = "pause after an error"
     IDLE = "idle"
     COMMAND = "command"
+    CONTENT_START = "content start"
     CONTENT_IDLE = "content idle"
     LOOKUP = "lookup"
     DELIVERY = "delivery"
@@ -50,10 +57,11 @@ class Timeout(Enum):
 class Timeouts:
     """The timeouts of the settings in nanoseconds, computed once for a server."""
 
-    __slots__ = ("_sentences", "content_rate_octets_s", "ns")
+    __slots__ = ("_sentences", "content_rate_octets_s", "message_octets", "ns")
 
     def __init__(self, settings: Settings) -> None:
         self.content_rate_octets_s = settings.content_rate_octets_s
+        self.message_octets = settings.message_octets
         seconds = {
             Timeout.PROXY: settings.proxy_timeout_s,
             Timeout.HANDSHAKE: settings.handshake_timeout_s,
@@ -61,6 +69,7 @@ class Timeouts:
             Timeout.PAUSE: settings.error_pause_s,
             Timeout.IDLE: settings.idle_timeout_s,
             Timeout.COMMAND: settings.command_timeout_s,
+            Timeout.CONTENT_START: settings.content_start_timeout_s,
             Timeout.CONTENT_IDLE: settings.content_timeout_s,
             Timeout.LOOKUP: settings.lookup_timeout_s,
             Timeout.DELIVERY: settings.delivery_timeout_s,
@@ -72,6 +81,7 @@ class Timeouts:
         self._sentences = {
             Timeout.IDLE: f"no command for {settings.idle_timeout_s:g} s",
             Timeout.COMMAND: f"command not ended after {settings.command_timeout_s:g} s",
+            Timeout.CONTENT_START: f"no content for {settings.content_start_timeout_s:g} s",
             Timeout.CONTENT_IDLE: f"no content for {settings.content_timeout_s:g} s",
             Timeout.CONTENT_RATE: f"content slower than {settings.content_rate_octets_s} octets/s",
             Timeout.SESSION: f"session longer than {settings.session_timeout_s:g} s",
@@ -83,7 +93,9 @@ class Timeouts:
 
 
 # Attributes of an Enum class are slow to look up; these are used for every message.
-_CONTENT_IDLE, _LINGER = Timeout.CONTENT_IDLE, Timeout.LINGER
+_CONTENT_START, _CONTENT_IDLE = Timeout.CONTENT_START, Timeout.CONTENT_IDLE
+_OUTLASTING = frozenset((Timeout.LINGER, Timeout.DELIVERY, _CONTENT_START, _CONTENT_IDLE))
+"""Phases that go on when the session's time is over."""
 
 
 class ConnectionTimeouts:
@@ -95,17 +107,19 @@ class ConnectionTimeouts:
     __slots__ = (
         "_content_octets",
         "_content_since_ns",
-        "_session_due_ns",
+        "message_due_ns",
         "phase",
+        "session_due_ns",
         "since_ns",
         "timeouts",
     )
 
     def __init__(self, timeouts: Timeouts, now_ns: int) -> None:
         self.timeouts = timeouts
-        self._session_due_ns = now_ns + timeouts.ns[Timeout.SESSION]
+        self.session_due_ns = now_ns + timeouts.ns[Timeout.SESSION]
         self._content_since_ns = 0
         self._content_octets = 0
+        self.message_due_ns = 0
         self.phase = Timeout.IDLE
         self.since_ns = now_ns
 
@@ -115,14 +129,22 @@ class ConnectionTimeouts:
         self.since_ns = now_ns
 
     def enter_content(self, now_ns: int, octets: int = 0) -> None:
-        """354 was sent, and ``octets`` of content had come with the command."""
+        """354 was sent, and ``octets`` of content had come with the command; or the first
+        ``octets`` of it come now."""
         self._content_since_ns, self._content_octets = now_ns, octets
-        self.phase, self.since_ns = _CONTENT_IDLE, now_ns
+        self.phase = _CONTENT_IDLE if octets else _CONTENT_START
+        self.since_ns = now_ns
 
     def content_came(self, octets: int, now_ns: int) -> None:
         """``octets`` were read from the socket while in content."""
         self._content_octets += octets
         self.since_ns = now_ns
+
+    def pause_message(self, began_ns: int, octets: int) -> None:
+        """A chunk has ended, and ``octets`` of a message have come since MAIL at ``began_ns``."""
+        allowed = self.timeouts.ns[_CONTENT_START] + self.timeouts.ns[_CONTENT_IDLE]
+        earned_ns = octets * NS_PER_S // self.timeouts.content_rate_octets_s
+        self.message_due_ns = began_ns + allowed + earned_ns
 
     @property
     def phase_due_ns(self) -> int:
@@ -140,6 +162,9 @@ class ConnectionTimeouts:
             )
             if rate_due_ns < due_ns:
                 due_ns, limit = rate_due_ns, Timeout.CONTENT_RATE
-        if self._session_due_ns < due_ns and limit is not _LINGER:
-            return self._session_due_ns, Timeout.SESSION
+        if self.phase in _OUTLASTING and self._content_octets <= self.timeouts.message_octets:
+            return due_ns, limit
+        session_due_ns = max(self.session_due_ns, self.message_due_ns)
+        if session_due_ns < due_ns:
+            return session_due_ns, Timeout.SESSION
         return due_ns, limit

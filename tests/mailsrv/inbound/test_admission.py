@@ -200,6 +200,7 @@ def test_under_stress_no_wait_for_a_client_is_longer_than_the_stress_timeout() -
         "handshake_timeout_s": 10,
         "idle_timeout_s": 10,
         "command_timeout_s": 10,
+        "content_start_timeout_s": 10,
         "content_timeout_s": 10,
         "errors_soft": 1,
         "errors_hard": 1,

@@ -107,7 +107,7 @@ def test_dripped_content_ends_at_the_head_start_and_two_milliseconds_an_octet() 
         for number in range(1, 18):
             run.run_until(number * 10 * NS_PER_S)
             caller.say(b"x")
-        due_ns = 180 * NS_PER_S + 17 * 2 * NS_PER_MS
+        due_ns = 190 * NS_PER_S + 17 * 2 * NS_PER_MS  # the first octet came after 10 s
         assert_ends_at(run, caller, due_ns, "content slower than 500 octets/s")
 
 
@@ -139,12 +139,47 @@ def test_a_sender_of_bare_lf_is_waited_for_and_told() -> None:
         assert run.world.courier.accepted == []
 
 
+def test_content_that_keeps_its_rate_outlasts_the_session_and_gets_its_reply() -> None:
+    with harness(session_timeout_s=400) as run:
+        caller = in_content(run)
+        run.run_until(299 * NS_PER_S)
+        for at_s in range(300, 900, 100):
+            caller.say(b"x" * 49_998 + b"\r\n")
+            run.run_until(at_s * NS_PER_S)
+        assert codes(caller.say(b".\r\n")) == [250]
+        run.run_until(800 * NS_PER_S + 1)
+        assert b"session longer than 400 s" in caller.news
+
+
+def test_chunks_that_keep_their_rate_outlast_the_session() -> None:
+    with harness(session_timeout_s=400) as run:
+        caller = Caller(run)
+        caller.say(HELLO + ENVELOPE)
+        for at_s in range(100, 900, 100):
+            assert codes(caller.say(b"BDAT 50000\r\n" + b"x" * 49_998 + b"\r\n")) == [250]
+            run.run_until(at_s * NS_PER_S)
+        assert codes(caller.say(b"BDAT 0 LAST\r\n")) == [250]
+        run.run_until(800 * NS_PER_S + 1)
+        assert b"session longer than 400 s" in caller.news
+
+
+def test_chunks_of_an_octet_do_not_outlast_the_session_for_ever() -> None:
+    with harness(session_timeout_s=400) as run:
+        caller = Caller(run)
+        caller.say(HELLO + ENVELOPE)
+        for at_s in range(100, 500, 100):
+            caller.say(b"BDAT 1\r\nx")
+            run.run_until(at_s * NS_PER_S)
+        caller.say(b"BDAT 1\r\nx")
+        assert_ends_at(run, caller, 480_010 * NS_PER_MS, "session longer than 400 s")
+
+
 def test_the_second_message_has_patience_of_its_own() -> None:
     with harness() as run:
         caller = in_content(run)
         run.run_until(100 * NS_PER_S)
         assert codes(caller.say(b".\r\n" + ENVELOPE + b"DATA\r\n")) == [250, 250, 250, 354]
-        assert_ends_at(run, caller, 280 * NS_PER_S, "no content for 180 s")
+        assert_ends_at(run, caller, 400 * NS_PER_S, "no content for 300 s")
 
 
 # -- the session, and ties ------------------------------------------------------------------------
@@ -164,8 +199,8 @@ def test_a_session_ends_whatever_it_does() -> None:
     [
         ({"session_timeout_s": 300}, b"", "no command for 300 s"),
         ({"session_timeout_s": 300}, b"NOO", "command not ended after 300 s"),
-        ({}, HELLO + ENVELOPE + b"DATA\r\n", "no content for 180 s"),
-        ({"session_timeout_s": 180}, HELLO + ENVELOPE + b"DATA\r\n", "no content for 180 s"),
+        ({}, HELLO + ENVELOPE + b"DATA\r\n", "no content for 300 s"),
+        ({"session_timeout_s": 300}, HELLO + ENVELOPE + b"DATA\r\n", "no content for 300 s"),
     ],
 )
 def test_at_a_tie_the_narrower_limit_is_named(
@@ -174,15 +209,17 @@ def test_at_a_tie_the_narrower_limit_is_named(
     with harness(**settings) as run:
         caller = Caller(run)
         caller.say(said)
-        assert_ends_at(run, caller, (180 if b"DATA" in said else 300) * NS_PER_S, sentence)
+        assert_ends_at(run, caller, 300 * NS_PER_S, sentence)
 
 
 def test_at_a_tie_the_content_rate_is_named_before_the_session() -> None:
-    with harness(session_timeout_s=180.002) as run:
+    """Only content over the size of a message: other content outlasts the session."""
+    with harness(session_timeout_s=180.024, message_octets=1) as run:
         caller = in_content(run)
+        caller.say(b"x" * 11)
         run.run_until(100 * NS_PER_S)
         caller.say(b"x")
-        due_ns = 180_002 * NS_PER_MS
+        due_ns = 180_024 * NS_PER_MS
         assert_ends_at(run, caller, due_ns, "content slower than 500 octets/s")
 
 

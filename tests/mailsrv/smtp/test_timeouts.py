@@ -23,6 +23,7 @@ def at(**settings: float) -> ConnectionTimeouts:
     [
         (Timeout.IDLE, 300),
         (Timeout.COMMAND, 300),
+        (Timeout.CONTENT_START, 300),
         (Timeout.CONTENT_IDLE, 180),
         (Timeout.LOOKUP, 10),
         (Timeout.DELIVERY, 300),
@@ -35,7 +36,7 @@ def test_a_phase_ends_its_time_after_it_began(limit: Timeout, seconds: int) -> N
     deadlines = at()
     deadlines.enter(limit, T + 5)
     if limit is Timeout.CONTENT_IDLE:
-        deadlines.enter_content(T + 5)
+        deadlines.enter_content(T + 5, octets=10**6)
     assert deadlines.next() == (T + 5 + seconds * NS_PER_S, limit)
 
 
@@ -47,8 +48,8 @@ def test_fractions_of_seconds_are_exact() -> None:
 
 def test_the_session_ends_whatever_the_phase() -> None:
     deadlines = at(session_timeout_s=100)
-    for limit in (Timeout.IDLE, Timeout.COMMAND, Timeout.DELIVERY, Timeout.UNREAD):
-        deadlines.enter(limit, T + 50 * NS_PER_S)
+    for limit in (Timeout.IDLE, Timeout.COMMAND, Timeout.LOOKUP, Timeout.UNREAD):
+        deadlines.enter(limit, T + 95 * NS_PER_S)
         assert deadlines.next() == (T + 100 * NS_PER_S, Timeout.SESSION)
 
 
@@ -58,11 +59,38 @@ def test_lingering_may_outlast_the_session() -> None:
     assert deadlines.next() == (T + 104 * NS_PER_S, Timeout.LINGER)
 
 
-def test_the_content_rate_counts_from_354_and_grows_with_each_octet() -> None:
+def test_a_message_that_keeps_its_rate_outlasts_the_session_and_so_does_its_reply() -> None:
+    deadlines = at(session_timeout_s=100)
+    deadlines.enter_content(T + 90 * NS_PER_S)
+    assert deadlines.next() == (T + 390 * NS_PER_S, Timeout.CONTENT_START)
+    deadlines.enter_content(T + 380 * NS_PER_S, octets=10**6)
+    assert deadlines.next() == (T + 560 * NS_PER_S, Timeout.CONTENT_IDLE)
+    deadlines.enter(Timeout.DELIVERY, T + 400 * NS_PER_S)
+    assert deadlines.next() == (T + 700 * NS_PER_S, Timeout.DELIVERY)
+    deadlines.enter(Timeout.IDLE, T + 410 * NS_PER_S)
+    assert deadlines.next() == (T + 100 * NS_PER_S, Timeout.SESSION)
+
+
+def test_content_longer_than_a_message_may_be_outlasts_nothing() -> None:
+    deadlines = at(session_timeout_s=100, message_octets=1000)
+    deadlines.enter_content(T, octets=1000)
+    assert deadlines.next()[1] is not Timeout.SESSION
+    deadlines.content_came(1, T + NS_PER_S)
+    assert deadlines.next() == (T + 100 * NS_PER_S, Timeout.SESSION)
+
+
+def test_between_two_chunks_a_message_keeps_the_session_as_long_as_it_keeps_its_rate() -> None:
+    deadlines = at(session_timeout_s=100)
+    deadlines.pause_message(T, octets=5000)
+    deadlines.enter(Timeout.IDLE, T + 480 * NS_PER_S)
+    assert deadlines.next() == (T + (300 + 180 + 10) * NS_PER_S, Timeout.SESSION)
+
+
+def test_the_content_rate_counts_from_the_first_octet_and_grows_with_each() -> None:
     deadlines = at()
     deadlines.enter_content(T)
-    deadlines.content_came(1, T + 100 * NS_PER_S)
-    assert deadlines.next() == (T + 180 * NS_PER_S + 2 * NS_PER_MS, Timeout.CONTENT_RATE)
+    assert deadlines.next() == (T + 300 * NS_PER_S, Timeout.CONTENT_START)
+    deadlines.enter_content(T, octets=1)
     deadlines.content_came(49_999, T + 110 * NS_PER_S)
     assert deadlines.next() == (T + 280 * NS_PER_S, Timeout.CONTENT_RATE)
     deadlines.content_came(10**6, T + 120 * NS_PER_S)
@@ -71,10 +99,9 @@ def test_the_content_rate_counts_from_354_and_grows_with_each_octet() -> None:
 
 def test_the_next_content_begins_with_no_credit() -> None:
     deadlines = at()
-    deadlines.enter_content(T)
-    deadlines.content_came(10**6, T)
-    deadlines.enter_content(T + NS_PER_S)
-    deadlines.content_came(1, T + 150 * NS_PER_S)
+    deadlines.enter_content(T, octets=10**6)
+    deadlines.enter_content(T + NS_PER_S, octets=1)
+    deadlines.content_came(0, T + 150 * NS_PER_S)
     assert deadlines.next() == (T + 181 * NS_PER_S + 2 * NS_PER_MS, Timeout.CONTENT_RATE)
 
 
@@ -82,20 +109,19 @@ def test_at_a_tie_the_narrower_limit_is_named() -> None:
     deadlines = at(idle_timeout_s=100, session_timeout_s=100)
     deadlines.enter(Timeout.IDLE, T)
     assert deadlines.next()[1] is Timeout.IDLE
-    deadlines = at(session_timeout_s=180)
-    deadlines.enter_content(T)
-    assert deadlines.next() == (T + 180 * NS_PER_S, Timeout.CONTENT_IDLE)
-    deadlines = at(session_timeout_s=182)
-    deadlines.enter_content(T)
-    deadlines.content_came(1000, T + 100 * NS_PER_S)
+    deadlines = at(session_timeout_s=182, message_octets=100)
+    deadlines.enter_content(T, octets=1000)
+    deadlines.content_came(0, T + 100 * NS_PER_S)
     assert deadlines.next() == (T + 182 * NS_PER_S, Timeout.CONTENT_RATE)
+    deadlines.content_came(0, T + 2 * NS_PER_S)
+    assert deadlines.next() == (T + 182 * NS_PER_S, Timeout.CONTENT_IDLE)
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**11), st.integers(1, 10**6)), max_size=20))
 def test_the_named_limit_is_the_earliest_of_the_formulas(steps: list[tuple[int, int]]) -> None:
-    deadlines = at(session_timeout_s=400)
-    deadlines.enter_content(T)
-    now_ns, octets = T, 0
+    deadlines = at(session_timeout_s=400, message_octets=1)
+    deadlines.enter_content(T, octets=2)
+    now_ns, octets = T, 2
     for wait_ns, came in steps:
         now_ns, octets = now_ns + wait_ns, octets + came
         deadlines.content_came(came, now_ns)
