@@ -36,6 +36,11 @@ TRIPLETS_FOR_A_CLIENT = _DEFAULT.greylist_client_passes
 
 ENTRIES_MAX = 200_000
 """Records of each kind held in memory: some 100 MB, were all of them of the longest."""
+WAITING_SHARE = 40
+"""What one client network may hold of the waiting records: one part in so many."""
+OWNER_IPV6_BITS = 48
+"""The network that an IPv6 client's waiting records count for: what a site is given (RFC 6177).  An
+IPv4 client's is its /24."""
 EXPIRED_A_CHECK_MAX = 8
 """Records forgotten in passing by one check, which adds four at most: so the stale ones go."""
 
@@ -85,8 +90,8 @@ class Store(Protocol):
     def get(self, key: GreylistKey) -> GreylistRecord | None:
         """The record of ``key``."""
 
-    def put(self, key: GreylistKey, record: GreylistRecord) -> None:
-        """Set the record of ``key``."""
+    def put(self, key: GreylistKey, record: GreylistRecord, network: str = "") -> None:
+        """Set the record of ``key``; ``network`` is that of the client whose try it is."""
 
     def expire(self, waiting_before_ns: int, passed_before_ns: int, at_most: int) -> None:
         """Forget, now or soon, ``at_most`` of the oldest records whose ``since_ns`` lies before
@@ -97,15 +102,19 @@ class MemoryStore:
     """Keeps ``entries`` records of each kind and drops the oldest beyond that.
 
     Waiting and passed records are apart, so that a flood of new triplets cannot push out the
-    senders who have proven themselves.  Each kind stands in the order in which records were set,
-    which is that of ``since_ns`` but for a triplet that a further pool has joined.
+    senders who have proven themselves.  Of the waiting ones a client's own network may hold a
+    ``WAITING_SHARE``: beyond that it drops its own oldest, so it cannot push out another's.  Each
+    kind stands in the order in which records were set, which is that of ``since_ns`` but for a
+    triplet that a further pool has joined.
     """
 
-    __slots__ = ("_entries", "_passed", "_waiting", "reading")
+    __slots__ = ("_by_network", "_entries", "_passed", "_share", "_waiting", "reading")
 
     def __init__(self, entries: int = ENTRIES_MAX) -> None:
         self._entries = entries
-        self._waiting: dict[GreylistKey, GreylistRecord] = {}
+        self._share = max(1, entries // WAITING_SHARE)
+        self._waiting: dict[GreylistKey, tuple[GreylistRecord, str]] = {}
+        self._by_network: dict[str, dict[GreylistKey, None]] = {}
         self._passed: dict[GreylistKey, GreylistRecord] = {}
         self.reading: GreylistTime | None = None
 
@@ -113,33 +122,54 @@ class MemoryStore:
         return len(self._waiting) + len(self._passed)
 
     def get(self, key: GreylistKey) -> GreylistRecord | None:
-        return self._passed.get(key) or self._waiting.get(key)
+        record = self._passed.get(key)
+        if record is None and (waiting := self._waiting.get(key)) is not None:
+            return waiting[0]
+        return record
 
-    def put(self, key: GreylistKey, record: GreylistRecord) -> None:
+    def put(self, key: GreylistKey, record: GreylistRecord, network: str = "") -> None:
         self.delete(key)
-        records = self._passed if record.passed else self._waiting
-        records[key] = record
-        if len(records) > self._entries:
-            del records[next(iter(records))]
+        if record.passed:
+            self._passed[key] = record
+            if len(self._passed) > self._entries:
+                del self._passed[next(iter(self._passed))]
+            return
+        self._waiting[key] = record, network
+        own = self._by_network.setdefault(network, {})
+        own[key] = None
+        if len(own) > self._share:
+            self.delete(next(iter(own)))
+        elif len(self._waiting) > self._entries:
+            self.delete(next(iter(self._waiting)))
 
     def delete(self, key: GreylistKey) -> None:
         """Forget ``key``; harmless if it is not known."""
-        self._waiting.pop(key, None)
         self._passed.pop(key, None)
+        waiting = self._waiting.pop(key, None)
+        if waiting is not None:
+            own = self._by_network[waiting[1]]
+            del own[key]
+            if not own:
+                del self._by_network[waiting[1]]
 
     def records(self) -> Iterator[tuple[GreylistKey, GreylistRecord]]:
         """All of them, those that have passed first."""
-        return chain(self._passed.items(), self._waiting.items())
+        waiting = ((key, record) for key, (record, _) in self._waiting.items())
+        return chain(self._passed.items(), waiting)
 
     def expire(self, waiting_before_ns: int, passed_before_ns: int, at_most: int) -> None:
-        kinds = ((self._waiting, waiting_before_ns), (self._passed, passed_before_ns))
-        for records, before_ns in kinds:
-            while records and at_most > 0:
-                key = next(iter(records))
-                if records[key].since_ns >= before_ns:
-                    break
-                del records[key]
-                at_most -= 1
+        while self._waiting and at_most > 0:
+            key, (record, _) = next(iter(self._waiting.items()))
+            if record.since_ns >= waiting_before_ns:
+                break
+            self.delete(key)
+            at_most -= 1
+        while self._passed and at_most > 0:
+            key = next(iter(self._passed))
+            if self._passed[key].since_ns >= passed_before_ns:
+                break
+            del self._passed[key]
+            at_most -= 1
 
 
 class Allowed:
@@ -266,9 +296,10 @@ class Greylist:
         if not any(record and self._passes(record, now_ns) for record in records):
             # A pool that joins later waits no longer than the others.
             first_ns = min([record.since_ns for record in records if record], default=now_ns)
+            owner = client_network(client, ipv6_bits=OWNER_IPV6_BITS)
             for key, record in zip(keys, records, strict=True):
                 if record is None:
-                    store.put(key, GreylistRecord(first_ns, 0))
+                    store.put(key, GreylistRecord(first_ns, 0), owner)
             return GreylistDecision.DEFER
 
         is_retry = not any(record and record.passed for record in records)

@@ -31,8 +31,22 @@ _SECOND_LEVEL = frozenset(_KINDS.split())
 usual ones: a missing one makes neighbours of those who share it, which costs little."""
 
 _NUMBER = re.compile(r"[0-9]++")
-_SERIAL = re.compile(r"(?<![0-9a-z])(?:[0-9]{4,}+|(?=[a-f]*+[0-9])[0-9a-f]{8,}+)(?![0-9a-z])")
-"""A word of the local-part that counts messages: four figures or more, or eight hex digits."""
+_WORD = re.compile(
+    r"(?<![0-9a-z])[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}(?![0-9a-z])|[0-9a-z]++"
+)
+"""A UUID, or a word of letters and digits in lower case."""
+_HEX = re.compile(r"[0-9a-f]{4,}+")
+_MARKS = re.compile(r"#(?:[^#0-9a-z]*+(?:#|[0-9a-f]{4,}+(?![0-9a-z])))++")
+"""Serial numbers side by side, with words between them that may be parts of one in hexadecimal."""
+_FIGURES = re.compile(r"[0-9]{4,}+")
+FIGURES_MIN = 4
+"""Of a number among two words: room-1 and room-2 are two mailboxes."""
+WORDS_OF_A_COUNTER = 3
+"""In a local-part of so many words any number counts messages, as in list-57-bob."""
+SERIAL_LETTERS_MIN = 8
+"""A word of so many letters and digits, two of them digits, is a random one among several words."""
+LONE_SERIAL_LETTERS_MIN = 20
+"""A word that is the whole local-part is a serial number from here on, with four digits in it."""
 _PRVS = re.compile(r"prvs=(?:[0-9a-f]{10}=(.++)|([^/]++)/[0-9a-f]{10})")
 # Sender Rewriting Scheme: SRS0=hash=day=domain=local, SRS1=hash=domain==hash=day=domain=local.
 # The first separator is "=", "+" or "-".
@@ -114,8 +128,12 @@ def plain_sender(reverse_path: str) -> str:
 
     A retry repeats its reverse-path, but the next message of the same list or forwarder bears
     another (VERP, SRS, BATV), and the tags of the last two change from day to day, some of them
-    between tries.  So tags and subaddresses go, and a serial number counts as any other; but not
-    one that is the whole name, or part of a word: those are people.
+    between tries.  So tags and subaddresses go, and a serial number counts as any other: cloud
+    mailers make one for each message or try, of counters, hexadecimal, UUIDs or random letters and
+    digits, in any mix.  A number that is the whole name stays, unless it is longer than people's.
+
+    To take two senders for one costs little: what the greylist compares is the client's pool and
+    the recipient as well.
     """
     local, at, domain = reverse_path.lower().rpartition("@")
     if local.startswith("prvs=") and (tagged := _PRVS.fullmatch(local)):
@@ -124,6 +142,27 @@ def plain_sender(reverse_path: str) -> str:
         local = f"srs={rewritten[1] or ''}={rewritten[2]}"
     else:
         local = local.partition("+")[0] or local
-    if not local.isalnum():
-        local = _SERIAL.sub("#", local)
-    return local + at + domain
+    return _without_serials(local) + at + domain
+
+
+def _without_serials(local: str) -> str:
+    if local.isalnum():
+        digits = sum(map(str.isdigit, local))
+        return "#" if len(local) >= LONE_SERIAL_LETTERS_MIN and digits >= 4 else local
+    short_counts = len(_WORD.findall(local)) >= WORDS_OF_A_COUNTER
+    marked = _WORD.sub(lambda one: "#" if _is_serial(one[0], short_counts) else one[0], local)
+    return _FIGURES.sub("#", _MARKS.sub("#", marked))
+
+
+def _is_serial(word: str, short_counts: bool) -> bool:
+    """Whether a word among several is a serial number: figures alone, hexadecimal with a figure in
+    it, or a random word."""
+    digits = sum(map(str.isdigit, word))
+    if not digits:
+        return False
+    return (
+        "-" in word
+        or (digits == len(word) and (short_counts or digits >= FIGURES_MIN))
+        or _HEX.fullmatch(word) is not None
+        or (len(word) >= SERIAL_LETTERS_MIN and digits >= 2)
+    )

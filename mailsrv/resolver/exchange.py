@@ -16,8 +16,7 @@ from mailsrv.resolver.message import DnsQuery, DnsResponse, InvalidResponse
 from mailsrv.runtime.poll import READ, WRITE, Poll
 
 MESSAGE_OCTETS_MAX = 4096
-"""The longest answer; few domains need a quarter of it.  The sender's domain decides what has
-to be parsed here while everybody waits, at some 2 ms for a thousand octets."""
+"""The longest answer; few domains need a quarter of it."""
 DATAGRAMS_PER_PASS_MAX = 8
 STRAYS_MAX = 16
 """Answers to another question, that count as an attempt to guess ids: then TCP, which cannot be
@@ -29,8 +28,8 @@ ServerAddress = tuple[str, int]
 
 
 class DnsExchange:
-    """A question on its way.  ``done`` is called once, with None if the server failed; silence
-    is for the caller to judge, who then calls ``close``.
+    """A question on its way.  ``done`` is called once, with the answer, or with how the server
+    failed, in words; silence is for the caller to judge, who then calls ``close``.
     """
 
     __slots__ = (
@@ -51,7 +50,7 @@ class DnsExchange:
         number: int,
         server: ServerAddress,
         query: DnsQuery,
-        done: Callable[[DnsResponse | None], None],
+        done: Callable[[DnsResponse | str], None],
     ) -> None:
         self._poll = poll
         self._server = server
@@ -84,20 +83,22 @@ class DnsExchange:
         sock = self._sock
         if sock is None:
             return
+        outcome: DnsResponse | str | None
         try:
             if sock.type == socket.SOCK_DGRAM:
                 outcome = self._take_datagrams(sock)
             elif self._unsent:
-                outcome = self._send_rest(sock)
+                self._send_rest(sock)
+                outcome = None
             else:
                 outcome = self._take_stream(sock)
         except BlockingIOError:
             return
-        except OSError:
-            outcome = InvalidResponse.BAD
+        except OSError as error:
+            outcome = failure(error)
         if outcome is not None:
             self.close()
-            self._done(outcome if isinstance(outcome, DnsResponse) else None)
+            self._done(outcome)
 
     def _open(self, kind: socket.SocketKind, events: int) -> socket.socket:
         sock = self._connect(kind)
@@ -124,7 +125,7 @@ class DnsExchange:
 
     # -- UDP --------------------------------------------------------------------------------------
 
-    def _take_datagrams(self, sock: socket.socket) -> DnsResponse | InvalidResponse | None:
+    def _take_datagrams(self, sock: socket.socket) -> DnsResponse | str | None:
         for _ in range(DATAGRAMS_PER_PASS_MAX):
             octets, source = sock.recvfrom(MESSAGE_OCTETS_MAX)
             # One from elsewhere may have come in the instant before the socket was connected.
@@ -135,7 +136,9 @@ class DnsExchange:
                 self._strays += 1
                 if self._strays < STRAYS_MAX:
                     continue
-            elif outcome is not InvalidResponse.CUT:
+            elif outcome is InvalidResponse.BAD:
+                return self._query.failure(octets)
+            elif isinstance(outcome, DnsResponse):
                 return outcome
             self._turn_to_tcp()
             break
@@ -149,19 +152,28 @@ class DnsExchange:
         self._unsent = len(octets).to_bytes(_LENGTH_OCTETS, "big") + octets
         self._open(socket.SOCK_STREAM, WRITE)
 
-    def _send_rest(self, sock: socket.socket) -> DnsResponse | InvalidResponse | None:
+    def _send_rest(self, sock: socket.socket) -> None:
         self._unsent = self._unsent[sock.send(self._unsent) :]
         if not self._unsent:
             self._poll.change(sock, READ, self)
-        return None
 
-    def _take_stream(self, sock: socket.socket) -> DnsResponse | InvalidResponse | None:
+    def _take_stream(self, sock: socket.socket) -> DnsResponse | str | None:
         octets = sock.recv(_LENGTH_OCTETS + MESSAGE_OCTETS_MAX - len(self._received))
         self._received += octets
         length = int.from_bytes(self._received[:_LENGTH_OCTETS], "big")
-        if not octets or length > MESSAGE_OCTETS_MAX:
-            return InvalidResponse.BAD
+        if not octets:
+            return "connection closed"
+        if length > MESSAGE_OCTETS_MAX:
+            return f"answer longer than {MESSAGE_OCTETS_MAX} octets"
         end = _LENGTH_OCTETS + length
         if len(self._received) < end:
             return None
-        return self._query.read(bytes(self._received[_LENGTH_OCTETS:end]))
+        message = bytes(self._received[_LENGTH_OCTETS:end])
+        outcome = self._query.read(message)
+        return outcome if isinstance(outcome, DnsResponse) else self._query.failure(message)
+
+
+def failure(error: OSError) -> str:
+    """How the network failed, in words."""
+    refused = isinstance(error, ConnectionRefusedError)
+    return "refused" if refused else error.strerror or str(error)

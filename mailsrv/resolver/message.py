@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from itertools import islice
 
 import dns.exception
 import dns.flags
@@ -19,12 +18,9 @@ import dns.rcode
 import dns.rdatatype
 
 from mailsrv.policy.lookups import DnsAnswer, DnsStatus
+from mailsrv.resolver.bounds import HEADER_OCTETS, bounded
 
 ID_BITS = 16
-RECORDS_MAX = 64
-"""Records taken from one answer; no domain that means well has more."""
-
-_HEADER_OCTETS = 12
 _QR = 0x80  # in the third octet of the header: a response
 _TC = 0x02  # there too: cut short
 
@@ -71,14 +67,19 @@ class DnsQuery:
 
     def read(self, octets: bytes) -> DnsResponse | InvalidResponse:
         """Judge what came back.  Never raises."""
-        if len(octets) < _HEADER_OCTETS or octets[:2] != self.octets[:2] or not octets[2] & _QR:
+        if len(octets) < HEADER_OCTETS or octets[:2] != self.octets[:2] or not octets[2] & _QR:
             return InvalidResponse.STRAY  # not worth parsing
         if octets[2] & _TC:
             return InvalidResponse.CUT
         try:
-            return self._judge(dns.message.from_wire(octets, ignore_trailing=True))
+            return self._judge(dns.message.from_wire(bounded(octets), ignore_trailing=True))
         except Exception:  # whatever a parser of hostile octets may yet stumble over
             return InvalidResponse.BAD
+
+    def failure(self, octets: bytes) -> str:
+        """Why ``octets``, which are no answer, are none, in words."""
+        rcode = octets[3] & 0x0F if len(octets) > 3 else 0
+        return dns.rcode.to_text(dns.rcode.Rcode.make(rcode)) if rcode else "malformed answer"
 
     def _judge(self, message: dns.message.Message) -> DnsResponse | InvalidResponse:
         if not self._message.is_response(message):
@@ -89,7 +90,7 @@ class DnsQuery:
         assert isinstance(message, dns.message.QueryMessage)
         chain = message.resolve_chaining()  # bounded by dns.message.MAX_CHAIN
         if chain.answer is not None:
-            records = tuple(record.to_text() for record in islice(chain.answer, RECORDS_MAX))
+            records = tuple(record.to_text() for record in chain.answer)
             return DnsResponse(DnsAnswer(DnsStatus.NOERROR, records), chain.minimum_ttl)
         known_by = {rrset.rdtype for rrset in message.authority}
         has_soa = dns.rdatatype.SOA in known_by

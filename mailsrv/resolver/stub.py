@@ -20,7 +20,7 @@ from random import Random
 
 from mailsrv.policy.lookups import DnsAnswer, DnsStatus
 from mailsrv.resolver.cache import DnsCache, Key
-from mailsrv.resolver.exchange import DnsExchange, ServerAddress
+from mailsrv.resolver.exchange import DnsExchange, ServerAddress, failure
 from mailsrv.resolver.message import ID_BITS, DnsQuery, DnsResponse, Name, NoSuchName, parse_name
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.timer_wheel import Timer
@@ -39,7 +39,8 @@ FIRST_NUMBER = 1 << 60
 
 Answer = Callable[[DnsAnswer], None]
 Note = Callable[[str, str, str], object]
-"""Told of a failure: name, type, and what failed."""
+"""Told of a failure: name, type, and what failed: each server that was asked, with its port, and
+what came of it."""
 
 _SERVFAIL = DnsAnswer(DnsStatus.SERVFAIL)
 _TIMEOUT = DnsAnswer(DnsStatus.TIMEOUT)
@@ -137,7 +138,7 @@ class StubResolver:
         del self._inquiries[inquiry.key]
         self._cache.put(inquiry.key, response.answer, response.ttl_s, self._loop.now_ns)
         if response.answer.status in (DnsStatus.SERVFAIL, DnsStatus.TIMEOUT):
-            self._note(*inquiry.key, response.answer.status)
+            self._note(*inquiry.key, inquiry.failures or response.answer.status)
         fault: Exception | None = None
         for answer in inquiry.waiting:
             try:
@@ -154,6 +155,7 @@ class _Inquiry:
     __slots__ = (
         "_attempts",
         "_exchange",
+        "_failures",
         "_name",
         "_resolver",
         "_servers",
@@ -167,6 +169,7 @@ class _Inquiry:
         self._name = name
         self._servers = deque(resolver._servers)
         self._attempts = 0
+        self._failures: dict[str, None] = {}  # each said once
         self._exchange: DnsExchange | None = None
         self._timer: Timer | None = None
         self.key = key
@@ -183,7 +186,8 @@ class _Inquiry:
             )
             try:
                 exchange.begin()
-            except OSError:  # no route, no descriptor
+            except OSError as error:  # no route, no descriptor
+                self._failed(failure(error))
                 self._servers.popleft()
                 continue
             self._exchange = exchange
@@ -198,16 +202,27 @@ class _Inquiry:
             self._exchange.close()
             self._resolver._loop.timers.cancel(self._timer)
 
+    @property
+    def failures(self) -> str:
+        """What each server did that was asked and did not answer."""
+        return ", ".join(self._failures)
+
+    def _failed(self, how: str) -> None:
+        address, port = self._servers[0]
+        self._failures[f"{address} port {port}: {how}"] = None
+
     def _silence(self) -> None:
         self.close()
+        self._failed("no answer")
         self._resolver._was_silent(self._servers[0])
         self._servers.rotate(-1)
         self.proceed()
 
-    def _done(self, response: DnsResponse | None) -> None:
+    def _done(self, outcome: DnsResponse | str) -> None:
         self.close()
-        if response is not None:
-            self._resolver._finished(self, response)
+        if isinstance(outcome, DnsResponse):
+            self._resolver._finished(self, outcome)
             return
+        self._failed(outcome)
         self._servers.popleft()
         self.proceed()

@@ -33,7 +33,8 @@ ROWS_A_FLUSH_MAX = 128
 FLUSH_PAUSE_NS = 10 * NS_PER_MS
 """Between two transactions while there is more than one can hold: the mail's turn."""
 BACKLOG_MAX = 100_000
-"""Records of each kind that wait for the file; beyond that the oldest are forgotten."""
+"""Records of each kind that wait for the file; beyond that the oldest are forgotten, those of a
+client's own network first (``MemoryStore``)."""
 FILE_OCTETS_MAX = 1 << 30
 """In use, of the file; beyond that the oldest records go first, those that wait before those that
 have passed.  Some 4 million records."""
@@ -229,8 +230,8 @@ class SqliteStore:
             self._failed(error)
             return None
 
-    def put(self, key: GreylistKey, record: GreylistRecord) -> None:
-        self._backlog.put(key, record)
+    def put(self, key: GreylistKey, record: GreylistRecord, network: str = "") -> None:
+        self._backlog.put(key, record, network)
 
     def expire(self, waiting_before_ns: int, passed_before_ns: int, at_most: int) -> None:
         self._stale = waiting_before_ns, passed_before_ns

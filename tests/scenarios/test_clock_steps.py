@@ -84,7 +84,7 @@ def test_no_timer_of_a_session_follows_the_wall_clock(mail_server: Server, step_
 def test_patience_with_the_silent_ends_at_the_same_instant(
     mail_server: Server, enveloped: Step, step_s: int
 ) -> None:
-    server = mail_server(idle_timeout_s=60, content_timeout_s=50)
+    server = mail_server(idle_timeout_s=60, content_start_timeout_s=50)
     idle, in_content = server.sender("192.0.2.1"), server.sender("192.0.2.2")
     idle.expect(220)
     in_content.play([enveloped])

@@ -54,8 +54,8 @@ def test_a_slow_loris_that_drips_header_lines_gets_421_when_its_credit_is_used_u
 
     said = loris.expect(421)
 
-    # 354 + 180 s + octets / (500/s): the nine lines until then bought 0.1 s each.
-    assert said.at_ns == 180 * NS_PER_S + 9 * 50 * NS_PER_S // 500
+    # First octet, at 20 s, + 180 s + octets / (500/s): the ten lines until then bought 0.1 s each.
+    assert said.at_ns == 200 * NS_PER_S + 10 * 50 * NS_PER_S // 500
     assert "content slower than 500 octets/s" in said.text
     assert server.messages == []
 

@@ -181,7 +181,7 @@ class _ScriptedExchange(DnsExchange):
         number: int,
         server: ServerAddress,
         query: DnsQuery,
-        done: Callable[[DnsResponse | None], None],
+        done: Callable[[DnsResponse | str], None],
     ) -> None:
         super().__init__(_NoPoll(), number, server, query, done)
         self._nameserver = nameserver

@@ -287,6 +287,35 @@ def test_a_flood_of_new_triplets_is_bounded_and_spares_who_has_passed(clock: Fak
     assert gl.check(TRIPLET) == "PASS"
 
 
+@pytest.mark.parametrize("flooder", ["203.0.113.{}", "2001:db8:666:{:x}::1", "::ffff:203.0.113.{}"])
+def test_a_flood_from_one_network_pushes_out_nothing_that_waits_for_others(
+    clock: FakeClock, flooder: str
+) -> None:
+    gl = Greylist(clock=clock, delay=DELAY_S, store=MemoryStore(entries=400))
+    others = [(f"198.51.{number}.1", "a@example.org", "b@example.test") for number in range(100)]
+    for other in others:
+        assert gl.check(other) == "DEFER"
+    for number in range(2000):
+        client = flooder.format(number % 250)
+        assert gl.check((client, f"x{number}@example.com", "b@example.test")) == "DEFER"
+    clock.advance(DELAY_S)
+    assert [gl.check(other) for other in others[:5]] == ["PASS"] * 5
+    last = (flooder.format(1999 % 250), "x1999@example.com", "b@example.test")
+    assert gl.check(last) == "PASS"  # of its own it has lost the oldest
+
+
+def test_what_passes_or_expires_makes_room_for_its_network(clock: FakeClock) -> None:
+    store = MemoryStore(entries=80)
+    gl = Greylist(clock=clock, delay=DELAY_S, store=store, client_passes=1000)
+    for number in range(50):
+        first, second = (
+            ("203.0.113.1", f"{name}{number}@example.com", "b@example.test") for name in "xy"
+        )
+        assert (gl.check(first), gl.check(second)) == ("DEFER", "DEFER")
+        clock.advance(DELAY_S)
+        assert (gl.check(first), gl.check(second)) == ("PASS", "PASS")
+
+
 def test_what_is_stale_is_forgotten_in_small_steps(clock: FakeClock) -> None:
     store = MemoryStore()
     gl = Greylist(clock=clock, delay=DELAY_S, store=store)
@@ -303,7 +332,7 @@ def test_what_is_stale_is_forgotten_in_small_steps(clock: FakeClock) -> None:
 def test_the_store_forgets_the_oldest_of_each_kind() -> None:
     store = MemoryStore(entries=2)
     for number in range(3):
-        store.put(GreylistKey(str(number)), GreylistRecord(number, 0))
+        store.put(GreylistKey(str(number)), GreylistRecord(number, 0), f"network {number}")
         store.put(GreylistKey(f"passed {number}"), GreylistRecord(number, 1))
     assert [store.get(GreylistKey(str(number))) for number in range(3)] == [None, (1, 0), (2, 0)]
     store.expire(waiting_before_ns=2, passed_before_ns=2, at_most=10)

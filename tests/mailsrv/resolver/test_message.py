@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import struct
+from collections.abc import Callable
+
 import dns.message
 import dns.rrset
 import pytest
@@ -9,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsrv.policy.lookups import DnsAnswer, DnsStatus
-from mailsrv.resolver.message import RECORDS_MAX, DnsQuery, DnsResponse, InvalidResponse, parse_name
+from mailsrv.resolver.bounds import LABELS_MAX, RECORDS_MAX, bounded
+from mailsrv.resolver.message import DnsQuery, DnsResponse, InvalidResponse, parse_name
 
 ID = 0x1234
 QUERY = DnsQuery(parse_name("a.example"), "MX", ID)
@@ -87,3 +92,70 @@ def test_only_so_many_records_are_taken() -> None:
     assert isinstance(told, DnsResponse)
     assert len(told.answer.records) == RECORDS_MAX
     assert hosts.issuperset(told.answer.records)
+
+
+# -- what an answer of the sender's choosing may cost ---------------------------------------------
+
+
+def crafted(count: int, record: Callable[[int, int], bytes]) -> bytes:
+    """An answer with ``count`` records, each made from its number and its offset."""
+    octets = bytearray(QUERY.octets[:2] + b"\x81\x80" + struct.pack("!4H", 1, count, 0, 0))
+    octets += QUERY.octets[12:]
+    for number in range(count):
+        octets += record(number, len(octets))
+    return bytes(octets)
+
+
+def mx(number: int, host: bytes) -> bytes:
+    data = struct.pack("!H", number) + host
+    return b"\xc0\x0c" + struct.pack("!HHIH", 15, 1, 60, len(data)) + data
+
+
+def test_names_that_unfold_to_hundreds_of_labels_are_not_read() -> None:
+    """Two octets each stand for a name of 120 labels: most of a second, were they parsed."""
+    long = b"\x01a" * 120 + b"\0"
+    first_at = len(crafted(0, lambda number, at: b"")) + 14
+
+    def record(number: int, at: int) -> bytes:
+        return mx(number, long if not number else struct.pack("!H", 0xC000 | first_at))
+
+    assert counts(bounded(crafted(200, record))) == (1, 0, 0, 0)
+
+
+def test_labels_are_bounded_in_all() -> None:
+    def record(number: int, at: int) -> bytes:
+        return mx(number, b"\x01a" * 30 + b"\xc0\x0c")
+
+    read = counts(bounded(crafted(30, record)))[1]
+    assert read == LABELS_MAX // (30 + 2 + 2)
+    told = QUERY.read(crafted(30, record))
+    assert isinstance(told, DnsResponse)
+    assert 0 < len(told.answer.records) <= read
+
+
+def test_records_of_another_kind_are_not_read() -> None:
+    def record(number: int, at: int) -> bytes:
+        if number == 1:
+            return b"\xc0\x0c" + struct.pack("!HHIH", 46, 1, 60, 4) + b"\0" * 4  # RRSIG
+        return mx(number, b"\xc0\x0c")
+
+    assert counts(bounded(crafted(3, record))) == (1, 1, 0, 0)
+
+
+def test_a_negative_answer_keeps_its_soa() -> None:
+    message = dns.message.make_response(dns.message.from_wire(QUERY.octets))
+    soa = "ns.example. host.example. 1 2 3 4 77"
+    message.authority = [dns.rrset.from_text("example.", 99, "IN", "SOA", soa)]
+    told = QUERY.read(message.to_wire())
+    assert told == DnsResponse(DnsAnswer(DnsStatus.NOERROR), 77)
+
+
+@given(st.binary(max_size=200))
+def test_what_is_malformed_is_a_bad_answer(octets: bytes) -> None:
+    with contextlib.suppress(ValueError, IndexError, struct.error):
+        assert len(bounded(QUERY.octets[:12] + octets)) == 12 + len(octets)
+    assert not isinstance(QUERY.read(b""), DnsResponse)
+
+
+def counts(octets: bytes) -> tuple[int, ...]:
+    return struct.unpack_from("!4H", octets, 4)

@@ -79,6 +79,10 @@ def test_a_ring_of_aliases_is_a_failure() -> None:
         assert world.ask("a.example") == [SERVFAIL]
 
 
+def addresses(world: Net) -> list[tuple[str, int]]:
+    return [server.address for server in world.servers]
+
+
 @pytest.mark.parametrize("rcode", ["SERVFAIL", "REFUSED", "FORMERR", "NOTIMP"])
 def test_a_failing_server_makes_room_for_the_next_at_once(rcode: str) -> None:
     with net(lambda asked: [asked.reply(rcode=rcode)], good) as world:
@@ -91,7 +95,26 @@ def test_when_all_servers_fail_the_answer_is_servfail_and_noted() -> None:
     with net(failing, failing) as world:
         assert world.ask("a.example") == [SERVFAIL]
         assert [len(server.asked) for server in world.servers] == [1, 1]
-        assert world.noted == [("a.example", "A", "SERVFAIL")]
+        told = [f"{host} port {port}: SERVFAIL" for host, port in addresses(world)]
+        assert world.noted == [("a.example", "A", ", ".join(told))]
+
+
+def test_a_dead_server_is_named_with_its_port_and_as_what_it_is() -> None:
+    def malformed(asked: Asked) -> list[bytes]:
+        five_answers = b"\x80\x00\0\x01\0\x05\0\0\0\0"
+        return [asked.octets[:2] + five_answers + asked.octets[12:]]
+
+    with net(good, silent, malformed) as world:
+        (dead, mute, mad) = addresses(world)
+        world.servers.pop(0).close()
+        world.ask("a.example")
+        world.advance_to_ms(20_000)
+        ((_, _, why),) = world.noted
+        assert why.split(", ") == [
+            f"{dead[0]} port {dead[1]}: refused",
+            f"{mute[0]} port {mute[1]}: no answer",
+            f"{mad[0]} port {mad[1]}: malformed answer",
+        ]
 
 
 def test_a_closed_port_makes_room_for_the_next_at_once() -> None:
@@ -150,7 +173,8 @@ def test_a_silent_server_is_asked_again_and_the_answer_is_timeout_at_the_tick() 
         world.advance_to_ms(stub.ATTEMPTS_MAX * ATTEMPT_MS)
         assert answers == [TIMEOUT]
         assert len(world.servers[0].asked) == stub.ATTEMPTS_MAX
-        assert world.noted == [("a.example", "A", "TIMEOUT")]
+        ((host, port),) = addresses(world)
+        assert world.noted == [("a.example", "A", f"{host} port {port}: no answer")]
 
 
 def test_each_attempt_has_a_new_id_and_a_new_port() -> None:

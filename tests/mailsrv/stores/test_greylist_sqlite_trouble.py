@@ -130,8 +130,14 @@ def test_a_file_that_comes_and_goes_fills_no_log(running: Running) -> None:
 def test_while_the_file_fails_the_memory_is_bounded(tmp_path: Path) -> None:
     running = Running(tmp_path / "missing" / "greylist.db", options={"backlog": 50})
     for number in range(500):
-        running.check((TRIPLET[0], f"x{number}@example.com", TRIPLET[2]))
+        running.check((f"203.0.{number % 250}.1", f"x{number}@example.com", TRIPLET[2]))
     assert running.store.backlog == 50
+    for number in range(500):  # one network has its share of the backlog alone
+        running.check(("198.51.100.1", f"x{number}@example.com", TRIPLET[2]))
+    assert running.store.backlog == 50
+    assert running.check(("203.0.249.1", "x499@example.com", TRIPLET[2])) == "DEFER"
+    running.advance(300)
+    assert running.check(("203.0.249.1", "x499@example.com", TRIPLET[2])) == "PASS"
     assert running.notes == [(FAILED, "No such file or directory")]
     running.store.close()
 

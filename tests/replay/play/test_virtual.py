@@ -63,7 +63,7 @@ def test_a_script_that_waits_for_a_close_it_will_not_read_ends_with_the_server()
 
 @pytest.mark.parametrize("octets", [64 * 1024, 1024 * 1024 + 1])
 def test_a_large_departure_arrives_whole_and_in_order(octets: int) -> None:
-    content = (b"%07d\r\n" * (octets // 9)) % tuple(range(octets // 9))
+    content = b"X: y\r\n" + (b"%07d\r\n" * (octets // 9)) % tuple(range(octets // 9))
     body = into_data() + f"reply+0 C: {to_text(content)}.\\r\\n\n* S? 250\n"
     assert messages_of(body + "reply+0 close\n") == [content]
 
@@ -76,7 +76,7 @@ def test_a_fin_behind_octets_that_a_pausing_server_does_not_read_is_no_octet() -
 
 
 def test_eight_bit_content_arrives_as_it_left() -> None:
-    content = bytes(octet for octet in range(256) if octet not in b"\r\n") + b"\r\n"
+    content = b"X: " + bytes(octet for octet in range(256) if octet not in b"\r\n") + b"\r\n"
     body = into_data() + f"reply+0 C: {to_text(content)}.\\r\\n\n* S? 250\nreply+0 close\n"
     assert messages_of(body) == [content]
 

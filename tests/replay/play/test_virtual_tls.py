@@ -58,7 +58,7 @@ def test_a_sender_shakes_hands_and_then_speaks_under_tls(server: VirtualServer) 
     sender.send(b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.test>\r\nDATA\r\n")
     for code in (250, 250, 354):
         sender.expect(code)
-    sender.send(b"x" * 70 + b"\r\n")
+    sender.send(b"X: " + b"x" * 67 + b"\r\n")
     sender.send(b"." * 100_000 + b"\r\n.\r\n")
     sender.expect(250)
     (message,) = server.messages
