@@ -19,6 +19,7 @@ from mailsrv.server import Server, ServerBackends
 from mailsrv.settings import Settings
 from mailsrv.smtp.trace import trace_fields
 from mailsrv.telemetry.event_log import EventLog
+from mailsrv.telemetry.metrics import Metrics
 from mailsrv.transport.tls_context import server_context
 from mailsrv.transport.transport import TransportOwner
 from replay.play.fakes.world import DeliveredMessage, World, world_from
@@ -102,7 +103,8 @@ class MailsrvHarness(Harness):
             self._call_later,
             lambda envelope: trace_fields(envelope, settings.hostname, self.clock.realtime_ns()),
         )
-        journal = EventLog(self.clock, self._keep_log)
+        self.metrics = Metrics()
+        journal = EventLog(self.clock, self._keep_log, metrics=self.metrics)
         nameserver = self.world.nameserver
         self.stub = nameserver.resolver(seed, journal.note) if nameserver else None
         self.server = Server(

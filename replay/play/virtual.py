@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mailsrv.telemetry.metrics import Metrics
 from replay.play.fakes.world import DeliveredMessage, settings_from
 from replay.play.harness import Harness
 from replay.play.mailsrv_harness import MailsrvHarness
@@ -34,13 +35,15 @@ _TRACED_AS: dict[type[script.Action], str] = {
 
 @dataclass(frozen=True, slots=True)
 class VirtualRun:
-    """What a run gave.  ``log`` holds the server's lines, ``messages`` what it got its 250 for."""
+    """What a run gave.  ``log`` holds the server's lines, ``messages`` what it got its 250 for,
+    ``metrics`` what the server counted."""
 
     connections: tuple[ObservedConnection, ...]
     virtual_ns: int
     trace_hash: str
     log: tuple[str, ...]
     messages: tuple[DeliveredMessage, ...]
+    metrics: Metrics
 
 
 Play = Callable[[Scenario], VirtualRun]
@@ -75,6 +78,7 @@ def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
         trace.hexdigest(),
         tuple(harness.log),
         tuple(harness.accepted),
+        harness.metrics,
     )
 
 
