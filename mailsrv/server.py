@@ -130,6 +130,7 @@ class Server:
                 policy.stages,
                 self._new_id,
                 tls=backends.tls is not None,
+                tolerates=policy.tolerates if settings.exceptions else None,
             ),
             policy=policy,
             policy_context=PolicyContext(backends.resolver, backends.reputation),

@@ -25,6 +25,23 @@ class DnsList(NamedTuple):
     score: int
 
 
+CHECKS_OF_CLIENTS = ("greylist", "reputation", "reverse_name", "helo", "sender_domain")
+"""Checks of the policy, which an exception may name by network, reverse name and recipient."""
+CHECKS_OF_PROTOCOL = ("bare_lf", "pipelining", "early_talker")
+"""Checks of the protocol: an exception may name them by network; ``bare_lf`` by recipient too."""
+
+
+class CheckException(NamedTuple):
+    """Checks that are not made, and for whom: clients in ``networks`` or with a confirmed reverse
+    name in ``names``; ``recipients``, addresses and domains.  Where both are given, both must
+    hold.  Where ``bare_lf`` is not made, line ends in content are normalised."""
+
+    checks: tuple[str, ...]
+    networks: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    recipients: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Settings of one server.  Immutable: a reload makes new ones.
@@ -129,6 +146,9 @@ class Settings:
     that no other machine reaches; "*" says it on purpose."""
     recipient_delimiter: Literal["", "+", "-"] = "+"
     """What separates a subaddress in the local-part (RFC 5233); "" for nothing."""
+
+    exceptions: tuple[CheckException, ...] = ()
+    """Clients and recipients for whom a check is not made."""
 
     # Checks, all off until configured: a first try from a laptop must simply work.
     sender_domain_check: Mode = "off"

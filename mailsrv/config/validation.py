@@ -13,7 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mailsrv.policy.recipients import EVERY_DOMAIN, table_key
-from mailsrv.settings import DnsList, Settings
+from mailsrv.settings import (
+    CHECKS_OF_CLIENTS,
+    CHECKS_OF_PROTOCOL,
+    CheckException,
+    DnsList,
+    Settings,
+)
 from mailsrv.smtp.path import is_address_literal, is_domain
 
 SECONDS_MAX = 10**9
@@ -23,6 +29,7 @@ NUMBER_MAX = 10**12
 PERCENT_MAX = 100
 SCORE_MAX = 1000
 DNS_LISTS_MAX = 32
+EXCEPTIONS_MAX = 1000
 
 _ZERO_ALLOWED = """
 greet_wait_s error_pause_s connections grace_s reputation_threshold connections_per_network
@@ -122,6 +129,8 @@ def _setting(key: str, value: object, here: str) -> object:
         return _mode(value, get_args(wanted), here)
     if key == "dns_lists":
         return _dns_lists(value, here)
+    if key == "exceptions":
+        return _exceptions(value, here)
     if key == "domains":
         return _domains(value, here)
     if key.endswith("networks"):
@@ -202,6 +211,49 @@ def _addresses(value: object, place: str) -> tuple[str, ...]:
                 f'{place}: {address!r} is neither an address nor a domain such as "example.org"'
             ) from None
     return addresses
+
+
+def _exceptions(value: object, place: str) -> tuple[CheckException, ...]:
+    """A list of tables; each names checks, and networks, names or recipients."""
+    if not isinstance(value, list | tuple) or len(value) > EXCEPTIONS_MAX:
+        raise ConfigError(f"{place}: takes a list of at most {EXCEPTIONS_MAX} tables")
+    return tuple(_exception(one, f"{place}[{number}]") for number, one in enumerate(value))
+
+
+def _exception(value: object, place: str) -> CheckException:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{place}: takes a table with checks, and networks, names or recipients")
+    kinds: dict[str, Callable[[object, str], tuple[str, ...]]] = {
+        "checks": _checks,
+        "networks": lambda networks, here: _networks(networks, here, everybody=True),
+        "names": _names,
+        "recipients": _addresses,
+    }
+
+    def part(key: str, given: object) -> tuple[str, ...]:
+        if key not in kinds:
+            raise _unknown(key, [*kinds], place)
+        return kinds[key](given, f"{place}: {key}")
+
+    exception = CheckException(**{"checks": (), **each(value, part)})
+    if not exception.checks:
+        raise ConfigError(f'{place}: checks: takes one check at least, such as "greylist"')
+    if not any(exception[1:]):
+        raise ConfigError(
+            f"{place}: needs networks, names or recipients; else switch the check off"
+        )
+    protocol = [check for check in exception.checks if check in CHECKS_OF_PROTOCOL]
+    if protocol and exception.names:
+        raise ConfigError(f"{place}: names: {protocol[0]} is decided before names are known")
+    early = [check for check in protocol if check != "bare_lf"]
+    if early and exception.recipients:
+        raise ConfigError(f"{place}: recipients: {early[0]} is decided before recipients are known")
+    return exception
+
+
+def _checks(value: object, place: str) -> tuple[str, ...]:
+    known = (*CHECKS_OF_CLIENTS, *CHECKS_OF_PROTOCOL)
+    return tuple(choice(one, known, place) for one in texts(value, place, "greylist"))
 
 
 def _dns_lists(value: object, place: str) -> tuple[DnsList, ...]:

@@ -163,7 +163,8 @@ class Connection(Conversation):
     def _before_greeting(self, rest: bytes) -> None:
         """Send the greeting, now or after the greet wait."""
         context = self._context
-        if context.timeouts.ns[_GREET_WAIT]:
+        patient = context.policy.tolerates("early_talker", self.client)
+        if context.timeouts.ns[_GREET_WAIT] and not patient:
             self._timer.begin(_GREET_WAIT)
             if context.session_context.settings.greet_teaser:
                 self.session.output.append(reply.teaser(context.session_context.settings.hostname))
@@ -175,7 +176,8 @@ class Connection(Conversation):
         rule = context.session_context.settings.early_talkers
         if rule != "off" and not rest:
             early = self._transport.receive()
-        if early and rule != "off" and self._receive_too_early(early, refuse=rule == "reject"):
+        refuse = rule == "reject" and not patient
+        if early and rule != "off" and self._receive_too_early(early, refuse=refuse):
             return
         if self._stage is _SESSION:
             self._greet()

@@ -15,12 +15,13 @@ but counts for nothing beyond.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from enum import StrEnum
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from mailsrv.policy.networks import Networks, client_network
+from mailsrv.policy.exceptions import CheckExceptions
+from mailsrv.policy.networks import client_network
 from mailsrv.policy.sender_pools import claimed_pool, named_pool, plain_sender, wide_network
 from mailsrv.settings import Settings
 from mailsrv.units import seconds_to_ns
@@ -172,38 +173,6 @@ class MemoryStore:
             at_most -= 1
 
 
-class Allowed:
-    """Clients and recipients that are not greylisted.  Raises ValueError for a network that is
-    none."""
-
-    __slots__ = ("_names", "_networks", "_recipients")
-
-    def __init__(
-        self,
-        networks: Iterable[str] = (),
-        names: Iterable[str] = (),
-        recipients: Iterable[str] = (),
-    ) -> None:
-        self._networks = Networks(networks)
-        self._names = frozenset(name.lower().strip(".") for name in names)
-        self._recipients = frozenset(one.lower().removeprefix("@") for one in recipients)
-
-    def permits(self, client: str, reverse_name: str, forward_path: str) -> bool:
-        """Whether the client, its confirmed reverse name or the recipient is on the list.
-
-        A name is meant with all below it, a recipient's domain by itself.
-        """
-        if self._recipients:
-            recipient = forward_path.lower()
-            if recipient in self._recipients or recipient.rpartition("@")[2] in self._recipients:
-                return True
-        if self._names and reverse_name:
-            labels = reverse_name.lower().removesuffix(".").split(".")
-            if any(".".join(labels[at:]) in self._names for at in range(len(labels))):
-                return True
-        return bool(self._networks) and client in self._networks
-
-
 class Greylist:
     """Decides by triplet.  ``delay``, ``retry_within`` and ``kept`` are in seconds.
 
@@ -215,10 +184,10 @@ class Greylist:
     """
 
     __slots__ = (
-        "_allowed",
         "_client_passes",
         "_clock",
         "_delay_ns",
+        "_exceptions",
         "_kept_ns",
         "_offset_ns",
         "_retry_within_ns",
@@ -234,14 +203,14 @@ class Greylist:
         retry_within: float = RETRY_WITHIN_S,
         kept: float = KEPT_S,
         client_passes: int = TRIPLETS_FOR_A_CLIENT,
-        allowed: Allowed | None = None,
+        exceptions: CheckExceptions | None = None,
     ) -> None:
         self._clock = clock
         self._delay_ns = seconds_to_ns(delay)
         self._retry_within_ns = seconds_to_ns(retry_within)
         self._kept_ns = seconds_to_ns(kept)
         self._client_passes = client_passes
-        self._allowed = allowed or Allowed()
+        self._exceptions = exceptions or CheckExceptions()
         self._store: Store = MemoryStore() if store is None else store
         self._offset_ns = self._first_ns() - clock.monotonic_ns()
 
@@ -255,11 +224,7 @@ class Greylist:
             retry_within=settings.greylist_retry_within_s,
             kept=settings.greylist_kept_s,
             client_passes=settings.greylist_client_passes,
-            allowed=Allowed(
-                settings.greylist_allow_networks,
-                settings.greylist_allow_names,
-                settings.greylist_allow_recipients,
-            ),
+            exceptions=CheckExceptions.of(settings),
         )
 
     def check(
@@ -271,7 +236,7 @@ class Greylist:
         failing that, with ``helo`` a retry is recognised that comes from far off.
         """
         client, reverse_path, forward_path = triplet
-        if self._allowed.permits(client, reverse_name, forward_path):
+        if self._exceptions.spare("greylist", client, reverse_name, (forward_path,)):
             return GreylistDecision.PASS
         now_ns = self._now_ns()
         store = self._store

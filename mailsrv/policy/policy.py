@@ -9,32 +9,35 @@ by itself.  At RCPT come the recipient table, the greylist and the rates.
 The checks that judge a client (reputation, reverse name, HELO name) are not made for trusted
 networks: no list knows them, private addresses have no public names, and the programs there say
 HELO localhost.  What judges the mail (the sender's domain, the recipient) is: a bounce to a domain
-that does not exist would be ours to deliver.  The greylist has allow lists of its own.  It is given
-the reverse name for them, and because a sender's pool of addresses is known by it.
+that does not exist would be ours to deliver.  Beyond them there are exceptions for each check
+(``exceptions``), by the client's network and reverse name, and by recipient.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from mailsrv.policy import dnsbl, sender_checks
 from mailsrv.policy.effects import AllOf, Deliberation, LogNote, ScreeningResult, score
+from mailsrv.policy.exceptions import CheckExceptions
 from mailsrv.policy.greylist import Greylist, GreylistDecision
 from mailsrv.policy.lookups import Rating
 from mailsrv.policy.networks import Networks
 from mailsrv.policy.rate_limits import Rates
 from mailsrv.policy.recipients import Directory
 from mailsrv.policy.sender_checks import ReverseName, SenderFault
-from mailsrv.settings import Mode, Settings
+from mailsrv.settings import CHECKS_OF_CLIENTS, Mode, Settings
 from mailsrv.smtp import reply
 from mailsrv.smtp.events import Question, Stage
 from mailsrv.smtp.reply import Reply
 
 
 class ClientStanding:
-    """What is known of a client.  ``score`` is that of its last MAIL, until then the rating's."""
+    """What is known of a client.  ``score`` is that of its last MAIL, until then the rating's.
+    ``waiting`` are the findings of that MAIL, HELO and domain, where a refusal waits for RCPT."""
 
-    __slots__ = ("finding", "rating", "reverse_name", "score")
+    __slots__ = ("finding", "rating", "reverse_name", "score", "waiting")
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class ClientStanding:
         self.reverse_name = reverse_name
         self.finding = finding
         self.score = rating.score
+        self.waiting: tuple[SenderFault | None, SenderFault | None] | None = None
 
 
 class _Rule(NamedTuple):
@@ -99,9 +103,14 @@ class Policy:
         )
         # The greylist knows pools of senders by it, and those it allows.
         self._wants_reverse_name = self._reverse_name is not None or greylist is not None
+        self._exceptions = CheckExceptions.of(settings)
         self._greylist = greylist
         self._directory = directory
         self._rates = rates
+
+    def tolerates(self, check: str, client: str, recipients: Sequence[str] = ()) -> bool:
+        """Whether a check of the protocol is not made; for the session."""
+        return self._exceptions.spare(check, client, "", recipients)
 
     @property
     def stages(self) -> frozenset[Stage]:
@@ -111,7 +120,8 @@ class Policy:
         stages = set()
         if any(at_sender) or self._rates is not None:
             stages.add(Stage.SENDER)
-        if any(one is not None for one in at_recipient) or self._rates is not None:
+        late = any(at_sender) and self._exceptions.by_recipient(CHECKS_OF_CLIENTS)
+        if late or any(one is not None for one in at_recipient) or self._rates is not None:
             stages.add(Stage.RECIPIENT)
         return frozenset(stages)
 
@@ -128,7 +138,7 @@ class Policy:
         return ClientStanding(rating, *reverse_name)
 
     def _rate(self, client: str) -> Deliberation[Rating]:
-        if not self._threshold:
+        if not self._threshold or self._exceptions.spare("reputation", client):
             return Rating(0)
         ratings: list[Rating] = yield AllOf((score(client), self._lists.rate(client)))
         return Rating(
@@ -153,11 +163,15 @@ class Policy:
     def _sender(
         self, question: Question, standing: ClientStanding | None
     ) -> Deliberation[Reply | None]:
-        if standing is not None and (refusal := self._weigh(standing).refusal) is not None:
-            return refusal
+        if standing is not None:
+            standing.waiting = None
+            refusal = self._weigh(question, standing).refusal
+            if refusal is not None and not self._waits(question, standing):
+                return refusal
         helo: SenderFault | None = None
         domain: SenderFault | None
-        if self._helo is None or question.client in self._trusted:
+        client = question.client
+        if self._helo is None or client in self._trusted or self._exceptions.spare("helo", client):
             domain = yield from self._check_domain(question)
         else:
             check_helo = sender_checks.helo(question, self._hostname)
@@ -165,15 +179,23 @@ class Policy:
         if standing is None:
             standing = yield ScreeningResult()
             assert isinstance(standing, ClientStanding)
-        refusal, reasons = self._weigh(standing, helo, domain)
+        refusal, reasons = self._weigh(question, standing, helo, domain)
         if refusal is not None:
-            return refusal
-        if reasons:
+            if not self._waits(question, standing):
+                return refusal
+            standing.waiting = helo, domain
+        elif reasons:
             yield LogNote("scored", {"score": standing.score, "reasons": ", ".join(reasons)})
-        return None if self._rates is None else self._rates.message(question.client)
+        return None if self._rates is None else self._rates.message(client)
+
+    def _waits(self, question: Question, standing: ClientStanding) -> bool:
+        """Whether a refusal of MAIL waits for RCPT: an exception could spare a recipient."""
+        return self._exceptions.wait_for_recipients(
+            CHECKS_OF_CLIENTS, question.client, standing.reverse_name
+        )
 
     def _check_domain(self, question: Question) -> Deliberation[SenderFault | None]:
-        if self._sender_domain is None:
+        if self._sender_domain is None or self._exceptions.spare("sender_domain", question.client):
             return None
         return (yield from sender_checks.sender_domain(question))
 
@@ -184,6 +206,8 @@ class Policy:
         refusal = None
         if self._directory is not None:
             refusal = self._directory.check(question.forward_path)
+        if refusal is None and standing is not None and standing.waiting is not None:
+            refusal = self._weigh(question, standing, *standing.waiting).refusal
         if refusal is None and self._greylist is not None:
             if standing is None:
                 standing = yield ScreeningResult()
@@ -207,19 +231,27 @@ class Policy:
 
     def _weigh(
         self,
+        question: Question,
         standing: ClientStanding,
         helo: SenderFault | None = None,
         domain: SenderFault | None = None,
     ) -> _Weighed:
-        """Add up what was found, and find what it refuses: the score first, then each check."""
+        """Add up what was found, and find what it refuses: the score first, then each check.  What
+        is excepted for this client and recipient counts nothing."""
+
+        def spared(check: str) -> bool:
+            path = question.forward_path
+            recipients = () if path is None else (str(path),)
+            return self._exceptions.spare(check, question.client, standing.reverse_name, recipients)
+
         total, reasons = standing.rating
         refusal = None
-        for rule, finding in (
-            (self._helo, helo),
-            (self._reverse_name, standing.finding),
-            (self._sender_domain, domain),
+        for check, rule, finding in (
+            ("helo", self._helo, helo),
+            ("reverse_name", self._reverse_name, standing.finding),
+            ("sender_domain", self._sender_domain, domain),
         ):
-            if rule is None or finding is None:
+            if rule is None or finding is None or spared(check):
                 continue
             if rule.mode == "reject":
                 refusal = refusal or finding.refusal
@@ -227,7 +259,7 @@ class Policy:
                 total += rule.score
                 reasons += (f"{rule.score:+} {finding.refusal.check}",)
         standing.score = total
-        if self._threshold and total >= self._threshold:
+        if self._threshold and total >= self._threshold and not spared("reputation"):
             refusal = reply.bad_reputation(total, self._threshold, reasons)
         return _Weighed(refusal, reasons)
 

@@ -39,6 +39,7 @@ FIELD_NAME_OCTETS_MAX = 998
 # field-name = 1*ftext, then ":" (RFC 5322 section 2.2); old senders put blanks before it (4.5).
 field_begins = re.compile(rb"[!-9;-~]{1,900}+[ \t]{0,98}+:").match
 _FIELD_MAY_BEGIN = re.compile(rb"[!-9;-~]*+[ \t]*+\Z")
+_LINE_END = re.compile(rb"\r\n|\r|\n")
 _MAILBOX_LINE = re.compile(rb">*+From [ \t]*+[^ \t:]")
 
 
@@ -131,9 +132,12 @@ class ChunkReader:
     @property
     def bare_line_end(self) -> bool:
         """True once a CR or LF stood alone; a CR at the very end does."""
-        if self._kept_back and self.last and not self._missing:
-            return True
-        return self._line_ends.newlines not in PROPER_LINE_ENDS
+        return self.ends_in_cr or self._line_ends.newlines not in PROPER_LINE_ENDS
+
+    @property
+    def ends_in_cr(self) -> bool:
+        """The message has ended in a lone CR, which was not handed out."""
+        return self._kept_back and self.last and not self._missing
 
     def feed(self, data: bytes, at: int = 0) -> tuple[bytes, int]:
         """Take octets, from ``at`` on; return the content in them, and where the chunk ended, or
@@ -174,6 +178,11 @@ class RefusedChunk:
         self.received_octets += octets
         missing, self._missing = self._missing, self._missing - octets
         return missing if octets >= missing else -1
+
+
+def normalised(octets: bytes) -> bytes:
+    """``octets``, in which no line end is cut, with CRLF for each lone CR and LF."""
+    return _LINE_END.sub(_CRLF, octets)
 
 
 def separator(beginning: bytes, ended: bool) -> bytes | None:

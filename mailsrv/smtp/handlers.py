@@ -183,10 +183,19 @@ def _data(session: SessionState, argument: str) -> None:
     if argument:
         session.refuse(reply.NO_ARGUMENT)
         return
-    assert session.transaction is not None
-    session.transaction.open(session.context.courier, ContentReader())
+    _open(session, ContentReader())
     session.state = TRANSITIONS[session.state][_DATA]
     session.send(reply.START_CONTENT)
+
+
+def _open(session: SessionState, reader: ContentReader | ChunkReader) -> None:
+    """Content may come now, and ``reader`` takes it."""
+    transaction, context = session.transaction, session.context
+    assert transaction is not None
+    if context.tolerates is not None:
+        recipients = [str(path) for path in transaction.envelope.forward_paths]
+        transaction.normalise = session.tolerates("bare_lf", recipients)
+    transaction.open(context.courier, reader)
 
 
 def _data_too_soon(session: SessionState, argument: str) -> None:
@@ -241,7 +250,7 @@ def _chunk_begins(session: SessionState, octets: int, last: bool) -> Reply | Non
     if reader.size_octets + octets > allowed_octets:
         return reply.message_too_large(allowed_octets)
     if transaction.reader is None:
-        transaction.open(session.context.courier, reader)
+        _open(session, reader)
     reader.begin(octets, last)
     session.state = TRANSITIONS[session.state][_CHUNK]
     return None
@@ -258,8 +267,10 @@ def content_ended(session: SessionState) -> None:
         session.state = TRANSITIONS[session.state][_CHUNK_TAKEN]
         session.send(reply.CHUNK_OK, joinable=True)
     else:
-        if transaction.beginning is not None:
+        if transaction.beginning is not None or transaction.normalise:
             transaction.complete()
+            if transaction.normalised:
+                session.note("line ends normalised", "bare <LF> or <CR> in content")
         session.ask(_ASK_MESSAGE)
 
 

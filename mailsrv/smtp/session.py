@@ -244,7 +244,7 @@ class Session(SessionState):
         """Octets were sent behind ``verb`` before it was answered: was that allowed?"""
         if verb in WAITED_FOR or (self.protocol == "SMTP" and verb not in FOLLOWED):
             settings = self.context.settings
-            if settings.unsolicited_pipelining == "reject":
+            if settings.unsolicited_pipelining == "reject" and not self.tolerates("pipelining"):
                 self.turn_away(reply.unsolicited_pipelining(settings.hostname, verb))
             else:
                 self._watching = False  # once a session is enough

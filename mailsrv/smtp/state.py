@@ -15,7 +15,7 @@ is a question of the stage PAUSE.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from mailsrv.settings import Settings
@@ -52,6 +52,9 @@ class SessionContext:
     """Errors after which replies are held back; infinite where no pause is set."""
     tls: bool
     """There is a certificate: STARTTLS is offered."""
+    tolerates: Callable[[str, str, Sequence[str]], bool] | None = None
+    """Whether a check of the protocol is not made, by its name, the client and the recipients;
+    None: there are no exceptions."""
 
     @classmethod
     def of(
@@ -61,6 +64,7 @@ class SessionContext:
         stages: Container[Stage],
         new_id: Callable[[], str],
         tls: bool = False,
+        tolerates: Callable[[str, str, Sequence[str]], bool] | None = None,
     ) -> SessionContext:
         """Make the context with its replies encoded once."""
         return cls(
@@ -75,6 +79,7 @@ class SessionContext:
             reply.shutting_down(settings.hostname),
             settings.errors_soft if settings.error_pause_s else math.inf,
             tls,
+            tolerates,
         )
 
 
@@ -165,6 +170,11 @@ class SessionState:
         """The octets that follow belong to a TLS handshake."""
         return self.state is State.HANDSHAKE
 
+    def tolerates(self, check: str, recipients: Sequence[str] = ()) -> bool:
+        """Whether an exception says that this check of the protocol is not made."""
+        tolerates = self.context.tolerates
+        return tolerates is not None and tolerates(check, self.client, recipients)
+
     # -- replies ----------------------------------------------------------------------------------
 
     def send(self, answer: Reply, joinable: bool = False, at_once: bool = False) -> None:
@@ -233,6 +243,10 @@ class SessionState:
             return False
         self.turn_away(reply.too_many_junk_commands(settings.hostname, settings.junk_commands))
         return True
+
+    def note(self, event: str, detail: str) -> None:
+        """Log a breach of the protocol that is tolerated."""
+        self._report(ProtocolNote(event, detail))
 
     def note_dropped(self, parameters: Iterable[str]) -> None:
         """Log parameters that were taken and not used."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mailsrv.smtp import reply
-from mailsrv.smtp.content import ChunkReader, ContentReader, field_begins, separator
+from mailsrv.smtp.content import ChunkReader, ContentReader, field_begins, normalised, separator
 from mailsrv.smtp.courier import Courier, Sink
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.events import TransactionEnded
@@ -20,13 +20,17 @@ class Transaction:
     ``refusal`` is the last recipient's that was refused.
     """
 
-    __slots__ = ("_allowed_octets", "beginning", "envelope", "reader", "refusal", "sink")
+    __slots__ = (
+        *("_allowed_octets", "beginning", "envelope", "normalise", "reader", "refusal"),
+        "sink",
+    )
 
     def __init__(self, envelope: Envelope, allowed_octets: int) -> None:
         self._allowed_octets = allowed_octets
         self.beginning: bytes | None = b""
         self.envelope = envelope
         self.reader: ContentReader | ChunkReader | None = None
+        self.normalise = False
         self.refusal: Reply | None = None
         self.sink: Sink | None = None
 
@@ -42,10 +46,13 @@ class Transaction:
         assert reader is not None, "content comes only after the go-ahead"
         octets, after = reader.feed(data, at)
         if self.sink is not None:
-            if reader.bare_line_end or reader.size_octets > self._allowed_octets:
+            refused = reader.bare_line_end and not self.normalise
+            if refused or reader.size_octets > self._allowed_octets:
                 # Refused at the end, and read on until then, so that the sender learns why.
                 self.abandon()
             elif octets:
+                if self.normalise:
+                    octets = normalised(octets)
                 if self.beginning is None:
                     self.sink.write(octets)
                 elif not self.beginning and field_begins(octets):
@@ -57,8 +64,17 @@ class Transaction:
 
     def complete(self) -> None:
         """All content has come: write what was held back of it."""
-        if self.beginning is not None and self.sink is not None:
+        if self.sink is None:
+            return
+        if self.beginning is not None:
             self._begin_content(self.sink, self.beginning, ended=True)
+        if isinstance(self.reader, ChunkReader) and self.reader.ends_in_cr:
+            self.sink.write(b"\r\n")
+
+    @property
+    def normalised(self) -> bool:
+        """Some line ends of the content were made CRLF."""
+        return self.normalise and self.reader is not None and self.reader.bare_line_end
 
     def _begin_content(self, sink: Sink, beginning: bytes, ended: bool = False) -> None:
         """Write the first octets, behind what keeps them apart from the trace fields."""
@@ -70,7 +86,7 @@ class Transaction:
     @property
     def fault(self) -> Reply:
         """Why the content cannot be accepted, once ``sink`` is None."""
-        if self.reader is not None and self.reader.bare_line_end:
+        if self.reader is not None and self.reader.bare_line_end and not self.normalise:
             return reply.BARE_LINE_END
         return reply.message_too_large(self._allowed_octets)
 

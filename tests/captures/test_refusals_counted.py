@@ -23,7 +23,7 @@ COUNTED = re.compile(
 def test_each_negative_reply_that_a_sender_saw_is_counted_by_code(path: Path) -> None:
     run = play(transcript.load(path))
     counted = Counter[int]()
-    for code, count in COUNTED.findall(run.metrics.page()):
+    for code, count in COUNTED.findall(run.metrics()):
         counted[int(code)] += int(count)
     # The code of the last line: a greeting's first line may stand before a refusal.
     codes = [

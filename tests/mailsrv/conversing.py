@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
@@ -48,6 +48,7 @@ class Talk:
         stages: frozenset[Stage] = frozenset(),
         outcomes: tuple[object, ...] = (),
         tls: bool = False,
+        tolerates: Callable[[str, str, Sequence[str]], bool] | None = None,
         **settings: Any,
     ) -> None:
         numbers = count(1)
@@ -64,6 +65,7 @@ class Talk:
                 stages if decide is None else stages or {Stage.SENDER, Stage.RECIPIENT},
                 lambda: f"ID{next(numbers)}",
                 tls,
+                tolerates,
             ),
             CLIENT,
         )

@@ -14,7 +14,7 @@ from mailsrv.config import file as config
 from mailsrv.config.endpoints import Delivery, Endpoint
 from mailsrv.config.file import Config
 from mailsrv.resolver import cache, stub
-from mailsrv.settings import DnsList, Settings
+from mailsrv.settings import CheckException, DnsList, Settings
 from mailsrv.stores.recipient_file import load_table
 from mailsrv.units import NS_PER_S
 
@@ -61,6 +61,8 @@ def kind_of(name: str, hint: object) -> str:
         return " or ".join(f'"{one}"' for one in get_args(hint))
     if hint == tuple[DnsList, ...]:
         return "table"
+    if hint == tuple[CheckException, ...]:
+        return "list of tables"
     kinds: dict[object, str] = {bool: "true or false", int: "whole number", float: "seconds"}
     return kinds[hint]
 

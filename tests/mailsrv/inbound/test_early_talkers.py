@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from conversing import HELLO, HOSTNAME, NS_PER_S, Caller, codes, harness
 
+from mailsrv.settings import CheckException
+
 PROXY = "198.51.100.9"
 HEADER = b"PROXY TCP4 192.0.2.66 198.51.100.25 40000 25\r\n"
 PROXIES = (f"{PROXY}/32",)
@@ -44,6 +46,16 @@ def test_octets_that_came_before_the_greeting_are_passed_noted_or_refused(
         refusals = logged(run.log, "refused")
         assert len(refusals) == replies.count(554)
         assert all('check="early talker" reply="554 ' in line for line in refusals)
+
+
+@pytest.mark.parametrize("settings", [{"early_talkers": "reject"}, {"greet_wait_s": 6}])
+def test_an_excepted_early_talker_is_recorded_and_does_not_wait(
+    settings: dict[str, object],
+) -> None:
+    exceptions = (CheckException(("early_talker",), networks=("192.0.2.66/32",)),)
+    with harness(proxy_networks=PROXIES, exceptions=exceptions, **settings) as run:
+        assert codes(Caller(run, PROXY).say(HEADER + HELLO)) == [220, 250]
+        assert len(logged(run.log, "early talker")) == 1
 
 
 @pytest.mark.parametrize(("rule", "replies"), [("record", [220, 250]), ("reject", [554])])
