@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from replay.play.fakes.world import DeliveredMessage, settings_from
 from replay.play.harness import Harness
@@ -42,7 +42,7 @@ class VirtualRun:
     trace_hash: str
     log: tuple[str, ...]
     messages: tuple[DeliveredMessage, ...]
-    metrics: Callable[[], str]
+    metrics: Callable[[], str] = field(compare=False, repr=False)
 
 
 Play = Callable[[Scenario], VirtualRun]
