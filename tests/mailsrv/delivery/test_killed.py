@@ -1,4 +1,5 @@
-"""A server that is killed in the middle of its work has lost nothing that it acknowledged."""
+"""A server that is killed in the middle of its work has lost nothing that it acknowledged, and
+each such message has its line in the log."""
 
 from __future__ import annotations
 
@@ -15,3 +16,4 @@ def test_every_acknowledged_message_is_delivered_once_after_a_kill(
     found = killed(tmp_path, seed)
     assert found.acknowledged
     assert (found.missing, found.differing, found.twice) == ([], [], [])
+    assert found.unlogged == []
