@@ -129,6 +129,9 @@ class Settings:
     # Proxies, which tell us the client's address, and clients that do not wait their turn.
     proxy_networks: tuple[str, ...] = ()
     """Connections from here begin with a PROXY protocol header (HAProxy, v1 or v2)."""
+    health_check_networks: tuple[str, ...] = ()
+    """Load balancers and monitors; a connection from here that ends without a command is not
+    logged: HAProxy's plain check connects every other second and resets."""
     early_talkers: Watch = "record"
     """Octets that came before the greeting was sent; with a greet wait they are refused anyway."""
     unsolicited_pipelining: Watch = "record"

@@ -33,7 +33,8 @@ class ConnectionContext:
 
     ``admit`` counts a client in once its address is known; it returns the reply that turns it
     away, or None.  ``closed`` is called when a connection is over.  ``tls`` is None where no
-    certificate is configured.  ``proxies`` are the
+    certificate is configured.  ``health_checks`` are the
+    networks whose connections without a command are not logged, ``proxies`` the
     networks whose connections begin with another client's address.
     """
 
@@ -47,5 +48,6 @@ class ConnectionContext:
     tls: ssl.SSLContext | None
     rates: Rates
     proxies: Networks
+    health_checks: Networks
     admit: Callable[[AdmittedClient], Reply | None]
     closed: Callable[[AdmittedClient], None]

@@ -305,7 +305,8 @@ class Conversation(ABC):
     def _close(self, how: str) -> None:
         if self._stage is _CLOSED:
             return
-        if self._stage is _SESSION and not self.session.closing:
+        checked = not self.session.lines and self.client in self._context.health_checks
+        if self._stage is _SESSION and not self.session.closing and not checked:
             self._note("disconnect", how=how, state=self.session.state.value)
         self._stage = _CLOSED
         self._timer.cancel()

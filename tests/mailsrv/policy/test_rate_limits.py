@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from mailsrv.policy.rate_limits import MINUTE_NS, MinuteCounts, Rates
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.settings import Settings
+from mailsrv.smtp import reply
+from mailsrv.smtp.events import Event, NegativeReply, RefusedReply
+from mailsrv.smtp.path import MailPath
 
 START_S = 12_345.678901
 CLIENT, NEIGHBOUR, STRANGER = "192.0.2.1", "192.0.2.2", "198.51.100.1"
@@ -280,3 +283,45 @@ def test_a_limit_lowered_meets_who_has_gone_beyond_it() -> None:
         minutes.count("a", 0)
     minutes.limit = 2
     assert minutes.is_spent("a", 1)
+
+
+# -- refused recipients ---------------------------------------------------------------------------
+
+RECIPIENT = RefusedReply(None, "x", None, MailPath("b", "example.test"), "", reply.GREYLISTED)
+OTHERS: list[Event] = [
+    RefusedReply(None, "x", None, None, "XYZZY", reply.UNKNOWN_COMMAND),
+    NegativeReply(reply.GREYLISTED),
+]
+
+
+def test_refused_recipients_of_a_client_keep_it_out_until_their_minute_is_over(
+    clock: FakeClock,
+) -> None:
+    limited = rates(clock, client_refusals_per_min=3)
+    limited.charge_refusals(CLIENT, [RECIPIENT, *OTHERS, RECIPIENT])
+    assert limited.refusals(CLIENT) is None
+    limited.charge_refusals(CLIENT, [RECIPIENT])
+    assert limited.refusals(CLIENT) == "3 a minute from 192.0.2.1"
+    assert (limited.refusals(NEIGHBOUR), limited.refusals(STRANGER)) == (None, None)
+    pass_ns(clock, MINUTE_NS)
+    assert limited.refusals(CLIENT) is None
+
+
+def test_refused_recipients_are_counted_for_a_network_too(clock: FakeClock) -> None:
+    limited = rates(clock, network_refusals_per_min=4)
+    for client in (CLIENT, NEIGHBOUR):
+        limited.charge_refusals(client, [RECIPIENT] * 2)
+    assert limited.refusals("192.0.2.99") == "4 a minute from network 192.0.2.0/24"
+    assert limited.refusals(STRANGER) is None
+
+
+def test_trusted_clients_may_be_refused_as_often_as_they_like(clock: FakeClock) -> None:
+    limited = rates(clock, client_refusals_per_min=1)
+    limited.charge_refusals("127.0.0.1", [RECIPIENT] * 5)
+    assert limited.refusals("127.0.0.1") is None
+
+
+def test_without_a_limit_nothing_is_counted(clock: FakeClock) -> None:
+    limited = rates(clock, client_refusals_per_min=0, network_refusals_per_min=0)
+    limited.charge_refusals(CLIENT, [RECIPIENT] * 5)
+    assert limited.refusals(CLIENT) is None
