@@ -254,13 +254,15 @@ class Spool:
             self._open().write([sink.row() for sink, _ in batch], gone)
         except (OSError, sqlite3.Error, SpoolError) as error:
             self._not_stored(batch, error, answers)
+            faults = _answer_all(answers)
         else:
             self._gone = []
-            self._stored(batch, gone, answers)
-        faults = _answer_all(answers)
+            self._stored(batch, answers)
+            faults = _answer_all(answers)
+            self._tidy_up(gone)
         if self._waiting:  # too many for one transaction, or ended within an answer
             due_ns = self._since_ns + COMMIT_WITHIN_NS if self.open_contents else self._now_ns()
-            self._arm(due_ns)
+            self._arm(max(due_ns, self._retry_ns))
         if faults:
             raise ExceptionGroup("answers", faults)
 
@@ -288,26 +290,23 @@ class Spool:
         answers += [(answer, sink.failure) for sink, answer in batch if sink.failure is not None]
         return [one for one in batch if one[0].failure is None]
 
-    def _stored(
-        self,
-        batch: list[Waiting],
-        gone: list[StoredMessage],
-        answers: list[tuple[Answer, Reply]],
-    ) -> None:
-        for message in gone:
-            if message.in_file:
-                self._remove_content(message.id)
+    def _stored(self, batch: list[Waiting], answers: list[tuple[Answer, Reply]]) -> None:
         for sink, answer in batch:
             sink.release()
             answers.append((answer, reply.queued(sink.envelope.id)))
         if self.trouble:
             self.trouble = ""
             self._note("spool works again", None)
-        database = self._open()
-        if database.needs_checkpoint:
-            self._checkpoint(database)
         if batch:
             self.on_stored()
+
+    def _tidy_up(self, gone: list[StoredMessage]) -> None:
+        """What takes time and may wait until the answers are given."""
+        for message in gone:
+            if message.in_file:
+                self._remove_content(message.id)
+        if self._database is not None and self._database.needs_checkpoint:
+            self._checkpoint(self._database)
 
     def _checkpoint(self, database: SpoolDatabase) -> None:
         try:

@@ -26,7 +26,7 @@ from mailsrv.delivery.spool_sink import ROW_OCTETS_MAX
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.loop import Loop
 from mailsrv.smtp.reply import Reply
-from mailsrv.units import NS_PER_S
+from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.play.mailsrv_harness import VirtualPoll
 
 LARGE = [b"x" * (ROW_OCTETS_MAX + 1), b"y" * ROW_OCTETS_MAX]
@@ -171,6 +171,12 @@ def test_while_another_process_writes_messages_wait_and_then_are_deferred(tmp_pa
     replies = received(spool, 2, b"small")
     loop.dispatch(loop.now_ns)
     assert replies == []
+    loop.expire()
+    wake_ns = loop.timers.next_wake_ns()
+    assert wake_ns is not None and wake_ns <= loop.now_ns + LOCKED_PAUSE_NS + NS_PER_MS
+    clock.advance(LOCKED_PAUSE_NS / NS_PER_S)
+    loop.expire()
+    assert loop.timers.next_wake_ns() is not None, "nothing would try again"
     clock.advance(LOCKED_PAUSE_NS / NS_PER_S)
     other.execute("ROLLBACK")
     loop.dispatch(loop.now_ns)
