@@ -91,3 +91,16 @@ def test_the_tree_on_the_front_page_is_the_tree() -> None:
     for package in ("mailsrv", "replay"):
         folders = {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
         assert shown[package] == folders
+
+
+def test_a_document_that_the_code_names_is_there() -> None:
+    """What is named is a file of docs/, wherever it is named: docstrings, help, comments."""
+    named = {
+        found
+        for folder in ("mailsrv", "replay", "tests", "docs")
+        for pattern in ("*.py", "*.md", "*.service", "*.socket")
+        for path in (ROOT / folder).rglob(pattern)
+        for found in re.findall(r"\bdocs/[\w/.-]*\w", path.read_text("utf-8"))
+    }
+    assert len(named) > 5
+    assert sorted(one for one in named if not (ROOT / one).exists()) == []

@@ -27,7 +27,9 @@ ORCPT_CHARACTERS_MAX = 500
 _SIZE = re.compile(r"[0-9]{1,20}")  # RFC 1870 section 4: 1*20DIGIT
 _match_usual = re.compile(r"SIZE=([0-9]{1,20})(?: BODY=(7BIT|8BITMIME))?").fullmatch
 """The parameters that nearly every MAIL has, for speed."""
-_BODIES = frozenset(("7BIT", "8BITMIME"))  # RFC 6152 section 3; no BINARYMIME: see docs/esmtp.md
+_BODIES = frozenset(
+    ("7BIT", "8BITMIME")
+)  # RFC 6152 section 3; no BINARYMIME: see docs/run/esmtp.md
 _RETURNS = frozenset(("FULL", "HDRS"))
 _NEVER = ("NEVER",)
 _OCCASIONS = frozenset(("SUCCESS", "FAILURE", "DELAY"))

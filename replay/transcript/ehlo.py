@@ -28,7 +28,7 @@ DEFAULTS = {
     "transactions": 100,
     "recipients": 1000,
 }
-"""Of the settings that EHLO shows (docs/esmtp.md)."""
+"""Of the settings that EHLO shows (docs/run/esmtp.md)."""
 
 
 def ehlo_reply(server: Mapping[str, Any], world: Mapping[str, Any], *, under_tls: bool) -> bytes:
