@@ -176,8 +176,8 @@ class _Follower:
         flow, server = self._flow, 1 - self._side
         if not flow.packets[server]:
             return True
-        heard = flow.acknowledged[server] or any(event.side == server for event in flow.events)
-        return not heard and bool(flow.octets(self._side))
+        is_known = flow.acknowledged[server] or any(event.side == server for event in flow.events)
+        return not is_known and bool(flow.octets(self._side))
 
     def _odd(self, packet: int, kind: str, sentence: str) -> None:
         self._result.oddities.append(Oddity(packet, kind, sentence))

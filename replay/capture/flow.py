@@ -201,9 +201,11 @@ class Flow:
         """Say once what is true of the whole connection: that each of its segments is there twice,
         which no network does."""
         repeats = [one for one in self.oddities if one.kind == "retransmission"]
+        if len(repeats) < DOUBLES_MIN:
+            return
         pieces = sum(1 for one in self.happened if not isinstance(one, Gap | StreamEnd))
         enough = min(pieces, MAX_FLOW_ODDITIES) * DOUBLES_SHARE[0] // DOUBLES_SHARE[1]
-        if pieces < DOUBLES_MIN or len(repeats) < enough:
+        if len(repeats) < enough:
             return
         self.oddities = [one for one in self.oddities if one.kind != "retransmission"]
         sentence = (

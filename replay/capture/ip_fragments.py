@@ -91,7 +91,7 @@ class Fragments:
     ) -> tuple[int, bytes] | None:  # fmt: skip
         """Take in a fragment: ``octets`` from ``start`` on of the datagram named ``key``.
 
-        ``head`` is what the first fragment says of the content (IPv6's next header).  Gives head
+        ``head`` is what the first fragment says of the content (IPv6's next header).  Returns head
         and content once all of it is there.  Empty and oversized fragments are left out.
         """
         done_ns = self._done.get(key)

@@ -20,33 +20,40 @@ ETHERNET = 1
 _INNER_MAX = 2
 """Headers that name another link type, within one another."""
 
-_AS_ETHERNET: dict[int, Callable[[bytes], bytes]] = {
+SIMPLE: dict[int, Callable[[bytes], bytes]] = {
     0: headers.from_loopback,  # NULL
-    9: frame_of_ppp,  # PPP
     12: frame_of_ip,  # RAW as some systems number it in files
     14: frame_of_ip,  # RAW on OpenBSD
-    50: frame_of_ppp,  # PPP_HDLC
-    51: lambda frame: NO_ADDRESSES + PPPOE_SESSION + frame,  # PPP_ETHER
     101: frame_of_ip,  # RAW
     104: headers.from_cisco_hdlc,  # C_HDLC
-    105: wifi.from_80211,  # IEEE802_11
-    107: headers.from_frame_relay,  # FRELAY
     108: headers.from_loopback,  # LOOP
     113: headers.from_sll,  # LINUX_SLL
-    117: headers.from_pflog,  # PFLOG
-    119: wifi.from_prism,  # IEEE802_11_PRISM
-    127: wifi.from_radiotap,  # IEEE802_11_RADIOTAP
-    163: wifi.from_avs,  # IEEE802_11_AVS
-    166: headers.from_ppp_with_direction,  # PPP_PPPD
-    204: headers.from_ppp_with_direction,  # PPP_WITH_DIR
-    205: lambda frame: headers.from_cisco_hdlc(frame[1:]),  # C_HDLC_WITH_DIR
-    206: lambda frame: headers.from_frame_relay(frame[1:]),  # FRELAY_WITH_DIR
-    219: lambda frame: NO_ADDRESSES + MPLS + frame,  # MPLS
     228: frame_of_ip,  # IPV4
     229: frame_of_ip,  # IPV6
-    239: headers.from_nflog,  # NFLOG
     276: headers.from_sll2,  # LINUX_SLL2
 }
+"""How to rewrite the frames of links whose headers cannot be wrong."""
+
+_AS_ETHERNET: dict[int, Callable[[bytes], bytes]] = (
+    SIMPLE
+    | {
+        9: frame_of_ppp,  # PPP
+        50: frame_of_ppp,  # PPP_HDLC
+        51: lambda frame: NO_ADDRESSES + PPPOE_SESSION + frame,  # PPP_ETHER
+        105: wifi.from_80211,  # IEEE802_11
+        107: headers.from_frame_relay,  # FRELAY
+        117: headers.from_pflog,  # PFLOG
+        119: wifi.from_prism,  # IEEE802_11_PRISM
+        127: wifi.from_radiotap,  # IEEE802_11_RADIOTAP
+        163: wifi.from_avs,  # IEEE802_11_AVS
+        166: headers.from_ppp_with_direction,  # PPP_PPPD
+        204: headers.from_ppp_with_direction,  # PPP_WITH_DIR
+        205: lambda frame: headers.from_cisco_hdlc(frame[1:]),  # C_HDLC_WITH_DIR
+        206: lambda frame: headers.from_frame_relay(frame[1:]),  # FRELAY_WITH_DIR
+        219: lambda frame: NO_ADDRESSES + MPLS + frame,  # MPLS
+        239: headers.from_nflog,  # NFLOG
+    }
+)
 _NAMES_ANOTHER = {
     192: headers.inner_of_ppi,  # PPI
     258: headers.inner_of_pktap,  # PKTAP

@@ -71,11 +71,11 @@ def read_capture(path: str | Path, watch: Watch | None = None) -> Capture:
     oddities = capture.oddities
     records = _counted(read_records(path, oddities, watch), capture)
     reassembler = Reassembler(oddities, why_forget)
-    shelf = FlowSorter(capture)
+    sorter = FlowSorter(capture)
     for flow in reassembler.walk(decode(records, oddities)):
         capture.flows += 1
-        shelf.put(flow)
-    shelf.close()
+        sorter.put(flow)
+    sorter.close()
     return capture
 
 

@@ -8,8 +8,8 @@ filled, or until the other side acknowledges it, which proves that the capture m
 Times of a flow never run backwards: packets count in file order, and a time before the one already
 reached is raised to it and told as an oddity.
 
-Memory stays bounded however long the capture is: a flow is given out some time after it has ended,
-or when there are too many of them; and octets of flows that nobody wants (``Judge``) are forgotten
+Memory stays bounded however long the capture is: a flow is returned some time after it has ended,
+or when there are too many of them; octets of flows that are not wanted (``Judge``) are forgotten
 when those of all open flows become too many.  Captures of ordinary size come to none of this.
 """
 

@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from typing import NamedTuple
 
 from replay.capture.ip_fragments import Fragments
-from replay.capture.link_layers import UnknownLinkType, as_ethernet, linktype_name
+from replay.capture.link_layers import SIMPLE, UnknownLinkType, as_ethernet, linktype_name
 from replay.capture.oddity import CaptureError, Oddity
 from replay.capture.records import PacketRecord
 from replay.capture.tunnels import over_ip, over_udp
@@ -106,12 +106,14 @@ def decode(records: Iterable[PacketRecord], oddities: list[Oddity]) -> Iterator[
     """
     unusual = FrameDecoder()
     found = False
+    simple = SIMPLE
     new = tuple.__new__
     for record in records:
         number, ts_ns, linktype, captured, original, frame = record
         if linktype != 1:
-            frame = unusual.as_ethernet(number, linktype, frame)
-            if not frame:
+            if (rewrite := simple.get(linktype)) is not None:
+                frame = rewrite(frame)
+            elif not (frame := unusual.as_ethernet(number, linktype, frame)):
                 continue
             original += len(frame) - captured
             captured = len(frame)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import importlib
+import io
 import os
 import sys
 import tempfile
@@ -56,14 +57,14 @@ Watch = Callable[[ReadProgress], None]
 
 
 class Readable(Protocol):
-    """What ``records.Stream`` reads from; ``read`` gives fewer octets where more are not there
+    """What ``records.ReadAhead`` reads from; ``read`` returns fewer octets where more are not there
     yet, and none at the end."""
 
     def read(self, octets: int, /) -> bytes: ...
 
 
 class _Counted:
-    """The file as it lies on disk, or a pipe: gives what is there, and tells how far it is."""
+    """The file as it lies on disk, or a pipe: returns what is there, and tells how far it is."""
 
     __slots__ = ("_file", "_first", "_read_octets", "_total_octets", "_watch")
 
@@ -100,18 +101,20 @@ class _Counted:
         return self._read_octets
 
 
-class Unpacks(Protocol):
-    """A file that unpacks what it is read from."""
-
-    def read1(self, octets: int, /) -> bytes: ...
-
-
-class Packing(NamedTuple):
+class Packing:
     """A way of packing: its name, how to open such a file, and how that fails."""
 
-    name: str
-    open: Callable[[BinaryIO], Unpacks]
-    failures: tuple[type[Exception], ...]
+    __slots__ = ("failures", "name", "open")
+
+    def __init__(
+        self,
+        name: str,
+        unpacked: Callable[[BinaryIO], io.BufferedIOBase],
+        failures: tuple[type[Exception], ...],
+    ) -> None:
+        self.name = name
+        self.open = unpacked
+        self.failures = failures
 
 
 def packing_of(begins: bytes) -> Packing | None:
@@ -204,7 +207,7 @@ def plain_file(path: Path, oddities: list[Oddity]) -> Iterator[Path]:
             raise CaptureError(f"{name_of(path)}: cannot be read: {why}") from error
         try:
             yield plain
-        except CaptureError as error:  # the copy is nobody's file
+        except CaptureError as error:  # the copy's name says nothing to the user
             raise CaptureError(str(error).replace(str(plain), name_of(path))) from error
 
 

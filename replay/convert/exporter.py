@@ -44,7 +44,7 @@ def export(
     run: Sequence[ObservedConnection] | None = None,
     differences: Sequence[Difference] = (),
 ) -> int:
-    """Write ``scenario`` to ``file`` as a pcapng, and give the number of packets: what it expects
+    """Write ``scenario`` to ``file`` as a pcapng, and return the number of packets: what it expects
     or, with ``run``, what was observed.  ``differences`` become comments."""
     lines = [scenario.story]
     lines += [f"Source: {scenario.source}"] if scenario.source else []
@@ -99,8 +99,8 @@ class _Connection:
         self._moments = moments
         replies = [len(one.octets) for one in moments if one.kind == "reply"]
         self._reply_ends = [0, *accumulate(replies)]
-        # A server that is not heard acknowledges nothing: so it is seen that it was not captured.
-        self._is_mute = not any(one.is_servers for one in moments) and any(
+        # A server that sends nothing acknowledges nothing: so it shows that it was not captured.
+        self._is_unseen = not any(one.is_servers for one in moments) and any(
             one.kind == "half-close" for one in moments
         )
         self._left = ""  # how the client has ended its side: half-close, close or reset
@@ -119,7 +119,7 @@ class _Connection:
         if not last:
             return
         yield last._replace(comments=last.comments + comments)
-        for frame in self._farewell():
+        for frame in self._closing_packets():
             yield Packet(last.ts_ns, frame)
 
     def _frames(self, moment: Moment) -> list[bytes]:
@@ -133,42 +133,44 @@ class _Connection:
                 return flow.data(CLIENT, moment.octets, seen)
             case "half-close" | "close":
                 self._left = moment.kind
-                return flow.finish(CLIENT, seen) + self._heard()
+                return flow.finish(CLIENT, seen) + self._server_acknowledges()
             case "reset":
                 self._left = moment.kind
                 return flow.reset(CLIENT, seen)
             case "reply":
                 frames = flow.data(SERVER, moment.octets, flow.sent(CLIENT))
-                return frames + self._taken()
+                return frames + self._client_acknowledges()
             case "eof":
                 self._server_ended = moment.kind
-                return flow.finish(SERVER, flow.sent(CLIENT)) + self._taken()
+                return flow.finish(SERVER, flow.sent(CLIENT)) + self._client_acknowledges()
             case "server-reset":
                 self._server_ended = moment.kind
                 return flow.reset(SERVER, flow.sent(CLIENT))
             case "abandon":
-                return flow.acknowledge(CLIENT) or self._heard() or flow.repeat(CLIENT)
+                return (
+                    flow.acknowledge(CLIENT) or self._server_acknowledges() or flow.repeat(CLIENT)
+                )
             case _:
                 return []
 
-    def _heard(self) -> list[bytes]:
+    def _server_acknowledges(self) -> list[bytes]:
         """The server's acknowledgement."""
-        return [] if self._is_mute else self._flow.acknowledge(SERVER)
+        return [] if self._is_unseen else self._flow.acknowledge(SERVER)
 
-    def _taken(self) -> list[bytes]:
+    def _client_acknowledges(self) -> list[bytes]:
         """The acknowledgement of a client that reads on."""
         return self._flow.acknowledge(CLIENT) if self._left == "half-close" else []
 
-    def _farewell(self) -> list[bytes]:
+    def _closing_packets(self) -> list[bytes]:
         """What kernels say when both sides have done what they do."""
         flow = self._flow
         kinds = [one.kind for one in self._moments]
         resets = {"reset", "server-reset"}.intersection(kinds)
-        if self._is_mute or resets or "abandon" in kinds:
+        if self._is_unseen or resets or "abandon" in kinds:
             return []
         if self._left == "close":
             if flow.seen(CLIENT) < self._reply_ends[-1]:
-                return flow.reset(CLIENT)  # nobody takes what is left
+                return flow.reset(CLIENT)  # what is left is not read
             frames = [] if self._server_ended else flow.finish(SERVER)
             return frames + flow.acknowledge(CLIENT)
         if self._server_ended and not self._left:

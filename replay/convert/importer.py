@@ -70,7 +70,7 @@ class ImportedConnection:
     script: script.ScriptedConnection
     evidence: dict[int, Anchored]
     """Why a departure has its anchor, by number of the step; not for open, until-closed and
-    abandon, which nobody did."""
+    abandon, which are no acts of the sender."""
     oddities: list[Oddity]
     """The conversation's own, and what could not be carried into the script."""
 
@@ -185,7 +185,7 @@ def _second_take(
 
 
 def _settings(conversations: list[Conversation]) -> dict[str, object]:
-    """What the server under test needs to give the replies of a recorded mailsrv: its name, and
+    """What the server under test needs to return the replies of a recorded mailsrv: its name, and
     what its replies to EHLO show, as far as they agree."""
     shown = [
         settings_shown(reply.octets)
@@ -311,8 +311,8 @@ class _Writer:
                     self._steps.append(Expectation(script.TlsDone()))
                 half_closed = half_closed or act.kind == "half-close"
                 if act.kind in ("close", "reset"):
-                    # The server did say the rest, though nobody listened any more; a faster one
-                    # will be heard.
+                    # The server did send the rest, though the sender no longer read it; that of a
+                    # faster server is read.
                     self._expect_replies(len(self._replies))
                     return True
         return False

@@ -1,4 +1,4 @@
-"""Cuts one connection out of a capture: its own frames as they are, and nobody else's.
+"""Cuts one connection out of a capture: its own frames as they are, and no others.
 
 The file is walked once more, up to the connection's last packet, and most frames are passed over
 for not having its addresses in them.  Of a datagram in fragments all frames are taken.  What was

@@ -158,9 +158,9 @@ def _expectation(step: Expectation, number: int) -> Moment:
 
 
 def _with_early_replies(steps: list[tuple[Step, Moment]]) -> list[tuple[Step, Moment]]:
-    """Who had seen a reply and still went by its own clock did not wait for it: the next reply was
-    on its way by then.  Where its instant is open, and lines enough were said to be answered, it
-    is put there."""
+    """A sender that had seen a reply and still went by its own clock did not wait for it: the next
+    reply was on its way by then.  Where its instant is open, and lines enough were sent to be
+    answered, it is put there."""
     ordered = list(steps)
     lines = 0
     for place, (_, moment) in enumerate(steps):
@@ -202,7 +202,7 @@ def observed(connection: ScriptedConnection, seen: ObservedConnection) -> list[M
         kind = "eof" if seen.end == "eof" else "server-reset"
         said.append(Moment(kind, at_ns=seen.end_at_ns))
     moments: list[Moment] = []
-    heard, ended, reading, above = 0, False, True, 0
+    read, ended, reading, above = 0, False, True, 0
     departed = iter(seen.departed_ns)
     for step in connection.steps:
         if isinstance(step, Expectation):
@@ -212,14 +212,14 @@ def observed(connection: ScriptedConnection, seen: ObservedConnection) -> list[M
         if departed_ns is None:
             continue
         while said and (
-            said[0].at_ns < departed_ns or (said[0].at_ns == departed_ns and heard < above)
+            said[0].at_ns < departed_ns or (said[0].at_ns == departed_ns and read < above)
         ):
             moments.append(said.pop(0))
             if reading:
-                heard += moments[-1].kind == "reply"
+                read += moments[-1].kind == "reply"
                 ended = moments[-1].kind in ("eof", "server-reset")
         moment = dataclasses.replace(
-            _departure(step), at_ns=departed_ns, replies_seen=heard, end_seen=ended
+            _departure(step), at_ns=departed_ns, replies_seen=read, end_seen=ended
         )
         moments.append(moment)
         if isinstance(step.action, script.StopReading | script.ResumeReading):

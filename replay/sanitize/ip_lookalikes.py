@@ -29,7 +29,7 @@ _PRIVATE = tuple(
 _OCTETS_BY_DIGITS = {1: (0, 9), 2: (10, 99), 3: (100, 255)}
 
 
-def is_nobodys(text: str) -> bool:
+def is_unassigned(text: str) -> bool:
     """Whether the address ``text`` says nothing about anybody."""
     address = ipaddress.ip_address(text)
     return any(address in network for network in _NOBODYS)
@@ -43,7 +43,7 @@ def like_address(looks: Lookalikes, text: str) -> str | None:
         return None
     if "%" in text:
         return None
-    if is_nobodys(text):
+    if is_unassigned(text):
         return text
     looks.counts["IP address"] += 1
     if address.version == 4:

@@ -3,7 +3,7 @@
 It shares no parsing with what cleans: it knows words, names and addresses by their characters
 alone, and looks for each of them in what was written, also behind base64, quoted-printable,
 percent signs, xtext and UTF-16.  What may remain is ``vocabulary.ANYWHERE``, names and addresses
-that are nobody's, and numbers that count something.
+that belong to no one, and numbers that count something.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Set
 from typing import NamedTuple
 
-from replay.sanitize.ip_lookalikes import is_nobodys
+from replay.sanitize.ip_lookalikes import is_unassigned
 from replay.sanitize.lookalikes import is_reserved, lowered, words
 from replay.sanitize.vocabulary import ANYWHERE, PROMPT
 from replay.smtp.proxy_header import V2_SIGNATURE, header_octets
@@ -79,7 +79,7 @@ class Originals:
         """Addresses and host names as a whole."""
         self.packed: set[bytes] = set()
         """Addresses of packets."""
-        self._nobodys: set[str] = set()
+        self._unassigned: set[str] = set()
 
     def add(self, octets: bytes) -> None:
         """Take in what one side said.  Raises TooMuch."""
@@ -99,7 +99,7 @@ class Originals:
             self.names.update(word for word in words(found[0]) if _counts(word))
         for found in _HOST.finditer(view):
             if is_reserved(found[0]):
-                self._nobodys.update(words(found[0]))
+                self._unassigned.update(words(found[0]))
             else:
                 self.exact.add(lowered(found[0]))
                 self.names.update(word for word in words(found[0]) if _counts(word))
@@ -107,20 +107,20 @@ class Originals:
             self.names.update(word for word in words(found[1]) if _counts(word))
         for found in _IP.finditer(view):
             try:
-                nobodys = is_nobodys(found[0])
+                unassigned = is_unassigned(found[0])
             except ValueError:
                 continue
-            if nobodys:
-                self._nobodys.update(words(found[0]))
+            if unassigned:
+                self._unassigned.update(words(found[0]))
             else:
                 self.exact.add(lowered(found[0]))
 
     def allow(self, kept: Set[str]) -> None:
-        """Let these words remain, and those of names that are nobody's."""
+        """Let these words remain, and those of names that belong to no one."""
         for view in views(_NTLM):  # these octets are kept, whatever they look like
-            self._nobodys.update(words(view))
-        self.words -= kept | self._nobodys
-        self.names -= kept | self._nobodys
+            self._unassigned.update(words(view))
+        self.words -= kept | self._unassigned
+        self.names -= kept | self._unassigned
 
     # -- looking ----------------------------------------------------------------------------------
 

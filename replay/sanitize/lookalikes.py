@@ -1,8 +1,8 @@
 """Look-alikes under a key: values of the same length and shape that stand in for real ones.
 
 The same value under the same key is always the same look-alike, in whatever file it stands, so
-that what belonged together still does; without the key nobody gets from one to the other
-(HMAC-SHA-256, RFC 2104).  Two values are never given one look-alike in one run, unless there are
+that what belonged together still does; without the key there is no way from one to the other
+(HMAC-SHA-256, RFC 2104).  Two values never get one look-alike in one run, unless there are
 more of them than look-alikes of that shape; then ``merged`` counts.
 
 Letters become letters of ``LETTERS``, which has no vowel and no hexadecimal digit: no look-alike
@@ -39,7 +39,7 @@ EXAMPLES_MAX = 5
 """Look-alikes of each kind that are remembered for the report."""
 
 _TOP_LEVEL = {2: "zz", 3: "alt", 4: "test", 7: "example", 8: "internal"}
-"""Reserved or never to be given away, by length: ISO 3166 leaves zz to users; RFC 9476; RFC 6761;
+"""Reserved or never to be registered, by length: ISO 3166 leaves zz to users; RFC 9476; RFC 6761;
 ICANN's resolution of 2024 for internal."""
 
 _CYRILLIC = "бвгджзклмнпрстфх"
@@ -67,7 +67,7 @@ class Lookalikes:
         self.merged = 0
         """Values that had to share a look-alike with another one."""
         self.unreserved: set[str] = set()
-        """Top-level look-alikes that nobody has, though nothing reserves them."""
+        """Top-level look-alikes that are not in use, though nothing reserves them."""
 
     # -- where they come from ---------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ class Lookalikes:
         return hashlib.shake_256(hmac.digest(self._key, message, "sha256")).digest(octets)
 
     def one(self, kind: str, value: str, attempts: Iterator[str], scope: str) -> str:
-        """The look-alike of ``value``: the first of ``attempts`` that is nobody else's."""
+        """The look-alike of ``value``: the first of ``attempts`` that is not taken."""
         given = self._given.get((scope, value))
         if given is not None:
             return given
@@ -204,7 +204,7 @@ class Lookalikes:
 
 
 def is_reserved(name: str) -> bool:
-    """Whether a host name is nobody's."""
+    """Whether a host name belongs to no one (RFC 2606)."""
     folded = name.lower().rstrip(".")
     return (
         folded in HOSTS

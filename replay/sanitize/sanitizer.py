@@ -1,4 +1,4 @@
-"""Writes a capture anew with everything in it that is somebody's replaced by look-alikes.
+"""Writes a capture anew with everything personal in it replaced by look-alikes.
 
     clean = sanitize([read_capture("stall.pcap")], key)
     clean.captures[0]        # octets of a pcap file
@@ -28,7 +28,7 @@ from replay.capture.oddity import CaptureError
 from replay.capture.pcap_writer import PcapWriter
 from replay.capture.reader import Capture
 from replay.capture.tcp_packets import LINKTYPE_RAW, PacketFlow, packed_by_dpkt
-from replay.sanitize.ip_lookalikes import is_nobodys
+from replay.sanitize.ip_lookalikes import is_unassigned
 from replay.sanitize.leak_check import Leak, Originals, TooMuch, told
 from replay.sanitize.lookalikes import Lookalikes
 from replay.sanitize.smtp_cleaner import SmtpCleaner
@@ -51,7 +51,7 @@ Chosen = tuple[Capture, Sequence[Conversation]]
 
 
 class LeftOver(Exception):
-    """Something of the original is in the result, which is therefore given up."""
+    """Something of the original is in the result, which is therefore dropped."""
 
     def __init__(self, findings: Sequence[Leak]) -> None:
         super().__init__(f"something of the original would remain: {told(findings)}; {ADVICE}")
@@ -67,7 +67,7 @@ class Sanitized:
     originals: Originals
 
     def check_text(self, text: str, where: str) -> None:
-        """Look for names of the original in words that somebody wrote.  Raises LeftOver."""
+        """Look for names of the original in words that the user wrote.  Raises LeftOver."""
         if findings := self.originals.find_names(text, where):
             raise LeftOver(findings)
 
@@ -240,7 +240,7 @@ def _originals(chosen: Sequence[Chosen], flows: Sequence[_Followed]) -> Original
             for runs in one.said:
                 originals.add(b"\n".join(runs))
             for end in one.flow.ends:
-                if not is_nobodys(end.host()):
+                if not is_unassigned(end.host()):
                     originals.packed.add(end.address)
                     originals.exact.add(end.host())
     except TooMuch as error:

@@ -294,7 +294,7 @@ class SmtpCleaner:
         return line.replace(value, self._credentials(value, mechanism, first=first), 1)
 
     def _credentials(self, value: bytes, mechanism: str, *, first: bool) -> bytes:
-        """Base64 of credentials: who stays somebody (the same as elsewhere), the secret is gone."""
+        """Base64 of credentials: a user gets the look-alike it has elsewhere, secrets are gone."""
         try:
             meant = base64.b64decode(value, validate=True)
         except binascii.Error:

@@ -21,7 +21,7 @@ from replay.sanitize.vocabulary import MAILBOXES
 NOTHING: frozenset[str] = frozenset()
 
 SHORT_NUMBER_DIGITS = 5
-"""Longer numbers may be somebody's; shorter ones in a reply are limits and seconds."""
+"""Longer numbers may be personal; shorter ones in a reply are limits and seconds."""
 
 IDENTIFIER_MIN_CHARACTERS = 6
 """Letters and digits in a mixture are an id from this length on, in message text too."""

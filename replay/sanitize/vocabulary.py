@@ -199,13 +199,13 @@ CHARACTER_SETS = terms(
 """Names of character sets."""
 
 HOSTS = terms("fe80 ffff 3fff localdomain localhost localhost.localdomain")
-"""What every machine calls itself, and how addresses begin that are nobody's."""
+"""What every machine calls itself, and how addresses begin that belong to no one."""
 
 PROMPTS = terms("ntlmssp ugfzc3dvcmq6 username vxnlcm5hbwu6")
 """What AUTH asks for, in base64 too, and how NTLM begins."""
 
 RESERVED_ENDINGS = ("test", "example", "invalid", "example.com", "example.net", "example.org")
-"""Names under these are nobody's (RFC 2606)."""
+"""Names under these belong to no one (RFC 2606)."""
 
 KEPT_ENDINGS = ("localdomain", "localhost", "local", "in-addr.arpa", "ip6.arpa")
 """What stands before these is replaced, but not these themselves."""
