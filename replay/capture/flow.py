@@ -205,7 +205,7 @@ class Flow:
             return
         pieces = sum(1 for one in self.happened if not isinstance(one, Gap | StreamEnd))
         enough = min(pieces, MAX_FLOW_ODDITIES) * DOUBLES_SHARE[0] // DOUBLES_SHARE[1]
-        if len(repeats) < enough:
+        if pieces < DOUBLES_MIN or len(repeats) < enough:
             return
         self.oddities = [one for one in self.oddities if one.kind != "retransmission"]
         sentence = (

@@ -15,7 +15,7 @@ from replay.capture.conversation import GREETING_CODES, CapturedReply, Conversat
 from replay.capture.oddity import Oddity, told
 from replay.capture.reader import Capture
 from replay.convert.anchors import Anchored, anchor_acts
-from replay.smtp.commands import looks_like_command, outline, split
+from replay.smtp.commands import VERBS_MAX, Part, looks_like_command, outline, split
 from replay.smtp.proxy_header import after_header
 from replay.transcript.duration import long_duration
 from replay.transcript.octets import printable, to_text
@@ -79,20 +79,20 @@ def _table(found: list[Conversation], console: Console, *, with_servers: bool) -
     if with_servers:
         table.add_column("server", no_wrap=whole, overflow="fold")
     shown = found[:SESSIONS_SHOWN_MAX]
-    said_by = [_Sent(one) for one in shown]
-    names = [sent.name() for sent in said_by]
+    summaries = [sender_summary(one) for one in shown]
+    names = [sender.name for sender in summaries]
     if with_names := any(names):
         table.add_column("says it is", min_width=len("says it is"), overflow="fold")
     if wide:
         table.add_column("commands", min_width=len("commands"), overflow="fold")
     for name in ("mails", "replies", "duration", "odd"):
         table.add_column(name, justify="right", no_wrap=True)
-    for number, (one, sent) in enumerate(zip(shown, said_by, strict=True), 1):
-        numbers = sent.mails(), len(one.replies)
+    for number, (one, sender) in enumerate(zip(shown, summaries, strict=True), 1):
+        numbers = sender.mails, len(one.replies)
         lasted = long_duration(one.flow.last_ns - one.opened_ns)
         ends = [str(one.client), str(one.server)] if with_servers else [str(one.client)]
         odd = str(len(one.oddities)) if one.oddities else ""
-        said = [sent.name()] * with_names + [outline(sent.parts)] * wide
+        said = [sender.name] * with_names + [sender.commands] * wide
         texts = [str(number), *ends, *said, *map(str, numbers), lasted, odd]
         table.add_row(*map(Text, texts))
     return table
@@ -194,42 +194,42 @@ def _show_oddities(where: str, oddities: list[Oddity], console: Console) -> None
         console.print(f"  … and {len(oddities) - ODDITIES_SHOWN_MAX} more oddities")
 
 
-def commands_of(conversation: Conversation) -> str:
-    """The commands of a session in a line."""
-    return outline(_Sent(conversation).parts)
+class SenderSummary(NamedTuple):
+    """What a sender says it is (its greeting, its program), its commands in a line, and how many
+    messages it begins."""
+
+    name: str
+    commands: str
+    mails: int
 
 
-class _Sent:
-    """What a sender sent, but for a header of the PROXY protocol, taken apart."""
+def sender_summary(conversation: Conversation) -> SenderSummary:
+    """What a sender sent, in few words."""
+    octets = after_header(b"".join(act.octets for act in conversation.acts))
+    verbs: list[str] = []
+    mails, helo = 0, None
+    for part in _parts(conversation, octets):
+        if part.kind == "command":
+            line = part.command.line
+            mails += bool(_MAIL.match(line))
+            helo = helo or _HELO.match(line)
+            if len(verbs) < VERBS_MAX:
+                verbs.append(part.command.verb)
+    words = [
+        one[1].decode("utf-8", "backslashreplace") for one in (helo, _AGENT.search(octets)) if one
+    ]
+    return SenderSummary(printable(", ".join(words)), outline(verbs), mails)
 
-    def __init__(self, conversation: Conversation) -> None:
-        octets = after_header(b"".join(act.octets for act in conversation.acts))
-        codes = [reply.code for reply in conversation.replies[1:]]
-        kinds = {oddity.kind for oddity in conversation.oddities}
-        if conversation.mid_stream or kinds & {"not-a-reply", "unterminated-reply"}:
-            codes = []  # which reply is of which command cannot be told
-        within = conversation.mid_stream and not looks_like_command(octets)
-        self._octets = octets
-        self.parts = list(
-            split(
-                octets,
-                codes,
-                begins_within_content=within and conversation.flow.opener is None,
-            )
-        )
 
-    def mails(self) -> int:
-        """How many messages it begins."""
-        commands = (part.command.line for part in self.parts if part.kind == "command")
-        return sum(1 for line in commands if _MAIL.match(line))
-
-    def name(self) -> str:
-        """What it says it is: of its greeting and of its program."""
-        commands = (part.command.line for part in self.parts if part.kind == "command")
-        helo = next((found for line in commands if (found := _HELO.match(line))), None)
-        agent = _AGENT.search(self._octets)
-        words = [one[1].decode("utf-8", "backslashreplace") for one in (helo, agent) if one]
-        return printable(", ".join(words))
+def _parts(conversation: Conversation, octets: bytes) -> Iterator[Part]:
+    """A sender's octets taken apart, with what the replies tell of them."""
+    codes = [reply.code for reply in conversation.replies[1:]]
+    kinds = {oddity.kind for oddity in conversation.oddities}
+    if conversation.mid_stream or kinds & {"not-a-reply", "unterminated-reply"}:
+        codes = []  # which reply is of which command cannot be told
+    joined_late = conversation.mid_stream and conversation.flow.opener is None
+    within = joined_late and not looks_like_command(octets)
+    return split(octets, codes, begins_within_content=within)
 
 
 def _shown(octets: bytes) -> list[str]:

@@ -138,14 +138,14 @@ def _content_follows(command: Command, code: int, command_follows: bool) -> bool
 
 
 def verbs(parts: Iterable[Part]) -> Iterator[str]:
-    """The verbs of a sender's commands, in order; of no more than ``VERBS_MAX``."""
-    commands = (part.command.verb for part in parts if part.kind == "command")
-    return islice(commands, VERBS_MAX)
+    """The verbs of a sender's commands, in order."""
+    return (part.command.verb for part in parts if part.kind == "command")
 
 
-def outline(parts: Iterable[Part]) -> str:
+def outline(verbs: Iterable[str]) -> str:
     """ "EHLO MAIL RCPT*3 DATA QUIT": equal commands in a row are counted."""
-    groups = [(verb, sum(1 for _ in same)) for verb, same in groupby(verbs(parts))]
+    first = islice(verbs, VERBS_MAX)
+    groups = [(verb, sum(1 for _ in same)) for verb, same in groupby(first)]
     words = [verb if count == 1 else f"{verb}*{count}" for verb, count in groups]
     left_out = len(words) - OUTLINE_MAX
     if left_out > 0:

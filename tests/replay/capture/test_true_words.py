@@ -8,7 +8,7 @@ import pytest
 from capture_builder import Wire, write_frames
 
 from replay.capture.reader import Capture, read_capture
-from replay.report.capture import commands_of
+from replay.report.capture import sender_summary
 
 
 def captured(path: Path, wire: Wire) -> Capture:
@@ -59,10 +59,10 @@ def test_a_proxy_that_is_asked_first_is_named(
 def test_a_message_line_is_no_command_whatever_is_known_of_replies(tmp_path: Path) -> None:
     whole = session()
     (conversation,) = captured(tmp_path, whole).conversations
-    assert commands_of(conversation) == "EHLO DATA"
+    assert sender_summary(conversation).commands == "EHLO DATA"
     whole.frames = [whole.frames[place] for place in (0, 1, 2, 4, 6, 8)]  # without any reply
     (conversation,) = captured(tmp_path, whole).conversations
-    assert commands_of(conversation) == "EHLO DATA"
+    assert sender_summary(conversation).commands == "EHLO DATA"
 
 
 def test_a_snapshot_length_is_named_as_what_cut_octets_off(tmp_path: Path) -> None:

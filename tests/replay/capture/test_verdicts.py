@@ -15,7 +15,7 @@ import pytest
 import tshark
 
 from replay.capture.reader import Capture, read_capture
-from replay.report.capture import commands_of
+from replay.report.capture import sender_summary
 
 TABLE = Path(__file__).parents[1] / "data" / "verdicts.tsv"
 FOLDERS = [Path(os.environ[one]) for one in ("SMTP_CASES", "SMTP_CORPUS") if os.environ.get(one)]
@@ -55,7 +55,7 @@ def experts(path: Path) -> set[str]:
 def test_what_is_said_of_a_capture_is_what_the_table_says(row: dict[str, str]) -> None:
     capture = read_capture(path_of(row))
     found = capture.conversations
-    first = commands_of(found[0]) if found else ""
+    first = sender_summary(found[0]).commands if found else ""
     assert {
         "sessions": str(len(found)),
         "commands of the first": first,
