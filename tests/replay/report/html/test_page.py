@@ -169,7 +169,7 @@ def test_changes_that_an_update_made_are_told(wrong: Path) -> None:
     root = parsed(page(results))
     (changes,) = of_class(root, "changes")
     assert "S[7]: 550" in told(next(changes.iter("del")))
-    assert "S[7]: 250" in told(next(changes.iter("ins")))
+    assert any("S[7]: 250" in told(one) for one in changes.iter("ins"))
 
 
 def test_nothing_run_is_a_page_too() -> None:
