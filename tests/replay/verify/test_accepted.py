@@ -31,11 +31,15 @@ reply+0 C: MAIL FROM:<a@example.org> BODY=8BITMIME RET=HDRS\r\n
 * S? 250
 * S? 250
 * S? 354
-reply+0 C: ..a\r\n
+reply+0 C: Subject: x\r\n
+        C: ..a\r\n
         C: .\r\n
 * S? 250
 reply+0 close
 """
+
+CONTENT = b"Subject: x\r\n.a\r\n"
+"""As it is stored behind the trace header: unstuffed."""
 
 
 @pytest.fixture
@@ -60,16 +64,16 @@ def test_an_update_writes_envelope_trace_header_and_content_behind_it(path: Path
     (trace,) = message.trace
     assert isinstance(trace, bytes)
     assert trace.startswith(b"Return-Path: <a@example.org>\r\nReceived: from client.example ([192.")
-    assert message.content_octets == len(".a\r\n")
-    assert message.content_sha256 == hashlib.sha256(b".a\r\n").hexdigest()
+    assert message.content_octets == len(CONTENT)
+    assert message.content_sha256 == hashlib.sha256(CONTENT).hexdigest()
     assert suite.run_file(path, FakeClock()).verdict == suite.AS_EXPECTED
 
 
 @pytest.mark.parametrize(
     ("change", "what", "expected", "observed"),
     [
-        ({"content": b"..a\r\n"}, "other content", "content 4 octets", "content 5 octets"),
-        ({"content": b"a\r\n"}, "other content", "content 4 octets", "content 3 octets"),
+        ({"content": b"." + CONTENT}, "other content", "content 16 octets", "content 17 octets"),
+        ({"content": CONTENT[1:]}, "other content", "content 16 octets", "content 15 octets"),
         ({"trace": b""}, "another trace header", "Return-Path: <a@", "None"),
     ],
 )

@@ -87,8 +87,8 @@ reply+0 close
 
 
 def test_who_is_cut_off_is_told_with_the_limit_and_how_far_it_had_come() -> None:
-    (one,) = parted(mailing(pause="90s"), "content_timeout_s = 20")
-    assert (one.verdict, one.why) == (DiffVerdict.CUT_OFF, "limit: content idle")
+    (one,) = parted(mailing(pause="90s"), "content_start_timeout_s = 20")
+    assert (one.verdict, one.why) == (DiffVerdict.CUT_OFF, "limit: content start")
     assert (one.loses_mail, one.lost, one.messages_a, one.messages_b) == (True, 1, 1, 0)
     assert (one.reply, one.replies_before) == (6, 5)
     said = rb"HELO me.example..MAIL FROM:<ann@example.org>..RCPT TO:<bob@example.test>..DATA.."

@@ -101,7 +101,7 @@ def test_a_message_taken_otherwise_is_found_though_the_replies_are_the_same() ->
     found = sweep(MESSAGE, play=hears(lambda octets: octets.replace(b"\na", b"\nb")))
     assert found.cut == "all at once"
     assert any(
-        line.endswith(r"accepted: <> to <b@c>: a\r\n") for line in segmentation.describe(found)
+        line.endswith(r"accepted: <> to <b@c>: \r\na\r\n") for line in segmentation.describe(found)
     )
 
 

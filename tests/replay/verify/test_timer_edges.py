@@ -49,12 +49,12 @@ def test_each_deadline_that_a_sender_could_meet_is_found_at_its_tick() -> None:
     assert [(edge.line, edge.limit, edge.deadline_ns) for edge in found.edges] == [
         (8, "idle", 60 * NS_PER_S),
         (10, "idle", 62 * NS_PER_S),
-        (14, "content idle", 182 * NS_PER_S),
+        (14, "content start", 302 * NS_PER_S),
         (16, "idle", 67 * NS_PER_S),
     ]
     assert (found.places, found.tried, found.endless) == (4, 4, 0)
     assert list(timer_edges.describe(found)) == [
-        "4 departures, 4 deadlines (content idle, idle): each at its tick"
+        "4 departures, 4 deadlines (content start, idle): each at its tick"
     ]
 
 
