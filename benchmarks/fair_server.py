@@ -1,8 +1,8 @@
 """A server that says what one pass of its loop costs.
 
-Run as ``python -m benchmarks.fair_server PORT discard|maildir FOLDER``.  It is the shipped server
-with a poll that reads this thread's CPU time between two waits.  SIGTERM ends it; then it prints
-one line of JSON: the CPU of its passes.
+Run as ``python -m benchmarks.fair_server PORT discard|spool|maildir FOLDER``.  It is the shipped
+server with a poll that reads this thread's CPU time between two waits; with ``spool``, what it
+accepted stays there.  SIGTERM ends it; then it prints one line of JSON: the CPU of its passes.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> int:
     log = (folder / "log").open("a")
     courier: Courier = DiscardCourier()
     spool = None
-    if delivery == "maildir":
+    if delivery in ("spool", "maildir"):
         spool = courier = Spool(folder / "spool", "mx.example.test", clock, LIMITS)
     server = Server(
         Settings(hostname="mx.example.test", transactions=10**9, connections_per_client=10**6),
@@ -74,9 +74,10 @@ def main() -> int:
         event_log=EventLog(clock, log.write),
     )
     if spool is not None:
+        spool.attach(server.loop)
+    if spool is not None and delivery == "maildir":
         maildir_delivery = MaildirDelivery(spool, clock, lambda event, **values: None)
         maildir_delivery.use(Maildir(folder / "mail", clock))
-        spool.attach(server.loop)
         maildir_delivery.attach(server.loop)
     server.listen(bind("127.0.0.1", port))
     stopping: list[int] = []
