@@ -134,6 +134,12 @@ class _Follower:
         self._hole_from = self._sender_hole()
         if begins_with_tls(self._flow, self._side):
             self._encrypted, result.tls = True, "implicit"
+        opened = self._flow.tls
+        if opened is not None and opened.is_first:
+            result.tls = "implicit"
+            result.acts.append(
+                SenderAct("starttls", opened.ts_ns, opened.packet, b"", opened.acknowledged, -1)
+            )
         for order, event in enumerate(self._flow.events):
             if self._is_encrypted(event):
                 self._cut_at_tls(order, event)
@@ -253,9 +259,9 @@ class _Follower:
     # -- the sender -----------------------------------------------------------------------------
 
     def _client(self, order: int, event: Piece | StreamEnd) -> None:
+        if self._upgraded is not None:
+            self._upgrade(order, event, self._upgraded)
         if isinstance(event, Piece):
-            if self._upgraded is not None:
-                self._upgrade(order, event, self._upgraded)
             self._tell_spoken_into_line(event)
             self._act("send", order, event, event.octets)
             self._sender_tail = (self._sender_tail + event.octets)[-64:]
@@ -268,10 +274,21 @@ class _Follower:
         else:
             self._act(self._how_it_finished(order, event), order, event)
 
-    def _upgrade(self, order: int, event: Piece, reply: CapturedReply) -> None:
+    def _upgrade(self, order: int, event: Piece | StreamEnd, reply: CapturedReply) -> None:
         """The sender goes on in the clear after STARTTLS was accepted.  If the server understands
         it, the two were under TLS, and recorded where it had been taken off."""
+        opened = self._flow.tls
+        if opened is None and not isinstance(event, Piece):
+            return
         self._upgraded = None
+        if opened is not None:
+            self._encrypted = self._starttls = False
+            self._result.acts.append(
+                SenderAct(
+                    "starttls", opened.ts_ns, opened.packet, b"", opened.acknowledged, reply.order
+                )
+            )
+            return
         events = self._flow.events[order:]
         said = (one for one in events if isinstance(one, Piece) and one.side != self._side)
         answer = next(said, None)

@@ -70,6 +70,18 @@ class StreamEnd(NamedTuple):
     is_reset: bool
 
 
+class TlsStart(NamedTuple):
+    """Where the client began TLS, in a flow that was opened with recorded keys.
+
+    ``is_first`` says that nothing was sent in the clear before it.
+    """
+
+    ts_ns: int
+    packet: int
+    acknowledged: int
+    is_first: bool
+
+
 Event = Piece | Gap | StreamEnd
 
 RawPiece = tuple[int, int, int, int, bytes, int]
@@ -113,6 +125,7 @@ class Flow:
         "opener",
         "packets",
         "steps_back",
+        "tls",
         "untold",
     )  # fmt: skip
 
@@ -149,6 +162,7 @@ class Flow:
         self._suspects: list[tuple[int, int]] = []  # packets around steps back, and their times
         self.forgotten = ""
         self.client = None
+        self.tls = None
         self.first_ns = self.last_ns = ts_ns
         self.first_packet = self.last_packet = packet
         self._events: list[Event] | None = None

@@ -21,8 +21,9 @@ from replay.capture.pcap import read_records
 from replay.capture.reassembly import PIECE_OCTETS, Reassembler
 from replay.capture.records import PacketRecord
 from replay.capture.segments import decode
-from replay.capture.smtp_flows import client_side, why_forget, why_not_smtp
+from replay.capture.smtp_flows import TLS_FIRST, client_side, why_forget, why_not_smtp
 from replay.capture.source import Watch, name_of
+from replay.capture.tls.opened_flow import open_flows
 
 MAX_SESSION_OCTETS = 256 << 20
 """What SMTP conversations may keep.  Those that end later are left out, with a word."""
@@ -62,10 +63,14 @@ class Capture:
     """What concerns no single connection."""
 
 
-def read_capture(path: str | Path, watch: Watch | None = None) -> Capture:
+def read_capture(
+    path: str | Path, watch: Watch | None = None, *, keys: Path | None = None
+) -> Capture:
     """Read a capture down to its SMTP conversations; "-" is standard input.
 
-    ``watch`` is told how far the file has been read.  Raises CaptureError.
+    ``watch`` is told how far the file has been read.  TLS is opened with the key log ``keys``; left
+    out, with one of the capture's name that ends in ``.keys``, or the keys that a pcapng brings.
+    Raises CaptureError.
     """
     capture = Capture(Path(name_of(path)).name)
     oddities = capture.oddities
@@ -75,8 +80,28 @@ def read_capture(path: str | Path, watch: Watch | None = None) -> Capture:
     for flow in reassembler.walk(decode(records, oddities)):
         capture.flows += 1
         sorter.put(flow)
+    open_tls(capture, path, keys)
     sorter.close()
     return capture
+
+
+def open_tls(capture: Capture, path: str | Path, keys: Path | None) -> None:
+    """Follow conversations on into their TLS, where there are keys for it."""
+    hidden = [one for one in capture.conversations if one.cut_short == "encrypted"]
+    others = [one for one in capture.left_out if one.reason == TLS_FIRST and one.flow.happened]
+    if not (hidden or others):
+        return
+    flows = [one.flow for one in hidden] + [one.flow for one in others]
+    opened = open_flows(path, keys, flows, capture.oddities)
+    for one in hidden:
+        if (flow := opened.get(one.flow.number)) is not None:
+            place = capture.conversations.index(one)
+            capture.conversations[place] = conversation(flow, client_side(flow))
+    for left in others:
+        flow = opened.get(left.flow.number)
+        if flow is not None and not why_not_smtp(flow, client_side(flow)):
+            capture.left_out.remove(left)
+            capture.conversations.append(conversation(flow, client_side(flow)))
 
 
 def _counted(records: Iterator[PacketRecord], capture: Capture) -> Iterator[PacketRecord]:

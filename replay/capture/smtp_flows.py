@@ -23,7 +23,7 @@ _COMMAND = re.compile(
 )
 _FTP_COMMAND = re.compile(rb"(?i)(?:USER|PASS|FEAT|SYST|AUTH +(?:TLS|SSL))\b")
 
-_TLS_FIRST = "TLS is spoken from its first octet on, so nothing can be read"
+TLS_FIRST = "TLS is spoken from its first octet on, so nothing can be read"
 _TLS_SERVER = re.compile(rb"[\x14-\x17]\x03[\x00-\x04]")
 
 # What else servers and clients begin with.  A foreign client does not make a foreign
@@ -109,7 +109,7 @@ def why_not_smtp(flow: Flow, side: int) -> str:
     if reason := _asked_first(client, server):
         return reason
     if begins_with_tls(flow, side):
-        return "" if is_smtp_port else _TLS_FIRST
+        return "" if is_smtp_port else TLS_FIRST
     for pattern, name in _FOREIGN_SERVERS:
         if pattern.match(server):
             return f"the server speaks {name}"

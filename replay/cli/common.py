@@ -18,6 +18,11 @@ READER_GONE = 141
 NUMBER_MAX = 1_000_000_000
 """For counts and seconds on the command line."""
 
+TLS_KEYS_HELP = (
+    "the key log (SSLKEYLOGFILE) that opens its TLS, with tshark; left out, FILE.keys if it is "
+    "there, or the secrets in a pcapng"
+)
+
 _CAPTURE_MAGICS = ("a1b2c3d4", "a1b23c4d", "a1b2cd34", "0a0d0d0a")
 _EVIDENCE = {
     b"+++": "transcript",

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 from replay.cli.common import (
     AS_EXPECTED,
     DIFFERS,
+    TLS_KEYS_HELP,
     WRONG_USE,
     Commands,
     at_least,
@@ -76,6 +77,7 @@ def add(commands: Commands) -> None:
         help="the same sender recorded again, with each reply held back: what moved with the "
         "replies waited for them",
     )
+    parser.add_argument("--tls-keys", type=Path, metavar="FILE", help=TLS_KEYS_HELP)
     parser.add_argument(
         "--anchor",
         choices=("reply", "recorded"),
@@ -110,11 +112,13 @@ def _import(options: argparse.Namespace) -> int:
 
     from replay.capture.oddity import CaptureError, Oddity, told
     from replay.capture.source import plain_file
+    from replay.capture.tls.tshark import keys_beside
     from replay.convert.evidence_files import FilingError
 
     if not options.sanitize and (options.key is not None or options.replaced):
         return refuse("--key and --replaced go with --sanitize")
     packing: list[Oddity] = []
+    options.tls_keys = options.tls_keys or keys_beside(options.file)
     try:
         with plain_file(options.file, packing) as options.file, ExitStack() as stack:
             if options.delayed:
@@ -175,7 +179,7 @@ def _import_sanitized(options: argparse.Namespace) -> int:
     from replay.convert.importer import chosen
     from replay.sanitize.sanitizer import LeftOver, sanitize
 
-    captures = [read_capture(options.file)]
+    captures = [read_capture(options.file, keys=options.tls_keys)]
     sessions = [chosen(captures[0], options.session)]
     if options.delayed:
         captures.append(read_capture(options.delayed))
@@ -253,14 +257,20 @@ def _file(
     from replay.convert.importer import import_capture
 
     recorded_times = options.anchor == "recorded"
+    keys = None if options.sanitize else options.tls_keys
     imported = import_capture(
-        capture, session=options.session, delayed=delayed, recorded_times=recorded_times
+        capture,
+        session=options.session,
+        delayed=delayed,
+        recorded_times=recorded_times,
+        keys=keys,
     )
     written = file_capture(
         imported,
         options.output,
         capture,
         delayed,
+        keys,
         story=options.story,
         source=options.source,
         force=options.force,

@@ -6,7 +6,16 @@ import argparse
 import json
 from pathlib import Path
 
-from replay.cli.common import AS_EXPECTED, WRONG_USE, Commands, at_least, explain, refuse, write
+from replay.cli.common import (
+    AS_EXPECTED,
+    TLS_KEYS_HELP,
+    WRONG_USE,
+    Commands,
+    at_least,
+    explain,
+    refuse,
+    write,
+)
 
 _DESCRIPTION = """\
 Show what is in a capture (pcap or pcapng, packed with gzip or not): its SMTP
@@ -35,6 +44,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="a capture; - reads from a pipe")
     parser.add_argument("--session", type=at_least(1), metavar="N", help="draw this one, from 1")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all of it; - prints it alone")
+    parser.add_argument("--tls-keys", type=Path, metavar="FILE", help=TLS_KEYS_HELP)
     parser.set_defaults(command=_show)
 
 
@@ -48,7 +58,7 @@ def _show(options: argparse.Namespace) -> int:
 
     try:
         with watching(options.file) as watch:
-            capture = read_capture(options.file, watch)
+            capture = read_capture(options.file, watch, keys=options.tls_keys)
     except CaptureError as error:
         return refuse(str(error))
     found = len(capture.conversations)

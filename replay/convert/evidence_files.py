@@ -30,6 +30,7 @@ def file_capture(
     stem: Path,
     capture: Path,
     delayed: Path | None = None,
+    keys: Path | None = None,
     *,
     story: str | None = None,
     source: str | None = None,
@@ -52,6 +53,8 @@ def file_capture(
         (original, stem.with_name(f"{stem.name}{kind}{original.suffix}"))
         for original, kind in originals
     ]
+    if keys is not None:
+        copies.append((keys, stem.with_name(f"{stem.name}.keys")))
     copies = [(one, copy) for one, copy in copies if not (copy.exists() and copy.samefile(one))]
     for existing in (target, *(copy for _, copy in copies)):
         if existing.exists() and not force:

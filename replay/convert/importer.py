@@ -93,15 +93,17 @@ def import_capture(
     session: int | None = None,
     delayed: str | Path | None = None,
     recorded_times: bool = False,
+    keys: Path | None = None,
 ) -> ImportedCapture:
     """Make a scenario of the capture at ``path``.
 
     ``session`` picks one SMTP conversation, counted from 1.  ``delayed`` is a second capture of
     the same senders, made with every reply held back.  ``recorded_times`` keeps absolute times
-    instead of anchors, and expects those of mailsrv.  Raises CaptureError if a file cannot be
+    instead of anchors, and expects those of mailsrv.  ``keys`` is a key log that opens TLS (see
+    ``read_capture``).  Raises CaptureError if a file cannot be
     used, holds no such session, or is no second capture of the same senders.
     """
-    capture = read_capture(path)
+    capture = read_capture(path, keys=keys)
     conversations = chosen(capture, session)
     seconds = _second_take(capture, conversations, delayed, session) if delayed else []
     start_ns = min(conversation.opened_ns for conversation in conversations)

@@ -18,7 +18,7 @@ FENCE = b"+++"
 FIRST_LINE_MAX_OCTETS = 1024
 FOLDERS_MAX = 100_000
 
-_EVIDENCE = re.compile(r"(.+?)(?:\.delayed)?\.(?:pcap|pcapng|cap)(?:\.gz)?")
+_EVIDENCE = re.compile(r"(.+?)(?:\.delayed)?\.(?:(?:pcap|pcapng|cap)(?:\.gz)?|keys)")
 _NOTE = re.compile(r"(.+)\.toml")
 _LEFT_BEHIND = re.compile(r"\..+\.(?:smtp|pcapng)\.[a-z0-9_]{8}")
 

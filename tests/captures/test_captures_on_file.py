@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -36,6 +37,8 @@ def test_there_are_captures_on_file() -> None:
 
 @pytest.mark.parametrize("path", RECORDED, ids=name)
 def test_the_sender_side_still_equals_what_the_capture_says(path: Path) -> None:
+    if path.with_suffix(".keys").exists() and shutil.which("tshark") is None:
+        pytest.skip("tshark, which opens its TLS, is not installed")
     capture, delayed = path.with_suffix(".pcap"), path.with_suffix(".delayed.pcap")
     try:
         imported = import_capture(capture, delayed=delayed)

@@ -107,9 +107,9 @@ def test_an_interrupt_meant_for_who_writes_the_pipe_ends_nothing(tmp_path: Path)
         "from replay.capture import reader\n"
         "from replay.cli.main import main\n"
         "real = reader.read_capture\n"
-        "def ready(*arguments):\n"
+        "def ready(*arguments, **options):\n"
         f"    os.write({told}, b'.')\n"
-        "    return real(*arguments)\n"
+        "    return real(*arguments, **options)\n"
         "reader.read_capture = ready\n"
         "sys.exit(main(['show', '-']))\n",
     ]

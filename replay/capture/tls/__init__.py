@@ -1,0 +1,1 @@
+"""TLS of captured flows, opened with recorded keys."""
