@@ -37,7 +37,8 @@ OUTSIDE_WORLD = """
 
 USERS_OF_THE_SERVER = (
     *("play/mailsrv_harness", "play/fakes/nameserver", "play/fakes/world"),
-    *("record/proxy", "record/proxy_connection", "record/server_tap", "verify/diff_runs"),
+    *("record/proxy", "record/proxy_connection", "record/proxy_side", "record/server_tap"),
+    "verify/diff_runs",
     "testing/__init__",
 )
 """The modules of replay that may import any of mailsrv."""

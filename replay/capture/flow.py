@@ -149,6 +149,8 @@ class Flow:
     """Why the octets are not kept, where they were forgotten to keep memory bounded."""
     client: int | None
     """The client's side, where that was told before the octets were forgotten."""
+    tls: TlsStart | None
+    """Where TLS began, in a flow that was opened with recorded keys."""
     acknowledged: list[int]
     """How many octets of the other side each side had acknowledged in the end.  A reset's own
     acknowledgement does not count: some systems acknowledge what they refuse."""

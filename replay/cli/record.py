@@ -47,6 +47,12 @@ together, as they would at any server.
 settles which departures wait for a reply and which follow the sender's clock:
   replay import take1.pcap --delayed take2.pcap -o captures/FAMILY/NAME
 
+--terminate-tls CERT.pem ends TLS in the proxy, behind STARTTLS or from the
+first octet on: the senders shake hands with that certificate, the proxy with
+the server (whatever its certificate), and what is said stands in the capture as
+plaintext, each TLS record by itself. A sender that verifies certificates needs
+one that it trusts. Without it TLS passes through as it is.
+
 If the server cannot be reached, the sender gets a 421 that says why, and that
 is recorded. If a file reaches its bound or the disk is full, mail goes on and
 the recording ends, with a word. The files belong to you alone (mode 600): there
@@ -93,6 +99,15 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="tell the server the sender's address, with a PROXY header (version 1)",
     )
+    proxy.add_argument(
+        "--terminate-tls",
+        type=Path,
+        metavar="CERT.pem",
+        help="end TLS here, with this certificate, and record what is in it as plaintext",
+    )
+    proxy.add_argument(
+        "--tls-key", type=Path, metavar="KEY.pem", help="its key; left out, it stands in CERT.pem"
+    )
     proxy.add_argument("--force", action="store_true", help="replace files that are there")
     proxy.add_argument("--json", type=Path, metavar="FILE", help="a summary for machines; - prints")
     inside = parser.add_argument_group("with --serve")
@@ -111,7 +126,10 @@ def add(commands: Commands) -> None:
     parser.set_defaults(command=_record)
 
 
-_ONLY_PROXY = ("listen", "delay", "max_size", "sessions", "proxy_protocol", "force", "json")
+_ONLY_PROXY = (
+    *("listen", "delay", "max_size", "sessions", "proxy_protocol", "terminate_tls", "tls_key"),
+    *("force", "json"),
+)
 _ONLY_INSIDE = ("keep", "keep_bad", "disk")
 SIZE_DEFAULT = 1 << 30
 KEEP_DEFAULT = 100
@@ -146,10 +164,19 @@ def _serve(options: argparse.Namespace) -> int:
 def _proxy(options: argparse.Namespace) -> int:
     from mailsrv.runtime.clock import SystemClock
     from replay.play.target import TargetError, resolve
-    from replay.record.proxy import RecordError, RecordingOptions, listen, record, upstream_path
+    from replay.record.proxy import (
+        RecordError,
+        RecordingOptions,
+        listen,
+        own_tls,
+        record,
+        upstream_path,
+    )
 
     if options.listen is None:
         return refuse("--upstream goes with --listen: where shall the senders connect?")
+    if options.tls_key is not None and options.terminate_tls is None:
+        return refuse("--tls-key goes with --terminate-tls")
     path: Path = options.output
     if path.suffix != ".pcap":
         return refuse(f"{path}: takes a name that ends in .pcap")
@@ -160,6 +187,8 @@ def _proxy(options: argparse.Namespace) -> int:
             return refuse(f"{existing}: is there already; --force replaces it")
     try:
         target = resolve(options.upstream)
+        certificate = options.terminate_tls
+        tls = own_tls(certificate, options.tls_key or certificate) if certificate else None
         wanted = RecordingOptions(
             listen=listen(options.listen),
             upstream=target,
@@ -168,6 +197,7 @@ def _proxy(options: argparse.Namespace) -> int:
             delay_ns=options.delay or 0,
             tells_client=options.proxy_protocol,
             sessions=options.sessions or 0,
+            tls=tls,
         )
         outcome = record(wanted, SystemClock(), _say)
     except (RecordError, TargetError) as error:

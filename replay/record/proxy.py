@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 import signal
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +22,11 @@ from mailsrv.runtime.listener import Listener, bind
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.poll import Handler, SelectorPoll
 from mailsrv.runtime.signals import SignalReader
+from mailsrv.transport.tls_context import TlsError, server_context
 from mailsrv.units import NS_PER_S
 from replay.play.target import Target
-from replay.record.proxy_connection import ProxyConnection, ProxyRoute, ProxySide, shown
+from replay.record.proxy_connection import ProxyConnection, shown
+from replay.record.proxy_side import ProxyRoute, ProxySide
 from replay.record.recorder import CaptureRecorder, End
 
 CONNECTIONS_MAX = 1000
@@ -189,7 +192,10 @@ def told(session: ProxiedSession) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RecordingOptions:
-    """What to record: where clients connect, the server they go to, and the file."""
+    """What to record: where clients connect, the server they go to, and the file.
+
+    ``tls`` is what clients shake hands with, where TLS is terminated; left out, it passes.
+    """
 
     listen: socket.socket
     upstream: Target
@@ -198,6 +204,7 @@ class RecordingOptions:
     delay_ns: int = 0
     tells_client: bool = False
     sessions: int = 0
+    tls: ssl.SSLContext | None = None
 
 
 def listen(text: str) -> socket.socket:
@@ -209,6 +216,14 @@ def listen(text: str) -> socket.socket:
         raise RecordError(f"--listen {error}") from None
     except OSError as error:
         raise RecordError(f"cannot listen on {text}: {error.strerror}") from None
+
+
+def own_tls(certificate: Path, key: Path) -> ssl.SSLContext:
+    """What clients shake hands with; both are PEM.  Raises RecordError."""
+    try:
+        return server_context(certificate, key)
+    except TlsError as error:
+        raise RecordError(f"--terminate-tls {error}") from None
 
 
 def upstream_path(path: Path) -> Path:
@@ -233,6 +248,7 @@ def record(wanted: RecordingOptions, clock: Clock, say: Say) -> RecordingResult:
         *recorders,
         delay_ns=wanted.delay_ns,
         tells_client=wanted.tells_client,
+        tls=wanted.tls,
     )
     proxy = Proxy(
         route,

@@ -9,36 +9,34 @@ Before anything is written to a side, everything that it has sent is read.  So w
 sent before a reply was indeed sent before it, and what had been acknowledged by then (asked of the
 kernel right after the read) is never too little: a client that is recorded as early was early.
 
+Where TLS is terminated (behind the 220 to STARTTLS, or from the first octet on), each side has TLS
+of its own; what is read of a side counts and is recorded by its records in plaintext.  A client is
+not read from between the 220 and its own TLS: what it sends there was never sent under TLS.
+
 When everything is sent the sockets stay until the other ends have acknowledged the last octets or
 have refused them: only so a client that closed is told from one that half-closed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
-from collections import deque
+import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from mailsrv.runtime.clock import Clock
-from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.poll import READ, WRITE
 from mailsrv.runtime.timer_wheel import Timer
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.capture.tcp_packets import CLIENT, SEGMENT_MAX_OCTETS, SERVER
-from replay.play import sockets
-from replay.play.sockets import unacknowledged_octets
-from replay.record.recorder import CaptureRecorder, End, RecordedFlow
+from replay.capture.tls.tshark import HANDSHAKE
+from replay.record.proxy_side import Mark, ProxyRoute, ProxySide, item_octets
+from replay.record.recorder import End, RecordedFlow
+from replay.record.tls_end import StarttlsWatch, trusting_context
 from replay.smtp.proxy_header import proxy_header
 
 CHUNK_OCTETS = SEGMENT_MAX_OCTETS
 """One read: one packet of the capture."""
-WAITING_MAX_OCTETS = 256 * 1024
-"""What waits for a side before the other one is no longer read from."""
-WAITING_MAX_ITEMS = 4096
 ROUNDS_MAX = 16
 """Rounds of reading and writing before other connections have their turn."""
 CONNECT_MAX_NS = 30 * NS_PER_S
@@ -51,127 +49,6 @@ LINGER_STEPS_MAX = 1000
 """Looks at whether the last octets were taken."""
 LOOKS_MAX = 200
 """Looks at whether a side that has sent its FIN takes or refuses what it is sent afterwards."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyRoute:
-    """Where connections lead and how: what all of them share.
-
-    ``delay_ns`` holds back what the server sends; with ``tells_client`` a PROXY header goes first.
-    """
-
-    loop: Loop
-    clock: Clock
-    family: socket.AddressFamily
-    upstream: End
-    client_recorder: CaptureRecorder
-    upstream_recorder: CaptureRecorder
-    delay_ns: int = 0
-    tells_client: bool = False
-
-
-class ProxySide:
-    """One of the two sockets of a proxied connection, and what waits to be written to it."""
-
-    __slots__ = (
-        "_alarm",
-        "connected",
-        "connection",
-        "delay_ns",
-        "ended",
-        "events",
-        "fin_sent",
-        "flow",
-        "gone",
-        "number",
-        "octets",
-        "sock",
-        "waiting",
-        "waiting_octets",
-    )
-
-    def __init__(
-        self, connection: ProxyConnection, sock: socket.socket, number: int, flow: RecordedFlow
-    ) -> None:
-        self.connection = connection
-        self._alarm: Timer | None = None
-        self.sock = sock
-        self.number = number
-        self.flow = flow
-        self.delay_ns = 0  # of what goes to this side
-        self.events = 0
-        self.connected = False
-        self.ended = False  # it has sent its FIN
-        self.fin_sent = False  # it was sent ours
-        self.gone = False  # reset, closed or never there
-        self.octets = 0  # read from it
-        # When it may go, and what: octets, none for a FIN, None for a reset.
-        self.waiting: deque[tuple[int, bytes | None]] = deque()
-        self.waiting_octets = 0
-
-    def ready(self, events: int) -> None:
-        """The poll found the socket ready."""
-        self.connection.ready(self)
-
-    def queue(self, item: bytes | None, now_ns: int) -> None:
-        """Let ``item`` wait for its time."""
-        if not self.gone:
-            self.waiting.append((now_ns + self.delay_ns, item))
-            self.waiting_octets += len(item or b"")
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the other side shall not be read from."""
-        return self.waiting_octets >= WAITING_MAX_OCTETS or len(self.waiting) >= WAITING_MAX_ITEMS
-
-    @property
-    def is_done(self) -> bool:
-        """Whether nothing more will come from it or go to it."""
-        return self.gone or (self.ended and self.fin_sent)
-
-    def is_reset_due(self, now_ns: int) -> bool:
-        """Whether a reset stands at the end of the queue, and its time has come."""
-        return bool(self.waiting) and self.waiting[-1][1] is None and self.waiting[-1][0] <= now_ns
-
-    def is_due(self, now_ns: int) -> bool:
-        """Whether there is something to write now; if later, there will be a turn then."""
-        if not self.waiting or not self.connected or self.gone:
-            return False
-        due_ns = self.waiting[0][0]
-        if due_ns <= now_ns:
-            return True
-        timers = self.connection.route.loop.timers
-        if self._alarm is None:
-            self._alarm = timers.schedule(due_ns, self.connection.turn)
-        elif not self._alarm.pending:
-            timers.reschedule(self._alarm, due_ns)
-        return False
-
-    def watch(self, events: int) -> None:
-        """Watch the socket for ``events``."""
-        poll = self.connection.route.loop.poll
-        if events == self.events:
-            return
-        if not events:
-            poll.forget(self.sock)
-        elif self.events:
-            poll.change(self.sock, events, self)
-        else:
-            poll.watch(self.sock, events, self)
-        self.events = events
-
-    def close(self, *, reset: bool = False) -> None:
-        """Close; harmless when closed."""
-        self.watch(0)
-        self.gone = True
-        self.waiting.clear()
-        self.waiting_octets = 0
-        if self._alarm is not None:
-            self.connection.route.loop.timers.cancel(self._alarm)
-        with contextlib.suppress(OSError):
-            if reset:
-                sockets.reset_on_close(self.sock)
-            self.sock.close()
 
 
 class ProxyConnection:
@@ -195,6 +72,7 @@ class ProxyConnection:
         self._ended: Callable[[ProxyConnection], None] = _ignore
         self._steps = self._looks = 0
         self._sockname = _end(sock)
+        self._starttls = None if route.tls is None else StarttlsWatch()
         flow = RecordedFlow(route.client_recorder, client, self._sockname, CLIENT, number)
         self.client = ProxySide(self, sock, 2 * number, flow)
         self.client.delay_ns = route.delay_ns
@@ -309,7 +187,8 @@ class ProxyConnection:
         return self.upstream if side is self.client else self.client
 
     def _may_receive(self, side: ProxySide) -> bool:
-        return side.connected and not (side.ended or side.gone or self._other(side).is_full)
+        may = side.connected and not (side.ended or side.gone or side.is_before_tls)
+        return may and not self._other(side).is_full
 
     def _receive(self, side: ProxySide) -> bool:
         """One read; True if it brought anything."""
@@ -320,21 +199,71 @@ class ProxyConnection:
             return False
         try:
             octets = side.sock.recv(CHUNK_OCTETS)
+            self._last_ns = self.route.clock.monotonic_ns()
+            if self._begins_with_tls(side, octets):
+                self._begin_tls()
+            pieces = side.decode(octets)
         except BlockingIOError:
             return False
+        except ssl.SSLError as error:
+            self.how = f"TLS with the {self._name(side)} failed: {error.reason or error}"
+            self._lose(side)
+            return True
         except OSError:
             self._lose(side)
             return True
-        side.flow.received(octets, unacknowledged_octets(side.sock))
-        side.octets += len(octets)
-        side.ended = not octets
-        self._last_ns = self.route.clock.monotonic_ns()
-        self._other(side).queue(octets, self._last_ns)
+        for piece in pieces:
+            side.flow.received(piece, side.unacknowledged)
+            side.octets += len(piece)
+            side.ended = not piece
+            self._other(side).queue(piece, self._last_ns)
+            self._follow(side, piece)
         return True
+
+    # -- TLS, where it is terminated --------------------------------------------------------------
+
+    def _begins_with_tls(self, side: ProxySide, octets: bytes) -> bool:
+        """TLS from the first octet (RFC 8314 section 3.3)."""
+        nothing_before = not (self.client.octets or self.upstream.octets)
+        waits = self._starttls is not None and side is self.client and nothing_before
+        return waits and bool(HANDSHAKE.match(octets))
+
+    def _follow(self, side: ProxySide, octets: bytes) -> None:
+        """Look for the beginning of TLS."""
+        if self._starttls is None:
+            return
+        if side is self.client:
+            self._starttls.client_sent(octets)
+        elif self._starttls.server_sent(octets):
+            self._starttls = None
+            self.client.queue(Mark.BEGIN_TLS, self._last_ns)
+            self.client.is_before_tls = True
+            self._begin_upstream_tls()
+
+    def _begin_tls(self) -> None:
+        assert self.route.tls is not None
+        self._starttls = None
+        self.client.begin_tls(self.route.tls, server_side=True)
+        self._begin_upstream_tls()
+
+    def _begin_upstream_tls(self) -> None:
+        try:
+            self.upstream.begin_tls(trusting_context(), server_side=False)
+        except OSError:
+            self._lose(self.upstream)
+
+    def _name(self, side: ProxySide) -> str:
+        return "client" if side is self.client else "server"
 
     def _send(self, side: ProxySide) -> bool:
         """One write; True if anything went."""
         now_ns = self.route.clock.monotonic_ns()
+        if side.unsent:
+            try:
+                side.flush()
+            except OSError:
+                self._lose(side)
+                return True
         if not side.is_due(now_ns):
             return False
         for _ in range(ROUNDS_MAX):  # see the module: what it sent before is read before
@@ -342,12 +271,20 @@ class ProxyConnection:
                 break
         if side.gone:
             return True
+        if side.is_held:
+            if side.is_reset_due(now_ns):
+                self._abort(side)
+            return side.gone
         due_ns, item = side.waiting.popleft()
-        side.waiting_octets -= len(item or b"")
+        side.waiting_octets -= item_octets(item)
         if item is None:
             self._abort(side)
             return True
         try:
+            if isinstance(item, Mark):
+                assert self.route.tls is not None
+                side.begin_tls(self.route.tls, server_side=True)
+                return True
             written = self._write(side, item)
         except OSError:
             self._lose(side)
@@ -362,7 +299,7 @@ class ProxyConnection:
 
     def _abort(self, side: ProxySide) -> None:
         if _error(side.sock):
-            side.flow.reset(unacknowledged_octets(side.sock))
+            side.flow.reset(side.unacknowledged)
         else:
             side.flow.reset()
         side.close(reset=True)
@@ -373,12 +310,12 @@ class ProxyConnection:
         self.route.upstream_recorder.file.flush()
         self._last_ns = self.route.clock.monotonic_ns()
         if not item:
-            side.sock.shutdown(socket.SHUT_WR)
+            side.finish()
             side.fin_sent = True
             written = 0
         else:
             try:
-                written = side.sock.send(item)
+                written = side.write(item)
             except BlockingIOError:
                 return 0
         side.flow.sent(item[:written])
@@ -387,8 +324,8 @@ class ProxyConnection:
     def _lose(self, side: ProxySide) -> None:
         """The far end has aborted the connection: so do we, on the other side."""
         self._last_ns = self.route.clock.monotonic_ns()
-        self.how = self.how or f"reset by the {'client' if side is self.client else 'server'}"
-        side.flow.reset(unacknowledged_octets(side.sock))
+        self.how = self.how or f"reset by the {self._name(side)}"
+        side.flow.reset(side.unacknowledged)
         side.close()
         self._other(side).queue(None, self._last_ns)
 
@@ -396,7 +333,7 @@ class ProxyConnection:
         if side.gone:
             return
         is_due = side.is_due(self.route.clock.monotonic_ns())
-        wants_room = is_due or not side.connected
+        wants_room = is_due or bool(side.unsent) or not side.connected
         side.watch((READ if self._may_receive(side) else 0) | (WRITE if wants_room else 0))
 
     # -- the end ----------------------------------------------------------------------------------
@@ -410,10 +347,10 @@ class ProxyConnection:
             if side.gone:
                 continue
             if _error(side.sock):
-                side.flow.reset(unacknowledged_octets(side.sock))
+                side.flow.reset(side.unacknowledged)
                 side.close()
             else:
-                held += unacknowledged_octets(side.sock)
+                held += side.unacknowledged
         self._looks += 1
         if held and self._looks < LINGER_STEPS_MAX:
             self._arm(LINGER_STEP_NS, self._linger)
@@ -423,7 +360,7 @@ class ProxyConnection:
     def _close(self) -> None:
         for side in (self.client, self.upstream):
             if not side.gone:
-                side.flow.acknowledged(unacknowledged_octets(side.sock))
+                side.flow.acknowledged(side.unacknowledged)
                 side.flow.closed()
             side.close()
         self.how = self.how or "closed"
@@ -457,7 +394,7 @@ def _ignore(connection: ProxyConnection) -> None:
 
 def _may_refuse(side: ProxySide) -> bool:
     """Whether it will show soon if ``side`` has closed or half-closed: something is on its way."""
-    return side.ended and not side.gone and unacknowledged_octets(side.sock) > 0
+    return side.ended and not side.gone and side.unacknowledged > 0
 
 
 def _error(sock: socket.socket) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from replay.capture.reassembly import reassemble
 from replay.capture.segments import decode
 from replay.play.mailsrv_harness import VirtualPoll
 from replay.record.proxy import Proxy
-from replay.record.proxy_connection import ProxyRoute
+from replay.record.proxy_side import ProxyRoute
 from replay.record.recorder import CaptureRecorder
 
 BEGIN_S = 1_700_000_000
@@ -56,6 +57,7 @@ class Stage:
         tells_client: bool = False,
         upstream: tuple[str, int] | None = None,
         family: socket.AddressFamily = socket.AF_INET,
+        tls: ssl.SSLContext | None = None,
         **limits: Any,
     ) -> None:
         self.clock = Witness(BEGIN_S)
@@ -77,6 +79,7 @@ class Stage:
             *self.recorders,
             delay_ns=round(delay_ms * NS_PER_MS),
             tells_client=tells_client,
+            tls=tls,
         )
         self.said: list[str] = []
         door = bind(host, 0)

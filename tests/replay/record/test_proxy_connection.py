@@ -19,7 +19,8 @@ from mailsrv.units import NS_PER_MS
 from replay.capture.reader import read_capture
 from replay.convert.anchors import Evidence
 from replay.convert.importer import import_capture
-from replay.record.proxy_connection import CHUNK_OCTETS, IDLE_MAX_NS, WAITING_MAX_OCTETS
+from replay.record.proxy_connection import CHUNK_OCTETS, IDLE_MAX_NS
+from replay.record.proxy_side import WAITING_MAX_OCTETS
 
 CLIENT, SERVER = 0, 1
 GREETING = b"220 mx.example ESMTP\r\n"
