@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import socket
-from selectors import EVENT_WRITE
+from selectors import EVENT_READ, EVENT_WRITE
 
 from mailsrv.runtime.clock import Clock
 from replay.load.plan import Plan
@@ -109,8 +109,12 @@ class LoadSession:
 
     @property
     def events(self) -> int:
-        """What to wait for on the socket."""
-        return self._link.events | (EVENT_WRITE if self._is_to_begin else 0)
+        """What to wait for on the socket: while it connects and nothing is to be written, for the
+        greeting or the failure, which saves a wake-up."""
+        link = self._link
+        if link.connected or link.unsent or self._is_to_begin:
+            return link.events
+        return EVENT_READ
 
     @property
     def _is_to_begin(self) -> bool:

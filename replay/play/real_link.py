@@ -83,15 +83,13 @@ class RealLink:
 
     @property
     def events(self) -> int:
-        """What to wait for; 0: nothing, and the socket is best not looked at.
-
-        A connection in the making need not become writable while there is nothing to write: its
-        first octets or its failure make it readable.
-        """
+        """What to wait for; 0: nothing, and the socket is best not looked at."""
         if self.gone:
             return 0
-        read = (self._reading and not self._ended) or not self.connected
-        return (EVENT_READ if read else 0) | (EVENT_WRITE if self._unsent else 0)
+        if not self.connected:
+            return EVENT_WRITE
+        read = EVENT_READ if self._reading and not self._ended else 0
+        return read | (EVENT_WRITE if self._unsent else 0)
 
     # -- what the sender does ---------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ class TlsClient:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
-        self._waiting = b""
+        self._waiting: list[bytes] = []
         self.outcome = ""
         """"" until the handshake's outcome is known."""
 
@@ -69,11 +69,12 @@ class TlsClient:
         self._shake()
 
     def send(self, octets: bytes) -> None:
-        """Send ``octets`` under TLS as soon as the handshake is done; before any, as they are."""
+        """Send ``octets`` under TLS, in a record of their own (up to 16 KiB), as soon as the
+        handshake is done; before any, as they are."""
         if self._tls is None:
             self._write(octets)
         elif not self.outcome:
-            self._waiting += octets
+            self._waiting.append(octets)
         elif self.outcome is DONE:
             self._tls.write(octets)
             self._write(self._outgoing.read())
@@ -119,9 +120,10 @@ class TlsClient:
             self._write(self._outgoing.read())
         if outcome:
             self._report(outcome)
-        if outcome is DONE and self._waiting:
-            self.send(self._waiting)
-            self._waiting = b""
+        if outcome is DONE:
+            waiting, self._waiting = self._waiting, []
+            for octets in waiting:
+                self.send(octets)
 
     def _decrypt(self) -> bytes:
         assert self._tls is not None
