@@ -6,7 +6,7 @@ import ipaddress
 import socket
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailsrv.transport.proxy_protocol import ProxyHeader
@@ -30,6 +30,7 @@ def test_what_is_no_host_and_port_is_refused_with_an_example(text: str) -> None:
         resolve(text)
 
 
+@settings(deadline=None)
 @given(ADDRESSES)
 def test_an_address_of_another_network_has_one_of_127_in_its_place(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
@@ -46,6 +47,7 @@ def test_an_address_keeps_its_last_half_and_its_place_for_ever() -> None:
     assert loopback_address("127.0.0.9") == "127.0.0.9"
 
 
+@settings(deadline=None)
 @given(st.integers(1, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
 def test_neighbours_stay_neighbours(network: int, one: int, other: int) -> None:
     a, b = (
@@ -54,6 +56,7 @@ def test_neighbours_stay_neighbours(network: int, one: int, other: int) -> None:
     assert a.rpartition(".")[0] == b.rpartition(".")[0]
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([1, 2]),
     ADDRESSES,
