@@ -380,7 +380,11 @@ def test_key_and_report_go_with_sanitize(tmp_path: Path) -> None:
 
 
 def on_file() -> list[Path]:
-    return sorted(CAPTURES.glob("*/*.pcap"))
+    """Without those that keys open: sanitised they stand in the clear, and no longer tell when the
+    handshake began."""
+    return [
+        one for one in sorted(CAPTURES.glob("*/*.pcap")) if not one.with_suffix(".keys").exists()
+    ]
 
 
 def corpus() -> list[Path]:

@@ -204,6 +204,33 @@ def test_a_script_shakes_hands_where_the_sender_did_and_replays_in_virtual_time(
     assert [str(one) for one in ran.differences] == []
 
 
+@needs_tshark
+def test_sanitised_it_stands_in_the_clear_and_its_keys_stay_behind(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.secret(0, EHLO)
+    stage.secret(1, b"250 mx\r\n")
+    stage.read()
+    ran = replay("import", stage.path, "--sanitize", "-o", tmp_path / "clean")
+    assert (ran.status, ran.err) == (0, "")
+    assert sorted(one.name for one in tmp_path.glob("clean*")) == ["clean.pcap", "clean.smtp"]
+    scenario = import_capture(tmp_path / "clean.pcap").scenario
+    actions = [type(one.action) for one in scenario.connections[0].departures()]
+    assert actions[2:5] == [script.SendOctets, script.StartTls, script.SendOctets]
+
+
+@needs_tshark
+def test_imported_it_is_on_file_with_its_keys(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    stage.secret(0, EHLO)
+    stage.read()
+    log = stage.keys.rename(tmp_path / "session-keys.log")
+    ran = replay("import", stage.path, "--tls-keys", log, "-o", tmp_path / "filed")
+    assert (ran.status, ran.err) == (0, "")
+    assert (tmp_path / "filed.keys").read_bytes() == log.read_bytes()
+    (one,) = read_capture(tmp_path / "filed.pcap").conversations
+    assert one.acts[-1].octets == EHLO
+
+
 # -- where it stays closed ------------------------------------------------------------------------
 
 
