@@ -36,13 +36,17 @@ class TlsEnd:
         self._incoming.write(octets)
         if not self.done:
             self._shake_hands()
-        records = []
+        records: list[bytes] = []
         with contextlib.suppress(ssl.SSLWantReadError):
-            while self.done:
-                records.append(self._tls.read(RECORD_MAX_OCTETS))
-                if not records[-1]:
-                    break
+            while self.done and (not records or records[-1]):
+                records.append(self._read())
         return records
+
+    def _read(self) -> bytes:
+        try:
+            return self._tls.read(RECORD_MAX_OCTETS)
+        except ssl.SSLZeroReturnError:  # the other end's close_notify, behind ours
+            return b""
 
     def encrypt(self, octets: bytes) -> None:
         """Make records of ``octets``, for ``take``."""

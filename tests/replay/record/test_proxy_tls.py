@@ -232,6 +232,25 @@ def test_the_end_of_the_stream_is_passed_on_as_a_half_close(on: Stage) -> None:
     assert (0, "FIN") in events(on.recorders[0].file.path)
 
 
+def test_a_server_that_ends_first_ends_the_session_in_order(on: Stage) -> None:
+    ends = shaken(on, *up_to_starttls(on))
+    client, server = ends
+    client.send(b"QUIT\r\n")
+    server.read()
+    server.send(b"221 bye\r\n")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        server.tls.unwrap()
+    server.flush()
+    assert client.read() == b"221 bye\r\n"
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.tls.unwrap()
+    client.flush()
+    leave(on, ends)
+    assert on.said[-1].endswith(", closed")
+    (one,) = read_capture(on.recorders[0].file.path).conversations
+    assert one.server_end is not None and not one.server_end.is_reset
+
+
 def test_a_large_message_goes_through_whole(on: Stage) -> None:
     ends = shaken(on, *up_to_starttls(on))
     client, server = ends
