@@ -192,7 +192,7 @@ def _open(session: SessionState, reader: ContentReader | ChunkReader) -> None:
     """Content may come now, and ``reader`` takes it."""
     transaction, context = session.transaction, session.context
     assert transaction is not None
-    if context.tolerates is not None:
+    if context.tolerates is not None:  # there are exceptions
         recipients = [str(path) for path in transaction.envelope.forward_paths]
         transaction.normalise = session.tolerates("bare_lf", recipients)
     transaction.open(context.courier, reader)

@@ -9,6 +9,9 @@ from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.events import TransactionEnded
 from mailsrv.smtp.reply import Reply
 
+_make_tuple = tuple.__new__
+"""What a NamedTuple's constructor, which is a Python call, would call for every message."""
+
 
 class Transaction:
     """From an accepted MAIL to the reply to the message, or to whatever ended it before.
@@ -16,8 +19,8 @@ class Transaction:
     ``reader`` takes the content and is None before the first octet of it may come; ``sink``
     carries it on, and is None again as soon as the content cannot be accepted any more.
     ``beginning`` is what is held back of the content until it is known what goes before it, then
-    None.
-    ``refusal`` is the last recipient's that was refused.
+    None.  ``normalise``: a lone LF or CR in the content becomes CRLF instead of refusing it.
+    ``refusal`` is that of the last recipient that was refused.
     """
 
     __slots__ = (
@@ -102,4 +105,5 @@ class Transaction:
         envelope, reader = self.envelope, self.reader
         if verdict is None and not envelope.forward_paths:
             verdict = self.refusal
-        return TransactionEnded(envelope, verdict, 0 if reader is None else reader.size_octets)
+        size_octets = 0 if reader is None else reader.size_octets
+        return _make_tuple(TransactionEnded, (envelope, verdict, size_octets))
