@@ -6,7 +6,7 @@ no confirmed reverse name, the organisation in their HELO names.
 
 The first two are facts that a client cannot invent.  The third is only claimed, so it is believed
 only if it is also the organisation of the reverse-path: a pool without reverse names is a sender's
-own, not a service that sends for others, and who borrows a name must then borrow the same one in
+own, not a service that sends for others, and a forger must then forge the same name in
 both places, where the checks of sender domain and HELO name look.
 """
 

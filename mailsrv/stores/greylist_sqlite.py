@@ -4,9 +4,9 @@ Theory of operation.  What the greylist puts goes to a *backlog* in memory and i
 end of the loop's pass, in one transaction; what it gets comes from the backlog, else from the
 file, by primary key.  Nothing here waits: a file that another process has locked, a full disk, a
 read-only or missing file leave the backlog standing, a timer tries again, and until then the
-backlog is a greylist in memory: mail flows, new senders are asked to come back, and who had passed
-before is asked once more if the file cannot even be read.  The log says when this begins, why,
-and when it is over.
+backlog is a greylist in memory: mail flows, new senders are asked to come back, and those that had
+passed before are asked once more if the file cannot even be read.  The log says when this begins,
+why, and when it is over.
 
 A commit is in the write-ahead log before the next pass (a killed process loses nothing that was
 flushed) but is not synced (a power cut may lose the last minutes, and never the file).
