@@ -33,9 +33,8 @@ class ConnectionContext:
 
     ``admit`` counts a client in once its address is known; it returns the reply that turns it
     away, or None.  ``closed`` is called when a connection is over.  ``tls`` is None where no
-    certificate is configured.  ``health_checks`` are the
-    networks whose connections without a command are not logged, ``proxies`` the
-    networks whose connections begin with another client's address.
+    certificate is configured.  ``proxies`` are the networks whose connections begin with another
+    client's address; from ``health_checks`` a connection without a command is no event.
     """
 
     session_context: SessionContext

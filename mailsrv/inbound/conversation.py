@@ -30,6 +30,8 @@ from mailsrv.smtp.timeouts import Timeout
 from mailsrv.transport.closing_drain import ClosingDrain
 from mailsrv.transport.transport import CHUNK_OCTETS, Transport
 
+LOG_LINES_MAX = 100
+"""Of one connection, beside the lines of accepted messages; the rest are counted."""
 MESSAGE_COMMANDS = 4
 """What a message that is stored counts in its turn beside its commands."""
 
@@ -58,7 +60,7 @@ class Conversation(ABC):
 
     __slots__ = (
         *("_asked", "_asking", "_at_eof", "_by_turns", "_context", "_drain", "_in_backlog"),
-        *("_policy_runner", "_stage", "_timer", "_transport"),
+        *("_lines_left", "_policy_runner", "_stage", "_timer", "_transport"),
         *("admitted", "client", "number", "session"),
     )
 
@@ -82,6 +84,7 @@ class Conversation(ABC):
         self._stage = _SESSION
         self._by_turns = False  # read from the backlog only
         self._in_backlog = False
+        self._lines_left = LOG_LINES_MAX
         self._timer = TimeoutTimer(context.timeouts, context.loop, self)
         self._transport = Transport(sock, context.loop.poll, self, context.tap)
         if context.tap is not None:
@@ -135,7 +138,7 @@ class Conversation(ABC):
 
     def lost(self, how: str) -> None:
         """The socket failed, or TLS on it."""
-        if self._stage is _HANDSHAKE:
+        if self._stage is _HANDSHAKE and not self._is_health_check():
             self._note("tls failed", why=how)
         self._close(how)
 
@@ -192,7 +195,9 @@ class Conversation(ABC):
         events, session.events = session.events, None
         if not events:
             return
-        context.event_log.record(self.number, self.client, context.loop.now_ns, events)
+        self._lines_left = context.event_log.record(
+            self.number, self.client, context.loop.now_ns, events, self._lines_left
+        )
         if session.refused_recipients:
             context.rates.charge_refusals(self.client, events)
 
@@ -305,8 +310,7 @@ class Conversation(ABC):
     def _close(self, how: str) -> None:
         if self._stage is _CLOSED:
             return
-        checked = not self.session.lines and self.client in self._context.health_checks
-        if self._stage is _SESSION and not self.session.closing and not checked:
+        if self._stage is _SESSION and not self.session.closing and not self._is_health_check():
             self._note("disconnect", how=how, state=self.session.state.value)
         self._stage = _CLOSED
         self._timer.cancel()
@@ -320,6 +324,22 @@ class Conversation(ABC):
         finally:
             if self.session.events is not None:
                 self._record()
+            if self._lines_left < 0:
+                self._context.event_log.note(
+                    "lines left out",
+                    connection=self.number,
+                    client=self.client,
+                    lines=-self._lines_left,
+                )
+
+    def _is_health_check(self) -> bool:
+        """True for a load balancer that connected and left again without a command."""
+        return not self.session.lines and self.client in self._context.health_checks
 
     def _note(self, event: str, **values: object) -> None:
-        self._context.event_log.note(event, connection=self.number, client=self.client, **values)
+        event_log = self._context.event_log
+        self._lines_left -= 1
+        if self._lines_left >= 0:
+            event_log.note(event, connection=self.number, client=self.client, **values)
+        else:
+            event_log.count(event, **values)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import string
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -73,19 +74,42 @@ class EventLog:
             self._metrics.event(event, values)
         self._put(event, values)
 
-    def record(self, number: int, client: str, now_ns: int, events: Iterable[Event]) -> None:
+    def count(self, event: str, **values: object) -> None:
+        """Count ``event`` without a line."""
+        if self._metrics is not None:
+            self._metrics.event(event, values)
+
+    def record(
+        self,
+        number: int,
+        client: str,
+        now_ns: int,
+        events: Iterable[Event],
+        lines_left: int = sys.maxsize,
+    ) -> int:
         """These things happened on connection ``number``, whose client is ``client``, at the
-        loop's instant ``now_ns``."""
+        loop's instant ``now_ns``.
+
+        Writes at most ``lines_left`` lines beside those of accepted messages, and counts the rest
+        alone; returns how many lines are left then, which is negative for lines left out.
+        """
         for one in events:
             if isinstance(one, TransactionEnded):
-                self._ended(number, client, now_ns, one)
-            elif isinstance(one, RefusedReply):
-                self._refused(number, client, one)
-            elif isinstance(one, NegativeReply):
+                lines_left -= self._ended(number, client, now_ns, one, lines_left > 0)
+                continue
+            if isinstance(one, NegativeReply):
                 if self._metrics is not None:
                     self._metrics.refusal(one.reply)
-            else:
+                continue
+            if isinstance(one, RefusedReply):
+                if lines_left > 0:
+                    self._refused(number, client, one)
+            elif lines_left > 0:
                 self.note(one.event, connection=number, client=client, detail=one.detail)
+            else:
+                self.count(one.event)
+            lines_left -= 1
+        return lines_left
 
     def flush(self) -> None:
         """Write what was collected."""
@@ -98,7 +122,10 @@ class EventLog:
 
     # -- the two that come with every message -----------------------------------------------------
 
-    def _ended(self, number: int, client: str, now_ns: int, ended: TransactionEnded) -> None:
+    def _ended(
+        self, number: int, client: str, now_ns: int, ended: TransactionEnded, line: bool
+    ) -> int:
+        """Returns the lines that count: the one of an accepted message does not."""
         envelope, verdict, size_octets = ended
         if verdict is None:
             word = "abandoned"
@@ -111,11 +138,13 @@ class EventLog:
         if self._metrics is not None:
             self._metrics.message(word, len(paths), refused, size_octets, duration_ns)
         if word == "accepted":
-            line = self._plain_message(number, client, ended, duration_ns // NS_PER_MS)
-            if line:
-                self._lines.append(line)
+            plain = self._plain_message(number, client, ended, duration_ns // NS_PER_MS)
+            if plain:
+                self._lines.append(plain)
                 self.flush()
-                return
+                return 0
+        elif not line:
+            return 1
         to = [f"<{path}>" for path in paths[:RECIPIENTS_SHOWN_MAX]]
         values = {
             "connection": number,
@@ -138,6 +167,8 @@ class EventLog:
         self._put("message", values)
         if word == "accepted":
             self.flush()
+            return 0
+        return 1
 
     def _plain_message(
         self, number: int, client: str, ended: TransactionEnded, duration_ms: int
