@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mailsrv.inbound.connection import Connection
 from mailsrv.inbound.connection_context import AdmittedClient, ConnectionContext
-from mailsrv.policy.connection_limits import Admission, stress_settings
+from mailsrv.policy.connection_limits import RELIEF_PERCENT, Admission, stress_settings
 from mailsrv.policy.greylist import Greylist
 from mailsrv.policy.lookups import NoReputation, Reputation, Resolver
 from mailsrv.policy.networks import Networks
@@ -20,8 +20,10 @@ from mailsrv.policy.rate_limits import Rates
 from mailsrv.policy.recipients import Directory
 from mailsrv.policy.runner import PolicyContext
 from mailsrv.runtime.clock import Clock
+from mailsrv.runtime.descriptor_budget import DescriptorBudget
 from mailsrv.runtime.listener import Listener
 from mailsrv.runtime.loop import Loop
+from mailsrv.runtime.memory_budget import SCARCE_PERCENT, MemoryBudget
 from mailsrv.runtime.poll import Handler, Poll
 from mailsrv.runtime.timer_wheel import Timer
 from mailsrv.settings import Settings
@@ -32,11 +34,15 @@ from mailsrv.smtp.state import SessionContext
 from mailsrv.smtp.timeouts import Timeouts
 from mailsrv.telemetry.event_log import EventLog
 from mailsrv.transport.transport import TransportTap
-from mailsrv.units import seconds_to_ns
+from mailsrv.units import NS_PER_MS, NS_PER_S, seconds_to_ns
 
 if TYPE_CHECKING:
     import ssl
 
+EVICTION_IDLE_NS = NS_PER_S
+"""A connection that has been idle for so long may be ended to make room for others."""
+EVICTION_PAUSE_NS = 10 * NS_PER_MS
+"""Between two looks for it, which cost a microsecond a connection."""
 DESCRIPTOR_RESERVE = 256
 """Descriptors kept for listeners, files and refusals; at most half of what there is."""
 REFUSALS_MAX = 64
@@ -76,7 +82,8 @@ class Server:
 
     Everything that touches the world beyond the listening sockets comes in: ``clock``, ``poll``,
     ``random``, the backends, the event log.  ``peer_name`` maps a socket's peer to the client's
-    address; ``tap`` watches octets pass.
+    address; ``tap`` watches octets pass.  ``memory`` is the budget that the courier counts its
+    content in, ``descriptors`` that of the process; None: they are not looked at.
     """
 
     def __init__(
@@ -90,12 +97,17 @@ class Server:
         event_log: EventLog,
         peer_name: PeerName | None = None,
         tap: TransportTap | None = None,
+        memory: MemoryBudget | None = None,
+        descriptors: DescriptorBudget | None = None,
     ) -> None:
         self._clock = clock
         self._random = random
         self._event_log = event_log
         self._peer_name = peer_name or (lambda address: address[0])
         self._tap = tap
+        self.memory = memory or MemoryBudget(settings.memory_octets)
+        self._descriptors = descriptors
+        self._evicted_ns = 0
         self.loop = Loop(clock, poll, self._on_fault)
         self.loop.at_end_of_pass(event_log.flush)
         self._admission = Admission(settings, settings.connections or _connections_max())
@@ -112,6 +124,7 @@ class Server:
     def _configure(self, settings: Settings, backends: ServerBackends) -> None:
         """Make the contexts of new connections, for calm and for stress."""
         self._settings = settings
+        self.memory.max_octets = settings.memory_octets
         greylist = backends.greylist
         if greylist is None and settings.greylist:
             greylist = Greylist.of(settings, self._clock)
@@ -136,6 +149,7 @@ class Server:
             policy_context=PolicyContext(backends.resolver, backends.reputation),
             timeouts=Timeouts(settings),
             loop=self.loop,
+            memory=self.memory,
             event_log=self._event_log,
             tap=self._tap,
             tls=backends.tls,
@@ -216,6 +230,8 @@ class Server:
 
     def _connected(self, implicit_tls: bool, sock: socket.socket, address: tuple[str, int]) -> None:
         self.accepted += 1
+        if self._descriptors is not None:
+            self._descriptors.opened(sock.fileno())
         connection = Connection(
             self._context,
             sock,
@@ -235,12 +251,15 @@ class Server:
         rates, client = self._rates, connection.client
         flooded = rates.refusals(client)
         too_fast = flooded or rates.connection(client)
-        broken = too_fast or self._admission.enter(client)
+        shortage = self._shortage()
+        broken = too_fast or shortage or self._admission.enter(client)
         if broken is None:
             rates.charge_connection(client)
-            if self._admission.stressed is not (self._context is self._stressed):
-                self._change_stress()
+            if self._context is self._stressed or self._is_stressed(0):
+                self._follow_stress()
             return None
+        if shortage or self._admission.full:
+            self._make_room()
         hostname = self._settings.hostname
         if flooded:
             refusal = reply.too_many_refusals_a_minute(hostname, broken)
@@ -264,14 +283,53 @@ class Server:
         self._refused.pop(client.number, None)
         if connection.admitted:
             self._admission.leave(connection.client)
-            if self._admission.stressed is not (self._context is self._stressed):
-                self._change_stress()
+            if self._context is self._stressed:
+                self._follow_stress()
         if self._grace is not None and not self.connections:
             self.loop.timers.cancel(self._grace)
 
-    def _change_stress(self) -> None:
+    def _shortage(self) -> str | None:
+        """What is missing to serve another client, in words."""
+        if self.memory.spent:
+            return "no memory is left"
+        if self._descriptors is not None and self._descriptors.spent:
+            return "no descriptor is left"
+        return None
+
+    def _make_room(self) -> None:
+        """End the connection that has been idle for longest: there is none for new clients."""
+        now_ns = self.loop.now_ns
+        if now_ns < self._evicted_ns + EVICTION_PAUSE_NS:
+            return
+        self._evicted_ns = now_ns
+        since_ns, oldest = now_ns - EVICTION_IDLE_NS, None
+        for connection in self.connections.values():
+            idle_ns = connection.idle_since_ns
+            if idle_ns is not None and idle_ns <= since_ns:
+                since_ns, oldest = idle_ns, connection
+        if oldest is not None:
+            oldest.end(reply.too_many_connections(self._settings.hostname, "others need the place"))
+
+    def _follow_stress(self) -> None:
+        """See whether stress has begun or ended."""
+        was_stressed = self._context is self._stressed
+        stressed = self._is_stressed(RELIEF_PERCENT if was_stressed else 0)
+        if stressed is not was_stressed:
+            self._change_stress(stressed)
+
+    def _is_stressed(self, relief_percent: int) -> bool:
+        """True while connections, memory or descriptors are scarce; of the last two, so much less
+        than scarce is enough."""
+        percent = self._settings.stress_percent
+        if self._admission.stressed or not percent:
+            return self._admission.stressed
+        if self.memory.held_octets and self.memory.filled(SCARCE_PERCENT - relief_percent):
+            return True
+        descriptors = self._descriptors
+        return descriptors is not None and descriptors.filled(percent - relief_percent)
+
+    def _change_stress(self, stressed: bool) -> None:
         """Stress begins or ends, for open connections as well."""
-        stressed = self._admission.stressed
         self._context = self._stressed if stressed else self._calm
         self._event_log.note("stress", on=int(stressed), connections=len(self.connections))
         for connection in self.connections.values():

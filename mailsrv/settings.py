@@ -119,8 +119,12 @@ class Settings:
     network_messages_per_min: int = 0
     network_recipients_per_min: int = 0
     network_refusals_per_min: int = 5000
+    memory_octets: int = 128 * 1024 * 1024
+    """What connections may hold in all: input, replies, content not yet on the disk.  From half of
+    it on there is stress; when all of it is held, new clients are refused."""
     stress_percent: int = 80
-    """From this share of ``connections`` on, timeouts are short; 0: never."""
+    """From this share of ``connections``, or of the descriptors of the process, on timeouts are
+    short; 0: never."""
     stress_timeout_s: float = 10
     """Under stress, the longest that any timeout for the client is."""
     stress_errors: int = 1

@@ -24,7 +24,9 @@ from mailsrv.policy.recipients import Directory
 from mailsrv.resolver.resolv_conf import read_nameservers
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.loop import Loop
+from mailsrv.runtime.memory_budget import MemoryBudget
 from mailsrv.server import ServerBackends
+from mailsrv.settings import Settings
 from mailsrv.smtp.courier import Courier
 from mailsrv.stores.recipient_file import RecipientFileError, reading
 from mailsrv.telemetry.event_log import EventLog
@@ -60,6 +62,8 @@ class Backends:
         self._delivery: MaildirDelivery | None = None
         self._store: Store | None = None
         self._database: SqliteStore | None = None
+        self.memory = MemoryBudget(Settings().memory_octets)
+        """For the content on its way and for the server, which sets its size by the settings."""
         self._read_gauges(metrics)
 
     def steps(self, config: Config, tls: ssl.SSLContext | None) -> Steps:
@@ -131,6 +135,7 @@ class Backends:
                 hostname,
                 self._clock,
                 limits,
+                memory=self.memory,
                 note=lambda event, error: journal.note(event, error=error),
             )
         except SpoolError as error:

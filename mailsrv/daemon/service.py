@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 import signal
 import socket
 import sys
@@ -33,6 +34,7 @@ from mailsrv.daemon.listen_sockets import ListenSockets, OpenListener, SocketCha
 from mailsrv.daemon.privileges import PrivilegeError, become, identity
 from mailsrv.daemon.systemd import ActivationError, Environment, Notifier, listening_sockets
 from mailsrv.runtime.clock import Clock
+from mailsrv.runtime.descriptor_budget import DescriptorBudget
 from mailsrv.runtime.poll import SelectorPoll
 from mailsrv.runtime.signals import SignalReader
 from mailsrv.server import Server, ServerBackends
@@ -175,6 +177,8 @@ class Service:
             random=random.Random(),  # seeded by the system; an id need not be secret
             event_log=self._journal,
             tap=self._tap,
+            memory=self._backends.memory,
+            descriptors=_descriptor_budget(),
         )
         self._backends.attach(self._server.loop)
         self._config = config
@@ -335,6 +339,12 @@ class Service:
             kind="counter",
         )
         read_process_gauges(self._metrics, self._clock)
+
+
+def _descriptor_budget() -> DescriptorBudget | None:
+    """That of this process; None where it has no limit."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else DescriptorBudget(soft)
 
 
 def _all_steps(steps: Steps) -> ServerBackends:

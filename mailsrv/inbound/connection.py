@@ -12,8 +12,8 @@ the sender back.
 
 Fairness: a turn is ``TURN_COMMANDS`` commands.  A connection whose turn is over waits in the loop's
 backlog for another one, and so does a read that will be work for a while: of bulk content, of many
-TLS records, of a step of a TLS handshake.  A client that sends a command and waits for its reply
-needs no turn.
+TLS records, of a step of a TLS handshake.  The first command of a read needs no turn: so a client
+that waits for its replies never meets the backlog.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 import socket
 
 from mailsrv.inbound.connection_context import ConnectionContext
-from mailsrv.inbound.conversation import ConnectionStage, Conversation
+from mailsrv.inbound.conversation import INPUT_OCTETS_MAX, ConnectionStage, Conversation
 from mailsrv.inbound.proxy_preface import ProxyPreface
 from mailsrv.policy.runner import PolicyRunner
 from mailsrv.runtime.poll import READ, WRITE
@@ -29,13 +29,9 @@ from mailsrv.smtp import reply
 from mailsrv.smtp.state_machine import State
 from mailsrv.smtp.timeouts import Timeout
 from mailsrv.transport.proxy_protocol import ProxyFault
-from mailsrv.transport.transport import CHUNK_OCTETS
 
 BULK_OCTETS = 16 * 1024
 """Content that comes in reads of this size is read by turns."""
-COMMANDS_PER_READ = 2
-"""Carried out at once when the turn is over already: enough for a client that waits for its
-replies, which so never meets the backlog."""
 
 # Attributes of an Enum class are slow to look up; these are used for every chunk.
 _PREFACE, _HANDSHAKE, _SESSION, _, _CLOSED = ConnectionStage
@@ -82,7 +78,7 @@ class Connection(Conversation):
             self._settle()
         if events & transport.events & READ:
             if not self._by_turns:
-                chunk = transport.receive()
+                chunk = transport.receive(self._memory.read_octets)
                 if chunk and self._stage is _SESSION:
                     self._receive(chunk)
                 elif chunk is not None:
@@ -175,7 +171,7 @@ class Connection(Conversation):
         early: bytes | None = rest or None
         rule = context.session_context.settings.early_talkers
         if rule != "off" and not rest:
-            early = self._transport.receive()
+            early = self._transport.receive(self._memory.read_octets)
         refuse = rule == "reject" and not patient
         if early and rule != "off" and self._receive_too_early(early, refuse=refuse):
             return
@@ -212,6 +208,7 @@ class Connection(Conversation):
         self._by_turns = True
         self._timer.begin(Timeout.HANDSHAKE)
         self._transport.start_tls(context.tls, rest, self._secured)
+        self._account()
         if rest:
             self._put_off()
 
@@ -220,7 +217,7 @@ class Connection(Conversation):
 
     def _handshake(self) -> None:
         """Go on with the handshake; what comes behind it in the same read is used at once."""
-        chunk = self._transport.receive()
+        chunk = self._transport.receive(self._memory.read_octets)
         if self._stage is not _HANDSHAKE:
             return
         if not self._tls:
@@ -244,7 +241,7 @@ class Connection(Conversation):
     # -- reading -----------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        chunk = self._transport.receive()
+        chunk = self._transport.receive(self._memory.read_octets)
         if chunk and self._stage is _SESSION:
             self._receive(chunk)
         elif chunk is not None:
@@ -263,11 +260,10 @@ class Connection(Conversation):
             return
         elif session.question is not None:
             session.receive(chunk)
-            if session.buffered_octets > CHUNK_OCTETS:
+            self._account()
+            if session.buffered_octets > INPUT_OCTETS_MAX:
                 self._watch()
             return
-        if session.lines >= session.turn_end:
-            session.turn_end = session.lines + COMMANDS_PER_READ
         session.receive(chunk)
         if session.attention:
             self._settle()

@@ -11,6 +11,7 @@ from mailsrv.policy.policy import Policy
 from mailsrv.policy.rate_limits import Rates
 from mailsrv.policy.runner import PolicyContext
 from mailsrv.runtime.loop import Loop
+from mailsrv.runtime.memory_budget import MemoryBudget
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.state import SessionContext
 from mailsrv.smtp.timeouts import Timeouts
@@ -42,6 +43,7 @@ class ConnectionContext:
     policy_context: PolicyContext
     timeouts: Timeouts
     loop: Loop
+    memory: MemoryBudget
     event_log: EventLog
     tap: TransportTap | None
     tls: ssl.SSLContext | None

@@ -28,10 +28,14 @@ from mailsrv.smtp.session import Session
 from mailsrv.smtp.state_machine import State
 from mailsrv.smtp.timeouts import Timeout
 from mailsrv.transport.closing_drain import ClosingDrain
-from mailsrv.transport.transport import CHUNK_OCTETS, Transport
+from mailsrv.transport.transport import Transport
 
 LOG_LINES_MAX = 100
 """Of one connection, beside the lines of accepted messages; the rest are counted."""
+INPUT_OCTETS_MAX = 64 * 1024
+"""Above it a connection that waits for a verdict is not read from."""
+TLS_OCTETS = 48 * 1024
+"""What TLS costs a connection in memory, about."""
 MESSAGE_COMMANDS = 4
 """What a message that is stored counts in its turn beside its commands."""
 
@@ -60,8 +64,16 @@ class Conversation(ABC):
 
     __slots__ = (
         *("_asked", "_asking", "_at_eof", "_by_turns", "_context", "_drain", "_in_backlog"),
-        *("_lines_left", "_policy_runner", "_stage", "_timer", "_transport"),
-        *("admitted", "client", "number", "session"),
+        *(
+            "_held_octets",
+            "_lines_left",
+            "_memory",
+            "_policy_runner",
+            "_stage",
+            "_timer",
+            "_transport",
+        ),
+        *("_transport", "admitted", "client", "number", "session"),
     )
 
     def __init__(
@@ -84,6 +96,8 @@ class Conversation(ABC):
         self._stage = _SESSION
         self._by_turns = False  # read from the backlog only
         self._in_backlog = False
+        self._memory = context.memory
+        self._held_octets = 0
         self._lines_left = LOG_LINES_MAX
         self._timer = TimeoutTimer(context.timeouts, context.loop, self)
         self._transport = Transport(sock, context.loop.poll, self, context.tap)
@@ -108,6 +122,13 @@ class Conversation(ABC):
     def in_transaction(self) -> bool:
         """True from an accepted MAIL to the reply to its message."""
         return self.session.envelope is not None
+
+    @property
+    def idle_since_ns(self) -> int | None:
+        """Since when it has waited for a command outside of a transaction; None if it does not."""
+        if self._stage is not _SESSION or self.session.state is _SAID_ALL or self.in_transaction:
+            return None
+        return self._timer.since_ns if self._timer.phase is _IDLE else None
 
     @property
     def pending_octets(self) -> int:
@@ -166,6 +187,7 @@ class Conversation(ABC):
                 self._watch()
             return
         if session.question is not None or transport.unsent_octets:
+            self._account()
             self._watch()
         elif session.state is _SAID_ALL:
             self._finish()
@@ -174,12 +196,16 @@ class Conversation(ABC):
             self._upgrade()
             return
         elif session.unfinished:
+            self._account()
             self._put_off()
         elif self._at_eof:
             self._finish()
             return
-        elif transport.events != READ:
-            self._watch()
+        else:
+            if self._held_octets:
+                self._account()
+            if transport.events != READ:
+                self._watch()
         self._timer.follow(session, transport.unsent_octets)
 
     def _upgrade(self) -> None:
@@ -210,8 +236,18 @@ class Conversation(ABC):
         return not (
             self._at_eof
             or self._transport.unsent_octets
-            or (self.session.buffered_octets > CHUNK_OCTETS and self._stage is _SESSION)
+            or (self.session.buffered_octets > INPUT_OCTETS_MAX and self._stage is _SESSION)
         )
+
+    def _account(self) -> None:
+        """Tell the memory budget what is held: input not yet used, replies not yet taken."""
+        held = self.session.buffered_octets + self._transport.unsent_octets
+        if self._transport.under_tls:
+            held += TLS_OCTETS
+        if self._stage is _CLOSED:
+            held = 0
+        self._memory.hold(held - self._held_octets)
+        self._held_octets = held
 
     def _put_off(self) -> None:
         """Wait for a turn in the loop's backlog."""
@@ -315,6 +351,8 @@ class Conversation(ABC):
         self._stage = _CLOSED
         self._timer.cancel()
         self._transport.close()
+        if self._held_octets:
+            self._account()
         self._context.closed(self)
         if self._policy_runner is not None:
             self._policy_runner.cancel()

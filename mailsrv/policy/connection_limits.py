@@ -61,6 +61,11 @@ class Admission:
                 self._by_network[network] += connections
         self.stressed = self._total >= self._stress_begins
 
+    @property
+    def full(self) -> bool:
+        """True when nobody else can come in, whoever it is."""
+        return self._total >= self._connections_max
+
     def enter(self, client: str) -> str | None:
         """Count ``client`` in and return None; or return the limit that forbids it, in words."""
         if self._total >= self._connections_max:

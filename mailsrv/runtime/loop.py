@@ -93,7 +93,11 @@ class Loop:
                 self._on_fault(key.data, fault)
         if backlog:
             self._work_off()
-        self._end_pass()
+        for hook in self._end_of_pass:  # as in ``_end_pass``, whose call would be dear here
+            try:
+                hook()
+            except Exception as fault:
+                self._on_fault(None, fault)
 
     def _work_off(self) -> None:
         """Let the handlers of the backlog take turns until the slice is over."""

@@ -87,7 +87,7 @@ class Session(SessionState):
             commands = TABLE[state]
             if not commands:
                 break  # closed, or the octets are for the TLS handshake
-            if self.lines >= self.turn_end:
+            if at and self.lines >= self.turn_end:  # one command is always carried out
                 self.unfinished = self.attention = True
                 break
             if data[at] == TLS_HANDSHAKE and not self._discarded_octets:
@@ -132,7 +132,10 @@ class Session(SessionState):
             held, self._held = self._held, None
             self.send(*held, at_once=True)
         if self._input:
-            self.proceed()
+            if self.lines < self.turn_end:
+                self.proceed()
+            else:
+                self.unfinished = self.attention = True
 
     def lose(self) -> None:
         """The client is gone: forget the transaction."""

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from mailsrv.transport.tls_stream import TlsStream
 
-CHUNK_OCTETS = 64 * 1024
-"""One read."""
-
 
 class TransportOwner(Protocol):
     """The connection that a transport belongs to: the poll's handler."""
@@ -102,10 +99,10 @@ class Transport:
 
     # -- reading ----------------------------------------------------------------------------------
 
-    def receive(self) -> bytes | None:
+    def receive(self, octets_max: int) -> bytes | None:
         """One read: octets, none at the peer's FIN, or None for nothing yet."""
         try:
-            chunk = self._recv(CHUNK_OCTETS)
+            chunk = self._recv(octets_max)
         except BlockingIOError:
             chunk = None
         except OSError as error:
@@ -204,6 +201,11 @@ class Transport:
     def _secured(self, tap: TransportTap, secured: Callable[[str], None], tls: str) -> None:
         tap.secured(self._owner_now, tls)
         secured(tls)
+
+    @property
+    def under_tls(self) -> bool:
+        """True from the begin of a handshake on."""
+        return self._tls_stream is not None
 
     # -- the end ----------------------------------------------------------------------------------
 

@@ -228,6 +228,8 @@ class MailsrvHarness(Harness):
             left.append(f"{self._poll.watched} watched sockets")
         if self.server.connections:
             left.append(f"{len(self.server.connections)} connections")
+        if held := self.server.memory.held_octets:
+            left.append(f"{held} octets in the memory budget")
         courier = self.world.courier
         if open_sinks := courier.begun - courier.aborted - len(courier.messages):
             left.append(f"{open_sinks} messages neither finished nor aborted")

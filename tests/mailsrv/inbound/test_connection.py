@@ -20,9 +20,9 @@ from conversing import (
     in_content,
 )
 
+from mailsrv.runtime.memory_budget import READ_OCTETS
 from mailsrv.smtp.session import DISCARD_MAX_OCTETS, TURN_COMMANDS
 from mailsrv.transport.closing_drain import DRAIN_MAX_OCTETS
-from mailsrv.transport.transport import CHUNK_OCTETS
 from replay.play.harness import ServerFault
 
 LINGER_NS = 5 * NS_PER_S
@@ -135,7 +135,7 @@ def test_input_behind_an_open_question_is_bounded_and_read_later() -> None:
             caller.say(b"NOOP\r\n" * 5000)
         connection = run.server.connections[1]
         assert not connection.reading
-        assert connection.session.buffered_octets <= 2 * CHUNK_OCTETS
+        assert connection.session.buffered_octets <= 2 * READ_OCTETS
         run.run_until(10 * NS_PER_S + 1)
         assert codes(caller.news) == [451] + [250] * 50_000
 
@@ -280,7 +280,7 @@ def test_who_does_not_read_is_not_read_from_and_closed_after_the_idle_timeout() 
                 break
         assert not connection.reading
         assert 0 < connection.pending_octets <= TURN_COMMANDS * 1000
-        assert connection.session.buffered_octets <= CHUNK_OCTETS
+        assert connection.session.buffered_octets <= READ_OCTETS
         assert_closed = (second + 300) * NS_PER_S
         run.run_until(assert_closed)
         assert len(run.server.connections) == 1

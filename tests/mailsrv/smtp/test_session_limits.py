@@ -78,11 +78,18 @@ def test_a_turn_is_eight_commands_and_the_rest_waits_for_the_next() -> None:
     session.begin_turn()
     session.receive(b"NOOP\r\n" * (TURN_COMMANDS + 1))
     assert (session.lines, session.unfinished) == (TURN_COMMANDS, True)
-    session.proceed()  # without a turn nothing is done
-    assert session.lines == TURN_COMMANDS
     session.begin_turn()
     session.proceed()
     assert (session.lines, session.unfinished) == (TURN_COMMANDS + 1, False)
+
+
+def test_without_a_turn_a_read_is_good_for_one_command() -> None:
+    session = Talk().session
+    session.turn_end = 0
+    session.receive(b"NOOP\r\n")
+    assert (session.lines, session.unfinished) == (1, False)
+    session.receive(b"NOOP\r\nNOOP\r\n")
+    assert (session.lines, session.unfinished) == (2, True)
 
 
 def test_a_turn_goes_on_across_answers_that_come_at_once() -> None:
