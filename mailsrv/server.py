@@ -155,7 +155,7 @@ class Server:
             tls=backends.tls,
             rates=self._rates,
             proxies=Networks(settings.proxy_networks),
-            health_checks=Networks(settings.proxy_networks + settings.health_check_networks),
+            health_checks=Networks((*settings.proxy_networks, *settings.health_check_networks)),
             admit=self._admit,
             closed=self._connection_closed,
         )

@@ -63,17 +63,9 @@ class Conversation(ABC):
     is for ``Connection``."""
 
     __slots__ = (
-        *("_asked", "_asking", "_at_eof", "_by_turns", "_context", "_drain", "_in_backlog"),
-        *(
-            "_held_octets",
-            "_lines_left",
-            "_memory",
-            "_policy_runner",
-            "_stage",
-            "_timer",
-            "_transport",
-        ),
-        *("_transport", "admitted", "client", "number", "session"),
+        *("_asked", "_asking", "_at_eof", "_by_turns", "_context", "_drain", "_held_octets"),
+        *("_in_backlog", "_lines_left", "_memory", "_policy_runner", "_stage"),
+        *("_timer", "_transport", "admitted", "client", "number", "session"),
     )
 
     def __init__(

@@ -11,7 +11,10 @@ from mailsrv.runtime.poll import READ
 from mailsrv.runtime.timer_wheel import Timer
 from mailsrv.units import NS_PER_S
 
-BACKLOG = 4096
+BACKLOG = 256
+"""Clients that wait in the kernel to be accepted.  A new one waits behind all of them, so this is
+how long a storm of connections can make others wait (some 30 ms); beyond it the kernel drops the
+SYN, and TCP tries again after a second."""
 ACCEPTS_MAX = 8
 """Connections taken in one pass, so that open connections are served between them."""
 EXHAUSTED_PAUSE_NS = NS_PER_S

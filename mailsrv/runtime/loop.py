@@ -54,7 +54,8 @@ class Loop:
         self._clock = clock
         self._on_fault = on_fault
         self._end_of_pass: list[Callable[[], None]] = []
-        self._backlog: deque[TurnTaker] = deque()
+        self.backlog: deque[TurnTaker] = deque()
+        """The handlers that wait for a turn."""
         self.poll = poll
         self.now_ns = clock.monotonic_ns()
         self.timers = TimerWheel(self.now_ns)
@@ -65,12 +66,7 @@ class Loop:
 
     def put_off(self, handler: TurnTaker) -> None:
         """Put ``handler`` at the end of the backlog; it must not be there already."""
-        self._backlog.append(handler)
-
-    @property
-    def has_backlog(self) -> bool:
-        """True while a handler waits for its turn."""
-        return bool(self._backlog)
+        self.backlog.append(handler)
 
     def run_once(self) -> None:
         """One pass: blocks until something is ready or a timer is due."""
@@ -81,7 +77,7 @@ class Loop:
 
     def dispatch(self, until_ns: int | None) -> None:
         """Wait until ``until_ns`` at most, run the handlers that are ready, then the backlog."""
-        backlog = self._backlog
+        backlog = self.backlog
         ready = self.poll.wait(self.now_ns if backlog else until_ns)
         self.now_ns = self._clock.monotonic_ns()
         if len(ready) > 1:
@@ -101,7 +97,7 @@ class Loop:
 
     def _work_off(self) -> None:
         """Let the handlers of the backlog take turns until the slice is over."""
-        backlog, over_ns = self._backlog, self._clock.monotonic_ns() + SLICE_NS
+        backlog, over_ns = self.backlog, self._clock.monotonic_ns() + SLICE_NS
         while backlog:
             handler = backlog.popleft()
             try:

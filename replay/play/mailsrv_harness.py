@@ -152,7 +152,7 @@ class MailsrvHarness(Harness):
 
     def _work_off(self) -> None:
         """Let the server do all that it has put off; nothing of it belongs to a later instant."""
-        while self.server.loop.has_backlog:
+        while self.server.loop.backlog:
             self.server.loop.dispatch(None)
 
     def _wait_really(self) -> None:

@@ -62,7 +62,7 @@ def test_ten_bulk_senders_and_ten_who_flood_and_one_good_client_all_get_through(
             good += 1
         for thread in threads:
             thread.join(PATIENCE_S)
-        lines = server.end()
+        lines = server.end()  # which delivers what was accepted
     assert sorted(sent) == sorted([*range(SENDERS)] * (MESSAGES + 1))
     assert len(list((mail / "new").iterdir())) == len(sent) + good
     assert sum("verdict=accepted" in line for line in lines) == len(sent) + good

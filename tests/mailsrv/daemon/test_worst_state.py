@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from process import serving
+from process import PATIENCE_S, serving
 
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.units import NS_PER_S
@@ -93,8 +93,9 @@ def test_fifteen_hundred_connections_in_the_worst_state_and_a_good_client(
         finally:
             for sock in socks:
                 sock.close()
+        server.end()  # which delivers what was accepted
     print(f"good client {took_s:.3f} s, {resident_octets / 2**20:.0f} MiB, {open_descriptors} fds")
     assert open_descriptors > CONNECTIONS * 9 // 10
     assert resident_octets <= RESIDENT_MAX_OCTETS
-    assert took_s < 5, "0.3 s where nothing else was going on"
+    assert took_s < PATIENCE_S  # 0.3 s where nothing else was going on; it was never before
     assert len(list((tmp_path / "mail" / "new").iterdir())) == 1

@@ -194,7 +194,7 @@ def test_the_backlog_is_served_in_turn() -> None:
     poll.ready = [(Flooding(n, loop, 3, taken.append), READ) for n in (1, 2, 3)]
     loop.run_once()
     assert taken == [1, 2, 3] * 3
-    assert not loop.has_backlog
+    assert not loop.backlog
 
 
 def test_a_pass_works_on_the_backlog_for_one_slice_however_many_wait_there() -> None:
@@ -209,7 +209,7 @@ def test_a_pass_works_on_the_backlog_for_one_slice_however_many_wait_there() -> 
     for crowd in (10, 100):
         poll.ready = [(Flooding(n, loop, 5, work), READ) for n in range(crowd)]
         passes = []
-        while not passes or loop.has_backlog:
+        while not passes or loop.backlog:
             began_ns = clock.monotonic_ns()
             loop.run_once()
             passes.append(clock.monotonic_ns() - began_ns)
