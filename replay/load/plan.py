@@ -73,7 +73,7 @@ class Plan:
     ``codes`` are the expected replies in order, 0 for any.  ``content_ends`` maps the number of
     an act (from 0) that sends the final dot to the number of the reply that answers it.  With
     ``server_ends`` the session lasts until the server closes; with ``held`` it lasts until
-    somebody ends it, and anything the server does then is a loss.
+    the run ends it, and anything the server does then is a loss.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Plan:
 
 
 def idle_plan() -> Plan:
-    """A client that says EHLO and then nothing."""
+    """A client that sends EHLO and then nothing."""
     hello = PlannedAct(1, SendOctets(b"EHLO idle.example\r\n"))
     return Plan("idle connection", (hello,), (220, 250), held=True)
 

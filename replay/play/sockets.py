@@ -46,7 +46,7 @@ def holds_alert(octets: bytes) -> bool:
 
 
 def unread_octets(sock: socket.socket) -> int:
-    """Octets that the kernel has received and nobody has read; a FIN does not show."""
+    """Octets that the kernel has received and that were not read; a FIN does not show."""
     return _queued(sock, termios.FIONREAD)
 
 

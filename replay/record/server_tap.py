@@ -198,7 +198,7 @@ class ServerTap:
 
 
 def serve(file: Path, keeping: RingLimits, clock: Clock, say: Callable[[str], None]) -> int:
-    """Serve as ``file`` says, and record, until a signal ends it; gives the exit status.
+    """Serve as ``file`` says, and record, until a signal ends it; returns the exit status.
 
     Raises ServeError.
     """

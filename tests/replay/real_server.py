@@ -115,8 +115,9 @@ def read_all(sock: socket.socket) -> bytes:
     return b"".join(pieces)
 
 
-def closed_port() -> Target:
-    """Where nobody listens."""
-    with socket.create_server((HOST, 0)) as listener:
-        port = listener.getsockname()[1]
-    return resolve(f"{HOST}:{port}")
+@contextlib.contextmanager
+def closed_port() -> Iterator[Target]:
+    """A port at which nothing listens, held so that no other test takes it meanwhile."""
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        yield resolve(f"{HOST}:{sock.getsockname()[1]}")

@@ -1,7 +1,7 @@
 """The faked edges of the network: DNS, reputation and delivery, as a scenario scripts them.
 
 The fakes keep to the protocols of ``mailsrv.smtp.courier``.  They answer after a scripted delay of
-virtual time: ``call_later(delay_ns, callback)`` comes from whoever owns the clock, and a delay
+virtual time: ``call_later(delay_ns, callback)`` comes from the owner of the clock, and a delay
 of 0 answers at once, within the call.  "silence" never answers.  Each keeps what it was asked,
 so that a test can look.
 

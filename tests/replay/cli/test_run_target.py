@@ -113,16 +113,17 @@ def test_all_plays_what_else_is_left_out(tmp_path: Path) -> None:
 
 def test_where_everything_is_left_out_nothing_was_shown(tmp_path: Path) -> None:
     write(tmp_path / "x.smtp", header=FAKED)
-    status, _, err = run(tmp_path, closed_port().name)
+    with closed_port() as target:
+        status, _, err = run(tmp_path, target.name)
     assert status == 2
     assert "every transcript was left out" in err
 
 
 def test_a_server_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    target = closed_port().name
-    status, out, err = run(write(tmp_path / "x.smtp"), target)
+    with closed_port() as target:
+        status, out, err = run(write(tmp_path / "x.smtp"), target.name)
     assert (status, out) == (2, "")
-    assert err == f"replay: cannot connect to {target}: Connection refused\n"
+    assert err == f"replay: cannot connect to {target.name}: Connection refused\n"
 
 
 def test_an_unreadable_transcript_does_not_stop_the_others(tmp_path: Path) -> None:

@@ -161,7 +161,8 @@ def test_a_server_that_talks_without_end_is_hung_up_on() -> None:
 
 
 def test_where_nobody_listens_it_says_why() -> None:
-    run = play("@0 open from 192.0.2.1\n* S? 220\n+0 until-closed\n", closed_port())
+    with closed_port() as target:
+        run = play("@0 open from 192.0.2.1\n* S? 220\n+0 until-closed\n", target)
     assert run.unreachable == "Connection refused"
     assert run.connections[0].waits_for == "a connection: Connection refused"
 
