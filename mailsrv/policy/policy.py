@@ -107,14 +107,14 @@ class Policy:
         self._greylist = greylist
         self._directory = directory
         self._rates = rates
+        self.stages = self._stages()
+        """The stages at which there is something to check; read for every connection."""
 
     def tolerates(self, check: str, client: str, recipients: Sequence[str] = ()) -> bool:
         """Whether a check of the protocol is not made; for the session."""
         return self._exceptions.spare(check, client, "", recipients)
 
-    @property
-    def stages(self) -> frozenset[Stage]:
-        """The stages at which there is something to check."""
+    def _stages(self) -> frozenset[Stage]:
         at_sender = self._threshold, self._reverse_name, self._helo, self._sender_domain
         at_recipient = self._directory, self._greylist
         stages = set()
