@@ -59,7 +59,8 @@ class MaildirDelivery:
         spool.on_stored = self.wake
 
     def use(self, maildir: Maildir) -> None:
-        """Deliver into ``maildir`` from the next message on."""
+        """Deliver into ``maildir`` from now on; what is half written elsewhere is begun anew."""
+        self._give_up_work()  # its name would be synced in the wrong place
         self._maildir = maildir
         if self._left_over:
             self._seen = maildir.names_seen()
@@ -163,9 +164,7 @@ class MaildirDelivery:
         try:
             self._maildir.sync()
         except OSError as error:
-            if self._work is not None:
-                self._work.close()
-                self._work = None
+            self._give_up_work()
             self._ahead.extendleft(reversed(linked))
             self._fails(error)
             return
@@ -176,6 +175,12 @@ class MaildirDelivery:
             self._failing = False
             self._retry_ns = RETRY_MIN_NS
             self._note("delivery works again")
+
+    def _give_up_work(self) -> None:
+        """Stop in the middle of the message; it is still the next one."""
+        work, self._work = self._work, None
+        if work is not None:
+            work.close()
 
     def _write(self, maildir: Maildir, message: StoredMessage) -> Generator[None, None, None]:
         writer = maildir.begin(message, from_json(message.envelope))

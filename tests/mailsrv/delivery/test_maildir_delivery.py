@@ -89,6 +89,22 @@ def test_a_large_message_is_delivered_piece_by_piece(tmp_path: Path) -> None:
     assert path.read_bytes().endswith(b"\n" + b"x" * PIECE_OCTETS * pieces)
 
 
+def test_a_message_that_is_half_written_when_the_maildir_changes_goes_to_the_new_one(
+    tmp_path: Path,
+) -> None:
+    run = Run(tmp_path)
+    received(run.spool, 1, *[b"x" * PIECE_OCTETS] * 4 * STEPS_MAX)
+    run.spool.commit()
+    run.delivery.attach(run.loop)
+    run.loop.expire()
+    assert len(os.listdir(tmp_path / "mail" / "tmp")) == 1
+    run.delivery.use(Maildir(tmp_path / "other", run.clock))
+    run.go_on(NS_PER_S)
+    # Only of the new one are the names synced before the spool forgets the message.
+    assert len(os.listdir(tmp_path / "other" / "new")) == 1
+    assert run.delivered == os.listdir(tmp_path / "mail" / "tmp") == []
+
+
 def test_a_maildir_that_fails_is_tried_again_later_and_later_and_loses_nothing(
     tmp_path: Path,
 ) -> None:
