@@ -223,8 +223,9 @@ class SpoolDatabase:
 
     def without_message(self, ids: Iterable[str]) -> list[str]:
         """Those of ``ids`` that name no message whose content is in a file."""
-        query = "SELECT 1 FROM message WHERE id = ? AND content IS NULL"
-        return [one for one in ids if not self._connection.execute(query, (one,)).fetchone()]
+        query = "SELECT 1 FROM message WHERE id = CAST(? AS TEXT) AND content IS NULL"
+        execute = self._connection.execute  # file names are octets, and need not be UTF-8
+        return [one for one in ids if not execute(query, (os.fsencode(one),)).fetchone()]
 
     def close(self) -> None:
         """Close it; the last connection carries the log into the file."""
@@ -262,6 +263,8 @@ def _is_empty(path: Path) -> bool:
     try:
         if connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
             raise SpoolError(f"{path}: is another program's database")
+    except sqlite3.Error as error:
+        raise SpoolError(f"{path}: {error}") from None
     finally:
         connection.close()
     return True

@@ -125,11 +125,20 @@ def _cwd() -> Path:
     return Path("mail").absolute().parent
 
 
-def test_a_spool_of_another_program_is_a_complaint_and_is_not_touched(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("octets", "complaint"),
+    [
+        (b"something else", "is no database"),
+        (b"SQLite format 3\0" + bytes(4096), "file is not a database"),
+    ],
+)
+def test_a_spool_of_another_program_is_a_complaint_and_is_not_touched(
+    tmp_path: Path, octets: bytes, complaint: str
+) -> None:
     (tmp_path / "mail.spool").mkdir()
-    (tmp_path / "mail.spool" / "spool.db").write_bytes(b"something else")
+    (tmp_path / "mail.spool" / "spool.db").write_bytes(octets)
     text = f'{ANY}delivery = "maildir=mail"'
-    assert found(tmp_path, text) == [f"spool: {tmp_path}/mail.spool/spool.db: is no database"]
+    assert found(tmp_path, text) == [f"spool: {tmp_path}/mail.spool/spool.db: {complaint}"]
     assert [one.name for one in (tmp_path / "mail.spool").iterdir()] == ["spool.db"]
 
 
