@@ -70,6 +70,15 @@ class SystemFiles:
         return disk.f_bavail * disk.f_frsize
 
 
+def make_directory(files: Files, directory: Path) -> None:
+    """Make ``directory`` and those above it that are missing, with their names on the disk.
+    Raises OSError."""
+    missing = [one for one in (directory, *directory.parents) if not one.exists()]
+    directory.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
+    for one in missing:
+        files.sync_directory(one.parent)
+
+
 def write_all(files: Files, descriptor: int, octets: bytes | bytearray) -> None:
     """Write ``octets`` whole.  Raises OSError."""
     rest = memoryview(octets)

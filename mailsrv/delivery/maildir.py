@@ -20,7 +20,13 @@ import re
 from itertools import islice
 from pathlib import Path
 
-from mailsrv.delivery.files import DIRECTORY_MODE, Files, SystemFiles, write_all
+from mailsrv.delivery.files import (
+    DIRECTORY_MODE,
+    Files,
+    SystemFiles,
+    make_directory,
+    write_all,
+)
 from mailsrv.delivery.spool_database import StoredMessage
 from mailsrv.runtime.clock import Clock
 from mailsrv.smtp.envelope import Envelope
@@ -70,14 +76,11 @@ class Maildir:
         return set()
 
     def _make_directories(self) -> None:
-        is_new = not self._directory.exists()
-        self._directory.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
+        make_directory(self.files, self._directory)
         for part in (self.tmp, self.new, self.cur):
             part.mkdir(DIRECTORY_MODE, exist_ok=True)
         # A synced message is still lost if the name of its directory is.
         self.files.sync_directory(self._directory)
-        if is_new:
-            self.files.sync_directory(self._directory.parent)
 
     def _sweep(self) -> None:
         """Remove what a killed server left in ``tmp/``, once no process can be writing it."""

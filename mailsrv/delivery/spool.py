@@ -26,7 +26,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mailsrv.delivery.disk_room import DiskRoom
-from mailsrv.delivery.files import DIRECTORY_MODE, FILE_MODE, Files, SystemFiles
+from mailsrv.delivery.files import (
+    DIRECTORY_MODE,
+    FILE_MODE,
+    Files,
+    SystemFiles,
+    make_directory,
+)
 from mailsrv.delivery.spool_database import SpoolDatabase, SpoolError, StoredMessage
 from mailsrv.delivery.spool_sink import Answer, EnoughMemory, Failure, Memory, SpoolSink
 from mailsrv.runtime.clock import Clock
@@ -124,8 +130,7 @@ class Spool:
     # -- opening ----------------------------------------------------------------------------------
 
     def _open_folder(self) -> None:
-        is_new = not self.folder.exists()
-        self.folder.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
+        make_directory(self.files, self.folder)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._lock = os.open(self.folder / LOCK, flags, FILE_MODE)
         try:
@@ -134,8 +139,6 @@ class Spool:
             raise SpoolError(f"{self.folder}: is in use by another server") from None
         (self.folder / CONTENT).mkdir(DIRECTORY_MODE, exist_ok=True)
         self.files.sync_directory(self.folder)
-        if is_new:
-            self.files.sync_directory(self.folder.parent)
 
     def _open(self) -> SpoolDatabase:
         if self._database is None:

@@ -134,6 +134,17 @@ class FailingFiles(SystemFiles):
         return super().free_octets(path)
 
 
+class Syncs(SystemFiles):
+    """Remembers which folders were synced."""
+
+    def __init__(self) -> None:
+        self.folders: list[Path] = []
+
+    def sync_directory(self, path: Path) -> None:
+        self.folders.append(path)
+        super().sync_directory(path)
+
+
 class Trouble:
     """Which call of SQLite fails, shared by all connections that ``failing`` makes."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spooling import FailingFiles, descriptors, envelope, stored_message
+from spooling import FailingFiles, Syncs, descriptors, envelope, stored_message
 
 from mailsrv.delivery.discard import DiscardCourier
 from mailsrv.delivery.files import SystemFiles
@@ -115,6 +115,12 @@ def test_names_hold_no_character_that_means_something_to_a_file_system(tmp_path:
     maildir_in(tmp_path).begin(hostile, envelope()).finish()
     [path] = (tmp_path / "new").iterdir()
     assert not set(path.name) & set("/:\0")
+
+
+def test_the_names_of_all_folders_that_were_made_are_synced(tmp_path: Path) -> None:
+    synced = Syncs()
+    maildir_in(tmp_path / "a" / "b", synced)
+    assert {tmp_path, tmp_path / "a", tmp_path / "a" / "b"} <= set(synced.folders)
 
 
 def test_the_names_that_a_reader_has_moved_are_known_without_their_flags(tmp_path: Path) -> None:

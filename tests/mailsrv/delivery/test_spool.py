@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from spooling import ROOMY, begun, codes, descriptors, kept, left_over, received, spool_in
+from spooling import ROOMY, Syncs, begun, codes, descriptors, kept, left_over, received, spool_in
 
 from mailsrv.delivery.files import SystemFiles
 from mailsrv.delivery.spool import (
@@ -308,6 +308,12 @@ def test_large_contents_of_no_message_are_swept_at_the_start(tmp_path: Path) -> 
     again = spool_in(tmp_path)
     assert left_over(again) == []
     assert kept(again) == {"ID1": b"".join(LARGE), "ID2": b"small"}
+
+
+def test_the_names_of_all_folders_that_were_made_are_synced(tmp_path: Path) -> None:
+    synced = Syncs()
+    spool_in(tmp_path / "a" / "b", files=synced).close()
+    assert {tmp_path, tmp_path / "a", tmp_path / "a" / "b"} <= set(synced.folders)
 
 
 @pytest.mark.parametrize(
