@@ -37,6 +37,8 @@ HELD_OCTETS_MAX = 64 * 1024
 """Content of one message held in memory before it is written."""
 ABANDONED_AFTER_S = 36 * 3600
 """What lies in ``tmp/`` for longer was left by a delivery that died: the Maildir convention."""
+NAME_OCTETS_MAX = 200
+"""Of a file's name: a file system takes 255, and readers add their flags."""
 SWEPT_MAX = 100_000
 """Names in a directory that are looked at when the server starts."""
 
@@ -95,7 +97,8 @@ def file_name(message: StoredMessage) -> str:
     """The one name of ``message``, in the shape that Maildir readers expect."""
     seconds, rest_ns = divmod(message.received_ns, NS_PER_S)
     unique = f"M{rest_ns // 1000:06}Q{message.number}I{message.id}"
-    return _UNSAFE_IN_FILE_NAME.sub("_", f"{seconds}.{unique}.{message.hostname}")
+    name = f"{seconds}.{unique}.{message.hostname}"
+    return _UNSAFE_IN_FILE_NAME.sub("_", name)[:NAME_OCTETS_MAX]
 
 
 def envelope_to(envelope: Envelope) -> bytes:

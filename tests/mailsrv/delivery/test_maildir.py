@@ -117,6 +117,13 @@ def test_names_hold_no_character_that_means_something_to_a_file_system(tmp_path:
     assert not set(path.name) & set("/:\0")
 
 
+def test_the_longest_hostname_leaves_room_for_the_flags_of_readers(tmp_path: Path) -> None:
+    longest = stored_message()._replace(hostname=".".join(["x" * 63] * 4)[:253])
+    maildir_in(tmp_path).begin(longest, envelope()).finish()
+    [path] = (tmp_path / "new").iterdir()
+    path.rename(tmp_path / "cur" / f"{path.name}:2,DFPRST")
+
+
 def test_the_names_of_all_folders_that_were_made_are_synced(tmp_path: Path) -> None:
     synced = Syncs()
     maildir_in(tmp_path / "a" / "b", synced)
