@@ -119,6 +119,7 @@ class Spool:
         self._gone: list[StoredMessage] = []
         self._gone_since_ns = 0
         self._database: SpoolDatabase | None = None
+        self._refused_from: int | None = None  # the first number of a transaction that failed
         self._lock = -1
         try:
             self._open_folder()
@@ -142,8 +143,22 @@ class Spool:
 
     def _open(self) -> SpoolDatabase:
         if self._database is None:
-            self._database = SpoolDatabase(self.folder / DATABASE, self.files, self._factory)
+            database = SpoolDatabase(self.folder / DATABASE, self.files, self._factory)
+            try:
+                self._gone = self._without_doubt(database)
+            except BaseException:
+                database.close()
+                raise
+            self._database = database
         return self._database
+
+    def _without_doubt(self, database: SpoolDatabase) -> list[StoredMessage]:
+        """What is to be forgotten, after a transaction that failed: its frames may be found in the
+        write-ahead log all the same.  What it forgot is gone, and what it stored was refused."""
+        if self._refused_from is None:
+            return self._gone
+        refused = database.after(self._refused_from - 1, COMMIT_MESSAGES_MAX)
+        return [*database.still_there(self._gone), *refused]
 
     def _sweep(self, database: SpoolDatabase) -> None:
         """Remove contents whose message was never stored, or is forgotten."""
@@ -252,9 +267,11 @@ class Spool:
     def commit(self) -> None:
         """One transaction: of what waits as much as fits, and all that is to be forgotten."""
         answers: list[tuple[Answer, Reply]] = []
-        batch, gone = self._synced(self._take_batch(), answers), self._gone
+        batch = self._synced(self._take_batch(), answers)
         try:
-            self._open().write([sink.row() for sink, _ in batch], gone)
+            database = self._open()
+            gone = self._gone
+            database.write([sink.row() for sink, _ in batch], gone)
         except (OSError, sqlite3.Error, SpoolError) as error:
             self._not_stored(batch, error, answers)
             faults = _answer_all(answers)
@@ -349,6 +366,8 @@ class Spool:
             self._note("spool failed", _in_words(error, self.folder))
         self.trouble = _in_words(error, self.folder)
         if _code(error) not in _BUSY:
+            if self._database is not None:
+                self._refused_from = self._database.next_number
             self._close_database()
 
     def refusal(self, error: Failure) -> Reply:

@@ -98,7 +98,8 @@ class StoredMessage(NamedTuple):
 class SpoolDatabase:
     """The open database.  Methods raise ``sqlite3.Error``.
 
-    ``messages`` and ``octets`` are what is stored, without counting it anew.
+    ``messages`` and ``octets`` are what is stored, without counting it anew; ``next_number`` is
+    that of the next message.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class SpoolDatabase:
         execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         row = execute("SELECT next_number, messages, octets FROM total").fetchone()
         try:
-            self._next_number, self.messages, self.octets = map(int, row)
+            self.next_number, self.messages, self.octets = map(int, row)
         except (TypeError, ValueError):
             raise SpoolError(f"{path}: is damaged: its totals are missing") from None
         execute("SELECT number FROM message ORDER BY number LIMIT 1").fetchone()
@@ -166,14 +167,14 @@ class SpoolDatabase:
 
     def write(self, new: Sequence[NewMessage], gone: Sequence[StoredMessage]) -> None:
         """Store ``new`` and forget ``gone``, all of it or nothing; on the disk when it returns."""
-        number = self._next_number + len(new)
+        number = self.next_number + len(new)
         messages = self.messages + len(new) - len(gone)
         octets = self.octets + sum(one.octets for one in new) - sum(one.octets for one in gone)
         execute, execute_many = self._connection.execute, self._connection.executemany
         execute("BEGIN IMMEDIATE")
         try:
             if new:
-                execute_many(_INSERT, [(n, *one) for n, one in enumerate(new, self._next_number)])
+                execute_many(_INSERT, [(n, *one) for n, one in enumerate(new, self.next_number)])
             if gone:
                 execute_many(_DELETE, [(one.number,) for one in gone])
             execute(_TOTAL, (number, messages, octets))
@@ -181,7 +182,7 @@ class SpoolDatabase:
         except BaseException:
             self._roll_back()
             raise
-        self._next_number, self.messages, self.octets = number, messages, octets
+        self.next_number, self.messages, self.octets = number, messages, octets
         contents = sum(len(one.content or b"") + len(one.envelope) for one in new)
         self._wal_pages += _TRANSACTION_PAGES + len(gone) + contents // PAGE_OCTETS
 
@@ -214,6 +215,12 @@ class SpoolDatabase:
         """The oldest messages behind ``number``, in the order of arrival."""
         rows = self._connection.execute(_AFTER, (number, at_most)).fetchall()
         return [StoredMessage(*row) for row in rows]
+
+    def still_there(self, messages: Iterable[StoredMessage]) -> list[StoredMessage]:
+        """Those of ``messages`` that are stored."""
+        query = "SELECT 1 FROM message WHERE number = ?"
+        execute = self._connection.execute
+        return [one for one in messages if execute(query, (one.number,)).fetchone()]
 
     def content(self, number: int) -> bytes | None:
         """The content of a message; None if it lies in a file, or there is no such message."""

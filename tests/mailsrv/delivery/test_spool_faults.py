@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from spooling import (
@@ -133,6 +134,31 @@ def test_a_statement_that_fails_is_a_temporary_failure_of_all_that_wait(
     assert replies.pop(1)[0].code == 250  # that one was delivered, and is forgotten
     acknowledged(tmp_path, replies)
     assert "ID1" not in kept(spool_in(tmp_path))
+
+
+def test_what_a_failed_transaction_left_in_the_log_is_not_kept(tmp_path: Path) -> None:
+    """Its sync failed, and then that of the checkpoint at the end: the frames are still there."""
+    failures: list[str] = []
+
+    class FailingSync(sqlite3.Connection):
+        def execute(self, sql: str, *more: Any) -> sqlite3.Cursor:
+            cursor = super().execute(sql, *more)
+            if sql == "COMMIT" and failures:
+                raise sqlite3.OperationalError(failures.pop())
+            return cursor
+
+    spool = spool_in(tmp_path, factory=FailingSync)
+    two_messages(spool, 1)
+    spool.forget(spool.after(0, 1)[0])
+    failures.append("disk I/O error")
+    assert codes(two_messages(spool, 3).values()) == [[451], [451]]
+    assert codes(two_messages(spool, 5).values()) == [[250], [250]]
+    assert list(kept(spool)) == ["ID2", "ID5", "ID6"]
+    expected = (3, 2 * len(b"small") + len(b"".join(LARGE)))
+    assert (spool.messages, spool.octets) == expected
+    spool.close()
+    again = spool_in(tmp_path)
+    assert (again.messages, again.octets) == expected
 
 
 def test_a_checkpoint_that_fails_costs_no_message_and_is_told(tmp_path: Path) -> None:
