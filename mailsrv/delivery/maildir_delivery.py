@@ -54,7 +54,7 @@ class MaildirDelivery:
         self._retry_ns = RETRY_MIN_NS
         self._failing = self._interrupted = False
         # What an earlier process left may be delivered already, and even be read.
-        self._left_over = spool.messages
+        self._left_over_before = spool.next_number if spool.messages else 0
         self._seen: set[str] = set()
         spool.on_stored = self.wake
 
@@ -62,7 +62,7 @@ class MaildirDelivery:
         """Deliver into ``maildir`` from now on; what is half written elsewhere is begun anew."""
         self._give_up_work()  # its name would be synced in the wrong place
         self._maildir = maildir
-        if self._left_over:
+        if self._position + 1 < self._left_over_before:
             self._seen = maildir.names_seen()
 
     def attach(self, loop: Loop) -> None:
@@ -145,7 +145,7 @@ class MaildirDelivery:
     def _deliver(self, message: StoredMessage) -> Generator[None, None, None]:
         """Raises OSError if the Maildir fails, SpoolError if the database does."""
         assert self._maildir is not None, "a Maildir is set before the first step"
-        if not (self._left_over and file_name(message) in self._seen):
+        if not (self._seen and file_name(message) in self._seen):
             try:
                 yield from self._write(self._maildir, message)
             except ValueError as error:  # it is of no use to try again before the next start
@@ -171,6 +171,8 @@ class MaildirDelivery:
         for message in linked:
             self._spool.forget(message)
             self._note("delivered", id=message.id, to="maildir")
+        if linked[-1].number >= self._left_over_before:
+            self._seen.clear()
         if self._failing:
             self._failing = False
             self._retry_ns = RETRY_MIN_NS
@@ -200,10 +202,6 @@ class MaildirDelivery:
     def _taken(self, message: StoredMessage) -> None:
         self._ahead.popleft()
         self._position = max(self._position, message.number)
-        if self._left_over:
-            self._left_over -= 1
-            if not self._left_over:
-                self._seen.clear()
 
     def _fails(self, error: OSError | SpoolError) -> None:
         self._interrupted = True

@@ -215,6 +215,11 @@ class Spool:
         return stored - len(self._gone)
 
     @property
+    def next_number(self) -> int:
+        """Greater than those of all messages that are stored."""
+        return 0 if self._database is None else self._database.next_number
+
+    @property
     def octets(self) -> int:
         """The content of all that is stored."""
         return 0 if self._database is None else self._database.octets

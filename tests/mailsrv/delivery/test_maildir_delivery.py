@@ -152,6 +152,29 @@ def test_names_that_cannot_be_synced_are_not_believed(tmp_path: Path) -> None:
     assert large.read_bytes().endswith(b"\n" + b"x" * PIECE_OCTETS * 2 * STEPS_MAX)
 
 
+def test_what_a_reader_took_before_a_restart_is_not_delivered_again_after_a_failure(
+    tmp_path: Path,
+) -> None:
+    count, files = 2 * STEPS_MAX, DirectoryFails()
+    killed = Run(tmp_path)
+    for number in range(count):
+        received(killed.spool, number, b"text\r\n")
+    killed.spool.commit()
+    while len(killed.delivered) < count:
+        killed.delivery._take_steps(0)
+    os.close(killed.spool._lock)  # as the end of a process does
+    killed.spool._lock = -1
+    for path in (tmp_path / "mail" / "new").iterdir():
+        path.rename(tmp_path / "mail" / "cur" / f"{path.name}:2,S")
+    run = Run(tmp_path, files)
+    files.armed = True
+    run.go_on(4 * RETRY_MIN_NS)
+    files.armed = False
+    run.go_on(8 * RETRY_MIN_NS)
+    assert kept(run.spool) == {}
+    assert run.delivered == []
+
+
 @pytest.mark.parametrize("read", [False, True])
 def test_what_was_delivered_and_not_forgotten_when_the_process_was_killed_is_there_once(
     tmp_path: Path, read: bool
