@@ -8,6 +8,7 @@ default is relative to the working directory, like what the command line says.
 from __future__ import annotations
 
 import dataclasses
+import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -71,7 +72,7 @@ class Config:
         maildir = self.delivery.maildir
         if maildir is None:
             return None
-        return self.spool or maildir.with_name(f"{maildir.name}{SPOOL_SUFFIX}")
+        return self.spool or Path(os.path.abspath(maildir) + SPOOL_SUFFIX)  # it may be "."
 
     @property
     def listeners(self) -> tuple[Endpoint, ...]:

@@ -207,6 +207,16 @@ def test_every_key_of_the_process_is_read_and_paths_start_from_the_files_folder(
     )
 
 
+@pytest.mark.parametrize(
+    ("maildir", "spool"),
+    [("/a/mail", "/a/mail.spool"), ("/a/mail/.", "/a/mail.spool"), ("/a/b/..", "/a.spool")],
+)
+def test_the_spool_is_beside_the_maildir_however_that_is_written(maildir: str, spool: str) -> None:
+    assert Config(delivery=Delivery(Path(maildir))).spool_folder == Path(spool)
+    assert Config(delivery=Delivery(Path("."))).spool_folder == Path(f"{Path.cwd()}.spool")
+    assert Config(delivery=Delivery(Path("/"))).spool_folder == Path("/.spool")
+
+
 def test_the_key_may_lie_in_the_certificates_file() -> None:
     assert Config().tls_files is None
     certificate, key = Path("/c"), Path("/k")
