@@ -320,7 +320,7 @@ def test_a_breach_put_into_the_real_tree_is_found() -> None:
     modules["policy/policy.py"] += "\nimport socket\n"
     assert outside_world("mailsrv", modules, PURE)
     clients = read_package("replay")
-    clients["verify/diff.py"] += "\nfrom mailsrv.smtp.session import Session\n"
+    clients["verify/divergence.py"] += "\nfrom mailsrv.smtp.session import Session\n"
     assert server_imports_beside_its_users(clients)
 
 
@@ -361,7 +361,7 @@ def test_an_import_of_replay_is_found() -> None:
 
 def test_an_import_of_the_server_beside_its_users_is_found() -> None:
     modules = {
-        "verify/diff.py": "from mailsrv.smtp.reply import Reply\nfrom mailsrv.runtime import clock",
+        "load/plan.py": "from mailsrv.smtp.reply import Reply\nfrom mailsrv.runtime import clock",
         "capture/segments.py": "import mailsrv",
         "play/real_link.py": "from mailsrv.server import Server",
         "play/mailsrv_harness.py": "from mailsrv.server import Server",
@@ -369,7 +369,7 @@ def test_an_import_of_the_server_beside_its_users_is_found() -> None:
         "transcript/script.py": "from mailsrv.units import NS_PER_S",
     }
     assert server_imports_beside_its_users(modules) == [
-        "verify/diff.py:1: imports mailsrv.smtp.reply.Reply",
+        "load/plan.py:1: imports mailsrv.smtp.reply.Reply",
         "capture/segments.py:1: imports mailsrv",
         "play/real_link.py:1: imports mailsrv.server.Server",
     ]

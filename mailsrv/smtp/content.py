@@ -25,6 +25,7 @@ from __future__ import annotations
 import re
 from io import IncrementalNewlineDecoder
 
+from mailsrv.smtp import reply
 from mailsrv.smtp.reply import Reply
 
 _CRLF = b"\r\n"
@@ -178,6 +179,15 @@ class RefusedChunk:
         self.received_octets += octets
         missing, self._missing = self._missing, self._missing - octets
         return missing if octets >= missing else -1
+
+
+def refusal(
+    reader: ContentReader | ChunkReader | None, allowed_octets: int, *, normalise: bool
+) -> Reply:
+    """The reply to content that cannot be accepted: for its bare line ends, or for its size."""
+    if reader is not None and reader.bare_line_end and not normalise:
+        return reply.BARE_LINE_END
+    return reply.message_too_large(allowed_octets)
 
 
 def normalised(octets: bytes) -> bytes:

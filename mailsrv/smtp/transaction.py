@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from mailsrv.smtp import reply
-from mailsrv.smtp.content import ChunkReader, ContentReader, field_begins, normalised, separator
+from mailsrv.smtp.content import (
+    ChunkReader,
+    ContentReader,
+    field_begins,
+    normalised,
+    refusal,
+    separator,
+)
 from mailsrv.smtp.courier import Courier, Sink
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.events import TransactionEnded
@@ -89,9 +95,7 @@ class Transaction:
     @property
     def fault(self) -> Reply:
         """Why the content cannot be accepted, once ``sink`` is None."""
-        if self.reader is not None and self.reader.bare_line_end and not self.normalise:
-            return reply.BARE_LINE_END
-        return reply.message_too_large(self._allowed_octets)
+        return refusal(self.reader, self._allowed_octets, normalise=self.normalise)
 
     def abandon(self) -> None:
         """The message will not be delivered."""

@@ -21,8 +21,8 @@ from replay.cli.common import (
 if TYPE_CHECKING:
     from replay.report.diff import Comparison
     from replay.transcript.script import Scenario
-    from replay.verify.diff import Divergence
     from replay.verify.diff_runs import ComparedPolicy
+    from replay.verify.divergence import Divergence
 
 SPEED_MAX = 1_000_000.0
 TOLERANCE_S_DEFAULT = 0.1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from replay.cli.common import AS_EXPECTED, DIFFERS, WRONG_USE, refuse, write
 
 if TYPE_CHECKING:
-    from replay.play.virtual import Play
+    from replay.play.virtual_run import Play
 
 
 class _Swept(NamedTuple):
@@ -24,11 +24,11 @@ class _Swept(NamedTuple):
 
 def run_cuts(options: argparse.Namespace, paths: Sequence[Path], play: Play | None = None) -> int:
     """Cut the senders' octets in every way; ``play`` is the virtual driver if left out."""
-    from replay.play import virtual
+    from replay.play import virtual_run
     from replay.verify import segmentation
 
     def sweep(path: Path) -> _Swept:
-        found = segmentation.sweep_file(path, play=play or virtual.play)
+        found = segmentation.sweep_file(path, play=play or virtual_run.play)
         return _Swept(found.good, segmentation.summary(path, found), segmentation.describe(found))
 
     return _sweep_all(options, paths, sweep)
@@ -38,11 +38,11 @@ def run_timer_edges(
     options: argparse.Namespace, paths: Sequence[Path], play: Play | None = None
 ) -> int:
     """Approach the server's deadlines; ``play`` is the virtual driver if left out."""
-    from replay.play import virtual
+    from replay.play import virtual_run
     from replay.verify import timer_edges
 
     def sweep(path: Path) -> _Swept:
-        found = timer_edges.approach_file(path, play=play or virtual.play)
+        found = timer_edges.approach_file(path, play=play or virtual_run.play)
         return _Swept(found.good, timer_edges.summary(path, found), timer_edges.describe(found))
 
     return _sweep_all(options, paths, sweep)

@@ -18,7 +18,7 @@ from replay.capture.tcp_packets import CLIENT, LINKTYPE_RAW, SERVER, PacketFlow,
 from replay.convert.timeline import Moment, expected, observed, with_differences
 from replay.play.observed import ObservedConnection
 from replay.transcript.script import Open, Scenario, ScriptedConnection
-from replay.verify.expectations import Difference
+from replay.verify.comparison import Difference
 
 BEGIN_NS = 1_767_225_600_000_000_000
 """The instant at which scenarios begin (2026, 1 January, 0 h UTC): the faked wall clock's."""

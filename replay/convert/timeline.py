@@ -22,7 +22,7 @@ from replay.transcript.script import (
     ScriptedConnection,
     Step,
 )
-from replay.verify.expectations import Difference
+from replay.verify.comparison import Difference
 
 NEVER_NS = 1 << 62
 """Later than any scenario lasts."""

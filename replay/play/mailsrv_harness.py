@@ -23,9 +23,9 @@ from mailsrv.telemetry.metrics import Metrics
 from mailsrv.transport.tls_context import server_context
 from mailsrv.transport.transport import TransportOwner
 from replay.play.fakes.world import DeliveredMessage, World, world_from
-from replay.play.harness import Harness
 from replay.play.tls_client import CERTIFICATE, KEY
 from replay.play.virtual_link import VirtualLink
+from replay.play.virtual_time import Harness
 
 _GUARD_WAIT_S = 0.02
 

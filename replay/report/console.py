@@ -14,7 +14,7 @@ from rich.text import Text
 
 from replay.transcript.duration import long_duration
 from replay.transcript.octets import printable
-from replay.verify.expectations import Difference
+from replay.verify.comparison import Difference
 from replay.verify.suite import AS_EXPECTED, BROKEN, DIFFERS, UNREADABLE, UPDATED, ScenarioResult
 
 SCHEMA = 1

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from replay.transcript.duration import format_ns, long_duration
 from replay.transcript.octets import printable
-from replay.verify.diff import DiffVerdict, Divergence, RunSide
+from replay.verify.divergence import DiffVerdict, Divergence, RunSide
 
 SIDE_BY_SIDE_COLUMNS = 120
 """From this width on A and B stand side by side."""

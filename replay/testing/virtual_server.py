@@ -17,8 +17,8 @@ from types import TracebackType
 
 from mailsrv.runtime.clock import FakeClock
 from replay.play.fakes.world import DeliveredMessage, World, settings_from
-from replay.play.harness import Harness
 from replay.play.mailsrv_harness import MailsrvHarness
+from replay.play.virtual_time import Harness
 from replay.smtp.replies import ReceivedReply
 from replay.testing.sender import Script, Sender, Unexpected, wait_ns
 

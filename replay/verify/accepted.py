@@ -14,7 +14,7 @@ from replay.play.fakes.world import DeliveredMessage
 from replay.transcript import accepted, masks
 from replay.transcript.octets import to_text
 from replay.transcript.script import AcceptedMessage, Mask, MaskedReply
-from replay.verify.expectations import Difference
+from replay.verify.comparison import Difference
 
 _TLS_MASK = (b"(", Mask(), b")")
 """Version and cipher suite are OpenSSL's choice."""

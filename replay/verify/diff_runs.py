@@ -22,14 +22,14 @@ from typing import Any
 from mailsrv.config.file import FILE_MAX_OCTETS, Config
 from mailsrv.config.validation import ConfigError, settings_from
 from mailsrv.runtime.clock import Clock
-from replay.play import realtime, virtual
-from replay.play.harness import Leaked, ServerFault, Stalled
+from replay.play import realtime, virtual_run
 from replay.play.observed import ObservedConnection
 from replay.play.realtime import RealtimeOptions
 from replay.play.target import Target, TargetError
+from replay.play.virtual_time import Leaked, ServerFault, Stalled
 from replay.smtp.replies import ReceivedReply
 from replay.transcript.script import Scenario
-from replay.verify.diff import CLOSING, DiffVerdict, Divergence, compare_runs
+from replay.verify.divergence import CLOSING, DiffVerdict, Divergence, compare_runs
 
 _PROCESS_KEYS = frozenset(one.name for one in dataclasses.fields(Config)) - {"settings", "named"}
 _LEFT_TO_THE_TRANSCRIPTS = frozenset({"hostname"})
@@ -205,8 +205,8 @@ def diff_policies(
     Replies may come ``tolerance_ns`` apart.  Raises WorldError for a header that cannot be.
     """
     try:
-        run_a = virtual.play(under(scenario, a, keep_own=keep_own))
-        run_b = virtual.play(under(scenario, b, keep_own=keep_own))
+        run_a = virtual_run.play(under(scenario, a, keep_own=keep_own))
+        run_b = virtual_run.play(under(scenario, b, keep_own=keep_own))
     except (Leaked, ServerFault, Stalled) as error:
         return [Divergence(name, "", DiffVerdict.BROKEN, why=str(error))]
     reasons = LoggedReasons(run_b.log, run_b.connections)

@@ -23,11 +23,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from replay.play import virtual
+from replay.play import virtual_run
 from replay.play.fakes.world import DeliveredMessage
-from replay.play.harness import Leaked, ServerFault, Stalled
 from replay.play.observed import ObservedConnection
-from replay.play.virtual import Play
+from replay.play.virtual_run import Play
+from replay.play.virtual_time import Leaked, ServerFault, Stalled
 from replay.transcript import script, transcript
 from replay.transcript.octets import to_text
 from replay.transcript.script import (
@@ -95,7 +95,7 @@ class Sweep:
         return not self.cut
 
 
-def sweep(scenario: Scenario, *, cuts_max: int = CUTS_MAX, play: Play = virtual.play) -> Sweep:
+def sweep(scenario: Scenario, *, cuts_max: int = CUTS_MAX, play: Play = virtual_run.play) -> Sweep:
     """Play ``scenario`` in all its variants, until one differs.
 
     Raises WorldError for a header that cannot be.
@@ -146,7 +146,7 @@ def _sweep_connection(scenario: Scenario, number: int, cuts_max: int, play: Play
     return Sweep(octets, places + 2, done)
 
 
-def sweep_file(path: Path, *, cuts_max: int = CUTS_MAX, play: Play = virtual.play) -> Sweep:
+def sweep_file(path: Path, *, cuts_max: int = CUTS_MAX, play: Play = virtual_run.play) -> Sweep:
     """``sweep`` of a transcript file.  Raises InputError."""
     with input_errors(path):
         return sweep(transcript.load(path), cuts_max=cuts_max, play=play)

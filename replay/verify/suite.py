@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mailsrv.runtime.clock import Clock
-from replay.play import virtual
+from replay.play import virtual_run
 from replay.play.fakes.world import DeliveredMessage, WorldError
-from replay.play.harness import Leaked, ServerFault, Stalled
 from replay.play.observed import ObservedConnection
+from replay.play.virtual_time import Leaked, ServerFault, Stalled
 from replay.transcript import transcript
 from replay.transcript.notation import TranscriptError
 from replay.transcript.script import Scenario
 from replay.verify import update
 from replay.verify.accepted import compare_accepted
-from replay.verify.expectations import Difference, compare_all
+from replay.verify.comparison import Difference, compare_all
 
 FILES_MAX = 100_000
 """Transcripts in one run."""
@@ -165,7 +165,7 @@ def run_scenario(scenario: Scenario, path: Path) -> ScenarioResult:
         path, scenario.story, len(scenario.connections), BROKEN, scenario=scenario
     )
     try:
-        played = virtual.play(scenario)
+        played = virtual_run.play(scenario)
     except (Leaked, ServerFault, Stalled) as error:
         return dataclasses.replace(begun, complaint=str(error))
     differences = (

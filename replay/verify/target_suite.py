@@ -16,7 +16,7 @@ from replay.play.target import Target, TargetError
 from replay.transcript import transcript
 from replay.transcript.notation import TranscriptError
 from replay.transcript.script import MaskedReply, Scenario
-from replay.verify.expectations import Tolerance, compare_all
+from replay.verify.comparison import Tolerance, compare_all
 from replay.verify.suite import AS_EXPECTED, DIFFERS, UNREADABLE, ScenarioResult
 
 TOLERANCE = Tolerance(100 * NS_PER_MS)

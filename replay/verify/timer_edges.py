@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from mailsrv.units import NS_PER_MS
-from replay.play import virtual
-from replay.play.harness import Leaked, ServerFault, Stalled
+from replay.play import virtual_run
 from replay.play.observed import ObservedConnection
-from replay.play.virtual import Play
+from replay.play.virtual_run import Play
+from replay.play.virtual_time import Leaked, ServerFault, Stalled
 from replay.transcript import script, transcript
 from replay.transcript.duration import format_ns
 from replay.transcript.script import At, Departure, Expectation, Scenario, ScriptedConnection, Step
@@ -70,7 +70,7 @@ class EdgesFound:
 
 
 def approach(
-    scenario: Scenario, *, departures_max: int = DEPARTURES_MAX, play: Play = virtual.play
+    scenario: Scenario, *, departures_max: int = DEPARTURES_MAX, play: Play = virtual_run.play
 ) -> EdgesFound:
     """Approach the deadlines of all connections of ``scenario``.
 
@@ -92,7 +92,7 @@ def approach(
     return EdgesFound(tuple(edges), len(places), tried, tried - len(edges))
 
 
-def approach_file(path: Path, *, play: Play = virtual.play) -> EdgesFound:
+def approach_file(path: Path, *, play: Play = virtual_run.play) -> EdgesFound:
     """``approach`` of a transcript file.  Raises InputError."""
     try:
         with input_errors(path):
@@ -142,7 +142,7 @@ def _places(connection: ScriptedConnection) -> Iterator[int]:
 
 
 def _approach(
-    scenario: Scenario, number: int, index: int, written: virtual.VirtualRun, play: Play
+    scenario: Scenario, number: int, index: int, written: virtual_run.VirtualRun, play: Play
 ) -> TimerEdge | None:
     """Approach the deadline that holds before step ``index``; None if the server never gives up,
     or ends the connection for another reason."""
@@ -180,7 +180,7 @@ def _approach(
 
 def _run(
     scenario: Scenario, number: int, steps: tuple[Step, ...], play: Play
-) -> virtual.VirtualRun:
+) -> virtual_run.VirtualRun:
     connections = list(scenario.connections)
     connections[number] = ScriptedConnection(connections[number].name, steps)
     return play(dataclasses.replace(scenario, connections=tuple(connections)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from replay.play.virtual import play
+from replay.play.virtual_run import play
 from replay.transcript import transcript
 
 CAPTURES = Path(__file__).resolve().parents[2] / "captures"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from replay.play import virtual
+from replay.play import virtual_run
 from replay.testing import VirtualServer
 from replay.transcript.script import (
     After,
@@ -69,7 +69,7 @@ def survives(steps: list[Step], world: dict[str, object], settings: dict[str, ob
     """Play the steps and then the next sender; how many messages of the first were accepted."""
     first = ScriptedConnection("first", (Departure(At(0), Open("192.0.2.1")), *steps))
     last = next_sender(3600 * SECOND_NS)
-    run = virtual.play(Scenario("x", (first, last), server=settings, world=world))
+    run = virtual_run.play(Scenario("x", (first, last), server=settings, world=world))
     served = run.connections[1]
     assert [reply.code for reply in served.replies] == [220, 250, 250, 250, 354, 250, 221]
     assert not served.waits_for
@@ -167,4 +167,4 @@ def test_a_reset_is_survived_in_every_kind_of_waiting(settings: dict[str, object
 def survives_with(steps: list[Step], settings: dict[str, object]) -> None:
     """The same without the next sender, who would be greylisted himself."""
     first = ScriptedConnection("first", (Departure(At(0), Open("192.0.2.1")), *steps))
-    virtual.play(Scenario("x", (first,), server=settings))
+    virtual_run.play(Scenario("x", (first,), server=settings))

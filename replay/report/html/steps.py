@@ -10,7 +10,7 @@ from replay.play.observed import ObservedConnection
 from replay.transcript import masks, script
 from replay.transcript.duration import format_ns
 from replay.transcript.script import Departure, Expectation, ReplyCode, ScriptedConnection
-from replay.verify.expectations import Difference
+from replay.verify.comparison import Difference
 
 ANY_TEXT = "any text"
 

@@ -12,7 +12,7 @@ from replay.report.html.steps import StepPair, StepSide, first_difference, pair_
 from replay.transcript.duration import format_ns, long_duration
 from replay.transcript.octets import to_text
 from replay.transcript.script import ScriptedConnection
-from replay.verify.expectations import Difference
+from replay.verify.comparison import Difference
 from replay.verify.suite import AS_EXPECTED, DIFFERS, UPDATED, ScenarioResult
 
 CONNECTIONS_MAX = 50

@@ -23,7 +23,7 @@ from conversing import (
 from mailsrv.runtime.memory_budget import READ_OCTETS
 from mailsrv.smtp.session import DISCARD_MAX_OCTETS, TURN_COMMANDS
 from mailsrv.transport.closing_drain import DRAIN_MAX_OCTETS
-from replay.play.harness import ServerFault
+from replay.play.virtual_time import ServerFault
 
 LINGER_NS = 5 * NS_PER_S
 

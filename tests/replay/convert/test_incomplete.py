@@ -25,7 +25,7 @@ from replay.convert.importer import import_capture
 from replay.transcript import transcript
 from replay.transcript.script import Scenario
 from replay.verify import suite
-from replay.verify.expectations import Difference
+from replay.verify.comparison import Difference
 
 EXAMPLES = int(os.environ.get("INCOMPLETE_EXAMPLES", "60"))
 """Of each kind; INCOMPLETE_EXAMPLES=5000 is a long run."""

@@ -21,7 +21,7 @@ from replay.play.target import Target, loopback_address, resolve
 from replay.play.tls_client import CERTIFICATE, verify_by
 from replay.transcript import transcript
 from replay.transcript.script import Scenario
-from replay.verify.expectations import Tolerance, compare_all
+from replay.verify.comparison import Tolerance, compare_all
 
 QUICK = RealtimeOptions(patience_ns=5 * NS_PER_S)
 IMPATIENT = RealtimeOptions(patience_ns=20 * NS_PER_MS)

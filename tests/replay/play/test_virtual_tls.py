@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from replay.play import virtual
+from replay.play import virtual_run
 from replay.play.fakes.world import WorldError
 from replay.testing import Unexpected, VirtualSender, VirtualServer
 from replay.transcript import transcript
@@ -146,21 +146,21 @@ def test_who_never_reads_under_tls_is_closed_when_the_idle_timeout_is_over() -> 
 
 
 def test_the_run_shows_the_handshake_and_its_instant() -> None:
-    (seen,) = virtual.play(scenario()).connections
+    (seen,) = virtual_run.play(scenario()).connections
     assert (seen.handshake, seen.handshake_at_ns) == ("done", 3 * NS_PER_MS)
     assert [reply.code for reply in seen.replies] == [220, 250, 220, 250]
 
 
 def test_the_trace_is_the_same_each_time_though_records_are_not() -> None:
-    hashes = {virtual.play(scenario()).trace_hash for _ in range(5)}
+    hashes = {virtual_run.play(scenario()).trace_hash for _ in range(5)}
     assert len(hashes) == 1
     later = SCRIPT.replace("reply+1ms  starttls", "reply+2ms  starttls")
-    assert virtual.play(scenario(later)).trace_hash not in hashes
+    assert virtual_run.play(scenario(later)).trace_hash not in hashes
 
 
 def test_a_run_without_its_handshake_is_another_trace() -> None:
     plain = SCRIPT.replace("reply+1ms  starttls\n@3ms       S tls\n", "")
-    (seen,) = virtual.play(scenario(plain)).connections
+    (seen,) = virtual_run.play(scenario(plain)).connections
     assert seen.handshake == ""
 
 
@@ -168,4 +168,4 @@ def test_a_run_without_its_handshake_is_another_trace() -> None:
 def test_a_world_with_another_kind_of_tls_is_refused(tls: str) -> None:
     text = SCRIPT.replace("tls = true", f"tls = {tls}")
     with pytest.raises(WorldError, match=r'world\.tls: true, false or "implicit"'):
-        virtual.play(scenario(text))
+        virtual_run.play(scenario(text))

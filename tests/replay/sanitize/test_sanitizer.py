@@ -17,7 +17,7 @@ from replay.capture.conversation import Conversation
 from replay.capture.oddity import CaptureError
 from replay.capture.reader import Capture, read_capture
 from replay.convert.importer import ImportedCapture, import_capture
-from replay.play import virtual
+from replay.play import virtual_run
 from replay.sanitize.ip_lookalikes import like_address
 from replay.sanitize.leak_check import Originals
 from replay.sanitize.lookalikes import LETTERS, Lookalikes, words
@@ -100,7 +100,7 @@ def outcome(imported: ImportedCapture) -> list[Any]:
     """What a run of it in virtual time shows, but for the words."""
     return [
         ([(r.at_ns, r.octets[:4], len(r.octets)) for r in one.replies], one.end, one.departed_ns)
-        for one in virtual.play(imported.scenario).connections
+        for one in virtual_run.play(imported.scenario).connections
     ]
 
 

@@ -9,8 +9,8 @@ from running import CAPTURES, transcript_text
 
 from replay.transcript import transcript
 from replay.verify import suite
-from replay.verify.diff import DiffVerdict, Divergence
 from replay.verify.diff_runs import OWN, ComparedPolicy, PolicyError, diff_policies, read_policy
+from replay.verify.divergence import DiffVerdict, Divergence
 
 MAILING = r"""
 {at}       {c}open from {client}

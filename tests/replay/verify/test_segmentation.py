@@ -12,9 +12,9 @@ import pytest
 
 from replay.cli import main
 from replay.cli.sweeps import run_cuts
-from replay.play import virtual
-from replay.play.harness import Leaked
-from replay.play.virtual import VirtualRun
+from replay.play import virtual_run
+from replay.play.virtual_run import VirtualRun
+from replay.play.virtual_time import Leaked
 from replay.transcript import transcript
 from replay.transcript.script import After, Departure, Scenario, ScriptedConnection, SendOctets
 from replay.verify import segmentation
@@ -41,7 +41,7 @@ def sweep(
     steps: str,
     header: str = HEADER,
     cuts_max: int = segmentation.CUTS_MAX,
-    play: virtual.Play = virtual.play,
+    play: virtual_run.Play = virtual_run.play,
 ) -> segmentation.Sweep:
     return segmentation.sweep(
         transcript.parse(header + steps, "x.smtp"), cuts_max=cuts_max, play=play
@@ -63,7 +63,7 @@ def test_fewer_places_are_taken_at_even_distances_and_the_result_says_so() -> No
     ]
 
 
-def hears(broken: Callable[[bytes], bytes]) -> virtual.Play:
+def hears(broken: Callable[[bytes], bytes]) -> virtual_run.Play:
     """A run in which each segment reaches the server as ``broken`` makes it."""
 
     def play(scenario: Scenario) -> VirtualRun:
@@ -74,7 +74,9 @@ def hears(broken: Callable[[bytes], bytes]) -> virtual.Play:
             else step
             for step in connection.steps
         ]
-        return virtual.play(replace(scenario, connections=(ScriptedConnection("1", tuple(steps)),)))
+        return virtual_run.play(
+            replace(scenario, connections=(ScriptedConnection("1", tuple(steps)),))
+        )
 
     return play
 
@@ -109,7 +111,7 @@ def test_a_run_that_fails_is_a_difference() -> None:
     def play(scenario: Scenario) -> VirtualRun:
         if len(list(scenario.connections[0].departures())) > 8:
             raise Leaked("left: 1 timer")
-        return virtual.play(scenario)
+        return virtual_run.play(scenario)
 
     found = sweep(MESSAGE, play=play)
     assert "the run failed: left: 1 timer" in "\n".join(segmentation.describe(found))
@@ -135,7 +137,7 @@ def test_of_several_connections_each_is_cut_and_the_others_do_as_written() -> No
 
     def play(scenario: Scenario) -> VirtualRun:
         instants.add(tuple(list(one.departures())[-2].anchor for one in scenario.connections[:2]))
-        return virtual.play(scenario)
+        return virtual_run.play(scenario)
 
     found = sweep(steps, play=play)
     assert found.good
@@ -152,7 +154,7 @@ def test_the_connection_that_made_the_difference_is_named() -> None:
 
     def play(scenario: Scenario) -> VirtualRun:
         halves = [one.octets for one in sends(scenario.connections[1])]
-        run = virtual.play(scenario)
+        run = virtual_run.play(scenario)
         if halves == [b"RS", b"ET\r\n"]:
             run.connections[1].end = "reset"
         return run

@@ -11,8 +11,8 @@ import pytest
 
 from replay.cli import main
 from replay.cli.sweeps import run_timer_edges
-from replay.play import virtual
-from replay.play.virtual import VirtualRun
+from replay.play import virtual_run
+from replay.play.virtual_run import VirtualRun
 from replay.smtp.replies import ReceivedReply
 from replay.transcript import transcript
 from replay.transcript.script import At, Departure, Scenario, SendOctets
@@ -38,7 +38,7 @@ reply+0  close
 
 
 def approach(
-    steps: str, header: str = HEADER, play: virtual.Play = virtual.play
+    steps: str, header: str = HEADER, play: virtual_run.Play = virtual_run.play
 ) -> timer_edges.EdgesFound:
     return timer_edges.approach(transcript.parse(header + steps, "x.smtp"), play=play)
 
@@ -83,7 +83,7 @@ def test_a_server_that_gives_up_a_tick_off_while_a_sender_is_near_is_told(wrong_
         if is_moved:
             idle_s = scenario.server["idle_timeout_s"] + wrong_ns / NS_PER_S
             scenario = replace(scenario, server=scenario.server | {"idle_timeout_s": idle_s})
-        return virtual.play(scenario)
+        return virtual_run.play(scenario)
 
     found = approach(MESSAGE, play=off)
     assert not found.good
@@ -94,7 +94,7 @@ def test_a_server_that_gives_up_a_tick_off_while_a_sender_is_near_is_told(wrong_
 
 def test_a_server_that_does_not_answer_at_the_last_moment_is_told() -> None:
     def deaf(scenario: Scenario) -> VirtualRun:
-        run = virtual.play(scenario)
+        run = virtual_run.play(scenario)
         (seen,) = run.connections
         seen.replies = [one for one in seen.replies if not _is_late_answer(one)]
         return run
@@ -140,7 +140,7 @@ def test_the_command_tells_and_exits_by_what_was_found(
             for one in scenario.connections[0].steps
         )
         server = scenario.server | {"idle_timeout_s": 59.9 if moved else 60}
-        return virtual.play(replace(scenario, server=server))
+        return virtual_run.play(replace(scenario, server=server))
 
     assert run_timer_edges(Namespace(json=None, failed=False), [path], early) == 1
     assert "the server had given up" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from replay.play.observed import ObservedConnection
 from replay.smtp.replies import ReceivedReply
 from replay.transcript import script
 from replay.transcript.script import Scenario
-from replay.verify.diff import DiffVerdict, Divergence, compare_runs
+from replay.verify.divergence import DiffVerdict, Divergence, compare_runs
 
 MS = 1_000_000
 ACTS: tuple[script.Action, ...] = (

@@ -10,7 +10,7 @@ from replay.play.observed import ObservedConnection
 from replay.smtp.replies import ReceivedReply
 from replay.transcript import transcript
 from replay.transcript.script import ScriptedConnection
-from replay.verify.expectations import Difference, Tolerance, compare, compare_all
+from replay.verify.comparison import Difference, Tolerance, compare, compare_all
 
 MS = 1_000_000
 GREETING, OK = b"220 mx ESMTP\r\n", b"250 Ok\r\n"

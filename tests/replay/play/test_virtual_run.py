@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from running import GOODBYE, HELLO, transcript_text
 
-from replay.play import virtual
-from replay.play.virtual import VirtualRun
+from replay.play import virtual_run
+from replay.play.virtual_run import VirtualRun
 from replay.transcript import transcript
 from replay.transcript.octets import to_text
 
@@ -17,7 +17,7 @@ MS, S = 1_000_000, 1_000_000_000
 
 
 def play(body: str, header: str = "") -> VirtualRun:
-    return virtual.play(transcript.parse(transcript_text(body, header), "x.smtp"))
+    return virtual_run.play(transcript.parse(transcript_text(body, header), "x.smtp"))
 
 
 def codes(run: VirtualRun, connection: int = 0) -> list[int]:

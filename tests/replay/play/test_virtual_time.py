@@ -13,14 +13,14 @@ import pytest
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.path import MailPath
 from mailsrv.units import NS_PER_MS, NS_PER_S
-from replay.play import virtual
+from replay.play import virtual_run
 from replay.play.fakes.world import settings_from
-from replay.play.harness import Leaked, ServerFault, Stalled
 from replay.play.mailsrv_harness import MailsrvHarness
 from replay.play.virtual_link import PIECE_OCTETS, VirtualLink
+from replay.play.virtual_time import Leaked, ServerFault, Stalled
 from replay.testing import Unexpected, VirtualServer
 from replay.transcript import transcript
-from replay.verify.expectations import compare
+from replay.verify.comparison import compare
 
 
 def harness(**settings: object) -> MailsrvHarness:
@@ -290,7 +290,7 @@ reply+0   fast| C: QUIT\r\n
 
 def test_a_run_can_be_repeated_exactly() -> None:
     scenario = transcript.parse(TWO_SENDERS, "two.smtp")
-    first, second = virtual.play(scenario), virtual.play(scenario)
+    first, second = virtual_run.play(scenario), virtual_run.play(scenario)
     assert first.trace_hash == second.trace_hash
     assert first == second
     assert first.virtual_ns == 60 * NS_PER_S
@@ -300,9 +300,9 @@ def test_a_run_can_be_repeated_exactly() -> None:
 
 def test_a_run_is_the_same_in_other_processes_with_other_hash_seeds() -> None:
     program = (
-        "import sys; from replay.play import virtual;"
+        "import sys; from replay.play import virtual_run;"
         "from replay.transcript import transcript;"
-        "print(virtual.play(transcript.parse(sys.stdin.read(), 'two.smtp')).trace_hash)"
+        "print(virtual_run.play(transcript.parse(sys.stdin.read(), 'two.smtp')).trace_hash)"
     )
     hashes = {
         subprocess.run(
@@ -315,7 +315,7 @@ def test_a_run_is_the_same_in_other_processes_with_other_hash_seeds() -> None:
         ).stdout.strip()
         for seed in ("1", "2")
     }
-    here = virtual.play(transcript.parse(TWO_SENDERS, "two.smtp")).trace_hash
+    here = virtual_run.play(transcript.parse(TWO_SENDERS, "two.smtp")).trace_hash
     assert hashes == {here}
 
 
@@ -332,8 +332,8 @@ def test_the_trace_hash_sees_every_nanosecond_and_octet(before: str, after: str)
     assert before in TWO_SENDERS
     changed = TWO_SENDERS.replace(before, after)
     assert (
-        virtual.play(transcript.parse(TWO_SENDERS, "two.smtp")).trace_hash
-        != virtual.play(transcript.parse(changed, "changed.smtp")).trace_hash
+        virtual_run.play(transcript.parse(TWO_SENDERS, "two.smtp")).trace_hash
+        != virtual_run.play(transcript.parse(changed, "changed.smtp")).trace_hash
     )
 
 
@@ -341,7 +341,7 @@ def test_another_timeout_fails_the_transcript_naming_the_reply_and_both_times() 
     changed = TWO_SENDERS.replace("idle_timeout_s = 60", "idle_timeout_s = 60.0005")
     scenario = transcript.parse(changed, "two.smtp")
     slow = scenario.connections[0]
-    differences = compare(slow, virtual.play(scenario).connections[0])
+    differences = compare(slow, virtual_run.play(scenario).connections[0])
 
     told = [difference for difference in differences if "421" in (difference.expected or "")]
     assert [one.expected_at_ns for one in told] == [60 * NS_PER_S]

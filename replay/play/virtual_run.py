@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from replay.play.fakes.world import DeliveredMessage, settings_from
-from replay.play.harness import Harness
 from replay.play.mailsrv_harness import MailsrvHarness
 from replay.play.observed import ObservedConnection, ReplyListener, Trace
 from replay.play.schedule import Schedule
 from replay.play.virtual_link import VirtualLink
+from replay.play.virtual_time import Harness
 from replay.transcript import script
 from replay.transcript.script import Scenario, ScriptedConnection
 
