@@ -95,6 +95,7 @@ class Connection(Conversation):
         session, loop = self.session, self._context.loop
         self._in_backlog = self._by_turns = False
         session.begin_turn()
+        before = session.lines
         if self._stage is _HANDSHAKE:
             self._handshake()
         elif self._stage is _SESSION and session.unfinished:
@@ -103,8 +104,8 @@ class Connection(Conversation):
             self._settle()
         elif self._wants_input():
             self._read()
-        if self._stage is _HANDSHAKE:
-            self._by_turns = True
+        if self._stage is _HANDSHAKE or session.lines > before + 1:
+            self._by_turns = True  # it sends many commands at once, and will again
         if not self._in_backlog:
             self._watch()
 
