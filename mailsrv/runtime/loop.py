@@ -22,7 +22,7 @@ from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.poll import Handler, Poll
 from mailsrv.runtime.timer_wheel import TimerWheel
 
-SLICE_NS = 300_000
+SLICE_NS = 100_000
 """How long the backlog is worked on in one pass; at least one turn is taken."""
 
 
