@@ -58,6 +58,7 @@ MASKS = [
         (r"^(\S+ +\d+ +[\d.]+ \S+) +" + _MS + "(?=  )", r"\1 REAL"),  # run: real beside virtual
         (r"(of traffic, )" + _MS, r"\1REAL"),
         (r"later than due by .*", "LATE"),
+        (r"^  mind: runs as root .*\n", ""),
         (r"^this machine was too busy to keep time.*\n", ""),
         (r"queued as [0-9A-F]+", "queued as ID"),
         (r"^\d+\.M\d+\S+$", "MAIL"),  # a file in a Maildir

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import ipaddress
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -30,6 +31,9 @@ PERCENT_MAX = 100
 SCORE_MAX = 1000
 DNS_LISTS_MAX = 32
 EXCEPTIONS_MAX = 1000
+SHOWN_MAX_CHARACTERS = 40
+SHOWN_MAX_BITS = 128
+"""Of a value in a complaint."""
 
 _ZERO_ALLOWED = """
 greet_wait_s error_pause_s connections grace_s reputation_threshold connections_per_network
@@ -61,7 +65,7 @@ def settings_from(table: Mapping[str, Any], place: str, others: Iterable[str] = 
 
     def setting(key: str, value: object) -> object:
         if key not in _TYPES:
-            raise _unknown(key, [*others, *_TYPES], place)
+            raise _unknown(key, [*others, *_TYPES], place, value)
         return _setting(key, value, f"{place}: {key}")
 
     return Settings(**each(table, setting))
@@ -107,8 +111,12 @@ def choice(value: object, choices: Iterable[str], place: str) -> str:
     return value
 
 
-def _unknown(key: str, known: list[str], place: str) -> ConfigError:
+def _unknown(key: str, known: list[str], place: str, value: object) -> ConfigError:
     near = difflib.get_close_matches(key[:80], known, 1)
+    if isinstance(value, Mapping) and not near:
+        return ConfigError(
+            f"{place}: [{key[:80]}]: there is no section of that name; settings stand in none"
+        )
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
     return ConfigError(f"{place}: {key[:80]}: no such setting; {hint}")
 
@@ -117,7 +125,7 @@ def _setting(key: str, value: object, here: str) -> object:
     wanted = _TYPES[key]
     if wanted is bool:
         if not isinstance(value, bool):
-            raise ConfigError(f"{here}: takes true or false")
+            raise ConfigError(f"{here}: takes true or false{_instead(value)}")
         return value
     if wanted is str:
         if not isinstance(value, str) or not value.isascii() or not is_domain(value):
@@ -151,7 +159,7 @@ def _number(value: object, key: str, whole: bool, place: str) -> int | float:
     least = "above 0" if key in _POSITIVE else "not below 0"
     allowed = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, allowed):
-        raise ConfigError(f"{place}: takes a {kind} {least}")
+        raise ConfigError(f"{place}: takes a {kind} {least}{_instead(value)}")
     most = NUMBER_MAX
     if key.endswith("_s") and not key.endswith("_octets_s"):
         most = SECONDS_MAX
@@ -160,8 +168,27 @@ def _number(value: object, key: str, whole: bool, place: str) -> int | float:
     elif key.endswith("_score"):
         most = SCORE_MAX
     if not 0 <= value <= most or (key in _POSITIVE and value == 0):
-        raise ConfigError(f"{place}: out of range; takes a {kind} {least}, at most {most}")
+        raise ConfigError(
+            f"{place}: {_shown(value)} is out of range; takes a {kind} {least}, at most {most}"
+        )
     return value
+
+
+def _shown(number: float) -> str:
+    """A number for a complaint; of a whole one the beginning, however many digits it has."""
+    if isinstance(number, int) and number.bit_length() > SHOWN_MAX_BITS:
+        return f"{hex(number)[:SHOWN_MAX_CHARACTERS]}…"
+    return str(number)
+
+
+def _instead(value: object) -> str:
+    """What stands where a number, true or false should, behind a semicolon; "" for what is no
+    single value."""
+    if isinstance(value, str):
+        return f"; {json.dumps(value[:SHOWN_MAX_CHARACTERS])} is text in quotes"
+    if isinstance(value, bool | int | float):
+        return f"; it is {_shown(value).lower()}"
+    return ""
 
 
 def _networks(value: object, place: str, *, everybody: bool) -> tuple[str, ...]:
@@ -232,7 +259,7 @@ def _exception(value: object, place: str) -> CheckException:
 
     def part(key: str, given: object) -> tuple[str, ...]:
         if key not in kinds:
-            raise _unknown(key, [*kinds], place)
+            raise _unknown(key, [*kinds], place, given)
         return kinds[key](given, f"{place}: {key}")
 
     exception = CheckException(**{"checks": (), **each(value, part)})

@@ -38,13 +38,14 @@ def inspect(path: Path, *, ask_nameservers: bool = False) -> list[str]:
             found += [f"recipient_table: {complaint}" for complaint in error.complaints]
     tried = dry_run(loaded, path)
     found += tried.complaints
-    if ask_nameservers:
-        found += probe(nameservers_of(loaded))
+    asked = nameservers_of(loaded) if ask_nameservers else ()
+    found += probe(asked)
     if found:
         raise ConfigError(*(f"{path}: {complaint}" for complaint in found))
     return [
         f"{path}: good",
         *(f"  {line}" for line in _meaning(loaded, table)),
+        *(f"  name server {Endpoint(host, port)} answers" for host, port in asked),
         *(f"  mind: {line}" for line in (*_doubts(loaded, table), *tried.doubts)),
     ]
 

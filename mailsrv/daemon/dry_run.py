@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from mailsrv.config.endpoints import Endpoint
 from mailsrv.config.file import Config
-from mailsrv.daemon.privileges import Identity, PrivilegeError, acting_as, identity
+from mailsrv.daemon.privileges import EXPOSED_ROOT, Identity, PrivilegeError, acting_as, identity
 from mailsrv.runtime.listener import bind
 from mailsrv.transport.tls_context import TlsError, server_context
 
@@ -31,7 +31,7 @@ Look = Callable[[Path], Iterable[str]]
 
 
 class Tried(NamedTuple):
-    """What was found, each beginning with a key."""
+    """What was found; each complaint begins with a key."""
 
     complaints: list[str]
     doubts: list[str]
@@ -47,6 +47,8 @@ def dry_run(config: Config, file: Path) -> Tried:
         account = identity(config.user, config.group)
     except PrivilegeError as error:
         tried.complaints.append(str(error))
+    if account is None and os.geteuid() == 0 and any(one.is_public for one in config.listeners):
+        tried.doubts.append(EXPOSED_ROOT)
     if account is not None and os.geteuid() not in (0, account.uid):
         tried.doubts.append(
             f"user: only root can try what {account.name} may read and write; it was not tried"

@@ -9,6 +9,9 @@ import pwd
 from collections.abc import Iterator
 from typing import NamedTuple
 
+EXPOSED_ROOT = "runs as root where others can reach it; set user"
+"""What is said of a server that keeps root and listens on a public address."""
+
 
 class PrivilegeError(Exception):
     """We cannot run as the configured account; the message names the key."""

@@ -31,7 +31,7 @@ from mailsrv.config.reload import back_to_default, dropped
 from mailsrv.config.validation import ConfigError
 from mailsrv.daemon.backends import Backends, Steps, certificate_of, import_what_is_needed
 from mailsrv.daemon.listen_sockets import ListenSockets, OpenListener, SocketChange, SocketKind
-from mailsrv.daemon.privileges import PrivilegeError, become, identity
+from mailsrv.daemon.privileges import EXPOSED_ROOT, PrivilegeError, become, identity
 from mailsrv.daemon.systemd import ActivationError, Environment, Notifier, listening_sockets
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.descriptor_budget import DescriptorBudget
@@ -364,7 +364,7 @@ def _drop_privileges(config: Config) -> None:
     except PrivilegeError as error:
         raise ConfigError(str(error)) from None
     if os.geteuid() == 0 and any(one.is_public for one in config.listeners):
-        warn("runs as root where others can reach it; set user")
+        warn(EXPOSED_ROOT)
 
 
 def say(text: str) -> None:

@@ -15,7 +15,14 @@ from pathlib import Path
 from replay.capture.oddity import CaptureError, Oddity
 from replay.capture.pcapng import pcapng_records
 from replay.capture.records import MAX_RECORD_OCTETS, PacketRecord, ReadAhead, end_of_records
-from replay.capture.source import PCAPNG_MAGIC, Watch, name_of, opened
+from replay.capture.source import (
+    GZIP_MAGIC,
+    PCAPNG_MAGIC,
+    ZSTD_MAGIC,
+    Watch,
+    name_of,
+    opened,
+)
 
 __all__ = ["CaptureError", "Oddity", "PacketRecord", "read_records"]
 
@@ -47,6 +54,14 @@ _OTHER_FORMATS = (
     (b"+++", "a transcript: 'replay run' plays it, 'replay export' makes a capture of it"),
     (b"\x1f\x8b", "packed twice: unpack it first"),
 )
+
+
+def begins_as_capture(path: Path) -> bool:
+    """Whether a file begins as a capture does, packed or not.  Raises OSError."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4).startswith((*_PCAP_MAGICS, PCAPNG_MAGIC, GZIP_MAGIC, ZSTD_MAGIC))
 
 
 def read_records(

@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             if sys.stdout:
                 sys.stdout.flush()  # here, where an error is still reported
-    except KeyboardInterrupt:
-        print("replay: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print("; ".join(["replay: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         _forget_output()

@@ -31,8 +31,9 @@ def collect(
     paths: Sequence[Path],
     *,
     virtual: bool,
-) -> tuple[list[ScenarioResult], bool]:
-    """All results of ``paths``, each shown as it comes; and whether Ctrl-C ended the run."""
+) -> tuple[list[ScenarioResult], str]:
+    """All results of ``paths``, each shown as it comes; and, if Ctrl-C ended the run, how many
+    there are of how many."""
     from replay.report.console import can_redraw, make_console
     from replay.report.result_table import ResultTable
     from replay.verify.suite import AS_EXPECTED as NOTHING_TO_SEE
@@ -54,8 +55,9 @@ def collect(
                 if shows and result.verdict != UNREADABLE and not is_dull:
                     table.add(result)
         except KeyboardInterrupt:
-            return results, True  # what has been changed by then must still be shown
-    return results, False
+            counted = f"{len(results)} of {len(paths)} transcripts were played"
+            return results, counted  # what has been changed by then must still be shown
+    return results, ""
 
 
 @contextmanager
@@ -81,11 +83,12 @@ def conclude(
     results: Sequence[ScenarioResult],
     report: Report,
     *,
-    interrupted: bool,
+    interrupted: str,
 ) -> int:
     """Write and show ``results`` as the options ask, and return the exit status.
 
-    Raises KeyboardInterrupt behind all that, for a run that was ``interrupted``.
+    Raises KeyboardInterrupt behind all that, for a run that was ``interrupted``, with
+    that.
     """
     from replay.verify.suite import UNREADABLE
 
@@ -99,7 +102,7 @@ def conclude(
     for result in unreadable:
         refuse(result.complaint)
     if interrupted:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(interrupted)
     if unreadable:
         return WRONG_USE
     return AS_EXPECTED if all(result.good for result in results) else DIFFERS

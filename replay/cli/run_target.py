@@ -35,7 +35,8 @@ lines such as
   220 <*> ESMTP <*>
   250 2.0.0 Ok: queued as <:[0-9A-Z]+>
 and a line of a reply may be another one if the same mask fits both it and what
-is expected. --codes-only compares codes alone.
+is expected. --codes-only compares no texts; instants are held to the tolerance
+still.
 
 The server gets --timeout seconds more than the transcript says for whatever is
 waited for. Left out, with a word, unless --all is given: a transcript whose
@@ -78,7 +79,10 @@ def add_target(parser: argparse.ArgumentParser) -> None:
         help="how far instants may lie off: 250ms, 5%%, or both one after the other",
     )
     group.add_argument(
-        "--codes-only", action="store_true", default=None, help="compare no texts, only codes"
+        "--codes-only",
+        action="store_true",
+        default=None,
+        help="compare no texts, only codes; instants are compared still, see --tolerance",
     )
     group.add_argument(
         "--masks",

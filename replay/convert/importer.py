@@ -231,7 +231,9 @@ def _story(
     connections = f"{count} connections" if count > 1 else "one connection"
     expected = any(True for one in scripts for _ in one.expectations())
     alone = "" if expected else ", without anything from the server: nothing is expected"
-    return f"Not yet described: {connections} from {who}{alone}."
+    is_cut = any(one.cut_short == "encrypted" for one in conversations)
+    hidden = ", without what was encrypted" if is_cut else ""
+    return f"Not yet described: {connections} from {who}{hidden}{alone}."
 
 
 def source_of(capture: Capture, conversations: list[Conversation], session: int | None) -> str:

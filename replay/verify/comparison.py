@@ -24,6 +24,9 @@ from replay.transcript.script import (
     ScriptedConnection,
 )
 
+_REMEDY = "; --tolerance allows more"
+"""The option of ``replay run --target``, without which nothing is allowed."""
+
 SHOWN_MAX_CHARACTERS = 4_000
 """Of one reply; the longest of mailsrv's own has a tenth of that."""
 
@@ -244,7 +247,7 @@ class _Comparison:
         gap_ns = 0 if due is None else observed_ns - due.at_ns
         if due is None or abs(gap_ns) <= due.allowed_ns:
             return ""
-        allowed = f" ({format_ns(due.allowed_ns)} allowed)" if due.allowed_ns else ""
+        allowed = f" ({format_ns(due.allowed_ns)} allowed{_REMEDY})" if due.allowed_ns else ""
         return f"{format_ns(abs(gap_ns))} too {'late' if gap_ns > 0 else 'early'}{allowed}"
 
     def _add(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import unified_diff
 from pathlib import Path
 from typing import NamedTuple
 
 from mailsrv.runtime.clock import Clock
+from replay.capture.pcap import begins_as_capture
 from replay.play import virtual_run
 from replay.play.fakes.world import DeliveredMessage, WorldError
 from replay.play.observed import ObservedConnection
@@ -93,7 +94,7 @@ def find(paths: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(one for one in path.rglob("*.smtp") if not one.is_dir())
+            inside = sorted(_inside(path))
             if not inside:
                 raise InputError(f"{path}: no .smtp transcript in this folder")
             found += inside
@@ -102,13 +103,24 @@ def find(paths: Iterable[Path]) -> list[Path]:
         elif path.suffix == ".smtp":
             found.append(path)
         else:
-            raise InputError(
-                f"{path}: not a .smtp transcript; make one of a capture with "
-                f"'replay import {path} -o {path.with_suffix('')}'"
-            )
+            raise InputError(f"{path}: not a .smtp transcript{_way_to_one(path)}")
     if len(found) > FILES_MAX:
         raise InputError(f"{len(found)} transcripts; at most {FILES_MAX} at a time")
     return list(dict.fromkeys(found))
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """The transcripts in ``folder``; a folder that has gone by then is passed over."""
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent, name) for name in names if name.endswith(".smtp"))
+
+
+def _way_to_one(path: Path) -> str:
+    """How a capture becomes a transcript; "" for any other file."""
+    with contextlib.suppress(OSError):
+        if begins_as_capture(path):
+            return f"; make one of a capture with 'replay import {path} -o {path.with_suffix('')}'"
+    return ""
 
 
 def run_all(
@@ -145,7 +157,7 @@ def run_file(
     return dataclasses.replace(result, real_ns=clock.monotonic_ns() - began_ns)
 
 
-@contextmanager
+@contextlib.contextmanager
 def input_errors(path: Path) -> Iterator[None]:
     """Raise InputError, which names ``path``, for whatever can be wrong with a transcript."""
     try:

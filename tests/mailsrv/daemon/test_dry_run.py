@@ -183,6 +183,16 @@ def test_who_is_not_root_is_told_what_was_not_tried(folder: Path) -> None:
     ]
 
 
+@needs_root
+def test_root_is_warned_of_listening_where_others_can_reach_it_as_by_serve(tmp_path: Path) -> None:
+    public = 'listen = ["0.0.0.0:0"]\ndomains = ["example.org"]\nhostname = "mx.example.org"\n'
+    public += 'delivery = "discard"\n'
+    expected = "mind: runs as root where others can reach it; set user"
+    assert found(tmp_path, public) == [expected]
+    assert expected not in found(tmp_path, f'{public}user = "nobody"')
+    assert expected not in found(tmp_path, ANY)
+
+
 # -- name servers ---------------------------------------------------------------------------------
 
 
@@ -225,6 +235,13 @@ def test_a_probe_takes_what_answers_and_names_what_fails(tmp_path: Path) -> None
         assert probed(tmp_path, port) == [complaint]
     complaint = f"resolvers: 127.0.0.1:{port}: cannot be asked: Connection refused"
     assert probed(tmp_path, port) == [complaint]  # it has gone
+
+
+def test_a_probe_says_who_answered(tmp_path: Path) -> None:
+    file = tmp_path / "mailsrv.toml"
+    with name_server(responding("NOERROR")) as port:
+        file.write_text(f'{ANY}resolvers = ["127.0.0.1:{port}"]')
+        assert f"  name server 127.0.0.1:{port} answers" in inspect(file, ask_nameservers=True)
 
 
 def test_without_a_probe_no_name_server_is_asked(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_a_reload_serves_the_new_and_drops_nobody(tmp_path: Path) -> None:
     ("text", "complaint"),
     [
         ("idle_timeout_s = ", "is not TOML"),
-        ("idle_timeout_s = -1", "idle_timeout_s: out of range"),
+        ("idle_timeout_s = -1", "idle_timeout_s: -1 is out of range"),
         ('tls_certificate = "no.pem"', "tls_certificate: "),
         ('log_file = "/nonexistent/log"', "log_file: /nonexistent/log: No such file"),
         ('delivery = "maildir=/dev/null/x"', "delivery"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import pty
@@ -258,6 +259,34 @@ def test_a_capture_in_the_place_of_a_transcript_is_told_what_makes_one(command: 
     assert "make one of a capture with 'replay import" in ran.err
 
 
+def test_a_file_that_is_no_capture_is_not_said_to_become_a_transcript(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# Mail\n")
+    assert replay("run", readme).err == f"replay: {readme}: not a .smtp transcript\n"
+
+
+def test_a_packed_capture_is_told_what_makes_a_transcript_of_it(tmp_path: Path) -> None:
+    packed = tmp_path / "x.pcap.gz"
+    packed.write_bytes(gzip.compress(TO_POSTFIX.read_bytes()))
+    assert "make one of a capture with 'replay import" in replay("run", packed).err
+
+
+def test_a_folder_that_cannot_be_listed_any_more_is_passed_over(good: Path) -> None:
+    """One that the system calls too deep stands for one that has gone."""
+    here = os.open(good.parent, os.O_RDONLY)
+    try:
+        for _ in range(20):
+            os.mkdir("d" * 250, dir_fd=here)
+            below = os.open("d" * 250, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+    finally:
+        os.close(here)
+    ran = replay("run", good.parent)
+    assert (ran.status, ran.err) == (0, "")
+    assert "family/good" in ran.out
+
+
 def test_a_pipe_gets_either_json_or_the_page(good: Path) -> None:
     ran = replay("run", good, "--json", "-", "--html", "-")
     assert (ran.status, ran.out) == (2, "")
@@ -285,7 +314,7 @@ def test_ctrl_c_shows_what_there_is_and_leaves_no_traceback(tmp_path: Path, good
             out, err = running.communicate(timeout=20)
     watch.join()
     assert running.returncode == 130
-    assert err == "replay: interrupted\n"
+    assert err == "replay: interrupted; 1 of 2 transcripts were played\n"
     assert re.search("family/good .* as expected", out)
 
 

@@ -68,11 +68,15 @@ def test_an_instant_is_held_to_the_tolerance(tmp_path: Path) -> None:
     with mailsrv() as target:
         status, out, _ = run(path, target.name)
     assert status == 1
-    assert " too early (100ms allowed)" in out
+    assert " too early (100ms allowed; --tolerance allows more)" in out
     with mailsrv() as target:
         assert run(path, target.name, "--tolerance", "3s")[0] == 0
     with mailsrv() as target:
         assert run(path, target.name, "--tolerance", "1s", "--tolerance", "101%")[0] == 0
+
+
+def test_the_help_says_that_codes_only_still_compares_instants() -> None:
+    assert "instants are compared still" in " ".join(replay("run", "--help").out.split())
 
 
 def test_machines_get_lateness_what_was_left_out_and_what_was_cut_short(tmp_path: Path) -> None:

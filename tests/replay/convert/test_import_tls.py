@@ -35,6 +35,7 @@ def test_who_goes_on_under_tls_needs_a_certificate_and_is_left_where_it_begins(p
     scenario = scenario_of(path, in_the_clear(25, *said, (0, b"\x16\x03\x01hello")))
     assert scenario.world == {"tls": True}
     assert scenario.connections[0].steps[-1].action == script.Abandon()
+    assert scenario.story.endswith("one connection from 192.0.2.10, without what was encrypted.")
 
 
 def test_tls_recorded_in_the_clear_is_begun_where_it_began(path: Path) -> None:
@@ -48,6 +49,7 @@ def test_tls_recorded_in_the_clear_is_begun_where_it_began(path: Path) -> None:
         script.StartTls(),
         script.SendOctets(b"EHLO me\r\n"),
     ]
+    assert "encrypted" not in scenario.story
     ran = suite.run_scenario(scenario, path)
     assert [str(one) for one in ran.differences] == []
 

@@ -45,7 +45,7 @@ def test_a_transcript_named_twice_runs_once(tmp_path: Path) -> None:
 
 def test_what_is_no_transcript_is_refused_with_a_hint(tmp_path: Path) -> None:
     capture = tmp_path / "x.pcap"
-    capture.touch()
+    capture.write_bytes(b"\xd4\xc3\xb2\xa1")
     for path, sentence in (
         (tmp_path / "nowhere", "no such file or folder"),
         (tmp_path, "no .smtp transcript in this folder"),
