@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from mailsrv import __version__
+from mailsrv.command_line import CommandLineParser
 from mailsrv.config import file
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
@@ -52,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG_USE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandLineParser:
+    parser = CommandLineParser(
         prog="mailsrv",
         description="An SMTP server that receives mail from an internet that ignores the rules.",
     )

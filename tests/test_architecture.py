@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 MAILSRV = (
     *("__init__", "units", "settings", "smtp", "runtime", "transport", "policy", "resolver"),
-    *("stores", "config", "telemetry", "delivery", "inbound", "server", "daemon", "cli"),
+    *("stores", "config", "telemetry", "delivery", "inbound", "server", "daemon"),
+    *("command_line", "cli"),
     "__main__",
 )
 REPLAY = (
@@ -43,7 +44,9 @@ USERS_OF_THE_SERVER = (
 )
 """The modules of replay that may import any of mailsrv."""
 
-MAILSRV_FOR_ALL_OF_REPLAY = ("mailsrv.__version__", "mailsrv.runtime.clock", "mailsrv.units")
+MAILSRV_FOR_ALL_OF_REPLAY = (
+    *("mailsrv.__version__", "mailsrv.command_line", "mailsrv.runtime.clock", "mailsrv.units"),
+)
 
 MODULES_IN_A_FOLDER_MAX = 16
 

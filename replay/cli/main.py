@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from mailsrv import __version__
+from mailsrv.command_line import CommandLineParser
 from replay.cli import diff, export, import_capture, load, record, run, show, shrink
 from replay.cli.common import INTERRUPTED, READER_GONE, WRONG_USE, refuse
 
@@ -64,8 +65,8 @@ def _forget_output() -> None:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandLineParser:
+    parser = CommandLineParser(
         prog="replay",
         description="Turns captured senders into exact tests, and into load.",
         epilog=_EPILOG,

@@ -17,11 +17,13 @@ STORY_BESIDE_COLUMNS, ALL_COLUMNS = 140, 72
 _GAP = "  "
 _SESSIONS_WIDTH, _DURATION_WIDTH = len("sessions"), len("23 h 59 min")
 _VERDICT_WIDTH = max(map(len, STYLES))
-_NAME_WIDTH_MIN = 12
+_NAME_WIDTH_MIN, _STORY_WIDTH_MIN = 12, 20
 
 
 class ResultTable:
     """Prints results, the story beside each or, on a narrow terminal, under it.
+
+    A name is never cut: one too long for its column has a line of its own.
 
     Widths are those of the names of all ``paths``, so that a line need not wait for the next one.
     ``virtual`` shows how much virtual time each took.
@@ -36,7 +38,8 @@ class ResultTable:
         numbers = len(_GAP) + _SESSIONS_WIDTH + durations if self._numbers else 0
         room = console.width - numbers - len(_GAP) - _VERDICT_WIDTH
         longest = max((len(capture_name(path)) for path in paths), default=0)
-        name_max = max(room // 2 if self._beside else room, _NAME_WIDTH_MIN)
+        beside = len(_GAP) + _STORY_WIDTH_MIN if self._beside else 0
+        name_max = max(room - beside, _NAME_WIDTH_MIN)
         self._name_width = min(max(longest, len("capture")), name_max)
         self._story_width = room - self._name_width - len(_GAP)
         self._is_begun = False
@@ -58,7 +61,10 @@ class ResultTable:
     def _line(
         self, name: Text, story: Text, numbers: Sequence[str], verdict: Text, style: str = ""
     ) -> None:
-        name.truncate(self._name_width, overflow="ellipsis", pad=True)
+        if name.cell_len > self._name_width:
+            self._console.print(name, soft_wrap=True)
+            name = Text()
+        name.truncate(self._name_width, pad=True)
         cells = [name]
         if self._beside:
             story.truncate(self._story_width, overflow="ellipsis", pad=True)

@@ -41,6 +41,28 @@ def test_wrong_options_end_with_2(arguments: list[str], capsys: pytest.CaptureFi
     assert "error: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            ["serve", "--lisen", "127.0.0.1:2525"],
+            "mailsrv serve: error: unknown option --lisen; did you mean --listen? "
+            "see 'mailsrv serve --help'",
+        ),
+        (["serve", "--conf=x"], "unknown option --conf; did you mean --config? see"),
+        (["check-config", "--zzz", "x"], "unknown option --zzz; see 'mailsrv check-config --help'"),
+        (["serve", "x"], "mailsrv serve: error: unexpected argument x; see"),
+        ([], "required: COMMAND; see 'mailsrv --help'"),
+    ],
+)
+def test_wrong_options_are_told_with_their_command_and_the_way_to_its_help(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert complaint in capsys.readouterr().err
+
+
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The one sentence that ``main`` refuses with."""
     assert main(arguments) == 2
