@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,8 +50,11 @@ def collect(
     with bar as advance:
         try:
             for result in playing:
-                results.append(result)
                 advance()
+                if result.verdict == UNREADABLE and _has_gone(result.path, options.paths):
+                    print(f"replay: {result.path}: has gone meanwhile; left out", file=sys.stderr)
+                    continue
+                results.append(result)
                 is_dull = options.failed and result.verdict == NOTHING_TO_SEE
                 if shows and result.verdict != UNREADABLE and not is_dull:
                     table.add(result)
@@ -58,6 +62,11 @@ def collect(
             counted = f"{len(results)} of {len(paths)} transcripts were played"
             return results, counted  # what has been changed by then must still be shown
     return results, ""
+
+
+def _has_gone(path: Path, named: Sequence[Path]) -> bool:
+    """Whether a transcript was taken out of its folder after that was read."""
+    return path not in named and not path.exists()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from replay.cli.common import refuse
 from replay.cli.results import Report, collect, conclude
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def run_virtual(options: argparse.Namespace, paths: Sequence[Path]) -> int:
         lambda: _page(results),
         lambda readable: _show(results, readable),
     )
-    return conclude(options, results, report, interrupted=interrupted)
+    status = conclude(options, results, report, interrupted=interrupted)
+    return status if results else refuse("nothing was played: every transcript has gone")
 
 
 def _page(results: Sequence[ScenarioResult]) -> str:

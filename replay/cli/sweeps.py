@@ -55,13 +55,16 @@ def _sweep_all(
     from replay.verify.suite import InputError
 
     status = AS_EXPECTED
-    results = []
+    results: list[dict[str, Any]] = []
     for path in paths:
         try:
             swept = sweep(path)
         except InputError as error:
             status = refuse(str(error))
             continue
+        except KeyboardInterrupt:
+            counted = f"{len(results)} of {len(paths)} transcripts were played"
+            raise KeyboardInterrupt(counted) from None
         results.append(swept.summary)
         if not swept.good:
             status = max(status, DIFFERS)

@@ -300,6 +300,25 @@ def test_a_folder_that_cannot_be_listed_any_more_is_passed_over(good: Path) -> N
     assert "family/good" in ran.out
 
 
+def test_a_transcript_that_goes_away_while_others_are_played_is_left_out_with_a_word(
+    tmp_path: Path, good: Path
+) -> None:
+    """The first transcript is a pipe: when it is opened, the folder has been read."""
+    first, second = tmp_path / "family" / "a.smtp", write(tmp_path / "family" / "b.smtp")
+    os.mkfifo(first)
+    command, output = [*COMMAND, "run", good.parent], subprocess.PIPE
+    with (
+        subprocess.Popen(command, stdout=output, stderr=output, text=True) as running,
+        first.open("wb") as pipe,
+    ):
+        second.unlink()
+        pipe.write(good.read_bytes())
+        pipe.close()
+        out, err = running.communicate(timeout=30)
+    assert (running.returncode, err) == (0, f"replay: {second}: has gone meanwhile; left out\n")
+    assert out.splitlines()[-1].startswith("2 captures, ")
+
+
 def test_a_pipe_gets_either_json_or_the_page(good: Path) -> None:
     ran = replay("run", good, "--json", "-", "--html", "-")
     assert (ran.status, ran.out) == (2, "")

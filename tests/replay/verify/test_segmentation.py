@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -220,6 +221,16 @@ def test_the_command_fails_where_a_cut_makes_a_difference(
     deaf = hears(lambda octets: octets if len(octets) > 1 else b"x")
     assert run_cuts(Namespace(json=None, failed=False), [path], deaf) == 1
     assert f"{path}: differs: octet by octet" in capsys.readouterr().out
+
+
+def test_ctrl_c_is_told_with_how_many_transcripts_were_played(tmp_path: Path) -> None:
+    def interrupted(scenario: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "x.smtp"
+    path.write_text(HEADER + MESSAGE)
+    with pytest.raises(KeyboardInterrupt, match=r"^0 of 1 transcripts were played$"):
+        run_cuts(Namespace(json=None, failed=False), [path], interrupted)
 
 
 def test_the_command_names_a_transcript_that_cannot_be_read(
