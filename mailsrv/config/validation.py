@@ -115,7 +115,7 @@ def _unknown(key: str, known: list[str], place: str, value: object) -> ConfigErr
     near = difflib.get_close_matches(key[:80], known, 1)
     if isinstance(value, Mapping) and not near:
         return ConfigError(
-            f"{place}: [{key[:80]}]: there is no section of that name; settings stand in none"
+            f"{place}: [{key[:80]}]: there is no section of that name; settings need none"
         )
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
     return ConfigError(f"{place}: {key[:80]}: no such setting; {hint}")
