@@ -15,7 +15,6 @@ from mailsrv.config import file
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
 from mailsrv.daemon.check_config import inspect
-from mailsrv.daemon.service import ServeOptions, serve
 from mailsrv.runtime.clock import SystemClock
 
 WRONG_USE = 2
@@ -45,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "check-config":
             print("\n".join(inspect(options.file, ask_nameservers=options.probe)))
             return 0
+        from mailsrv.daemon.service import ServeOptions, serve  # the server, to check no file
+
         serve_options = ServeOptions(partial(_config_of, options), options.config)
         return serve(serve_options, SystemClock(), os.environ)
     except ConfigError as error:

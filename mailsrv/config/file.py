@@ -23,7 +23,7 @@ from mailsrv.config.endpoints import (
     parse_endpoint,
 )
 from mailsrv.config.validation import ConfigError, choice, each, settings_from, text, texts
-from mailsrv.resolver.resolv_conf import NAMESERVERS_MAX
+from mailsrv.resolver.resolv_conf import NAMESERVERS_MAX, read_nameservers
 from mailsrv.settings import Settings
 
 FILE_MAX_OCTETS = 1024 * 1024
@@ -78,6 +78,10 @@ class Config:
     def listeners(self) -> tuple[Endpoint, ...]:
         """Every address where mail is received."""
         return (*self.listen, *self.listen_tls)
+
+    def nameservers(self) -> tuple[tuple[str, int], ...]:
+        """Address and port of each name server to ask: the system's where none is set."""
+        return tuple((one.host, one.port) for one in self.resolvers) or read_nameservers()
 
     @property
     def tls_files(self) -> tuple[Path, Path] | None:

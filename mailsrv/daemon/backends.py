@@ -21,7 +21,6 @@ from mailsrv.policy.greylist import Greylist, MemoryStore, Store
 from mailsrv.policy.lookups import NoResolver, Resolver
 from mailsrv.policy.policy import needs_dns
 from mailsrv.policy.recipients import Directory
-from mailsrv.resolver.resolv_conf import read_nameservers
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.memory_budget import MemoryBudget
@@ -173,7 +172,7 @@ class Backends:
         """The resolver, if a check needs one."""
         if not needs_dns(config.settings):
             return self._resolver or NoResolver()
-        nameservers = nameservers_of(config)
+        nameservers = config.nameservers()
         if self._resolver is not None and nameservers == self._nameservers:
             return self._resolver
         from mailsrv.resolver.stub import StubResolver
@@ -213,11 +212,6 @@ class Backends:
             "Content of the messages in the spool.",
             lambda: self._spool.octets if self._spool else None,
         )
-
-
-def nameservers_of(config: Config) -> tuple[tuple[str, int], ...]:
-    """Address and port of each name server to ask."""
-    return tuple((one.host, one.port) for one in config.resolvers) or read_nameservers()
 
 
 def import_what_is_needed(config: Config) -> None:

@@ -11,7 +11,6 @@ from mailsrv.config import file as config
 from mailsrv.config.endpoints import Endpoint
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
-from mailsrv.daemon.backends import nameservers_of
 from mailsrv.daemon.dry_run import dry_run, probe
 from mailsrv.policy.policy import needs_dns
 from mailsrv.policy.recipients import EVERY_DOMAIN, Directory
@@ -38,7 +37,7 @@ def inspect(path: Path, *, ask_nameservers: bool = False) -> list[str]:
             found += [f"recipient_table: {complaint}" for complaint in error.complaints]
     tried = dry_run(loaded, path)
     found += tried.complaints
-    asked = nameservers_of(loaded) if ask_nameservers else ()
+    asked = loaded.nameservers() if ask_nameservers else ()
     found += probe(asked)
     if found:
         raise ConfigError(*(f"{path}: {complaint}" for complaint in found))
@@ -80,7 +79,7 @@ def _meaning(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
     if settings.reputation_threshold:
         yield f"refuses a client from a score of {settings.reputation_threshold} on"
     if needs_dns(settings):
-        servers = (Endpoint(host, port) for host, port in nameservers_of(loaded))
+        servers = (Endpoint(host, port) for host, port in loaded.nameservers())
         yield f"asks DNS at {_joined(servers)}"
     yield f"logs {loaded.log_format} to {loaded.log_file or 'standard error'}"
     if loaded.metrics_listen:
