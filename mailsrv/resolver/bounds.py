@@ -4,7 +4,7 @@ Theory of operation.  A sender chooses what its domain's name server answers.  T
 (RFC 1035 section 4.1.4) a few thousand octets can stand for hundreds of names of 120 labels each,
 and to parse them takes most of a second, in which no other client is served.  So the records are
 first walked over without making anything of them: in the order of the message, until there are
-enough records, enough labels, or one of a type that was not asked for.  The counts in the header
+enough records, enough labels, or one of a type that answers nothing.  The counts in the header
 then say how many are to be parsed; a parser that ignores what comes behind them does the rest.
 """
 
@@ -20,6 +20,8 @@ LABELS_MAX = 200
 """Labels of all names in these, as they are without compression."""
 LABELS_OF_A_NAME_MAX = 40
 """Of one name in a record; the reverse name of an IPv6 address has 34."""
+JUMPS_OF_A_NAME_MAX = LABELS_OF_A_NAME_MAX
+"""Compression pointers in one name: a label precedes each, unless they were chained for nothing."""
 
 HEADER_OCTETS = 12
 _COUNTS = struct.Struct("!4H")  # questions, answers, authority, additional; behind id and flags
@@ -28,9 +30,16 @@ _FIXED = struct.Struct("!HHIH")  # type, class, TTL, octets of data
 _QUESTION_OCTETS = 4  # type and class
 _POINTER = 0xC0
 
-_NAMES_IN = {1: (), 28: (), 16: (), 5: (0,), 12: (0,), 2: (0,), 15: (2,), 6: (0, None)}
-"""Where names begin in the data of A, AAAA, TXT, CNAME, PTR, NS, MX and SOA; None: behind the one
-before."""
+_NAMES_IN: dict[int, tuple[int | None, ...]] = {
+    **dict.fromkeys((1, 28, 16), ()),  # A, AAAA, TXT
+    **dict.fromkeys((5, 12, 2, 39), (0,)),  # CNAME, PTR, NS, DNAME
+    15: (2,),  # MX
+    6: (0, None),  # SOA
+    46: (18,),  # RRSIG
+}
+"""Where names begin in the data of a record, by its type; None: behind the one before.  DNAME and
+RRSIG stand among the records that were asked for: a DNAME before the CNAME that is made from it
+(RFC 6672 section 3.1), signatures where a server sends them unasked."""
 
 
 def bounded(octets: bytes) -> bytes:
@@ -72,12 +81,15 @@ def _records(octets: bytes, at: int, count: int, labels: int) -> tuple[int, int,
 
 def _name(octets: bytes, at: int) -> tuple[int, int]:
     """The labels of the name at ``at``, and where it ends there."""
-    labels, end, limit = 0, -1, at
+    labels, jumps, end, limit = 0, 0, -1, at
     while length := octets[at]:
         if length >= _POINTER:
             target = (length - _POINTER) << 8 | octets[at + 1]
             if target >= limit:
                 raise ValueError("a name that points forward")
+            jumps += 1
+            if jumps > JUMPS_OF_A_NAME_MAX:
+                raise ValueError("a name of pointers to pointers")
             end = at + 2 if end < 0 else end
             at = limit = target
         else:

@@ -23,6 +23,8 @@ from mailsrv.resolver.bounds import HEADER_OCTETS, bounded
 ID_BITS = 16
 _QR = 0x80  # in the third octet of the header: a response
 _TC = 0x02  # there too: cut short
+_ANSWERS = slice(6, 8)  # the count of answer records
+_NO_DATA = DnsAnswer(DnsStatus.NOERROR)
 
 
 class NoSuchName(ValueError):
@@ -72,9 +74,17 @@ class DnsQuery:
         if octets[2] & _TC:
             return InvalidResponse.CUT
         try:
-            return self._judge(dns.message.from_wire(bounded(octets), ignore_trailing=True))
+            read = bounded(octets)
+            response = self._judge(dns.message.from_wire(read, ignore_trailing=True))
         except Exception:  # whatever a parser of hostile octets may yet stumble over
             return InvalidResponse.BAD
+        if (
+            isinstance(response, DnsResponse)
+            and response.answer == _NO_DATA
+            and read[_ANSWERS] != octets[_ANSWERS]
+        ):
+            return InvalidResponse.BAD  # what was left out may have been the answer
+        return response
 
     def failure(self, octets: bytes) -> str:
         """Why ``octets``, which are no answer, are none, in words."""

@@ -136,10 +136,47 @@ def test_labels_are_bounded_in_all() -> None:
 def test_records_of_another_kind_are_not_read() -> None:
     def record(number: int, at: int) -> bytes:
         if number == 1:
-            return b"\xc0\x0c" + struct.pack("!HHIH", 46, 1, 60, 4) + b"\0" * 4  # RRSIG
+            return b"\xc0\x0c" + struct.pack("!HHIH", 33, 1, 60, 4) + b"\0" * 4  # SRV
         return mx(number, b"\xc0\x0c")
 
     assert counts(bounded(crafted(3, record))) == (1, 1, 0, 0)
+
+
+def test_an_alias_that_a_dname_makes_leads_to_its_records() -> None:
+    """RFC 6672 section 3.1: the DNAME stands first, then the CNAME that was made from it."""
+    message = dns.message.make_response(dns.message.from_wire(QUERY.octets))
+    signature = "CNAME 8 2 9 20300101000000 20200101000000 1 example. AAAA"
+    message.answer = [
+        dns.rrset.from_text("example.", 9, "IN", "DNAME", "new.example."),
+        dns.rrset.from_text("a.example.", 9, "IN", "CNAME", "a.new.example."),
+        dns.rrset.from_text("a.example.", 9, "IN", "RRSIG", signature),
+        dns.rrset.from_text("a.new.example.", 9, "IN", "MX", "10 mx.new.example."),
+    ]
+    told = QUERY.read(message.to_wire())
+    assert told == DnsResponse(DnsAnswer(DnsStatus.NOERROR, ("10 mx.new.example.",)), 9)
+
+
+def test_an_answer_of_which_nothing_was_read_is_not_an_empty_one() -> None:
+    """Else a sender's domain would be told to be none."""
+    unread = crafted(2, lambda number, at: mx(number, b"\x01a" * 60 + b"\0"))
+    assert counts(bounded(unread)) == (1, 0, 0, 0)
+    assert QUERY.read(unread) is InvalidResponse.BAD
+
+
+def test_pointers_to_pointers_are_not_followed_to_their_end() -> None:
+    """A chain in a text, and names that begin at its end: 8 ms for 4 KiB, were it followed."""
+
+    def text(number: int, at: int) -> bytes:
+        begins = at + 2 + 10 + 1
+        links = [12, *range(begins, begins + 2 * 100, 2)]
+        chain = b"".join(struct.pack("!H", 0xC000 | link) for link in links)
+        data = bytes([len(chain)]) + chain
+        return b"\xc0\x0c" + struct.pack("!HHIH", 16, 1, 60, len(data)) + data
+
+    chained = crafted(1, text)
+    last = struct.pack("!H", 0xC000 | (len(chained) - 2))
+    with pytest.raises(ValueError, match="pointers to pointers"):
+        bounded(crafted(2, lambda number, at: mx(1, last) if number else text(0, at)))
 
 
 def test_a_negative_answer_keeps_its_soa() -> None:
