@@ -72,10 +72,12 @@ class TimeoutTimer(ConnectionTimeouts):
             if before is not waiting or is_next:
                 self.enter(waiting, now_ns)
         elif session.state is _CONTENT:
+            # A refused chunk belongs to no message.
+            began_ns = now_ns if session.transaction is None else session.message_began_ns
             if is_next or (before is not _CONTENT_IDLE and before is not _CONTENT_START):
-                self.enter_content(now_ns, session.content_octets or 0)
+                self.enter_content(now_ns, session.content_octets or 0, began_ns)
             elif before is _CONTENT_START and session.content_octets:
-                self.enter_content(now_ns, session.content_octets)
+                self.enter_content(now_ns, session.content_octets, began_ns)
         elif not session.mid_command:
             self.phase, self.since_ns = _IDLE, now_ns
         elif before is not _COMMAND or is_next:

@@ -21,8 +21,8 @@ At a tie the narrower limit is named: the phase's own, then the content rate, th
 
 The session's limit waits for a message that keeps its rate, and for the reply to it: a large
 message over a slow line would otherwise never get through, however often it is tried.  It does not
-wait for content longer than a message may be.  Between two chunks it waits as long as the message
-as a whole has kept the rate.
+wait for content longer than a message may be, nor for a message that began when the time was over.
+Between two chunks it waits as long as the message as a whole has kept the rate.
 """
 
 from __future__ import annotations
@@ -94,8 +94,9 @@ class Timeouts:
 
 # Attributes of an Enum class are slow to look up; these are used for every message.
 _CONTENT_START, _CONTENT_IDLE = Timeout.CONTENT_START, Timeout.CONTENT_IDLE
-_OUTLASTING = frozenset((Timeout.LINGER, Timeout.DELIVERY, _CONTENT_START, _CONTENT_IDLE))
-"""Phases that go on when the session's time is over."""
+_LINGER = Timeout.LINGER
+_OF_A_MESSAGE = frozenset((Timeout.DELIVERY, _CONTENT_START, _CONTENT_IDLE))
+"""Phases that go on when the session's time is over, for a message that began before."""
 
 
 class ConnectionTimeouts:
@@ -105,6 +106,7 @@ class ConnectionTimeouts:
     """
 
     __slots__ = (
+        "_content_began_ns",
         "_content_octets",
         "_content_since_ns",
         "message_due_ns",
@@ -117,6 +119,7 @@ class ConnectionTimeouts:
     def __init__(self, timeouts: Timeouts, now_ns: int) -> None:
         self.timeouts = timeouts
         self.session_due_ns = now_ns + timeouts.ns[Timeout.SESSION]
+        self._content_began_ns = 0
         self._content_since_ns = 0
         self._content_octets = 0
         self.message_due_ns = 0
@@ -128,9 +131,10 @@ class ConnectionTimeouts:
         self.phase = phase
         self.since_ns = now_ns
 
-    def enter_content(self, now_ns: int, octets: int = 0) -> None:
+    def enter_content(self, now_ns: int, octets: int = 0, began_ns: int = 0) -> None:
         """354 was sent, and ``octets`` of content had come with the command; or the first
-        ``octets`` of it come now."""
+        ``octets`` of it come now.  ``began_ns`` is the instant of its MAIL."""
+        self._content_began_ns = began_ns
         self._content_since_ns, self._content_octets = now_ns, octets
         self.phase = _CONTENT_IDLE if octets else _CONTENT_START
         self.since_ns = now_ns
@@ -142,6 +146,9 @@ class ConnectionTimeouts:
 
     def pause_message(self, began_ns: int, octets: int) -> None:
         """A chunk has ended, and ``octets`` of a message have come since MAIL at ``began_ns``."""
+        if began_ns >= self.session_due_ns:
+            self.message_due_ns = 0
+            return
         allowed = self.timeouts.ns[_CONTENT_START] + self.timeouts.ns[_CONTENT_IDLE]
         earned_ns = octets * NS_PER_S // self.timeouts.content_rate_octets_s
         self.message_due_ns = began_ns + allowed + earned_ns
@@ -162,7 +169,11 @@ class ConnectionTimeouts:
             )
             if rate_due_ns < due_ns:
                 due_ns, limit = rate_due_ns, Timeout.CONTENT_RATE
-        if self.phase in _OUTLASTING and self._content_octets <= self.timeouts.message_octets:
+        if self.phase is _LINGER or (
+            self.phase in _OF_A_MESSAGE
+            and self._content_octets <= self.timeouts.message_octets
+            and self._content_began_ns < self.session_due_ns
+        ):
             return due_ns, limit
         session_due_ns = max(self.session_due_ns, self.message_due_ns)
         if session_due_ns < due_ns:

@@ -79,6 +79,21 @@ def test_content_longer_than_a_message_may_be_outlasts_nothing() -> None:
     assert deadlines.next() == (T + 100 * NS_PER_S, Timeout.SESSION)
 
 
+def test_a_message_that_began_when_the_time_was_over_outlasts_nothing() -> None:
+    """Else a client that begins the next with the end of each would stay for days."""
+    deadlines = at(session_timeout_s=100)
+    over = T + 100 * NS_PER_S, Timeout.SESSION
+    deadlines.enter_content(T + 101 * NS_PER_S, began_ns=T + 100 * NS_PER_S)
+    assert deadlines.next() == over
+    deadlines.enter_content(T + 101 * NS_PER_S, octets=10**6, began_ns=T + 100 * NS_PER_S)
+    assert deadlines.next() == over
+    deadlines.pause_message(T + 100 * NS_PER_S, octets=5000)
+    deadlines.enter(Timeout.IDLE, T + 102 * NS_PER_S)
+    assert deadlines.next() == over
+    deadlines.enter(Timeout.LINGER, T + 103 * NS_PER_S)  # the 421 must still arrive
+    assert deadlines.next() == (T + 108 * NS_PER_S, Timeout.LINGER)
+
+
 def test_between_two_chunks_a_message_keeps_the_session_as_long_as_it_keeps_its_rate() -> None:
     deadlines = at(session_timeout_s=100)
     deadlines.pause_message(T, octets=5000)
