@@ -171,9 +171,16 @@ class Rates:
         return self._broken(self._refusals, client)
 
     def charge_refusals(self, client: str, events: Iterable[Event]) -> None:
-        """Count the refused recipients among a session's events."""
+        """Count the refused recipients among a session's events.
+
+        A client that has reached its own limit is kept out already; what its open connections
+        bring beyond it is not its network's: else one client could keep its neighbours out.
+        """
+        limit = self._refusals.by_client
         for one in events:
             if isinstance(one, RefusedReply) and one.recipient is not None:
+                if limit.limit and limit.is_spent(client, self._clock.monotonic_ns()):
+                    return
                 self._charge(self._refusals, client)
 
     def charge_message(self, client: str) -> None:

@@ -315,6 +315,18 @@ def test_refused_recipients_are_counted_for_a_network_too(clock: FakeClock) -> N
     assert limited.refusals(STRANGER) is None
 
 
+def test_one_client_cannot_use_up_its_network_s_refusals(clock: FakeClock) -> None:
+    """However many connections it had open when its own were used up."""
+    limited = rates(clock, client_refusals_per_min=2, network_refusals_per_min=5)
+    for _ in range(5):
+        limited.charge_refusals(CLIENT, [RECIPIENT] * 3)
+    assert limited.refusals(CLIENT) == "2 a minute from 192.0.2.1"
+    assert limited.refusals(NEIGHBOUR) is None
+    pass_ns(clock, MINUTE_NS)
+    limited.charge_refusals(CLIENT, [RECIPIENT] * 3)
+    assert limited.refusals(CLIENT) == "2 a minute from 192.0.2.1"
+
+
 def test_trusted_clients_may_be_refused_as_often_as_they_like(clock: FakeClock) -> None:
     limited = rates(clock, client_refusals_per_min=1)
     limited.charge_refusals("127.0.0.1", [RECIPIENT] * 5)
