@@ -33,6 +33,10 @@ from mailsrv.smtp.events import Question, Stage
 from mailsrv.smtp.reply import Reply
 
 
+_CHECKS_AT_MAIL = tuple(check for check in CHECKS_OF_CLIENTS if check != "greylist")
+"""The checks whose refusal may have to wait for RCPT."""
+
+
 class ClientStanding:
     """What is known of a client.  ``score`` is that of its last MAIL, until then the rating's.
     ``waiting`` are the findings of that MAIL, HELO and domain, where a refusal waits for RCPT."""
@@ -120,7 +124,7 @@ class Policy:
         stages = set()
         if any(at_sender) or self._rates is not None:
             stages.add(Stage.SENDER)
-        late = any(at_sender) and self._exceptions.by_recipient(CHECKS_OF_CLIENTS)
+        late = any(at_sender) and self._exceptions.by_recipient(_CHECKS_AT_MAIL)
         if late or any(one is not None for one in at_recipient) or self._rates is not None:
             stages.add(Stage.RECIPIENT)
         return frozenset(stages)
@@ -191,7 +195,7 @@ class Policy:
     def _waits(self, question: Question, standing: ClientStanding) -> bool:
         """Whether a refusal of MAIL waits for RCPT: an exception could spare a recipient."""
         return self._exceptions.wait_for_recipients(
-            CHECKS_OF_CLIENTS, question.client, standing.reverse_name
+            _CHECKS_AT_MAIL, question.client, standing.reverse_name
         )
 
     def _check_domain(self, question: Question) -> Deliberation[SenderFault | None]:
@@ -204,10 +208,11 @@ class Policy:
     ) -> Deliberation[Reply | None]:
         assert question.forward_path is not None
         refusal = None
-        if self._directory is not None:
-            refusal = self._directory.check(question.forward_path)
-        if refusal is None and standing is not None and standing.waiting is not None:
+        # First: a client that was refused at MAIL must not learn which recipients exist.
+        if standing is not None and standing.waiting is not None:
             refusal = self._weigh(question, standing, *standing.waiting).refusal
+        if refusal is None and self._directory is not None:
+            refusal = self._directory.check(question.forward_path)
         if refusal is None and self._greylist is not None:
             if standing is None:
                 standing = yield ScreeningResult()

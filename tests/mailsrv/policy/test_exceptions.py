@@ -8,7 +8,9 @@ import pytest
 from advising import CLIENT, NXDOMAIN, Advised, Asked, policy, recipient, sender
 
 from mailsrv.policy.exceptions import CheckExceptions
-from mailsrv.settings import CheckException
+from mailsrv.policy.policy import Policy
+from mailsrv.policy.recipients import Directory
+from mailsrv.settings import CheckException, Settings
 from mailsrv.smtp import reply
 from mailsrv.smtp.events import Stage
 
@@ -56,10 +58,13 @@ def test_a_network_that_is_none_is_an_error() -> None:
         excepting("helo", networks=("192.0.2.1/24",))
 
 
-def verdict_of_mail(exceptions: tuple[CheckException, ...], **settings: Any) -> Advised:
+def verdict_of_mail(
+    exceptions: tuple[CheckException, ...], directory: Directory | None = None, **settings: Any
+) -> Advised:
     """What becomes of MAIL in a world where no name exists."""
     asked = Asked()
-    one = Advised(policy(exceptions=exceptions, **settings), asked)
+    strict = Settings(hostname="mx.example.test", exceptions=exceptions, **settings)
+    one = Advised(Policy(strict, directory=directory), asked)
     one.counsel.begin()
     one.ask(sender())
     while asked.waiting:
@@ -96,6 +101,21 @@ def test_a_refusal_of_mail_waits_where_a_recipient_may_be_excepted() -> None:
     assert one.ask(recipient())[-1] == reply.HELO_UNKNOWN
     to_abuse = recipient()._replace(forward_path=sender("abuse@example.test").reverse_path)
     assert one.ask(to_abuse)[-1] is None
+
+
+def test_a_refusal_of_mail_that_waits_does_not_tell_which_recipients_exist() -> None:
+    exception = CheckException(("helo",), recipients=("abuse@example.test",))
+    directory = Directory(["example.test"], {"b@example.test"})
+    one = verdict_of_mail((exception,), directory, helo_check="reject")
+    for address in ("b@example.test", "nobody@example.test"):
+        to = recipient()._replace(forward_path=sender(address).reverse_path)
+        assert one.ask(to)[-1] == reply.HELO_UNKNOWN
+
+
+def test_a_refusal_of_mail_does_not_wait_for_an_exception_of_the_greylist() -> None:
+    exception = CheckException(("greylist",), recipients=("abuse@example.test",))
+    one = verdict_of_mail((exception,), helo_check="reject")
+    assert one.verdicts == [reply.HELO_UNKNOWN]
 
 
 def test_what_waits_is_the_next_mail_s_no_more() -> None:
