@@ -30,12 +30,13 @@ class Transaction:
     """
 
     __slots__ = (
-        *("_allowed_octets", "beginning", "envelope", "normalise", "reader", "refusal"),
-        "sink",
+        *("_allowed_octets", "_limit_octets", "beginning", "envelope", "normalise", "reader"),
+        *("refusal", "sink"),
     )
 
     def __init__(self, envelope: Envelope, allowed_octets: int) -> None:
         self._allowed_octets = allowed_octets
+        self._limit_octets = allowed_octets  # less what normalising has added
         self.beginning: bytes | None = b""
         self.envelope = envelope
         self.reader: ContentReader | ChunkReader | None = None
@@ -55,13 +56,15 @@ class Transaction:
         assert reader is not None, "content comes only after the go-ahead"
         octets, after = reader.feed(data, at)
         if self.sink is not None:
+            if self.normalise:
+                received_octets = len(octets)
+                octets = normalised(octets)
+                self._limit_octets -= len(octets) - received_octets
             refused = reader.bare_line_end and not self.normalise
-            if refused or reader.size_octets > self._allowed_octets:
+            if refused or reader.size_octets > self._limit_octets:
                 # Refused at the end, and read on until then, so that the sender learns why.
                 self.abandon()
             elif octets:
-                if self.normalise:
-                    octets = normalised(octets)
                 if self.beginning is None:
                     self.sink.write(octets)
                 elif not self.beginning and field_begins(octets):

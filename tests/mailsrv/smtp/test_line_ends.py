@@ -80,6 +80,13 @@ def test_a_normalised_message_is_bounded_like_any_other() -> None:
     assert talk.codes[-1] == 552
 
 
+@pytest.mark.parametrize(("lone", "code"), [(4, 250), (5, 552)])
+def test_the_octets_that_normalising_adds_count_for_the_bound(lone: int, code: int) -> None:
+    sent = HELLO + ENVELOPE + b"DATA\r\n" + b"\n" * lone + b"\r\n.\r\n"
+    talk = talk_in_every_cut(sent, lambda: tolerant(message_octets=10))
+    assert talk.codes[-1] == code
+
+
 def test_refused_pipelining_is_recorded_for_an_excepted_client() -> None:
     def tolerates(check: str, client: str, recipients: Sequence[str]) -> bool:
         return check == "pipelining"
