@@ -160,13 +160,19 @@ def _parse_any(argument: str) -> tuple[MailPath, str] | None:
     if match is None:
         return None
     local, domain, literal = match[2], match[3], match[4]
-    if ".." in local and ("/" in local or not local.strip(".")):
+    if _leads_out(local):
         return None
     if len(match[0].strip(" ").encode()) > PATH_OCTETS_MAX:
         return None
     if not (_literal_holds(literal) if literal else _labels_fit(domain)):
         return None
     return MailPath(local, literal or domain), argument[match.end() :]
+
+
+def _leads_out(local: str) -> bool:
+    """Whether a local-part taken for the name of a folder would lead out of it, however quoted."""
+    name = local.strip('"').replace("\\", "")
+    return ".." in name and ("/" in name or not name.strip("."))
 
 
 def _labels_fit(domain: str) -> bool:
