@@ -32,7 +32,6 @@ from mailsrv.smtp import reply
 from mailsrv.smtp.events import Question, Stage
 from mailsrv.smtp.reply import Reply
 
-
 _CHECKS_AT_MAIL = tuple(check for check in CHECKS_OF_CLIENTS if check != "greylist")
 """The checks whose refusal may have to wait for RCPT."""
 
