@@ -346,8 +346,10 @@ def test_ctrl_c_shows_what_there_is_and_leaves_no_traceback(tmp_path: Path, good
         # A signal that comes just before read(2) does not end it: the end of the file does.
         out, err = running.communicate(timeout=20)
     watch.join()
-    assert running.returncode == 130
-    assert err == "replay: interrupted; 1 of 2 transcripts were played\n"
+    assert (err, running.returncode) == (
+        "replay: interrupted; 1 of 2 transcripts were played\n",
+        130,
+    )
     assert re.search("family/good .* as expected", out)
 
 
