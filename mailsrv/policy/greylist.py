@@ -37,10 +37,10 @@ TRIPLETS_FOR_A_CLIENT = _DEFAULT.greylist_client_passes
 
 ENTRIES_MAX = 200_000
 """Records of each kind held in memory: some 100 MB, were all of them of the longest."""
-WAITING_SHARE = 40
-"""What one client network may hold of the waiting records: one part in so many."""
+NETWORK_SHARE = 40
+"""What one client network may hold of the records of each kind: one part in so many."""
 OWNER_IPV6_BITS = 48
-"""The network that an IPv6 client's waiting records count for: what a site is given (RFC 6177).  An
+"""The network that an IPv6 client's records count for: what a site is given (RFC 6177).  An
 IPv4 client's is its /24."""
 EXPIRED_A_CHECK_MAX = 8
 """Records forgotten in passing by one check, which adds four at most: so the stale ones go."""
@@ -99,78 +99,88 @@ class Store(Protocol):
         the instant given for their kind."""
 
 
-class MemoryStore:
-    """Keeps ``entries`` records of each kind and drops the oldest beyond that.
+class _Kind:
+    """Records of one kind, in the order in which they were set, each with the network whose try
+    set it."""
 
-    Waiting and passed records are apart, so that a flood of new triplets cannot push out the
-    senders who have proven themselves.  Of the waiting ones a client's own network may hold a
-    ``WAITING_SHARE``: beyond that it drops its own oldest, so it cannot push out another's.  Each
-    kind stands in the order in which records were set, which is that of ``since_ns`` but for a
-    triplet that a further pool has joined.
-    """
+    __slots__ = ("_by_network", "_entries", "_share", "records")
 
-    __slots__ = ("_by_network", "_entries", "_passed", "_share", "_waiting", "reading")
-
-    def __init__(self, entries: int = ENTRIES_MAX) -> None:
+    def __init__(self, entries: int) -> None:
         self._entries = entries
-        self._share = max(1, entries // WAITING_SHARE)
-        self._waiting: dict[GreylistKey, tuple[GreylistRecord, str]] = {}
+        self._share = max(1, entries // NETWORK_SHARE)
         self._by_network: dict[str, dict[GreylistKey, None]] = {}
-        self._passed: dict[GreylistKey, GreylistRecord] = {}
-        self.reading: GreylistTime | None = None
+        self.records: dict[GreylistKey, tuple[GreylistRecord, str]] = {}
 
-    def __len__(self) -> int:
-        return len(self._waiting) + len(self._passed)
-
-    def get(self, key: GreylistKey) -> GreylistRecord | None:
-        record = self._passed.get(key)
-        if record is None and (waiting := self._waiting.get(key)) is not None:
-            return waiting[0]
-        return record
-
-    def put(self, key: GreylistKey, record: GreylistRecord, network: str = "") -> None:
-        self.delete(key)
-        if record.passed:
-            self._passed[key] = record
-            if len(self._passed) > self._entries:
-                del self._passed[next(iter(self._passed))]
-            return
-        self._waiting[key] = record, network
+    def put(self, key: GreylistKey, record: GreylistRecord, network: str) -> None:
+        self.records[key] = record, network
         own = self._by_network.setdefault(network, {})
         own[key] = None
         if len(own) > self._share:
             self.delete(next(iter(own)))
-        elif len(self._waiting) > self._entries:
-            self.delete(next(iter(self._waiting)))
+        elif len(self.records) > self._entries:
+            self.delete(next(iter(self.records)))
+
+    def delete(self, key: GreylistKey) -> None:
+        held = self.records.pop(key, None)
+        if held is not None:
+            own = self._by_network[held[1]]
+            del own[key]
+            if not own:
+                del self._by_network[held[1]]
+
+    def expire(self, before_ns: int, at_most: int) -> int:
+        """Returns how many it has forgotten."""
+        gone = 0
+        while self.records and gone < at_most:
+            key, (record, _) = next(iter(self.records.items()))
+            if record.since_ns >= before_ns:
+                break
+            self.delete(key)
+            gone += 1
+        return gone
+
+
+class MemoryStore:
+    """Keeps ``entries`` records of each kind and drops the oldest beyond that.
+
+    Waiting and passed records are apart, so that a flood of new triplets cannot push out the
+    senders who have proven themselves.  Of either kind a client's own network may hold a
+    ``NETWORK_SHARE``: beyond that it drops its own oldest, so it cannot push out another's.  Each
+    kind stands in the order in which records were set, which is that of ``since_ns`` but for a
+    triplet that a further pool has joined.
+    """
+
+    __slots__ = ("_passed", "_waiting", "reading")
+
+    def __init__(self, entries: int = ENTRIES_MAX) -> None:
+        self._waiting, self._passed = _Kind(entries), _Kind(entries)
+        self.reading: GreylistTime | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting.records) + len(self._passed.records)
+
+    def get(self, key: GreylistKey) -> GreylistRecord | None:
+        held = self._passed.records.get(key) or self._waiting.records.get(key)
+        return None if held is None else held[0]
+
+    def put(self, key: GreylistKey, record: GreylistRecord, network: str = "") -> None:
+        self.delete(key)
+        kind = self._passed if record.passed else self._waiting
+        kind.put(key, record, network)
 
     def delete(self, key: GreylistKey) -> None:
         """Forget ``key``; harmless if it is not known."""
-        self._passed.pop(key, None)
-        waiting = self._waiting.pop(key, None)
-        if waiting is not None:
-            own = self._by_network[waiting[1]]
-            del own[key]
-            if not own:
-                del self._by_network[waiting[1]]
+        self._passed.delete(key)
+        self._waiting.delete(key)
 
     def records(self) -> Iterator[tuple[GreylistKey, GreylistRecord]]:
         """All of them, those that have passed first."""
-        waiting = ((key, record) for key, (record, _) in self._waiting.items())
-        return chain(self._passed.items(), waiting)
+        held = chain(self._passed.records.items(), self._waiting.records.items())
+        return ((key, record) for key, (record, _) in held)
 
     def expire(self, waiting_before_ns: int, passed_before_ns: int, at_most: int) -> None:
-        while self._waiting and at_most > 0:
-            key, (record, _) = next(iter(self._waiting.items()))
-            if record.since_ns >= waiting_before_ns:
-                break
-            self.delete(key)
-            at_most -= 1
-        while self._passed and at_most > 0:
-            key = next(iter(self._passed))
-            if self._passed[key].since_ns >= passed_before_ns:
-                break
-            del self._passed[key]
-            at_most -= 1
+        at_most -= self._waiting.expire(waiting_before_ns, at_most)
+        self._passed.expire(passed_before_ns, at_most)
 
 
 class Greylist:
@@ -243,9 +253,10 @@ class Greylist:
         store.expire(now_ns - self._retry_within_ns, now_ns - self._kept_ns, EXPIRED_A_CHECK_MAX)
 
         network = GreylistKey(client_network(client))
+        owner = client_network(client, ipv6_bits=OWNER_IPV6_BITS)
         credit = self._record(network, now_ns)
         if credit and credit.passed >= self._client_passes:
-            store.put(network, GreylistRecord(now_ns, credit.passed))
+            store.put(network, GreylistRecord(now_ns, credit.passed), owner)
             return GreylistDecision.PASS
 
         sender, recipient = plain_sender(reverse_path), forward_path.lower()
@@ -261,7 +272,6 @@ class Greylist:
         if not any(record and self._passes(record, now_ns) for record in records):
             # A pool that joins later waits no longer than the others.
             first_ns = min([record.since_ns for record in records if record], default=now_ns)
-            owner = client_network(client, ipv6_bits=OWNER_IPV6_BITS)
             for key, record in zip(keys, records, strict=True):
                 if record is None:
                     store.put(key, GreylistRecord(first_ns, 0), owner)
@@ -269,9 +279,10 @@ class Greylist:
 
         is_retry = not any(record and record.passed for record in records)
         if is_retry and any(record and self._passes(record, now_ns) for record in records[:facts]):
-            store.put(network, GreylistRecord(now_ns, credit.passed + 1 if credit else 1))
+            passed = credit.passed + 1 if credit else 1
+            store.put(network, GreylistRecord(now_ns, passed), owner)
         for key in keys:
-            store.put(key, GreylistRecord(now_ns, 1))
+            store.put(key, GreylistRecord(now_ns, 1), owner)
         return GreylistDecision.PASS
 
     def _passes(self, record: GreylistRecord, now_ns: int) -> bool:

@@ -304,6 +304,19 @@ def test_a_flood_from_one_network_pushes_out_nothing_that_waits_for_others(
     assert gl.check(last) == "PASS"  # of its own it has lost the oldest
 
 
+def test_what_passes_by_a_claim_alone_pushes_out_nothing_of_others(clock: FakeClock) -> None:
+    """Two hosts that say one HELO name pass without credit, and so with a record for each try."""
+    gl = Greylist(clock=clock, delay=DELAY_S, store=MemoryStore(entries=80))
+    passed_once(gl, clock, TRIPLET)
+    for number in range(100):
+        word = "abcdefghij"[number // 10] + "abcdefghij"[number % 10]
+        for client, said in (("203.0.113.1", "DEFER"), ("198.18.0.1", "PASS")):
+            tried = (client, f"{word}@evil.example", "b@example.test")
+            assert gl.check(tried, helo="mx.evil.example") == said
+            clock.advance(DELAY_S)
+    assert gl.check(TRIPLET) == "PASS"
+
+
 def test_what_passes_or_expires_makes_room_for_its_network(clock: FakeClock) -> None:
     store = MemoryStore(entries=80)
     gl = Greylist(clock=clock, delay=DELAY_S, store=store, client_passes=1000)
