@@ -19,6 +19,8 @@ HEADER_LINE_CHARACTERS_MAX = 8192
 """The TOML parser's time grows with the square of a dotted key's length."""
 DEPTH_MAX = 8
 """Tables and arrays within one another."""
+INTEGER_MAX = 2**63 - 1
+"""TOML 1.0 demands no more; Python prints no number of thousands of digits."""
 
 _TOO_LONG = (
     f"the header is too long: {HEADER_CHARACTERS_MAX} characters, and "
@@ -153,6 +155,8 @@ def _value_fault(name: str, value: object, depth: int) -> str:
         children += [(f"a key of {name}", key) for key in value]
     elif isinstance(value, list):
         children = [(f"{name}[{index}]", child) for index, child in enumerate(value)]
+    elif isinstance(value, int) and abs(value) > INTEGER_MAX:
+        return f"{name} is a number of more than 64 bits"
     elif isinstance(value, str):
         return f"{name} is not text that UTF-8 can hold" if _SURROGATE.search(value) else ""
     elif not isinstance(value, int | float):

@@ -256,3 +256,17 @@ def test_time_to_read_does_not_grow_with_the_square_of_a_lines_length() -> None:
 def test_time_to_read_does_not_grow_with_the_square_of_the_steps() -> None:
     steps = "@0 S? 250\nreply+1ms C: NOOP\\r\\n\n" * 20_000
     assert len(parse(f"{HEADER}{OPEN}{steps}+0 close\n", "x").connections[0].steps) == 40_002
+
+
+@pytest.mark.parametrize(
+    ("above", "word", "line"),
+    [("notation = {}\n", "notation", 2), ("[server]\nmessage_octets = {}\n", "server", 3)],
+)
+def test_a_number_longer_than_python_prints_is_declined_by_its_name(
+    above: str, word: str, line: int
+) -> None:
+    server = above.format("0x" + 5000 * "f")
+    text = f'+++\n{server if word == "notation" else ""}story = "s"\n'
+    text += f"{server if word == 'server' else ''}+++\n{OPEN}* S ehlo\nreply+0 close\n"
+    with pytest.raises(TranscriptError, match=rf"a.smtp:{line}:1: {word}.* more than 64 bits"):
+        parse(text, "a.smtp")
