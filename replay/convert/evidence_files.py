@@ -18,6 +18,9 @@ COPY_MAX_OCTETS = 64 * 1024 * 1024
 
 FIGURES = "[evidence]"
 """A table of a note: what the marks of a transcript rest on, by packet of the capture."""
+_OWN_SUFFIXES = (".smtp", ".toml", ".keys")
+"""Of what is filed beside a capture, which must not be overwritten by that."""
+_CAPTURE_SUFFIX = ".pcap"
 _FIGURES_TABLE = re.compile(r"^\[evidence\]\n(?:[^\[\n][^\n]*\n|\n)*", re.MULTILINE)
 
 
@@ -50,7 +53,7 @@ def file_capture(
     target = stem.with_name(f"{stem.name}.smtp")
     originals = [(capture, "")] + ([(delayed, ".delayed")] if delayed else [])
     copies = [
-        (original, stem.with_name(f"{stem.name}{kind}{original.suffix}"))
+        (original, stem.with_name(f"{stem.name}{kind}{_suffix(original)}"))
         for original, kind in originals
     ]
     if keys is not None:
@@ -76,15 +79,22 @@ def file_capture(
     except ValueError as error:
         raise FilingError(f"{target}: {error}") from None
     check(text)
+    note = stem.with_name(f"{stem.name}.toml")
+    noted = _with_figures(note, figures(imported))
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         for original, copy in copies:
             shutil.copyfile(original, copy)
         target.write_text(text, encoding="utf-8")
-        notes = _note_figures(stem.with_name(f"{stem.name}.toml"), figures(imported))
+        if noted is not None:
+            note.write_text(noted, encoding="utf-8")
     except OSError as error:
         raise FilingError(f"{error.filename}: {error.strerror}") from None
-    return [target, *(copy for _, copy in copies), *notes]
+    return [target, *(copy for _, copy in copies), *([] if noted is None else [note])]
+
+
+def _suffix(capture: Path) -> str:
+    return _CAPTURE_SUFFIX if capture.suffix in _OWN_SUFFIXES else capture.suffix
 
 
 def figures(imported: ImportedCapture) -> dict[int, str]:
@@ -98,16 +108,21 @@ def figures(imported: ImportedCapture) -> dict[int, str]:
     }
 
 
-def _note_figures(note: Path, by_packet: Mapping[int, str]) -> list[Path]:
-    """Write that table of ``note`` anew, at its end; all else stays.  Raises OSError."""
-    if not by_packet:
-        return []
-    before = note.read_text(encoding="utf-8") if note.exists() else ""
-    above = _FIGURES_TABLE.sub("", before).rstrip("\n")
+def _with_figures(note: Path, by_packet: Mapping[int, str]) -> str | None:
+    """The text of ``note`` with that table made anew, at its end; all else stays.  None where
+    there is nothing to change.  Raises FilingError."""
+    try:
+        before = note.read_text(encoding="utf-8") if note.exists() else ""
+    except OSError as error:
+        raise FilingError(f"{note}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise FilingError(f"{note}: is not UTF-8, so no figures can be put in it") from None
+    above, tables = _FIGURES_TABLE.subn("", f"{before}\n")
+    if not by_packet and not tables:
+        return None
     lines = [f'{packet} = "{sentence}"' for packet, sentence in sorted(by_packet.items())]
-    text = "\n".join([FIGURES, *lines, ""])
-    note.write_text(f"{above}\n\n{text}" if above else text, encoding="utf-8")
-    return [note]
+    parts = [above.rstrip("\n"), "\n".join([FIGURES, *lines]) if lines else ""]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def settles(imported: ImportedCapture) -> bool:

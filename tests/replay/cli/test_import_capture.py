@@ -141,6 +141,16 @@ def test_evidence_that_lies_there_already_is_left_alone(stem: Path) -> None:
     assert capture.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.parametrize("suffix", [".smtp", ".toml", ".keys"])
+def test_a_capture_called_as_what_stands_beside_it_is_not_overwritten(
+    stem: Path, tmp_path: Path, suffix: str
+) -> None:
+    capture = tmp_path / f"odd{suffix}"
+    capture.write_bytes(TO_POSTFIX.read_bytes())
+    assert transcript.load(imported(stem, capture=capture))
+    assert stem.with_suffix(".pcap").read_bytes() == TO_POSTFIX.read_bytes()
+
+
 def test_a_name_with_its_suffix_means_the_same(stem: Path) -> None:
     imported(stem.with_name("name.smtp"))
     assert sorted(one.name for one in stem.parent.iterdir()) == ["name.pcap", "name.smtp"]

@@ -10,7 +10,7 @@ from capture_builder import ACK, FIN, NS_PER_MS, RST, Wire
 
 from replay.capture.oddity import CaptureError
 from replay.convert.anchors import Evidence
-from replay.convert.evidence_files import file_capture
+from replay.convert.evidence_files import FilingError, file_capture
 from replay.convert.importer import ImportedCapture, import_capture
 from replay.transcript.script import After, AfterReply
 
@@ -199,3 +199,19 @@ def test_the_figures_of_what_was_settled_stand_in_the_note_whose_rest_stays(tmp_
     written = tomllib.loads(note.read_text(encoding="utf-8"))
     assert (written["sender"], written["capture"]) == ("ours", [{"file": "x.pcap"}])
     assert list(written["evidence"]) == ["5", "7"]
+
+
+def test_figures_of_an_earlier_import_do_not_outlive_it(tmp_path: Path) -> None:
+    first = recording(0, waits=True).write(tmp_path / "first.pcap")
+    note = tmp_path / "x.toml"
+    note.write_text('sender = "ours"\n\n[evidence]\n9 = "stale"', encoding="utf-8")
+    assert note in file_capture(import_capture(first), tmp_path / "x", first)
+    assert tomllib.loads(note.read_text(encoding="utf-8")) == {"sender": "ours"}
+
+
+def test_a_note_that_is_no_text_is_declined_before_anything_is_written(tmp_path: Path) -> None:
+    first = recording(0, waits=True).write(tmp_path / "first.pcap")
+    (tmp_path / "x.toml").write_bytes(b"\xff")
+    with pytest.raises(FilingError, match=r"x.toml: is not UTF-8"):
+        file_capture(import_capture(first), tmp_path / "x", first)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["first.pcap", "x.toml"]
