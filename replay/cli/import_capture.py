@@ -146,10 +146,14 @@ def _import_session(options: argparse.Namespace) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         cuts: list[Path] = []
-        for original, stem in ((options.file, options.output.stem), (options.delayed, "delayed")):
+        takes = (
+            (options.file, options.output.stem, options.tls_keys),
+            (options.delayed, "delayed", None),
+        )
+        for original, stem, keys in takes:
             if original is None:
                 continue
-            capture = read_capture(original)
+            capture = read_capture(original, keys=keys)
             session = options.session if not cuts or len(capture.conversations) > 1 else None
             found = chosen(capture, session)
             if not cuts:
@@ -157,7 +161,7 @@ def _import_session(options: argparse.Namespace) -> None:
             cut = original
             if capture.flows > 1:
                 cut = Path(folder) / f"{stem}.pcap"
-                cut_session(original, found[0], cut)
+                cut_session(original, found[0], cut, keys)
             cuts.append(cut)
         options.session = None  # it is the only one that is filed
         options.source = options.source or source

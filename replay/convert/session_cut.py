@@ -24,8 +24,11 @@ FRAGMENTS_KEPT_MAX = 4096
 """Frames that may still turn out to be fragments of a segment of the connection."""
 
 
-def cut_session(path: Path, conversation: Conversation, target: Path) -> None:
-    """Write the connection of ``conversation``, which was read from ``path``, as a pcap.
+def cut_session(
+    path: Path, conversation: Conversation, target: Path, keys: Path | None = None
+) -> None:
+    """Write the connection of ``conversation``, which was read from ``path``, as a pcap; ``keys``
+    is the key log that opened its TLS.
 
     Raises CaptureError where it cannot be cut out, and OSError.
     """
@@ -45,7 +48,7 @@ def cut_session(path: Path, conversation: Conversation, target: Path) -> None:
                 writer.write(record.ts_ns, record.frame, record.original_octets)
             except ValueError as error:
                 raise CaptureError(f"{path}: packet {record.number}: {error}") from None
-    again = read_capture(target).conversations
+    again = read_capture(target, keys=keys).conversations
     if len(again) != 1 or _said(again[0]) != _said(conversation):
         raise CaptureError(
             f"{path}: the session cut out by itself is not the same any more; take it out with "

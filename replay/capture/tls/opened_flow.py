@@ -18,6 +18,7 @@ from typing import NamedTuple
 from replay.capture.flow import Flow, Gap, Piece, RawPiece, StreamEnd, TlsStart
 from replay.capture.oddity import CaptureError, Oddity
 from replay.capture.smtp_flows import client_side
+from replay.capture.source import STANDARD_INPUT
 from replay.capture.tls.tshark import (
     HANDSHAKE,
     DecryptedRecord,
@@ -44,9 +45,9 @@ def open_flows(
     path = Path(path)
     if keys is not None and not keys.is_file():
         raise CaptureError(f"{keys}: no such key log")
-    if str(path) == "-":
+    if str(path) == STANDARD_INPUT or not path.is_file():
         if keys is not None:
-            oddities.append(_locked("what comes from standard input cannot be read a second time"))
+            oddities.append(_locked("what comes through a pipe cannot be read a second time"))
         return {}
     keys = keys or keys_beside(path)
     if keys is None and not holds_secrets(path):

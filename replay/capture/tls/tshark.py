@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import gzip
 import re
 import shutil
 import struct
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from replay.capture.flow import Flow
+from replay.capture.records import MAX_RECORD_OCTETS, ReadAhead
+from replay.capture.source import opened
 
 TSHARK_MAX_S = 600
 """How long tshark may take over a capture."""
@@ -28,7 +29,6 @@ HANDSHAKE = re.compile(rb"\x16\x03[\x00-\x04]")
 """How a handshake record begins (RFC 8446 section 5.1)."""
 _PCAPNG, _SECRETS_BLOCK = 0x0A0D0D0A, 0x0000000A
 _BYTE_ORDERS = {b"\x1a\x2b\x3c\x4d": ">", b"\x4d\x3c\x2b\x1a": "<"}
-_GZIP = b"\x1f\x8b"
 _PACKET = re.compile(r"  - packet: (\d+)\n")
 
 MISSING = "tshark, which opens TLS with them, is not installed (Debian's package: tshark)"
@@ -52,22 +52,18 @@ def keys_beside(path: Path) -> Path | None:
 
 
 def holds_secrets(path: Path) -> bool:
-    """Whether a pcapng brings keys of its own.  Raises OSError."""
-    with path.open("rb") as plain:
-        opener = gzip.open if plain.read(2) == _GZIP else open
-    with opener(path, "rb") as stream:
-        try:
-            return any(kind == _SECRETS_BLOCK for kind in _block_types(stream))
-        except (EOFError, gzip.BadGzipFile):
-            return False
+    """Whether a pcapng, a regular file, brings keys of its own.  Raises OSError."""
+    with opened(path, []) as stream:
+        blocks = _block_types(ReadAhead(stream, str(path), b""))
+        return any(kind == _SECRETS_BLOCK for kind in blocks)
 
 
-def _block_types(stream: BinaryIO | gzip.GzipFile) -> Iterator[int]:
+def _block_types(stream: ReadAhead) -> Iterator[int]:
     order = "<"
     for number in range(BLOCKS_LOOKED_AT):
-        head = stream.read(12)
-        if len(head) < 12:
+        if not stream.has(12):
             return
+        head = stream.buffer[stream.position : stream.position + 12]
         if head[:4] == _PCAPNG.to_bytes(4):
             order = _BYTE_ORDERS.get(head[8:12], "")
         elif not number:
@@ -75,10 +71,12 @@ def _block_types(stream: BinaryIO | gzip.GzipFile) -> Iterator[int]:
         if not order:
             return
         kind, octets = struct.unpack_from(f"{order}II", head)
-        if octets < 12 or octets % 4:
+        if octets < 12 or octets % 4 or octets > MAX_RECORD_OCTETS:
             return
         yield kind
-        stream.seek(octets - 12, 1)
+        if not stream.has(octets):
+            return
+        stream.position += octets
 
 
 def decrypt(

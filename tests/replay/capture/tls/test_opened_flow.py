@@ -8,18 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import ssl
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from capture_builder import BEGIN_NS, NS_PER_MS, Wire, block, enhanced, interface, section
+from capture_builder import (
+    BEGIN_NS,
+    NS_PER_MS,
+    Wire,
+    block,
+    enhanced,
+    interface,
+    section,
+    write_frames,
+)
 from running import environment, replay
 from tshark import PROGRAM
 
 from replay.capture.conversation import Conversation
 from replay.capture.oddity import CaptureError
 from replay.capture.reader import Capture, read_capture
+from replay.capture.tls.opened_flow import open_flows
 from replay.capture.tls.tshark import MISSING, holds_secrets
 from replay.convert.importer import import_capture
 from replay.play.tls_client import CERTIFICATE, KEY
@@ -291,8 +303,40 @@ def test_the_secrets_of_a_pcapng_open_it(tmp_path: Path) -> None:
     assert (one.cut_short, one.acts[-1].octets) == ("", EHLO)
 
 
+_PACKER = zlib.compressobj(wbits=31)
+DAMAGED = _PACKER.compress(section()) + _PACKER.flush(zlib.Z_FULL_FLUSH) + b"\xff" * 99
+
+
+def test_a_pipe_is_not_looked_into_for_keys_of_its_own(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pcapng")
+    flow = read_capture(Stage(tmp_path).wire.write(tmp_path / "x.pcap")).conversations[0].flow
+    assert open_flows(tmp_path / "pipe.pcapng", None, [flow], []) == {}
+
+
+@needs_tshark
+@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize("port", [25, 465])
+def test_one_session_of_several_is_imported_with_its_keys(
+    tmp_path: Path, port: int, beside: bool
+) -> None:
+    stage = Stage(tmp_path, port=port)
+    stage.secret(1, GREETING)
+    stage.secret(0, EHLO)
+    other = Wire(client="192.0.2.99", ports=(50_000, 25)).handshake()
+    other.server_says(GREETING, 1000)
+    other.client_says(b"EHLO other\r\n", 1001)
+    whole = write_frames(stage.path, [*stage.wire.frames, *other.frames])
+    number = [bool(one.tls) for one in read_capture(whole).conversations].index(True) + 1
+    log = stage.keys if beside else stage.keys.rename(tmp_path / "session-keys.log")
+    options = [] if beside else ["--tls-keys", log]
+    ran = replay("import", whole, "--session", number, *options, "-o", tmp_path / "filed")
+    assert (ran.status, ran.err) == (0, "")
+    (one,) = read_capture(tmp_path / "filed.pcap").conversations
+    assert one.acts[-1].octets == EHLO
+
+
 @pytest.mark.parametrize(
-    "octets", [b"", b"\x1f\x8b", b"\x0a\x0d\x0d\x0a", bytes(400), b"\x0a" * 99]
+    "octets", [DAMAGED, b"", b"\x1f\x8b", b"\x0a\x0d\x0d\x0a", bytes(400), b"\x0a" * 99]
 )
 def test_what_is_no_pcapng_brings_no_secrets(octets: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x"
