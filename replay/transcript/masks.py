@@ -238,7 +238,7 @@ def mismatch(masked: MaskedReply, octets: bytes, bindings: Bindings) -> str:
     """
     fresh: Bindings = {}
     at = 0
-    pieces = masked.pieces
+    pieces = masked.pieces or (b"",)
     for piece, behind in zip(pieces, (*pieces[1:], b""), strict=True):
         if isinstance(piece, bytes):
             if not octets.startswith(piece, at):

@@ -69,6 +69,14 @@ def test_an_update_writes_envelope_trace_header_and_content_behind_it(path: Path
     assert suite.run_file(path, FakeClock()).verdict == suite.AS_EXPECTED
 
 
+def test_a_trace_header_that_is_not_expected_is_told(path: Path) -> None:
+    text = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(line for line in text if " trace: " not in line), encoding="utf-8")
+    (difference,) = suite.run_file(path, FakeClock()).differences
+    assert difference.what.startswith("accepted message 1: another trace header")
+    assert (difference.expected, str(difference.observed)[:15]) == (None, "Return-Path: <a")
+
+
 @pytest.mark.parametrize(
     ("change", "what", "expected", "observed"),
     [
