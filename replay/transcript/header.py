@@ -5,6 +5,7 @@ Only its shape is checked here; which settings and which world there are, the wo
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -19,8 +20,8 @@ HEADER_LINE_CHARACTERS_MAX = 8192
 """The TOML parser's time grows with the square of a dotted key's length."""
 DEPTH_MAX = 8
 """Tables and arrays within one another."""
-INTEGER_MAX = 2**63 - 1
-"""TOML 1.0 demands no more; Python prints no number of thousands of digits."""
+NUMBER_BITS_MAX = 256
+"""TOML demands 64; Python prints no number of thousands of digits."""
 
 _TOO_LONG = (
     f"the header is too long: {HEADER_CHARACTERS_MAX} characters, and "
@@ -31,6 +32,9 @@ _WIDTH_CHARACTERS_MAX = 100
 
 _KEYS = {"notation": int, "story": str, "source": str, "server": dict, "world": dict}
 _TYPE_NAMES = {int: "a number", str: "a line of text", dict: "a table"}
+_TELLS_VERSION = re.compile(r"[ \t]*[\"']?notation[\"']?[ \t]*=")
+_TOLD_MAX = 16
+"""Lines that may tell the version; each is looked at with the TOML parser."""
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _WHERE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -137,6 +141,20 @@ def version_line() -> str:
     return f"notation = {VERSION}"
 
 
+def version_told(lines: list[str]) -> int | None:
+    """The index of the line of a transcript that tells the notation's version: 0 where none does,
+    None where it is told in an unusual spelling."""
+    header = lines[1 : header_end(lines, "")]
+    if "notation" not in tomllib.loads("\n".join(header)):
+        return 0
+    for index in [at for at, line in enumerate(header) if _TELLS_VERSION.match(line)][:_TOLD_MAX]:
+        rest = header[:index] + header[index + 1 :]
+        with contextlib.suppress(ValueError):
+            if "notation" not in tomllib.loads("\n".join(rest)):  # it was no line of a long text
+                return index + 1
+    return None
+
+
 def _line_of(key: str, lines: list[str]) -> int:
     """Where ``key`` is set, as a line of the file; a guess, for it is not parsed twice."""
     opening = re.compile(rf"\s*\[*\s*[\"']?{re.escape(key)}\b")
@@ -155,8 +173,8 @@ def _value_fault(name: str, value: object, depth: int) -> str:
         children += [(f"a key of {name}", key) for key in value]
     elif isinstance(value, list):
         children = [(f"{name}[{index}]", child) for index, child in enumerate(value)]
-    elif isinstance(value, int) and abs(value) > INTEGER_MAX:
-        return f"{name} is a number of more than 64 bits"
+    elif isinstance(value, int) and value.bit_length() > NUMBER_BITS_MAX:
+        return f"{name} is a number of more than {NUMBER_BITS_MAX} bits"
     elif isinstance(value, str):
         return f"{name} is not text that UTF-8 can hold" if _SURROGATE.search(value) else ""
     elif not isinstance(value, int | float):

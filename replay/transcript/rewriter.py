@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 
 from replay.transcript import accepted
 from replay.transcript.ehlo import without_stale_words
-from replay.transcript.header import header_end, version_line
+from replay.transcript.header import version_line, version_told
 from replay.transcript.notation import VERSION
 from replay.transcript.reader import Document, Placed
 from replay.transcript.script import (
@@ -106,8 +106,10 @@ class _Edits:
         """The text with all edits; one that was edited is of the present notation."""
         is_edited = self._dropped or self._put_before or self._put_after
         if is_edited and self._document.header.notation < VERSION:
-            self._put_after.setdefault(0, []).append(version_line())
-            self._dropped.update(_old_version_lines(self._document.lines))
+            told = version_told(self._document.lines)
+            if told is not None:
+                self._put_before.setdefault(1, []).append(version_line())
+                self._dropped.update({told} - {0})
         lines: list[str] = []
         for index, line in enumerate(self._document.lines):
             lines += self._put_before.get(index, ())
@@ -132,13 +134,6 @@ def _recorded(step: Step) -> bytes:
 
 def _octets(step: Expectation) -> bytes:
     return step.outcome.octets if isinstance(step.outcome, ExactReply) else b""
-
-
-def _old_version_lines(lines: list[str]) -> Iterator[int]:
-    """The indices of header lines that tell the notation's version."""
-    for index in range(1, header_end(lines, "")):
-        if lines[index].partition("=")[0].strip() == "notation":
-            yield index
 
 
 def _may_trail(step: Expectation) -> bool:

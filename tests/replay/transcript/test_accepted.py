@@ -64,6 +64,21 @@ def test_an_old_text_that_is_rewritten_tells_the_version_and_keeps_all_else() ->
         assert new == f"+++\nnotation = 2\n{kept}\naccepted  nothing\n"
 
 
+@pytest.mark.parametrize("line", ['"notation" = 1', "'notation' = 0x1", "\tnotation=1 # old"])
+def test_however_the_old_version_is_spelled_what_is_rewritten_can_be_read(line: str) -> None:
+    text = OLD.replace("story", f"{line}\nstory")
+    new = rewrite(text, dataclasses.replace(parse(text, "x"), accepted=()), "x")
+    assert (parse(new, "x").accepted, line in new) == ((), False)
+
+
+def test_a_line_of_a_long_text_that_looks_like_the_version_is_kept() -> None:
+    text = OLD.replace("+++\n@0", '[world]\nbanner = """\nnotation = 1\n"""\n+++\n@0')
+    for old in (text, text.replace("story", "notation = 1\nstory")):
+        scenario = parse(old, "x")
+        new = rewrite(old, dataclasses.replace(scenario, accepted=()), "x")
+        assert parse(new, "x").world == scenario.world == {"banner": "notation = 1\n"}
+
+
 def test_accepted_lines_are_replaced_where_they_stand() -> None:
     text = f"{OLD}# what came\n{MESSAGE.strip()}\n# the end\n"
     new = rewrite(text, dataclasses.replace(parse(text, "x"), accepted=()), "x")

@@ -268,5 +268,5 @@ def test_a_number_longer_than_python_prints_is_declined_by_its_name(
     server = above.format("0x" + 5000 * "f")
     text = f'+++\n{server if word == "notation" else ""}story = "s"\n'
     text += f"{server if word == 'server' else ''}+++\n{OPEN}* S ehlo\nreply+0 close\n"
-    with pytest.raises(TranscriptError, match=rf"a.smtp:{line}:1: {word}.* more than 64 bits"):
+    with pytest.raises(TranscriptError, match=rf"a.smtp:{line}:1: {word}.* more than 256 bits"):
         parse(text, "a.smtp")
