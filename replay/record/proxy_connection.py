@@ -206,8 +206,7 @@ class ProxyConnection:
         except BlockingIOError:
             return False
         except ssl.SSLError as error:
-            self.how = f"TLS with the {self._name(side)} failed: {error.reason or error}"
-            self._lose(side)
+            self._break_off(side, error)
             return True
         except OSError:
             self._lose(side)
@@ -218,6 +217,8 @@ class ProxyConnection:
             side.ended = not piece
             self._other(side).queue(piece, self._last_ns)
             self._follow(side, piece)
+        if side.tls is not None and side.tls.failure is not None and not side.gone:
+            self._break_off(side, side.tls.failure)
         return True
 
     # -- TLS, where it is terminated --------------------------------------------------------------
@@ -320,6 +321,11 @@ class ProxyConnection:
                 return 0
         side.flow.sent(item[:written])
         return written
+
+    def _break_off(self, side: ProxySide, error: ssl.SSLError) -> None:
+        """TLS with a side has failed."""
+        self.how = f"TLS with the {self._name(side)} failed: {error.reason or error}"
+        self._lose(side)
 
     def _lose(self, side: ProxySide) -> None:
         """The far end has aborted the connection: so do we, on the other side."""

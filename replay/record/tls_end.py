@@ -19,15 +19,17 @@ _READY = 220
 class TlsEnd:
     """One end of TLS: octets in and out.  ``done`` once the handshake is.
 
-    ``feed`` raises ssl.SSLError where the other end breaks the protocol or refuses us.
+    ``feed`` raises ssl.SSLError where the other end breaks the protocol or refuses us; behind
+    records that were whole, ``failure`` is that error instead.
     """
 
-    __slots__ = ("_incoming", "_outgoing", "_tls", "done")
+    __slots__ = ("_incoming", "_outgoing", "_tls", "done", "failure")
 
     def __init__(self, context: ssl.SSLContext, *, server_side: bool) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
         self.done = False
+        self.failure: ssl.SSLError | None = None
         self._shake_hands()
 
     def feed(self, octets: bytes) -> list[bytes]:
@@ -37,9 +39,15 @@ class TlsEnd:
         if not self.done:
             self._shake_hands()
         records: list[bytes] = []
-        with contextlib.suppress(ssl.SSLWantReadError):
+        try:
             while self.done and (not records or records[-1]):
                 records.append(self._read())
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as error:
+            if not records:
+                raise
+            self.failure = error
         return records
 
     def _read(self) -> bytes:

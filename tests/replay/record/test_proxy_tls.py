@@ -51,6 +51,9 @@ class End:
             self.done = True
         self.flush()
 
+    def take_out(self) -> bytes:
+        return self._outgoing.read()
+
     def flush(self) -> None:
         if self._outgoing.pending:
             self.sock.sendall(self._outgoing.read())
@@ -215,6 +218,18 @@ def test_a_client_that_refuses_the_certificate_is_recorded_as_gone(on: Stage) ->
     assert "TLS with the client failed: " in on.said[-1]
     assert "UNKNOWN_CA" in on.said[-1]
     assert events(on.recorders[0].file.path)[-1] == (0, "RST")
+
+
+def test_what_came_whole_before_a_broken_record_is_recorded(on: Stage) -> None:
+    sender, server = up_to_starttls(on)
+    client, _ = shaken(on, sender, server)
+    client.tls.write(b"QUIT\r\n")
+    sender.sendall(client.take_out() + b"\x17\x03\x03\x00\x20" + bytes(32))
+    on.settle()
+    on.wait(300)
+    assert "TLS with the client failed: " in on.said[-1]
+    said = events(on.recorders[0].file.path)
+    assert said[-2:] == [(0, b"QUIT\r\n"), (0, "RST")]
 
 
 def test_the_end_of_the_stream_is_passed_on_as_a_half_close(on: Stage) -> None:
