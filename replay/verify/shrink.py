@@ -28,6 +28,7 @@ from replay.transcript.script import (
     Abandon,
     After,
     AfterReply,
+    Anchor,
     At,
     Departure,
     Expectation,
@@ -136,7 +137,7 @@ class _Shrinking:
         scenario = dataclasses.replace(scenario, accepted=None)  # fewer messages are not a failure
         self._signature = signature
         self._failure = result.differences[0].what if result.differences else result.complaint
-        self._best = scenario
+        self._recorded = self._best = scenario
         self._is_about_time = "early" in self._failure or "late" in self._failure
 
     def run(self) -> Shrunk:
@@ -154,7 +155,8 @@ class _Shrinking:
             self._drop_settings()
             if self._best == before or self._runs >= RUNS_MAX:
                 break
-        return Shrunk(self._best, self._failure, self._runs, self._runs < RUNS_MAX)
+        best = _with_true_marks(self._best, self._recorded)
+        return Shrunk(best, self._failure, self._runs, self._runs < RUNS_MAX)
 
     def _try(self, candidate: Scenario) -> bool:
         """Keep ``candidate`` if it fails in the same way."""
@@ -299,6 +301,36 @@ def _at_any_time(scenario: Scenario) -> Scenario:
         ]
         scenario = _with(scenario, number, steps)
     return scenario
+
+
+def _with_true_marks(scenario: Scenario, recorded: Scenario) -> Scenario:
+    """``scenario`` with evidence only for waits that are those of ``recorded``: as long, and behind
+    the same reply or departure."""
+    waits = {one.name: dict(_waits(one.steps)) for one in recorded.connections}
+    for number, connection in enumerate(scenario.connections):
+        known, now = waits[connection.name], dict(_waits(connection.steps))
+        steps = [
+            dataclasses.replace(step, evidence=None)
+            if isinstance(step, Departure) and now[step.line] != known.get(step.line)
+            else step
+            for step in connection.steps
+        ]
+        scenario = _with(scenario, number, steps)
+    return scenario
+
+
+def _waits(steps: Sequence[Step]) -> Iterator[tuple[int, tuple[Anchor, int]]]:
+    """Each departure's line, its anchor and the line of what that hangs on."""
+    reply = departure = 0
+    for step in steps:
+        if isinstance(step, Departure):
+            yield (
+                step.line,
+                (step.anchor, reply if isinstance(step.anchor, AfterReply) else departure),
+            )
+            departure = step.line
+        elif isinstance(step.outcome, script.REPLIES):
+            reply = step.line
 
 
 def _units(connection: ScriptedConnection) -> list[Step]:

@@ -9,7 +9,7 @@ import pytest
 
 from replay.cli import main
 from replay.transcript import transcript
-from replay.transcript.script import Scenario, SendOctets
+from replay.transcript.script import Evidence, Scenario, SendOctets
 from replay.verify import shrink, suite
 from replay.verify.suite import ScenarioResult
 
@@ -166,3 +166,24 @@ def test_a_failure_in_an_accepted_message_is_not_shrunk() -> None:
     text = MESSAGE.replace("222", "221") + "accepted nothing\n"
     with pytest.raises(shrink.NothingToShrink, match="would be another message"):
         shrink.shrink(transcript.parse(text, "x"), Path("x"))
+
+
+def test_a_mark_stays_with_a_wait_that_is_still_the_recorded_one_and_goes_with_another() -> None:
+    text = """\
+@0       open from 192.0.2.1
+*        S? 220
+reply+0! C: EHLO a.example\\r\\n
+*        S? 250
+reply+0! C: NOOP\\r\\n
+*        S? 250
+reply+0! C: QUIT\\r\\n
+*        S? 555
+reply+0? close
+"""
+    (connection,) = shrunk(text).scenario.connections
+    farewell = next(one for one in connection.departures() if one.line == 10)
+    assert (farewell.action, farewell.evidence) == (SendOctets(b"QUIT\r\n"), None)
+    kept = text.replace("reply+0! C: NOOP\\r\\n\n*        S? 250\n", "")
+    kept = kept.replace("reply+0! C: EHLO a.example\\r\\n\n*        S? 250\n", "")
+    (connection,) = shrunk(kept).scenario.connections
+    assert [one.evidence for one in connection.departures()][1] is Evidence.CONFIRMED
