@@ -331,7 +331,11 @@ def test_a_pipe_gets_either_json_or_the_page(good: Path) -> None:
 def test_ctrl_c_shows_what_there_is_and_leaves_no_traceback(tmp_path: Path, good: Path) -> None:
     stuck = tmp_path / "stuck.smtp"
     os.mkfifo(stuck)  # a transcript that takes for ever to read: we know when the run is there
-    command = [*COMMAND, "run", good, stuck]
+    heeding = (
+        "import signal as s, sys; s.signal(s.SIGINT, s.default_int_handler)"  # in background too
+    )
+    program = f"{heeding}; from replay.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "run", good, stuck]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as running:
 
