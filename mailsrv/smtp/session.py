@@ -2,10 +2,10 @@
 
 Theory of operation.  Octets come in through ``receive``; replies collect in ``output``; when policy
 or courier must decide, ``question`` is set and nothing more is parsed until ``answer``: so replies
-can never overtake one another.  ``closing`` means that the last reply is in the output;
-``upgrading`` that the next octets belong to a TLS handshake.  This module separates lines from
-content; ``state`` sends replies and ends sessions, ``handlers`` has the commands, and
-``state_machine`` the states and the ways between them.
+can never overtake one another.  ``closing`` means that the last reply is in the output, the state
+HANDSHAKE that the next octets belong to a TLS handshake.  This module separates lines from content;
+``state`` sends replies and ends sessions, ``handlers`` has the commands, and ``state_machine`` the
+states and the ways between them.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _PAUSE, _CONTENT, _CLOSED = Stage.PAUSE, State.CONTENT, State.CLOSED
 class Session(SessionState):
     """One conversation.
 
-    For the connection: ``state``, ``question``, ``output``, ``closing`` and ``upgrading``, see
-    the module; ``events`` are those not yet logged, None for none; ``lines`` counts the
-    commands read, and the turn is over when it reaches ``turn_end``; ``mid_command`` says that a
-    command has begun and not ended; ``unfinished`` that ``proceed`` is to be called in another
-    turn.  The connection sets ``now_ns``, the loop's instant, before it hands over octets.
+    For the connection: ``state``, ``question``, ``output`` and ``closing``, see the module;
+    ``events`` are those not yet logged, None for none; ``lines`` counts the commands read, and the
+    turn is over when it reaches ``turn_end``; ``mid_command`` says that a command has begun and not
+    ended; ``unfinished`` that ``proceed`` is to be called in another turn.  The connection sets
+    ``now_ns``, the loop's instant, before it hands over octets.
     """
 
     __slots__ = (

@@ -100,7 +100,7 @@ class SessionState:
     permanent negative replies, and ``junk`` commands of no use, since the last accepted message;
     ``refused_recipients`` counts over the whole session; ``asked`` is the recipient that a question
     is about; ``command`` the line that is being answered.  ``output``, ``question``,
-    ``closing``, ``upgrading`` and ``events`` are for the connection, see ``Session``; ``attention``
+    ``closing`` and ``events`` are for the connection, see ``Session``; ``attention``
     is set with each of them, and with a question: there is more to do than to send output.
     """
 
@@ -164,11 +164,6 @@ class SessionState:
     def closing(self) -> bool:
         """The last reply is in the output."""
         return self.state is State.CLOSED
-
-    @property
-    def upgrading(self) -> bool:
-        """The octets that follow belong to a TLS handshake."""
-        return self.state is State.HANDSHAKE
 
     def tolerates(self, check: str, recipients: Sequence[str] = ()) -> bool:
         """Whether an exception says that this check of the protocol is not made."""

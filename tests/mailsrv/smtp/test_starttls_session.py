@@ -40,7 +40,7 @@ def test_starttls_gets_one_220_and_nothing_behind_it_is_read() -> None:
         talk = with_tls().feed(*chunks)
         assert talk.heard.endswith(reply.START_TLS.wire)
         assert talk.codes == [250, 220]
-        assert (talk.session.upgrading, talk.session.closing) == (True, False)
+        assert (talk.session.state, talk.session.closing) == (State.HANDSHAKE, False)
         assert talk.session.take_rest() == b"NOOP\r\n" + MESSAGE
         assert (talk.session.buffered_octets, talk.session.mid_command) == (0, False)
 
@@ -70,7 +70,7 @@ def test_starttls_is_refused_and_the_session_goes_on(
     talk.flights.clear()
     talk.feed(b"STARTTLS" + argument + b"\r\nNOOP\r\n")
     assert talk.heard == answer.wire + reply.OK.wire
-    assert not talk.session.upgrading
+    assert talk.session.state is not State.HANDSHAKE
 
 
 def test_within_tls_everything_said_before_is_forgotten() -> None:
