@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 from mailsrv.delivery.discard import DiscardCourier
-from mailsrv.delivery.maildir import Maildir
-from mailsrv.delivery.maildir_delivery import MaildirDelivery
-from mailsrv.delivery.spool import Limits, Spool
+from mailsrv.delivery.mailbox.maildir import Maildir
+from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
+from mailsrv.delivery.spool.spool import Limits, Spool
 from mailsrv.policy.lookups import NoResolver
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.runtime.listener import bind

@@ -34,8 +34,8 @@ from mailsrv.transport.tls_context import TlsError, server_context
 from mailsrv.units import NS_PER_S
 
 if TYPE_CHECKING:
-    from mailsrv.delivery.maildir_delivery import MaildirDelivery
-    from mailsrv.delivery.spool import Limits, Spool
+    from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
+    from mailsrv.delivery.spool.spool import Limits, Spool
     from mailsrv.resolver.stub import StubResolver
     from mailsrv.stores.greylist_sqlite import SqliteStore
 
@@ -106,8 +106,10 @@ class Backends:
     def _courier_of(self, config: Config) -> Courier:
         if config.delivery.maildir is None or config.spool_folder is None:
             return DiscardCourier()  # what is in the spool goes where it was to go
-        from mailsrv.delivery.maildir import Maildir  # with SQLite, which discard does without
-        from mailsrv.delivery.spool import Limits
+        from mailsrv.delivery.mailbox.maildir import (
+            Maildir,
+        )  # with SQLite, which discard does without
+        from mailsrv.delivery.spool.spool import Limits
 
         settings = config.settings
         limits = Limits(settings.spool_octets, settings.spool_free_octets)
@@ -123,9 +125,9 @@ class Backends:
         return self._spool
 
     def _open_spool(self, folder: Path, hostname: str, limits: Limits) -> None:
-        from mailsrv.delivery.maildir_delivery import MaildirDelivery
-        from mailsrv.delivery.spool import Spool
-        from mailsrv.delivery.spool_database import SpoolError
+        from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
+        from mailsrv.delivery.spool.database import SpoolError
+        from mailsrv.delivery.spool.spool import Spool
 
         journal = self._journal
         try:
@@ -217,7 +219,7 @@ class Backends:
 def import_what_is_needed(config: Config) -> None:
     """Load the modules that most configurations do without: dnspython takes 7 MB."""
     if config.delivery.maildir is not None:
-        importlib.import_module("mailsrv.delivery.maildir_delivery")
+        importlib.import_module("mailsrv.delivery.mailbox.maildir_delivery")
     if config.settings.greylist:
         importlib.import_module("mailsrv.stores.greylist_sqlite")
     if needs_dns(config.settings):

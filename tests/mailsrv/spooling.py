@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mailsrv.delivery.files import SystemFiles
-from mailsrv.delivery.spool import Limits, Spool
-from mailsrv.delivery.spool_database import StoredMessage
-from mailsrv.delivery.spool_sink import SpoolSink
+from mailsrv.delivery.spool.database import StoredMessage
+from mailsrv.delivery.spool.sink import SpoolSink
+from mailsrv.delivery.spool.spool import Limits, Spool
 from mailsrv.runtime.clock import Clock, FakeClock
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.path import MailPath

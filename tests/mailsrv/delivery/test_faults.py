@@ -14,7 +14,7 @@ from process import PATIENCE_S
 from spooling import ROOMY, kept
 
 from mailsrv.delivery.files import SystemFiles
-from mailsrv.delivery.spool import Spool
+from mailsrv.delivery.spool.spool import Spool
 from mailsrv.policy.lookups import NoResolver
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.listener import bind

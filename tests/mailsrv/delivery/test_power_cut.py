@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from powercut import Disk, Operation, cut, record
 from spooling import spool_in
 
-from mailsrv.delivery.maildir import Maildir
-from mailsrv.delivery.maildir_delivery import MaildirDelivery
+from mailsrv.delivery.mailbox.maildir import Maildir
+from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
 from mailsrv.runtime.clock import FakeClock
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,8 +35,8 @@ sys.path[:0] = sys.argv[2:]
 from pathlib import Path
 from spooling import begun, spool_in
 from test_power_cut import MESSAGES, START_S, content
-from mailsrv.delivery.maildir import Maildir
-from mailsrv.delivery.maildir_delivery import MaildirDelivery
+from mailsrv.delivery.mailbox.maildir import Maildir
+from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
 from mailsrv.runtime.clock import FakeClock
 
 root, clock = Path(sys.argv[1]), FakeClock(START_S)

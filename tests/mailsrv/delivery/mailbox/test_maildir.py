@@ -15,7 +15,7 @@ from spooling import FailingFiles, Syncs, descriptors, envelope, stored_message
 
 from mailsrv.delivery.discard import DiscardCourier
 from mailsrv.delivery.files import SystemFiles
-from mailsrv.delivery.maildir import HELD_OCTETS_MAX, Maildir, MaildirWriter
+from mailsrv.delivery.mailbox.maildir import HELD_OCTETS_MAX, Maildir, MaildirWriter
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.smtp.reply import Reply
 

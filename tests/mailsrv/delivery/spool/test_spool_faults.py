@@ -21,9 +21,9 @@ from spooling import (
     spool_in,
 )
 
-from mailsrv.delivery.spool import LOCKED_NS, LOCKED_PAUSE_NS, Spool
-from mailsrv.delivery.spool_database import CHECKPOINT_PAGES, PAGE_OCTETS
-from mailsrv.delivery.spool_sink import ROW_OCTETS_MAX
+from mailsrv.delivery.spool.database import CHECKPOINT_PAGES, PAGE_OCTETS
+from mailsrv.delivery.spool.sink import ROW_OCTETS_MAX
+from mailsrv.delivery.spool.spool import LOCKED_NS, LOCKED_PAUSE_NS, Spool
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.loop import Loop
 from mailsrv.smtp.reply import Reply

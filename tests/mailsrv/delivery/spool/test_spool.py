@@ -12,16 +12,16 @@ import pytest
 from spooling import ROOMY, Syncs, begun, codes, descriptors, kept, left_over, received, spool_in
 
 from mailsrv.delivery.files import SystemFiles
-from mailsrv.delivery.spool import (
+from mailsrv.delivery.spool.database import SpoolError
+from mailsrv.delivery.spool.sink import ROW_OCTETS_MAX
+from mailsrv.delivery.spool.spool import (
     COMMIT_FILES_MAX,
     COMMIT_MESSAGES_MAX,
     COMMIT_WITHIN_NS,
     FORGET_WITHIN_NS,
     Limits,
 )
-from mailsrv.delivery.spool_database import SpoolError
-from mailsrv.delivery.spool_sink import ROW_OCTETS_MAX
-from mailsrv.delivery.stored_envelope import from_json
+from mailsrv.delivery.spool.stored_envelope import from_json
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.loop import Loop
 from mailsrv.smtp.reply import Reply

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from spooling import kept, received, spool_in
 
-from mailsrv.delivery import spool_database
-from mailsrv.delivery.spool import Spool
-from mailsrv.delivery.spool_database import CHECKPOINT_PAGES, PAGE_OCTETS, WAL_PAGES_MAX, SpoolError
-from mailsrv.delivery.spool_sink import ROW_OCTETS_MAX
+from mailsrv.delivery.spool import database as spool_database
+from mailsrv.delivery.spool.database import CHECKPOINT_PAGES, PAGE_OCTETS, WAL_PAGES_MAX, SpoolError
+from mailsrv.delivery.spool.sink import ROW_OCTETS_MAX
+from mailsrv.delivery.spool.spool import Spool
 
 
 def octets_of(folder: Path) -> dict[str, bytes]:

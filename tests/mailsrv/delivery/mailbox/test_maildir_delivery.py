@@ -13,9 +13,9 @@ import pytest
 from spooling import START_S, FailingFiles, kept, received, spool_in
 
 from mailsrv.delivery.files import SystemFiles
-from mailsrv.delivery.maildir import Maildir
-from mailsrv.delivery.maildir_delivery import RETRY_MIN_NS, STEPS_MAX, MaildirDelivery
-from mailsrv.delivery.spool import PIECE_OCTETS
+from mailsrv.delivery.mailbox.maildir import Maildir
+from mailsrv.delivery.mailbox.maildir_delivery import RETRY_MIN_NS, STEPS_MAX, MaildirDelivery
+from mailsrv.delivery.spool.spool import PIECE_OCTETS
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.loop import Loop
 from mailsrv.units import NS_PER_MS, NS_PER_S

@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mailsrv.delivery.disk_room import DiskRoom
 from mailsrv.delivery.files import (
     DIRECTORY_MODE,
     FILE_MODE,
@@ -33,8 +32,9 @@ from mailsrv.delivery.files import (
     SystemFiles,
     make_directory,
 )
-from mailsrv.delivery.spool_database import SpoolDatabase, SpoolError, StoredMessage
-from mailsrv.delivery.spool_sink import Answer, EnoughMemory, Failure, Memory, SpoolSink
+from mailsrv.delivery.spool.database import SpoolDatabase, SpoolError, StoredMessage
+from mailsrv.delivery.spool.disk_room import DiskRoom
+from mailsrv.delivery.spool.sink import Answer, EnoughMemory, Failure, Memory, SpoolSink
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.timer_wheel import Timer

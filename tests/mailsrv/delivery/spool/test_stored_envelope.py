@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spooling import envelope
 
-from mailsrv.delivery.stored_envelope import from_json, to_json
+from mailsrv.delivery.spool.stored_envelope import from_json, to_json
 from mailsrv.smtp.envelope import Envelope, Notice
 from mailsrv.smtp.path import MailPath
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from mailsrv.delivery.files import Files, write_all
-from mailsrv.delivery.spool_database import NewMessage, SpoolError
-from mailsrv.delivery.stored_envelope import to_json
+from mailsrv.delivery.spool.database import NewMessage, SpoolError
+from mailsrv.delivery.spool.stored_envelope import to_json
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.reply import Reply
 

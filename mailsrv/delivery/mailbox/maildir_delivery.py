@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator
 
-from mailsrv.delivery.maildir import Maildir, file_name
-from mailsrv.delivery.spool import Spool
-from mailsrv.delivery.spool_database import SpoolError, StoredMessage
-from mailsrv.delivery.stored_envelope import from_json
+from mailsrv.delivery.mailbox.maildir import Maildir, file_name
+from mailsrv.delivery.spool.database import SpoolError, StoredMessage
+from mailsrv.delivery.spool.spool import Spool
+from mailsrv.delivery.spool.stored_envelope import from_json
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.timer_wheel import Timer

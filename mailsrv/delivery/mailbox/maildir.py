@@ -27,7 +27,7 @@ from mailsrv.delivery.files import (
     make_directory,
     write_all,
 )
-from mailsrv.delivery.spool_database import StoredMessage
+from mailsrv.delivery.spool.database import StoredMessage
 from mailsrv.runtime.clock import Clock
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.trace import trace_fields

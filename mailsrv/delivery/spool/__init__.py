@@ -1,0 +1,1 @@
+"""The spool: accepted mail on the disk until it is delivered."""
