@@ -91,5 +91,5 @@ def _replaced(scenario: Scenario, word: Callable[[ExactReply, bytes], ExactReply
                     outcome = word(step.outcome, owed[under_tls])
                     step = dataclasses.replace(step, outcome=outcome)
             steps.append(step)
-        connections.append(ScriptedConnection(connection.name, tuple(steps)))
+        connections.append(ScriptedConnection(connection.name, tuple(steps), connection.claims))
     return dataclasses.replace(scenario, connections=tuple(connections))

@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from replay.transcript.notation import VERSION, TranscriptError
+from replay.transcript.notation import VERSION, VERSION_WITHOUT_CLAIMS, TranscriptError
 
 FENCE = "+++"
 HEADER_CHARACTERS_MAX = 1024 * 1024
@@ -30,8 +30,17 @@ _TOO_LONG = (
 _WIDTH_CHARACTERS_MAX = 100
 """A longer array gets a line for each element."""
 
-_KEYS = {"notation": int, "story": str, "source": str, "server": dict, "world": dict}
-_TYPE_NAMES = {int: "a number", str: "a line of text", dict: "a table"}
+_KEYS = {
+    "notation": int,
+    "story": str,
+    "source": str,
+    "needs": list,
+    "server": dict,
+    "world": dict,
+}
+_TYPE_NAMES = {int: "a number", str: "a line of text", dict: "a table", list: "a list of texts"}
+_KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]{0,31}")
+_NEEDS_MAX = 32
 _TELLS_VERSION = re.compile(r"[ \t]*[\"']?notation[\"']?[ \t]*=")
 _TOLD_MAX = 16
 """Lines that may tell the version; each is looked at with the TOML parser."""
@@ -49,6 +58,7 @@ class Header:
 
     story: str
     source: str = ""
+    needs: tuple[str, ...] = ()
     server: dict[str, Any] = field(default_factory=dict)
     world: dict[str, Any] = field(default_factory=dict)
     notation: int = VERSION
@@ -100,7 +110,9 @@ def parse_header(lines: list[str], path: str) -> Header:
     for key in ("story", "source"):
         if _CONTROL.search(table.get(key, "")):
             raise fault(f"{key} is one line of text", key)
-    return Header(**table)
+    if trouble := _needs_fault(table.get("needs", ())):
+        raise fault(trouble, "needs")
+    return Header(**table | {"needs": tuple(table.get("needs", ()))})
 
 
 def format_header(header: Header) -> str:
@@ -114,9 +126,13 @@ def format_header(header: Header) -> str:
             raise ValueError(trouble)
     if not header.story.strip():
         raise ValueError("a scenario needs a story")
-    lines = [FENCE, version_line(), f"story  = {_quoted(header.story)}"]
+    if trouble := _needs_fault(header.needs):
+        raise ValueError(trouble)
+    lines = [FENCE, version_line(header.notation), f"story  = {_quoted(header.story)}"]
     if header.source:
         lines.append(f"source = {_quoted(header.source)}")
+    if header.needs:
+        lines.append(f"needs  = {_value(list(header.needs))}")
     if header.server:
         lines.append("[server]")
         lines += _assignments(header.server)
@@ -136,9 +152,18 @@ def format_header(header: Header) -> str:
     return text
 
 
-def version_line() -> str:
+def _needs_fault(needs: Iterable[Any]) -> str:
+    words = list(needs)
+    if len(words) <= _NEEDS_MAX and all(
+        isinstance(word, str) and _KEYWORD.fullmatch(word) for word in words
+    ):
+        return ""
+    return f'needs lists keywords of EHLO, {_NEEDS_MAX} at most, as in ["CHUNKING", "8BITMIME"]'
+
+
+def version_line(version: int = VERSION_WITHOUT_CLAIMS) -> str:
     """The line of a header that tells the notation's version."""
-    return f"notation = {VERSION}"
+    return f"notation = {version}"
 
 
 def version_told(lines: list[str]) -> int | None:

@@ -17,9 +17,9 @@ OCTETS_MAX = 128 * 1024 * 1024
 """Octets that all lines of a file stand for together: ``C*N:`` must not fill the memory."""
 PACKET_MAX = 10**15
 
-VERSION = 2
+VERSION, VERSION_WITHOUT_CLAIMS = 3, 2
 """Of the notation, as the header tells it: 2 knows accepted messages, the marks of evidence and the
-word ``S ehlo``; none told is 1."""
+word ``S ehlo``, 3 knows claims; none told is 1.  A text without claims is written as 2."""
 
 CONNECTION_NAME = re.compile(r"[a-z0-9-]{1,32}")
 CONNECTION_NAME_DEFAULT = "1"
@@ -77,6 +77,24 @@ SERVER_VERB_OF: dict[type, str] = {outcome: verb for verb, outcome in SERVER_VER
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 CARRIAGE_RETURN = re.compile(r"\r")
+
+
+def text_lines(text: str, path: str) -> list[str]:
+    """The lines of a file's text.  Raises TranscriptError for what no transcript has."""
+    if len(text) > TEXT_CHARACTERS_MAX:
+        raise TranscriptError(path, 1, 1, f"longer than the {TEXT_CHARACTERS_MAX} allowed")
+    lines = text.split("\n")
+    if len(lines) > LINES_MAX:
+        raise TranscriptError(path, LINES_MAX, 1, f"more than {LINES_MAX} lines")
+    for character, message in (
+        (SURROGATE.search(text), "this is not text that UTF-8 can hold"),
+        (CARRIAGE_RETURN.search(text), "lines of a transcript end in LF alone"),
+    ):
+        if character is not None:
+            before = text[: character.start()]
+            line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+            raise TranscriptError(path, line, column, message)
+    return lines
 
 
 class TranscriptError(Exception):

@@ -7,10 +7,13 @@ without a time goes on with the octets of the step above it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from replay.transcript import duration, masks, notation
 from replay.transcript.accepted import WORD, AcceptedError, AcceptedLines
+from replay.transcript.claims.claim import Claim, OfScenario
+from replay.transcript.claims.places import claim_faults
+from replay.transcript.claims.text import WORDS, ClaimError, ClaimLines
 from replay.transcript.ehlo import ehlo_reply
 from replay.transcript.header import Header, header_end, parse_header
 from replay.transcript.notation import TranscriptError
@@ -82,6 +85,8 @@ class Placed:
     column: int = 0
     """Of the item, from 0: where the next line's item goes."""
     name_column: int = 0
+    claim_lines: list[int] = field(default_factory=list)
+    """Of the claims that stand below it, before the next step of its connection."""
 
 
 @dataclass(slots=True)
@@ -96,6 +101,8 @@ class Document:
     accepted: tuple[AcceptedMessage, ...] | None
     accepted_lines: list[int]
     """Indices of the lines that say what was accepted."""
+    claims: dict[str, list[Claim]]
+    """By connection; those about all of them under ""."""
 
 
 @dataclass(slots=True)
@@ -158,7 +165,7 @@ class _Reader:
 
     def __init__(self, text: str, path: str) -> None:
         self._path = path
-        self._lines = self._split(text)
+        self._lines = notation.text_lines(text, path)
         self._at = 0
         self._octets = 0
         self._connections: dict[str, list[Placed]] = {}
@@ -168,6 +175,7 @@ class _Reader:
         self._header = Header("")
         self._accepting: AcceptedLines | None = None
         self._accepted: list[AcceptedLines] = []
+        self._claims = ClaimLines()
 
     def read(self) -> Document:
         fence = header_end(self._lines, self._path)
@@ -182,7 +190,15 @@ class _Reader:
         self._check()
         accepted = self._all_accepted()
         lines = [line for one in self._accepted for line in one.lines]
-        return Document(self._lines, header, self._connections, bool(self._named), accepted, lines)
+        return Document(
+            self._lines,
+            header,
+            self._connections,
+            bool(self._named),
+            accepted,
+            lines,
+            self._claims.by_connection,
+        )
 
     # -- lines ------------------------------------------------------------------------------------
 
@@ -192,6 +208,10 @@ class _Reader:
             raise self._fault(0, f"expected a time, spaces and an item: {_ITEMS}")
         if match["time"] == WORD or (self._accepting and not match["time"]):
             self._accepted_line(line, match)
+            return
+        if match["time"] in WORDS:
+            self._finish_step()
+            self._claim_line(match)
             return
         name = self._name(match)
         column = match.start("item")
@@ -280,6 +300,23 @@ class _Reader:
             self._count(self._accepting.read(line[start:], self._at), start)
         except AcceptedError as error:
             raise self._fault(start + error.offset, str(error)) from None
+
+    def _claim_line(self, match: re.Match[str]) -> None:
+        """A claim: about its connection and what stands above it there, or about the scenario."""
+        start, name = match.start("item"), ""
+        try:
+            claim = self._claims.read(match["time"], match["item"], self._at, self._header.notation)
+        except ClaimError as error:
+            raise self._fault(start + error.offset, str(error)) from None
+        if not isinstance(claim.statement, OfScenario):
+            name = self._name(match)
+            if not (placed := self._connections.get(name)):
+                raise self._fault(0, "a claim stands below what it is about, in its connection")
+            placed[-1].claim_lines.append(self._at)
+            claim = replace(claim, after=len(placed))
+        elif match["name"] is not None:
+            raise self._fault(start, "this is about all connections, and names none")
+        self._claims.add(name, claim)
 
     def _all_accepted(self) -> tuple[AcceptedMessage, ...] | None:
         """All messages, none where the text says so, and None where it says nothing."""
@@ -421,37 +458,14 @@ class _Reader:
 
     # -- the whole --------------------------------------------------------------------------------
 
-    def _split(self, text: str) -> list[str]:
-        if len(text) > notation.TEXT_CHARACTERS_MAX:
-            raise TranscriptError(
-                self._path, 1, 1, f"longer than the {notation.TEXT_CHARACTERS_MAX} allowed"
-            )
-        lines = text.split("\n")
-        if len(lines) > notation.LINES_MAX:
-            raise TranscriptError(
-                self._path, notation.LINES_MAX, 1, f"more than {notation.LINES_MAX} lines"
-            )
-        for character, message in (
-            (notation.SURROGATE.search(text), "this is not text that UTF-8 can hold"),
-            (notation.CARRIAGE_RETURN.search(text), "lines of a transcript end in LF alone"),
-        ):
-            if character is not None:
-                before = text[: character.start()]
-                raise TranscriptError(
-                    self._path,
-                    before.count("\n") + 1,
-                    len(before) - before.rfind("\n"),
-                    message,
-                )
-        return lines
-
     def _check(self) -> None:
         if not self._connections:
             raise self._fault(0, "there is no connection; write @0 open from ADDRESS")
         for name, placed in self._connections.items():
-            connection = ScriptedConnection(name, tuple(one.step for one in placed))
-            for step, message in faults(connection):
-                line = step.line if step is not None else 1
+            steps, claims = (one.step for one in placed), self._claims.by_connection.get(name, ())
+            connection = ScriptedConnection(name, tuple(steps), tuple(claims))
+            for item, message in (*faults(connection), *claim_faults(connection)):
+                line = item.line if item is not None else 1
                 raise TranscriptError(self._path, line, 1, f"{message} (connection {name})")
 
     def _fault(self, column: int, message: str) -> TranscriptError:

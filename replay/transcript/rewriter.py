@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from replay.transcript import accepted
 from replay.transcript.ehlo import without_stale_words
 from replay.transcript.header import version_line, version_told
-from replay.transcript.notation import VERSION
+from replay.transcript.notation import VERSION_WITHOUT_CLAIMS
 from replay.transcript.reader import Document, Placed
 from replay.transcript.script import (
     Departure,
@@ -56,7 +56,11 @@ class _Edits:
         self._put_after: dict[int, list[str]] = {}
 
     def drop(self, placed: Placed) -> None:
-        """Drop a step; what another server said there stays as a comment."""
+        """Drop a step; what another server said there stays as a comment.  Raises ValueError for a
+        step that a claim is about."""
+        if placed.claim_lines:
+            line = placed.claim_lines[0] + 1
+            raise ValueError(f"the claim at line {line} stands below what is no longer expected")
         self._keep_recorded(placed, None)
         self.remove(placed)
 
@@ -86,7 +90,8 @@ class _Edits:
             self._put_before.setdefault(placed.lines[0], []).extend(comments)
 
     def insert_after(self, name: str, placed: Placed, new: Expectation) -> None:
-        self._put_after.setdefault(placed.lines[-1], []).extend(self._lines(name, placed, new))
+        last = max([*placed.lines, *placed.claim_lines])
+        self._put_after.setdefault(last, []).extend(self._lines(name, placed, new))
 
     def replace_accepted(self, lines: list[str]) -> None:
         """Put ``lines`` where the accepted messages stood, or behind everything else."""
@@ -105,7 +110,7 @@ class _Edits:
     def text(self) -> str:
         """The text with all edits; one that was edited is of the present notation."""
         is_edited = self._dropped or self._put_before or self._put_after
-        if is_edited and self._document.header.notation < VERSION:
+        if is_edited and self._document.header.notation < VERSION_WITHOUT_CLAIMS:
             told = version_told(self._document.lines)
             if told is not None:
                 self._put_before.setdefault(1, []).append(version_line())

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from replay.transcript.claims.claim import Claim
+
 HOSTNAME_DEFAULT = "mx.example.test"
 """The host name of a server under test whose scenario sets none."""
 
@@ -302,13 +304,15 @@ class AcceptedMessage:
 
 @dataclass(frozen=True, slots=True)
 class ScriptedConnection:
-    """One sender's connection: its name in the file and its steps in order.
+    """One sender's connection: its name in the file, its steps in order, and what must hold of it
+    whichever server answers.
 
     The first step is a departure with ``Open``; the last departure is one of ``ENDINGS``.
     """
 
     name: str
     steps: tuple[Step, ...]
+    claims: tuple[Claim, ...] = ()
 
     def departures(self) -> Iterator[Departure]:
         """The sender's side alone."""
@@ -325,7 +329,8 @@ class Scenario:
 
     ``server`` holds settings by the names of ``mailsrv.settings.Settings``; ``world`` what the
     fakes must answer (see ``replay.play.fakes.world``).  ``accepted`` are the messages that the
-    server must accept in all, in order; None leaves that open.
+    server must accept in all, in order; None leaves that open.  ``claims`` are those about what
+    all connections come to; ``needs`` are the keywords of EHLO without which no claim applies.
     """
 
     story: str
@@ -334,3 +339,5 @@ class Scenario:
     server: dict[str, Any] = field(default_factory=dict)
     world: dict[str, Any] = field(default_factory=dict)
     accepted: tuple[AcceptedMessage, ...] | None = None
+    claims: tuple[Claim, ...] = ()
+    needs: tuple[str, ...] = ()

@@ -37,7 +37,9 @@ def parse(text: str, path: str) -> Scenario:
     document = read(text, path)
     header = document.header
     connections = tuple(
-        ScriptedConnection(name, tuple(placed.step for placed in steps))
+        ScriptedConnection(
+            name, tuple(placed.step for placed in steps), tuple(document.claims.get(name, ()))
+        )
         for name, steps in document.connections.items()
     )
     return Scenario(
@@ -47,6 +49,8 @@ def parse(text: str, path: str) -> Scenario:
         header.server,
         header.world,
         document.accepted,
+        tuple(document.claims.get("", ())),
+        header.needs,
     )
 
 

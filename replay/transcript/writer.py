@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 
 from replay.transcript import accepted, duration, masks, notation
+from replay.transcript.claims.claim import Claim
+from replay.transcript.claims.places import all_claims, claim_faults, scenario_claim_fault
+from replay.transcript.claims.text import claim_item
 from replay.transcript.ehlo import without_stale_words
 from replay.transcript.header import Header, format_header
+from replay.transcript.notation import VERSION, VERSION_WITHOUT_CLAIMS
 from replay.transcript.octets import to_pieces, to_text
 from replay.transcript.rules import faults
 from replay.transcript.script import (
@@ -31,24 +36,37 @@ def write_text(scenario: Scenario, remarks: Mapping[tuple[str, int], str]) -> st
     """The text of ``scenario``; see ``transcript.write``."""
     scenario = without_stale_words(scenario)
     check_scenario(scenario)
-    header = Header(scenario.story, scenario.source, scenario.server, scenario.world)
+    version = VERSION if scenario.needs or any(all_claims(scenario)) else VERSION_WITHOUT_CLAIMS
+    header = Header(
+        scenario.story,
+        scenario.source,
+        scenario.needs,
+        scenario.server,
+        scenario.world,
+        version,
+    )
     names = [connection.name for connection in scenario.connections]
     named = names != [notation.CONNECTION_NAME_DEFAULT]
     name_width = max(map(len, names)) + len("| ") if named else 0
-    column = max(
-        len(time_of(step)) for connection in scenario.connections for step in connection.steps
-    ) + len(_GAP)
+    words = [time_of(step) for one in scenario.connections for step in one.steps]
+    words += [claim.strength.value for claim in all_claims(scenario)]
+    column = max(map(len, words)) + len(_GAP)
     blocks = []
     for connection in scenario.connections:
         name = f"{connection.name}|".ljust(name_width) if named else ""
         lines: list[str] = []
+        claims = deque(sorted(connection.claims, key=lambda claim: claim.after))
         for number, step in enumerate(connection.steps):
             remark = remarks.get((connection.name, number), "")
             lines += _comment_lines(remark) if remark else []
             lines += step_lines(step, name, column)
+            while claims and claims[0].after == number + 1:
+                lines.append(_claim_line(claims.popleft(), name, column))
         blocks.append("".join(f"{line}\n" for line in lines))
     if scenario.accepted is not None:
         blocks.append("".join(f"{line}\n" for line in accepted.to_lines(scenario.accepted)))
+    if scenario.claims:
+        blocks.append("".join(f"{_claim_line(one, '', column)}\n" for one in scenario.claims))
     text = format_header(header) + "\n".join(blocks)
     if len(text) > notation.TEXT_CHARACTERS_MAX or text.count("\n") >= notation.LINES_MAX:
         raise ValueError(
@@ -71,7 +89,12 @@ def check_scenario(scenario: Scenario) -> None:
             raise ValueError(f"connection name {connection.name!r}: 1 to 32 of a-z, 0-9 and -")
         for step, message in faults(connection):
             raise ValueError(f"connection {connection.name}: {message}: {str(step)[:200]}")
+        for claim, message in claim_faults(connection):
+            raise ValueError(f"connection {connection.name}: {message}: {str(claim)[:200]}")
         octets += sum(map(_octets_of, connection.steps))
+    for claim in scenario.claims:
+        if message := scenario_claim_fault(claim):
+            raise ValueError(f"{message}: {str(claim)[:200]}")
     for one in scenario.accepted or ():
         if trouble := accepted.fault(one):
             raise ValueError(f"an accepted message: {trouble}")
@@ -96,6 +119,10 @@ def step_lines(step: Step, name: str, column: int) -> list[str]:
     column = max(column, len(time) + len(_GAP))
     first, *more = _items(step)
     return [f"{time:{column}}{name}{first}"] + [f"{'':{column}}{name}{item}" for item in more]
+
+
+def _claim_line(claim: Claim, name: str, column: int) -> str:
+    return f"{claim.strength.value:{column}}{name}{claim_item(claim)}"
 
 
 def time_of(step: Step) -> str:

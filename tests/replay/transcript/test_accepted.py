@@ -48,9 +48,9 @@ def test_what_is_written_tells_the_version_and_can_be_read_again() -> None:
 
 
 def test_a_version_that_is_not_known_is_refused_with_those_that_are() -> None:
-    for version in ("3", "0", "true"):
+    for version in ("4", "0", "true"):
         text = OLD.replace("story", f"notation = {version}\nstory")
-        with pytest.raises(TranscriptError, match=r"x:2:1: notation .* 1 to 2 are"):
+        with pytest.raises(TranscriptError, match=r"x:2:1: notation .* 1 to 3 are"):
             parse(text, "x")
     with pytest.raises(TranscriptError, match="notation is a number"):
         parse(OLD.replace("story", 'notation = "2"\nstory'), "x")

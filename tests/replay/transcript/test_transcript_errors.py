@@ -128,7 +128,7 @@ def test_a_wrong_line_is_named_with_what_is_allowed(
         ("+++\nsource = 'a'\nstory = 5\n+++\n", 3, "story is a line of text"),
         ('+++\nstory = "a\\nb"\n+++\n', 2, "one line"),
         ("+++\nstory = 'x'\nserver = 5\n+++\n", 3, "server is a table"),
-        ("+++\nstory = 'x'\n\nstorey = 'y'\n+++\n", 4, '"storey".*story, source, server, world'),
+        ("+++\nstory = 'x'\n\nstorey = 'y'\n+++\n", 4, '"storey".*story, source, needs, server'),
         ("+++\nstory = 'x'\n[sever]\na = 1\n+++\n", 3, '"sever"'),
         ("+++\nstory = 'x'\nstory = 'y'\n+++\n", 3, "TOML"),
         ("+++\nstory = 'x'\na = \n+++\n", 3, "TOML"),

@@ -1,0 +1,1 @@
+"""What must hold of any server that a scenario is played at, and its text."""

@@ -1,0 +1,77 @@
+"""Where claims stand among the steps of their connection, and which places are no places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from replay.transcript.claims.claim import (
+    Claim,
+    OfConnection,
+    OfScenario,
+    RepliesWith,
+    ShakesHands,
+    Strength,
+)
+from replay.transcript.claims.text import claim_fault
+from replay.transcript.script import (
+    REPLIES,
+    Departure,
+    Expectation,
+    Scenario,
+    ScriptedConnection,
+    StartTls,
+)
+
+
+def reply_number(connection: ScriptedConnection, claim: Claim) -> int:
+    """The number, from 1, of the last reply expected above ``claim``; 0 if there is none."""
+    above = connection.steps[: claim.after]
+    return sum(
+        isinstance(step, Expectation) and isinstance(step.outcome, REPLIES) for step in above
+    )
+
+
+def departure_number(connection: ScriptedConnection, claim: Claim) -> int:
+    """The number, from 0, of the last departure above ``claim``."""
+    return sum(isinstance(step, Departure) for step in connection.steps[: claim.after]) - 1
+
+
+def claim_faults(connection: ScriptedConnection) -> Iterator[tuple[Claim, str]]:
+    """What is wrong with the claims of ``connection``."""
+    demanded: set[tuple[int, Strength]] = set()
+    for claim in connection.claims:
+        number = reply_number(connection, claim)
+        statement = claim.statement
+        if message := claim_fault(claim):
+            yield claim, message
+        elif not isinstance(statement, OfConnection):
+            yield claim, "this is about what all connections come to, and names none"
+        elif not 0 < claim.after <= len(connection.steps):
+            yield claim, "a claim stands below what it is about, in its connection"
+        elif isinstance(statement, RepliesWith) and not number:
+            yield claim, "reply needs a reply expected above"
+        elif isinstance(statement, RepliesWith) and (number, claim.strength) in demanded:
+            yield claim, "of each strength, one claim is about a reply"
+        elif isinstance(statement, ShakesHands) and not _starts_tls(connection, claim):
+            yield claim, "tls and tls-refused stand below a starttls"
+        if isinstance(statement, RepliesWith):
+            demanded.add((number, claim.strength))
+
+
+def _starts_tls(connection: ScriptedConnection, claim: Claim) -> bool:
+    above = connection.steps[: claim.after]
+    return any(isinstance(step, Departure) and isinstance(step.action, StartTls) for step in above)
+
+
+def all_claims(scenario: Scenario) -> Iterator[Claim]:
+    """The claims of ``scenario``, those of its connections first."""
+    for connection in scenario.connections:
+        yield from connection.claims
+    yield from scenario.claims
+
+
+def scenario_claim_fault(claim: Claim) -> str:
+    """What is wrong with a claim about what all connections come to; empty if nothing is."""
+    if not isinstance(claim.statement, OfScenario):
+        return "this is about a connection"
+    return claim_fault(claim)
