@@ -84,7 +84,8 @@ def _parser() -> CommandLineParser:
     serve.add_argument(
         "--delivery",
         metavar="HOW",
-        help="maildir=DIR, or discard, which throws accepted mail away "
+        help="where accepted mail goes: maildir=DIR, relay=HOST[:PORT] or lmtp=HOST:PORT (of "
+        "these several, with commas between them), mx, or discard, which throws it away "
         f"(default: {file.DELIVERY_DEFAULT})",
     )
     serve.add_argument(

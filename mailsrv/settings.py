@@ -14,6 +14,9 @@ Mode = Literal["off", "score", "reject"]
 """What a failed check does: nothing, as it is not made; add to the score; refuse."""
 Watch = Literal["off", "record", "reject"]
 """What follows a breach of timing: nothing; a line in the log; a refusal."""
+TlsUse = Literal["never", "opportunistic", "required", "verified"]
+"""TLS towards a next hop: never; where it is offered, with any certificate; always, with any
+certificate; always, with a certificate for the host that we know to be good."""
 
 
 class DnsList(NamedTuple):
@@ -146,6 +149,20 @@ class Settings:
     """Of content that waits; beyond that, mail is deferred (452 4.3.1)."""
     spool_free_octets: int = 256 * 1024**2
     """What is left free on the spool's disk; below that, mail is deferred (452 4.3.1)."""
+
+    # Next hops; a route may say otherwise.
+    relay_tls: TlsUse = "opportunistic"
+    relay_connections: int = 20
+    """Open at once to one destination; Postfix's number."""
+    relay_messages_per_min: int = 0
+    """To one destination; 0: as many as there are."""
+
+    # Notices to senders (RFC 3461).
+    delay_notice_s: float = 4 * 3600
+    """After so long in the queue the sender is told once that its message is delayed; 0: never."""
+    notice_content_octets: int = 50_000
+    """Of the content of a message that comes back whole with its notice; of a larger one the
+    header comes back.  What goes to a forged sender is no bigger than this."""
 
     # Recipients.
     domains: tuple[str, ...] = ()

@@ -1,11 +1,10 @@
-"""Values of a configuration that are more than a text: addresses with a port, and deliveries."""
+"""Addresses with a port, as the configuration writes them, parsed once."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from mailsrv.config.validation import ConfigError
 
@@ -31,16 +30,6 @@ class Endpoint:
         return not ipaddress.ip_address(self.host).is_loopback
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """Where accepted mail goes: into a Maildir, or, without one, nowhere."""
-
-    maildir: Path | None
-
-    def __str__(self) -> str:
-        return "discard" if self.maildir is None else f"maildir={self.maildir}"
-
-
 def parse_endpoint(text: str) -> Endpoint:
     """``HOST:PORT``, where HOST is an IPv4 address or an IPv6 address in brackets.
 
@@ -60,14 +49,6 @@ def parse_endpoint(text: str) -> Endpoint:
             "with a port from 0 to 65535"
         )
     return Endpoint("127.0.0.1" if host == "localhost" else host, number, text)
-
-
-def parse_delivery(text: str, folder: Path) -> Delivery:
-    """``maildir=DIR``, with DIR relative to ``folder``, or ``discard``.  Raises ConfigError."""
-    how, _, where = text.partition("=")
-    if (how, bool(where)) not in (("maildir", True), ("discard", False)):
-        raise ConfigError(f"{text}: takes maildir=DIR or discard")
-    return Delivery(folder / where if where else None)
 
 
 def first_duplicate(endpoints: Iterable[Endpoint]) -> Endpoint | None:

@@ -14,22 +14,22 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mailsrv.config.endpoints import (
-    LISTENERS_MAX,
-    Delivery,
-    Endpoint,
-    first_duplicate,
-    parse_delivery,
-    parse_endpoint,
-)
+from mailsrv.config.aliases import alias_complaints, parse_aliases
+from mailsrv.config.deliveries import DOMAIN_PART, LOCAL_PART, Delivery, Discard, ToMaildir
+from mailsrv.config.endpoints import LISTENERS_MAX, Endpoint, first_duplicate, parse_endpoint
+from mailsrv.config.routes import Entries, Route, Routes, delivery_at, parse_routes
 from mailsrv.config.validation import ConfigError, choice, each, settings_from, text, texts
+from mailsrv.policy.aliases import Table
+from mailsrv.policy.recipients import EVERY_DOMAIN, Directory, domain_key
 from mailsrv.resolver.resolv_conf import NAMESERVERS_MAX, read_nameservers
 from mailsrv.settings import Settings
 
 FILE_MAX_OCTETS = 1024 * 1024
 LISTEN_DEFAULT = (Endpoint("127.0.0.1", 2525),)
-DELIVERY_DEFAULT = Delivery(Path("mail"))
+DELIVERY_DEFAULT = ToMaildir(Path("mail"))
 SPOOL_SUFFIX = ".spool"
+SPOOL_DEFAULT = Path(f"mailsrv{SPOOL_SUFFIX}")
+"""Where there is no Maildir that it could stand beside."""
 LOG_FORMATS = ("text", "json")
 
 
@@ -63,16 +63,34 @@ class Config:
     """"" is the user's own."""
     spool: Path | None = None
     """Where accepted mail waits for its delivery; None is beside the Maildir."""
+    routes: Entries = dataclasses.field(default_factory=dict)
+    """Recipients whose mail goes another way than ``delivery``."""
+    aliases: Table = dataclasses.field(default_factory=dict)
+    """Addresses that stand for others."""
     named: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
     """The keys that the file or the command line names; the others have their defaults."""
 
     @property
+    def routing(self) -> Routes:
+        """The way of each recipient's mail."""
+        default = Route.of(self.settings, self.delivery)
+        return Routes(default, self.routes, self.settings)
+
+    @property
+    def deliveries(self) -> tuple[Delivery, ...]:
+        """Every delivery that mail may take, the usual one first."""
+        return tuple(
+            dict.fromkeys((self.delivery, *(one.delivery for one in self.routes.values())))
+        )
+
+    @property
     def spool_folder(self) -> Path | None:
-        """Where accepted mail waits; None if it is thrown away."""
-        maildir = self.delivery.maildir
-        if maildir is None:
+        """Where accepted mail waits; None if all of it is thrown away."""
+        if all(isinstance(one, Discard) for one in self.deliveries):
             return None
-        return self.spool or Path(os.path.abspath(maildir) + SPOOL_SUFFIX)  # it may be "."
+        beside = self.delivery.root if isinstance(self.delivery, ToMaildir) else None
+        default = SPOOL_DEFAULT if beside is None else Path(os.path.abspath(beside) + SPOOL_SUFFIX)
+        return self.spool or default
 
     @property
     def listeners(self) -> tuple[Endpoint, ...]:
@@ -181,12 +199,8 @@ def _resolvers(value: object, place: str, _: Path) -> tuple[Endpoint, ...]:
     return servers
 
 
-def _delivery(value: object, place: str, folder: Path) -> Delivery:
-    written = text(value, place, "maildir=mail")
-    try:
-        return parse_delivery(written, folder)
-    except ConfigError as error:
-        raise ConfigError(f"{place}: {error}") from None
+def _aliases(value: object, place: str, _: Path) -> Table:
+    return parse_aliases(value, place)
 
 
 def _file(value: object, place: str, folder: Path) -> Path | None:
@@ -204,7 +218,9 @@ def _log_format(value: object, place: str, _: Path) -> str:
 
 _OWN: dict[str, Callable[[object, str, Path], object]] = {
     "listen": _endpoints,
-    "delivery": _delivery,
+    "delivery": delivery_at,
+    "routes": parse_routes,
+    "aliases": _aliases,
     "spool": _file,
     "resolvers": _resolvers,
     "listen_tls": _endpoints,
@@ -238,6 +254,7 @@ def complaints(loaded: Config) -> list[str]:
         *_of_limits(loaded.settings),
         *_of_scores(loaded.settings),
         *_of_companions(loaded),
+        *_of_recipients(loaded),
     ]
 
 
@@ -313,8 +330,42 @@ def _of_companions(loaded: Config) -> list[str]:
     found = []
     if loaded.greylist_database and not loaded.settings.greylist:
         found.append("greylist_database: is not used; needs greylist = true")
-    if loaded.spool is not None and loaded.delivery.maildir is None:
+    if loaded.spool is not None and loaded.spool_folder is None:
         found.append("spool: is not used; needs a delivery that is not discard")
     if loaded.group and not loaded.user:
         found.append("group: needs user, the name to change to")
     return found
+
+
+def _of_recipients(loaded: Config) -> list[str]:
+    """Whether each recipient, alias or not, has a way that is meant for it."""
+    settings = loaded.settings
+    found = alias_complaints(loaded.aliases, settings)
+    if not found and settings.domains:
+        found = _of_strangers(loaded)
+    for delivery in loaded.deliveries:
+        if isinstance(delivery, ToMaildir) and not delivery.is_shared:
+            names_domain = DOMAIN_PART in delivery.path.parts
+            if not names_domain and (
+                len(settings.domains) != 1 or EVERY_DOMAIN in settings.domains
+            ):
+                found.append(
+                    f"delivery: {delivery}: needs {DOMAIN_PART} before {LOCAL_PART}, or domains "
+                    "with a single one: the same name in two domains is not the same person"
+                )
+    return found
+
+
+def _of_strangers(loaded: Config) -> list[str]:
+    """A member of an alias that is not ours must not end in a mailbox of ours."""
+    routing, directory = loaded.routing, Directory.of(loaded.settings)
+    for key, members in loaded.aliases.items():
+        for member in members:
+            route = routing.of(member)
+            is_ours = directory.is_ours(domain_key(member.domain))
+            if not is_ours and isinstance(route.delivery, ToMaildir):
+                return [
+                    f"aliases: {key!r}: {member} is in none of domains, and would go to "
+                    f'{route.delivery}; needs a route, such as "{member.domain}" = "mx"'
+                ]
+    return []

@@ -10,6 +10,8 @@ NEVER_DROPPED = {
     "listen_tls": "[]",
     "metrics_listen": '""',
     "delivery": '"maildir=mail"',
+    "routes": "{}",
+    "aliases": "{}",
     "domains": '["example.org"]',
     "recipient_table": '""',
     "tls_certificate": '""',

@@ -40,6 +40,7 @@ greet_wait_s error_pause_s connections grace_s reputation_threshold connections_
 client_connections_per_min client_messages_per_min client_recipients_per_min
 network_connections_per_min network_messages_per_min network_recipients_per_min
 client_refusals_per_min network_refusals_per_min
+relay_messages_per_min delay_notice_s notice_content_octets
 stress_percent sender_domain_score helo_score reverse_name_score
 """
 _POSITIVE = {field.name for field in dataclasses.fields(Settings)} - {*_ZERO_ALLOWED.split()}
@@ -66,7 +67,7 @@ def settings_from(table: Mapping[str, Any], place: str, others: Iterable[str] = 
     def setting(key: str, value: object) -> object:
         if key not in _TYPES:
             raise _unknown(key, [*others, *_TYPES], place, value)
-        return _setting(key, value, f"{place}: {key}")
+        return check_setting(key, value, f"{place}: {key}")
 
     return Settings(**each(table, setting))
 
@@ -111,17 +112,9 @@ def choice(value: object, choices: Iterable[str], place: str) -> str:
     return value
 
 
-def _unknown(key: str, known: list[str], place: str, value: object) -> ConfigError:
-    near = difflib.get_close_matches(key[:80], known, 1)
-    if isinstance(value, Mapping) and not near:
-        return ConfigError(
-            f"{place}: [{key[:80]}]: there is no section of that name; settings need none"
-        )
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-    return ConfigError(f"{place}: {key[:80]}: no such setting; {hint}")
-
-
-def _setting(key: str, value: object, here: str) -> object:
+def check_setting(key: str, value: object, here: str) -> object:
+    """The value of the setting ``key``, with ``here`` before what is wrong with it.  Raises
+    ConfigError."""
     wanted = _TYPES[key]
     if wanted is bool:
         if not isinstance(value, bool):
@@ -146,6 +139,16 @@ def _setting(key: str, value: object, here: str) -> object:
     if key.endswith("recipients"):
         return _addresses(value, here)
     return _names(value, here)
+
+
+def _unknown(key: str, known: list[str], place: str, value: object) -> ConfigError:
+    near = difflib.get_close_matches(key[:80], known, 1)
+    if isinstance(value, Mapping) and not near:
+        return ConfigError(
+            f"{place}: [{key[:80]}]: there is no section of that name; settings need none"
+        )
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    return ConfigError(f"{place}: {key[:80]}: no such setting; {hint}")
 
 
 def _mode(value: object, choices: tuple[str, ...], place: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mailsrv.config.deliveries import ToMaildir
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
 from mailsrv.delivery.discard import DiscardCourier
@@ -104,7 +105,8 @@ class Backends:
                 one.close()
 
     def _courier_of(self, config: Config) -> Courier:
-        if config.delivery.maildir is None or config.spool_folder is None:
+        folder = config.spool_folder
+        if folder is None:
             return DiscardCourier()  # what is in the spool goes where it was to go
         from mailsrv.delivery.mailbox.maildir import (
             Maildir,
@@ -113,12 +115,16 @@ class Backends:
 
         settings = config.settings
         limits = Limits(settings.spool_octets, settings.spool_free_octets)
+        delivery = config.delivery
+        others = config.routes or config.aliases
+        if others or not isinstance(delivery, ToMaildir) or not delivery.is_shared:
+            raise ConfigError(f"delivery: {delivery}, routes and aliases are not carried out yet")
         try:
-            maildir = Maildir(config.delivery.maildir, self._clock)
+            maildir = Maildir(delivery.path, self._clock)
         except OSError as error:
             raise ConfigError(f"delivery {config.delivery}: {error.strerror}") from None
         if self._spool is None:
-            self._open_spool(config.spool_folder, settings.hostname, limits)
+            self._open_spool(folder, settings.hostname, limits)
         assert self._spool is not None and self._delivery is not None
         self._spool.configure(settings.hostname, limits)
         self._delivery.use(maildir)
@@ -218,7 +224,7 @@ class Backends:
 
 def import_what_is_needed(config: Config) -> None:
     """Load the modules that most configurations do without: dnspython takes 7 MB."""
-    if config.delivery.maildir is not None:
+    if config.spool_folder is not None:
         importlib.import_module("mailsrv.delivery.mailbox.maildir_delivery")
     if config.settings.greylist:
         importlib.import_module("mailsrv.stores.greylist_sqlite")

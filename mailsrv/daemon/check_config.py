@@ -5,11 +5,14 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from itertools import islice
 from pathlib import Path
 
 from mailsrv.config import file as config
+from mailsrv.config.deliveries import Discard, Host, ToExchangers, ToHosts, ToMaildir
 from mailsrv.config.endpoints import Endpoint
 from mailsrv.config.file import Config
+from mailsrv.config.routes import Route
 from mailsrv.config.validation import ConfigError
 from mailsrv.daemon.dry_run import dry_run, probe
 from mailsrv.policy.policy import needs_dns
@@ -19,6 +22,8 @@ from mailsrv.stores.recipient_file import RecipientFileError, load_table
 from mailsrv.transport.tls_context import server_context
 
 HANDSHAKE_STEPS_MAX = 20
+LISTED_MAX = 50
+"""Of the lines about routes, and about aliases."""
 LOOPBACK_HOSTNAME = "localhost"
 
 
@@ -66,11 +71,15 @@ def _meaning(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
     yield f"takes mail for {domains or 'every domain, on this machine only'}"
     if table is not None:
         yield f"knows who exists from {loaded.recipient_table}, entries: {len(table):,}"
-    maildir = loaded.delivery.maildir
-    if maildir is None:
-        yield "throws accepted mail away"
-    else:
-        yield f"delivers to the Maildir {maildir.absolute()}"
+    yield _delivers(loaded.routing.default)
+    if loaded.routes:
+        yield f"delivers by other routes for {len(loaded.routes):,} addresses and domains:"
+        routes = [(key, route) for key, route in loaded.routing.by_key.items()]
+        yield from _first((f"  {key}: {_delivers(route)}" for key, route in routes), len(routes))
+    if loaded.aliases:
+        yield f"knows aliases, addresses that stand for others: {len(loaded.aliases):,}"
+        lines = (f"  {key}: {', '.join(map(str, to))}" for key, to in loaded.aliases.items())
+        yield from _first(lines, len(loaded.aliases))
     if loaded.spool_folder is not None:
         yield f"spools it in {loaded.spool_folder.absolute()}"
     yield f"checks: {', '.join(_checks(settings)) or 'none'}"
@@ -88,7 +97,29 @@ def _meaning(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
         yield f"becomes {':'.join(filter(None, (loaded.user, loaded.group)))} once it listens"
 
 
-def _joined(endpoints: Iterable[Endpoint]) -> str:
+def _delivers(route: Route) -> str:
+    match route.delivery:
+        case Discard():
+            return "throws accepted mail away"
+        case ToMaildir(path=path) as delivery:
+            whose = "the Maildir" if delivery.is_shared else "a Maildir for each recipient,"
+            return f"delivers to {whose} {path.absolute()}"
+        case ToHosts(protocol=protocol, hosts=hosts):
+            where = f"to {_joined(hosts)} by {protocol.upper()}"
+        case ToExchangers(domain=domain):
+            where = f"to the mail exchangers of {domain or 'the recipient'}"
+    rate = f", messages a minute: {route.messages_per_min:,}" if route.messages_per_min else ""
+    return f"relays {where}, TLS: {route.tls.value}, connections: {route.connections}{rate}"
+
+
+def _first(lines: Iterable[str], number: int) -> Iterator[str]:
+    """The first of ``number`` lines, and how many more there are."""
+    yield from islice(lines, LISTED_MAX)
+    if number > LISTED_MAX:
+        yield f"  and {number - LISTED_MAX:,} more"
+
+
+def _joined(endpoints: Iterable[Endpoint | Host]) -> str:
     return ", ".join(map(str, endpoints))
 
 

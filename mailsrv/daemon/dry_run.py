@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from mailsrv.config.deliveries import ToMaildir
 from mailsrv.config.endpoints import Endpoint
 from mailsrv.config.file import Config
 from mailsrv.daemon.privileges import EXPOSED_ROOT, Identity, PrivilegeError, acting_as, identity
@@ -115,7 +116,7 @@ def _try_files(config: Config, file: Path, account: Identity | None, tried: Trie
         ("recipient_table", config.recipient_table, _unreadable),
         ("greylist_database", config.greylist_database, _unusable_database),
         ("log_file", config.log_file, _unwritable),
-        ("delivery", config.delivery.maildir, _unusable_maildir),
+        *((key, maildir, _unusable_maildir) for key, maildir in _maildirs(config)),
         ("spool", config.spool_folder, _unusable_spool),
     ]
     for key, path, look in needed:
@@ -127,6 +128,17 @@ def _try_files(config: Config, file: Path, account: Identity | None, tried: Trie
             for found in _looked(_unreadable, path)
             if account is not None  # if it is our own, we have read it
         )
+
+
+def _maildirs(config: Config) -> Iterator[tuple[str, Path]]:
+    """Each Maildir, or where recipients' Maildirs begin, with its key."""
+    keyed = [("delivery", config.delivery)]
+    keyed += [(f"routes: {key!r}", entry.delivery) for key, entry in config.routes.items()]
+    seen = set()
+    for key, delivery in keyed:
+        if isinstance(delivery, ToMaildir) and delivery.root not in seen:
+            seen.add(delivery.root)
+            yield key, delivery.root
 
 
 def _looked(look: Look, path: Path | None) -> list[str]:

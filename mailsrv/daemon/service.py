@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 
 from mailsrv import __version__
+from mailsrv.config.deliveries import Discard, ToMaildir
 from mailsrv.config.endpoints import Endpoint
 from mailsrv.config.file import Config
 from mailsrv.config.reload import back_to_default, dropped
@@ -308,11 +309,15 @@ class Service:
         return f"serving as {self._config.settings.hostname}"
 
     def _say_where_mail_goes(self, config: Config) -> None:
-        maildir = config.delivery.maildir
-        if maildir is None:
-            say("accepted mail is thrown away (delivery: discard)")
-        else:
-            say(f"mail goes to the Maildir {maildir.resolve()}")
+        match config.delivery:
+            case Discard():
+                say("accepted mail is thrown away (delivery: discard)")
+            case ToMaildir(path=path):
+                say(f"mail goes to the Maildir {path.resolve()}")
+            case delivery:
+                say(f"mail goes on (delivery: {delivery})")
+        if config.routes:
+            say(f"or by one of {len(config.routes):,} routes")
         if config.spool_folder is not None:
             say(f"the spool is {config.spool_folder.resolve()}")
 

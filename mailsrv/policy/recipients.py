@@ -15,7 +15,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 
 from mailsrv.settings import Settings
@@ -111,12 +111,7 @@ class Directory:
 
     def _has_subaddress(self, local: str, domain: str) -> bool:
         """Whether something before a delimiter exists; which one splits is the user's affair."""
-        at = local.rfind(self._delimiter) if self._delimiter else 0
-        while at > 0:
-            if self._exists(local[:at], domain):
-                return True
-            at = local.rfind(self._delimiter, 0, at)
-        return False
+        return any(self._exists(user, domain) for user in _users(local, self._delimiter))
 
     def _leads_elsewhere(self, local: str) -> bool:
         """Whether the local-part names a host that is not ours.
@@ -153,6 +148,22 @@ def local_key(local: str) -> str:
     if local.startswith('"'):
         local = _QUOTED_PAIR.sub(r"\1", local[1:-1])
     return local.lower() if local.isascii() else _folded(local)
+
+
+def address_keys(local: str, delimiter: str) -> Iterator[str]:
+    """Under which keys a local-part may be listed: its own, then those of the users that it may be
+    a subaddress of, the longest first."""
+    key = local_key(local)
+    yield key
+    yield from _users(key, delimiter)
+
+
+def _users(local: str, delimiter: str) -> Iterator[str]:
+    """What stands before each delimiter in the key ``local``."""
+    at = local.rfind(delimiter) if delimiter else 0
+    while at > 0:
+        yield local[:at]
+        at = local.rfind(delimiter, 0, at)
 
 
 def domain_key(domain: str) -> str:

@@ -79,7 +79,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--listen", "nonsense"], "nonsense: takes ADDRESS:PORT"),
         (["--listen", "127.0.0.1:99999"], "port from 0 to 65535"),
         (["--listen", "192.0.2.1:0"], "domains: who listens on 192.0.2.1:0 must say"),
-        (["--delivery", "pigeon"], "delivery: pigeon: takes maildir=DIR or discard"),
+        (["--delivery", "pigeon"], "delivery: pigeon: takes maildir=DIR, relay="),
         (["--delivery", "maildir="], "takes maildir=DIR"),
         (["--delivery", "discard=x"], "takes maildir=DIR"),
         (
@@ -119,7 +119,7 @@ def test_a_port_in_use_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         ("idel_timeout_s = 5", "idel_timeout_s: no such setting"),
         ('listen = ["x"]', "x: takes ADDRESS:PORT"),
         ('resolvers = ["dns.example:53"]', "dns.example:53: takes ADDRESS:PORT"),
-        ('delivery = "pigeon"', "takes maildir=DIR or discard"),
+        ('delivery = "pigeon"', "takes maildir=DIR, relay="),
     ],
 )
 def test_a_bad_configuration_is_refused_by_check_config_and_by_serve(
@@ -216,7 +216,7 @@ def test_two_signals_at_once_hurry_the_stop(tmp_path: Path) -> None:
     [
         ("listen = []", "listen: takes one address at least"),
         ('listen = ["nowhere"]', "listen: nowhere: takes ADDRESS:PORT"),
-        ('delivery = "pigeon"', "delivery: pigeon: takes maildir=DIR or discard"),
+        ('delivery = "pigeon"', "delivery: pigeon: takes maildir=DIR, relay="),
         ("reputation_threshold = 5", "reputation_threshold: nothing adds to the score"),
     ],
 )

@@ -11,10 +11,11 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 from mailsrv.config import endpoints
 from mailsrv.config import file as config
-from mailsrv.config.endpoints import Delivery, Endpoint
+from mailsrv.config.deliveries import Delivery, ToMaildir
+from mailsrv.config.endpoints import Endpoint
 from mailsrv.config.file import Config
 from mailsrv.resolver import cache, stub
-from mailsrv.settings import CheckException, DnsList, Settings
+from mailsrv.settings import CheckException, Settings
 from mailsrv.stores.recipient_file import load_table
 from mailsrv.units import NS_PER_S
 
@@ -25,6 +26,8 @@ TABLE = re.compile(
 )
 ROWS = "".join(rows for text in PAGES.values() for rows in TABLE.findall(text))
 ROW = re.compile(r"\| `(\w+)` \| ([^|]+) \| `([^|`]+)` \| ([^|]+) \|")
+
+TABLES = ("dns_lists", "routes", "aliases")
 
 Row = tuple[str, str, object]
 """Key, type, default."""
@@ -43,11 +46,11 @@ def existing() -> Iterator[Row]:
         for field in dataclasses.fields(cls):
             if field.name not in ("settings", "named"):
                 default = field.default
-                if field.name == "dns_lists":
+                if field.name in TABLES:
                     default = {}
                 elif isinstance(default, tuple):
                     default = [str(one) for one in default]
-                elif default is None or isinstance(default, Delivery):
+                elif default is None or isinstance(default, ToMaildir):
                     default = str(default or "")
                 yield field.name, kind_of(field.name, hints[field.name]), default
 
@@ -59,7 +62,7 @@ def kind_of(name: str, hint: object) -> str:
         return "name" if name == "hostname" else "text"
     if get_origin(hint) is Literal:
         return " or ".join(f'"{one}"' for one in get_args(hint))
-    if hint == tuple[DnsList, ...]:
+    if name in TABLES:
         return "table"
     if hint == tuple[CheckException, ...]:
         return "list of tables"

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsrv.config import file as config
-from mailsrv.config.endpoints import Delivery, Endpoint, parse_endpoint
+from mailsrv.config.deliveries import Discard, ToMaildir
+from mailsrv.config.endpoints import Endpoint, parse_endpoint
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError, settings_from
 from mailsrv.settings import Settings
@@ -24,7 +25,7 @@ def loaded(tmp_path: Path, text: str | bytes) -> Config:
 
 def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
     assert loaded(tmp_path, "") == Config(
-        Settings(), (Endpoint("127.0.0.1", 2525),), Delivery(Path("mail"))
+        Settings(), (Endpoint("127.0.0.1", 2525),), ToMaildir(Path("mail"))
     )
 
 
@@ -48,7 +49,7 @@ def test_settings_listen_and_delivery_are_read(tmp_path: Path) -> None:
     assert loaded(tmp_path, text) == Config(
         wanted,
         (Endpoint("127.0.0.1", 25), Endpoint("::1", 25)),
-        Delivery(None),
+        Discard(),
         (Endpoint("192.0.2.53", 53),),
     )
 
@@ -197,7 +198,7 @@ def test_every_key_of_the_process_is_read_and_paths_start_from_the_files_folder(
     """
     assert loaded(tmp_path, text) == Config(
         Settings(greylist=True),
-        delivery=Delivery(tmp_path / "mail"),
+        delivery=ToMaildir(tmp_path / "mail"),
         listen_tls=(Endpoint("127.0.0.1", 465),),
         tls_certificate=tmp_path / "tls" / "chain.pem",
         tls_key=Path("/etc/key.pem"),
@@ -216,9 +217,9 @@ def test_every_key_of_the_process_is_read_and_paths_start_from_the_files_folder(
     [("/a/mail", "/a/mail.spool"), ("/a/mail/.", "/a/mail.spool"), ("/a/b/..", "/a.spool")],
 )
 def test_the_spool_is_beside_the_maildir_however_that_is_written(maildir: str, spool: str) -> None:
-    assert Config(delivery=Delivery(Path(maildir))).spool_folder == Path(spool)
-    assert Config(delivery=Delivery(Path("."))).spool_folder == Path(f"{Path.cwd()}.spool")
-    assert Config(delivery=Delivery(Path("/"))).spool_folder == Path("/.spool")
+    assert Config(delivery=ToMaildir(Path(maildir))).spool_folder == Path(spool)
+    assert Config(delivery=ToMaildir(Path("."))).spool_folder == Path(f"{Path.cwd()}.spool")
+    assert Config(delivery=ToMaildir(Path("/"))).spool_folder == Path("/.spool")
 
 
 def test_the_key_may_lie_in_the_certificates_file() -> None:

@@ -14,6 +14,8 @@ WHOLE = """\
 listen = ["192.0.2.25:25"]
 listen_tls = ["192.0.2.25:465"]
 delivery = "maildir=mail"
+routes = { "example.net" = "relay=192.0.2.26" }
+aliases = { info = "ann@example.org" }
 domains = ["example.org"]
 recipient_table = "table"
 tls_certificate = "certificate.pem"
@@ -43,9 +45,9 @@ def test_a_file_cut_at_any_line_is_refused_or_loses_nothing_that_mail_depends_on
         complaints = dropped(running, read(file, "".join(lines[:number])))
         if number == 0:
             assert complaints == [
-                "the file is empty; the running configuration has delivery, domains, "
+                "the file is empty; the running configuration has aliases, delivery, domains, "
                 "idle_timeout_s, listen, listen_tls, metrics_listen, proxy_networks, "
-                "recipient_table, tls_certificate"
+                "recipient_table, routes, tls_certificate"
             ]
         else:
             assert {one.partition(":")[0] for one in complaints} == missing

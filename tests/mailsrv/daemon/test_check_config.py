@@ -174,3 +174,40 @@ def test_what_is_probably_not_meant_is_said(tmp_path: Path, text: str, doubt: st
 
 def test_a_good_certificate_leaves_no_doubt() -> None:
     assert certificate_doubt(CERTIFICATE, KEY, "mx.example.test") == ""
+
+
+def test_routes_and_aliases_are_told_in_words(tmp_path: Path) -> None:
+    text = """
+        domains = ["example.org"]
+        delivery = "relay=10.0.0.1,mail.example.org:2525"
+        relay_messages_per_min = 600
+        spool = "spool"
+        [routes]
+        "a.example" = "discard"
+        "*.b.example" = { delivery = "mx", tls = "verified", messages_per_min = 0 }
+        "ann@example.org" = "maildir=mail/{domain}/{local}"
+        [aliases]
+        info = ["ann@example.org", "bob@a.example"]
+    """
+    lines = inspected(tmp_path, ANY + text)
+    assert lines[2:10] == [
+        "relays to 10.0.0.1:25, mail.example.org:2525 by SMTP, TLS: opportunistic, "
+        "connections: 20, messages a minute: 600",
+        "delivers by other routes for 3 addresses and domains:",
+        "a.example: throws accepted mail away",
+        "*.b.example: relays to the mail exchangers of the recipient, TLS: verified, "
+        "connections: 20",
+        f"ann@example.org: delivers to a Maildir for each recipient, {tmp_path}/mail/"
+        "{domain}/{local}",
+        "knows aliases, addresses that stand for others: 1",
+        "info: ann@example.org, bob@a.example",
+        f"spools it in {tmp_path}/spool",
+    ]
+
+
+def test_of_many_routes_the_first_are_told_and_how_many_more_there_are(tmp_path: Path) -> None:
+    routes = "".join(f'"d{n}.example" = "discard"\n' for n in range(60))
+    lines = inspected(tmp_path, f"{ANY}[routes]\n{routes}")
+    assert "d49.example: throws accepted mail away" in lines
+    assert "d50.example: throws accepted mail away" not in lines
+    assert "and 10 more" in lines
