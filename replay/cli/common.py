@@ -45,6 +45,16 @@ def refuse(sentence: str) -> int:
     return WRONG_USE
 
 
+def transcript_path(text: str) -> Path:
+    """The type of an argument that takes transcripts: a path, or a name as ``builtin:attack``."""
+    from replay.transcript.collection import CollectionError, path_of
+
+    try:
+        return path_of(text)
+    except CollectionError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def at_least(least: int) -> Callable[[str], int]:
     """The type of an option that takes a whole number."""
 

@@ -15,6 +15,7 @@ from replay.cli.common import (
     explain,
     refuse,
     seconds,
+    transcript_path,
     write,
 )
 
@@ -69,7 +70,11 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("diff", help="whom another configuration or server would hurt")
     explain(parser, _DESCRIPTION, _EPILOG)
     parser.add_argument(
-        "paths", nargs="+", type=Path, metavar="PATH", help=".smtp file, folder, or capture"
+        "paths",
+        nargs="+",
+        type=transcript_path,
+        metavar="PATH",
+        help=".smtp file, folder, or capture",
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument(

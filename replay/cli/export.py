@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from replay.cli.common import AS_EXPECTED, DIFFERS, Commands, explain, refuse
+from replay.cli.common import AS_EXPECTED, DIFFERS, Commands, explain, refuse, transcript_path
 
 if TYPE_CHECKING:
     from replay.verify.suite import ScenarioResult
@@ -50,7 +50,7 @@ def add(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("export", help="write a transcript as a capture for Wireshark")
     explain(parser, _DESCRIPTION, _EPILOG)
-    parser.add_argument("file", type=Path, metavar="FILE.smtp", help="the transcript")
+    parser.add_argument("file", type=transcript_path, metavar="FILE.smtp", help="the transcript")
     parser.add_argument(
         "-o",
         "--output",

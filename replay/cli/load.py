@@ -15,6 +15,7 @@ from replay.cli.common import (
     at_least,
     explain,
     seconds,
+    transcript_path,
     write,
 )
 
@@ -51,7 +52,9 @@ def add(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("load", help="play transcripts at a server, as fast as it can")
     explain(parser, _DESCRIPTION)
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=".smtp file or folder")
+    parser.add_argument(
+        "paths", nargs="+", type=transcript_path, metavar="PATH", help=".smtp file or folder"
+    )
     parser.add_argument("--target", required=True, metavar="HOST:PORT", help="any SMTP server")
     number = at_least(0)
     for name, kind, metavar, default, meaning in (

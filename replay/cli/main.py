@@ -11,7 +11,17 @@ from collections.abc import Callable, Sequence
 
 from mailsrv import __version__
 from mailsrv.command_line import CommandLineParser
-from replay.cli import diff, export, import_capture, load, record, run, show, shrink
+from replay.cli import (
+    diff,
+    export,
+    import_capture,
+    list_collection,
+    load,
+    record,
+    run,
+    show,
+    shrink,
+)
 from replay.cli.common import INTERRUPTED, READER_GONE, WRONG_USE, refuse
 
 _EPILOG = """\
@@ -74,6 +84,9 @@ def _parser() -> CommandLineParser:
     )
     parser.add_argument("--version", action="version", version=f"replay {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (show, import_capture, export, record, run, shrink, diff, load):
+    for command in (
+        *(show, import_capture, export, record),
+        *(run, shrink, diff, load, list_collection),
+    ):
         command.add(commands)
     return parser

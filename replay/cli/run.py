@@ -8,7 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from replay.cli import run_target
-from replay.cli.common import AS_EXPECTED, DIFFERS, Commands, explain, refuse, replaces_evidence
+from replay.cli.common import (
+    AS_EXPECTED,
+    DIFFERS,
+    Commands,
+    explain,
+    refuse,
+    replaces_evidence,
+    transcript_path,
+)
 from replay.cli.run_virtual import run_virtual
 from replay.cli.sweeps import run_cuts, run_timer_edges
 
@@ -20,6 +28,7 @@ at which line of the transcript and in which packet of the capture.
 
   replay run captures/                        all of them
   replay run captures/mta/stall.smtp          one
+  replay run builtin:attack                   a family of the package
   replay run --update captures/mta/stall.smtp
       make what mailsrv does now the expectation, to the octet and nanosecond;
       each change is shown: read the fixes before you commit them
@@ -79,7 +88,13 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser("run", help="play transcripts against mailsrv in virtual time")
     explain(parser, _DESCRIPTION + run_target.DESCRIPTION, run_target.EPILOG + "\n" + _EPILOG)
     parser.usage = "%(prog)s [OPTION]... PATH..."
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help=".smtp file or folder")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        type=transcript_path,
+        metavar="PATH",
+        help=".smtp file, folder, or builtin:NAME",
+    )
     what = parser.add_mutually_exclusive_group()
     add_update(what)
     what.add_argument(
@@ -152,6 +167,7 @@ def _branch(options: argparse.Namespace) -> Branch:
 
 def _misuse(options: argparse.Namespace) -> str:
     """What does not go together, as a sentence; empty if all does."""
+    from replay.transcript.collection import is_installed
     from replay.verify.suite import under_ci
 
     if complaint := run_target.misuse(options):
@@ -161,6 +177,8 @@ def _misuse(options: argparse.Namespace) -> str:
             "--update is refused where CI is set: nobody reads there what it changes; "
             "update at your desk, read the fixes, and commit them"
         )
+    if options.update and (shipped := next(filter(is_installed, options.paths), None)):
+        return f"{shipped}: comes with the package; copy it, and update the copy"
     if Path("-") == options.html == options.json:
         return "--json - and --html - would both print; give one of them a file"
     for file in (options.json, options.html):  # before minutes of playing, not behind them

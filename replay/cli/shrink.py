@@ -8,7 +8,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from replay.cli.common import AS_EXPECTED, WRONG_USE, Commands, explain, refuse, write
+from replay.cli.common import (
+    AS_EXPECTED,
+    WRONG_USE,
+    Commands,
+    explain,
+    refuse,
+    transcript_path,
+    write,
+)
 
 if TYPE_CHECKING:
     from replay.verify.shrink import Size
@@ -35,7 +43,9 @@ def add(commands: Commands) -> None:
     """Add the command."""
     parser = commands.add_parser("shrink", help="make the smallest transcript that still fails")
     explain(parser, _DESCRIPTION, _EPILOG)
-    parser.add_argument("file", type=Path, metavar="FILE.smtp", help="a transcript that fails")
+    parser.add_argument(
+        "file", type=transcript_path, metavar="FILE.smtp", help="a transcript that fails"
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -54,6 +64,7 @@ def _shrink(options: argparse.Namespace) -> int:
     from replay.play.fakes.world import WorldError
     from replay.report.console import make_console
     from replay.transcript import transcript
+    from replay.transcript.collection import is_installed
     from replay.transcript.notation import TranscriptError
     from replay.verify import shrink, suite
 
@@ -62,7 +73,8 @@ def _shrink(options: argparse.Namespace) -> int:
         suite.find([path])  # its complaint names what other files are
     except suite.InputError as error:
         return refuse(str(error))
-    output: Path = options.output or path.with_name(f"{path.stem}-small.smtp")
+    beside = Path() if is_installed(path) else path.parent
+    output: Path = options.output or beside / f"{path.stem}-small.smtp"
     if output.exists() and not options.force:
         return refuse(f"{output}: is there already; --force replaces it")
     console = make_console(stderr=True)

@@ -403,7 +403,7 @@ def test_a_terminal_without_arrows_gets_them_spelled_out(wrong: Path) -> None:
 # -- help -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["show", "import", "run", "load"])
+@pytest.mark.parametrize("command", ["show", "import", "run", "load", "list"])
 def test_help_says_what_it_is_for_gives_an_example_and_the_exit_status(command: str) -> None:
     ran = replay(command, "--help")
     assert ran.status == 0
