@@ -15,6 +15,8 @@ class OutcomeKind(Enum):
     """In a mailbox (RFC 3464 action "delivered")."""
     RELAYED = "relayed"
     """The next hop took it; ``Outcome.dsn`` says whether it promised notices of its own."""
+    EXPANDED = "expanded"
+    """An alias: the message goes to the several addresses that it stands for."""
     DEFERRED = "deferred"
     """Not now: to be tried again."""
     FAILED = "failed"
