@@ -13,6 +13,7 @@ so it is if the file no longer names what mail depends on, as one does that is b
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 import resource
@@ -198,6 +199,7 @@ class Service:
         self._journal.flush()  # what was logged at start; the first pass may be far off
         self._notifier.ready(self._status())
         self._notifier.watch(server.loop)
+        gc.freeze()  # modules and settings stay: the collector need not look at them again and again
         server.run()
         if self._reload is not None:
             self._reload.close()

@@ -252,7 +252,9 @@ class Connection(Conversation):
         session, timer = self.session, self._timer
         phase = timer.phase
         now_ns = session.now_ns = self._context.loop.now_ns
-        if phase is _CONTENT_IDLE:
+        if phase is _IDLE:
+            pass  # as nearly always
+        elif phase is _CONTENT_IDLE:
             timer.content_came(len(chunk), now_ns)
             if len(chunk) >= BULK_OCTETS:
                 self._by_turns = True

@@ -74,10 +74,13 @@ class TimeoutTimer(ConnectionTimeouts):
         elif session.state is _CONTENT:
             # A refused chunk belongs to no message.
             began_ns = now_ns if session.transaction is None else session.message_began_ns
-            if is_next or (before is not _CONTENT_IDLE and before is not _CONTENT_START):
-                self.enter_content(now_ns, session.content_octets or 0, began_ns)
-            elif before is _CONTENT_START and session.content_octets:
-                self.enter_content(now_ns, session.content_octets, began_ns)
+            octets = session.content_octets or 0
+            if (
+                is_next
+                or (before is not _CONTENT_IDLE and before is not _CONTENT_START)
+                or (before is _CONTENT_START and octets)
+            ):
+                self.enter_content(now_ns, octets, began_ns)
         elif not session.mid_command:
             self.phase, self.since_ns = _IDLE, now_ns
         elif before is not _COMMAND or is_next:
@@ -92,16 +95,21 @@ class TimeoutTimer(ConnectionTimeouts):
             self._timer = timers.schedule(self.next()[0], self._fired)
         elif not timer.pending:
             timers.reschedule(timer, self.next()[0])
-        elif timer.deadline_ns > self.phase_due_ns or timer.deadline_ns > self.session_due_ns:
-            due_ns, _ = self.next()
-            if due_ns < timer.deadline_ns:
-                timers.reschedule(timer, due_ns)
+        else:
+            deadline_ns = timer.deadline_ns
+            if deadline_ns > self.since_ns + self.timeouts.ns[self.phase] or (
+                deadline_ns > self.session_due_ns
+            ):
+                due_ns, _ = self.next()
+                if due_ns < deadline_ns:
+                    timers.reschedule(timer, due_ns)
 
     def cancel(self) -> None:
-        """Call nothing any more."""
+        """Call nothing any more; to be armed no more, either."""
         self._connection = None
-        if self._timer is not None:
-            self._loop.timers.cancel(self._timer)
+        timer, self._timer = self._timer, None  # which refers to us: no circle is left behind
+        if timer is not None:
+            self._loop.timers.cancel(timer)
 
     def _fired(self) -> None:
         connection = self._connection

@@ -11,6 +11,7 @@ server's life.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from mailsrv.smtp import command, reply
@@ -19,6 +20,8 @@ from mailsrv.smtp.path import MailPath, needs_smtputf8, parse_forward_path, pars
 from mailsrv.smtp.reply import Reply
 
 PARAMETERS_MAX = 16
+LINES_KNOWN_MAX = 256
+"""The command lines whose parse is remembered: clients and recipients come again."""
 ENVID_CHARACTERS_MAX = 100
 """RFC 3461 section 4.4."""
 ORCPT_CHARACTERS_MAX = 500
@@ -196,6 +199,7 @@ TLS_HANDSHAKE = 0x16
 """The first octet of a TLS ClientHello record (RFC 8446 section 5.1)."""
 
 
+@lru_cache(LINES_KNOWN_MAX)
 def split(line: bytes) -> tuple[str, str] | Reply:
     """Split a command line, without its CRLF, into the verb in capitals and its argument.
 
@@ -218,6 +222,7 @@ def split(line: bytes) -> tuple[str, str] | Reply:
     return verb.upper() if verb.isascii() else verb, argument.strip(" ")
 
 
+@lru_cache(LINES_KNOWN_MAX)
 def parse_mail(argument: str) -> tuple[MailPath, MailParameters] | Reply:
     """Parse what stands after ``MAIL``."""
     if argument[:5].upper() != _MAIL_FROM:
@@ -237,6 +242,7 @@ def parse_mail(argument: str) -> tuple[MailPath, MailParameters] | Reply:
 NO_RCPT_PARAMETERS = RcptParameters(None)
 
 
+@lru_cache(LINES_KNOWN_MAX)
 def parse_rcpt(argument: str, smtputf8: bool) -> tuple[MailPath, RcptParameters] | Reply:
     """Parse what stands after ``RCPT``; ``smtputf8`` says whether MAIL asked for it."""
     if argument[:3].upper() != _RCPT_TO:

@@ -70,6 +70,22 @@ class Session(SessionState):
 
     def receive(self, chunk: bytes) -> None:
         """Take octets from the client and do what can be done with them."""
+        end = len(chunk) - 2
+        commands = TABLE[self.state]
+        if (
+            commands
+            and chunk.find(b"\n") > end
+            and chunk.endswith(b"\r\n")
+            and not self._input
+            and self.question is None
+            and end <= self._line_octets_max
+            and not self._discarded_octets
+            and chunk[0] != TLS_HANDSHAKE
+        ):  # one whole command, as nearly always; ``proceed`` would take twice as long
+            self.lines += 1
+            self.command = line = chunk[:end]
+            self._carry_out(line, commands, False)
+            return
         self._input = self._input + chunk if self._input else chunk
         self.proceed()
 

@@ -13,6 +13,7 @@ What goes into the log is also counted: an event is reported here and nowhere el
 from __future__ import annotations
 
 import json
+import re
 import string
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -31,6 +32,8 @@ RECIPIENTS_SHOWN_MAX = 16
 """Of one message; the line says how many there were."""
 _PLAIN = string.ascii_letters + string.digits + "_.:@/+-"
 """The characters of a value that stands without quotes."""
+_is_plain = re.compile(r'[ !#-\[\]-~]*+').fullmatch
+"""Printable ASCII without quotes and backslashes needs no escape, within quotes."""
 _JSON = json.JSONEncoder(separators=(",", ":"))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -183,12 +186,7 @@ class EventLog:
             return ""
         sender, to, said = f"<{envelope.reverse_path}>", f"<{paths[0]}>", str(verdict)
         outside = f"{helo}{envelope.tls}{sender}{to}{said}{client}"
-        if (
-            len(outside) > VALUE_MAX_CHARACTERS
-            or not (outside.isascii() and outside.isprintable())
-            or '"' in outside
-            or "\\" in outside
-        ):
+        if len(outside) > VALUE_MAX_CHARACTERS or not _is_plain(outside):
             return ""
         time, body, tls = self._time(), envelope.body, envelope.tls
         if self._form == "json":
