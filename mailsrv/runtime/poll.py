@@ -83,10 +83,11 @@ class SelectorPoll:
         epoll, keys = self._epoll, self._keys
         if epoll is None:
             return self._selector.select(timeout_s)
-        return [
-            (keys[fd], READ if event == EPOLLIN else _events(event) & keys[fd].events)
-            for fd, event in epoll.poll(timeout_s, READY_MAX)
-        ]
+        ready = []
+        for fd, event in epoll.poll(timeout_s, READY_MAX):
+            key = keys[fd]
+            ready.append((key, READ if event == EPOLLIN else _events(event) & key.events))
+        return ready
 
     def close(self) -> None:
         if self._epoll is not None:
