@@ -108,7 +108,9 @@ def _mail(session: SessionState, argument: str) -> None:
         if _ASK_SENDER in context.stages:
             session.ask(_ASK_SENDER)
         else:
-            _sender_decided(session, None)
+            session.transactions += 1
+            session.state = TRANSITIONS[session.state][_MAIL]
+            session.send(reply.SENDER_OK, joinable=True)
 
 
 def _sender_decided(session: SessionState, verdict: Reply | None) -> None:

@@ -32,6 +32,7 @@ class Reply:
     lines: tuple[str, ...]
     check: str = field(default="", compare=False)
     wire: bytes = field(init=False, repr=False, compare=False)
+    _text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         status = f"{self.enhanced} " if self.enhanced else ""
@@ -41,6 +42,7 @@ class Reply:
             for number, line in enumerate(self.lines)
         )
         object.__setattr__(self, "wire", text.encode("ascii"))
+        object.__setattr__(self, "_text", text.rstrip("\r\n"))
 
     @property
     def positive(self) -> bool:
@@ -48,7 +50,7 @@ class Reply:
         return self.code < 400
 
     def __str__(self) -> str:
-        return self.wire.decode("ascii").rstrip("\r\n")
+        return self._text
 
 
 def reply(code: int, enhanced: str, *lines: str, check: str = "") -> Reply:

@@ -184,7 +184,10 @@ class EventLog:
         helo, paths = envelope.helo, envelope.forward_paths
         if len(paths) != 1 or envelope.smtputf8 or envelope.refused:
             return ""
-        sender, to, said = f"<{envelope.reverse_path}>", f"<{paths[0]}>", str(verdict)
+        (local, domain), (to_local, to_domain) = envelope.reverse_path, paths[0]
+        sender = f"<{local}@{domain}>" if domain else f"<{local}>"
+        to = f"<{to_local}@{to_domain}>" if to_domain else f"<{to_local}>"
+        said = str(verdict)
         outside = f"{helo}{envelope.tls}{sender}{to}{said}{client}"
         if len(outside) > VALUE_MAX_CHARACTERS or not _is_plain(outside):
             return ""
