@@ -199,7 +199,7 @@ class Service:
         self._journal.flush()  # what was logged at start; the first pass may be far off
         self._notifier.ready(self._status())
         self._notifier.watch(server.loop)
-        gc.freeze()  # modules and settings stay: the collector need not look at them again and again
+        gc.freeze()  # modules and settings stay: no collection need look at them again
         server.run()
         if self._reload is not None:
             self._reload.close()

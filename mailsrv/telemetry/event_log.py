@@ -32,7 +32,7 @@ RECIPIENTS_SHOWN_MAX = 16
 """Of one message; the line says how many there were."""
 _PLAIN = string.ascii_letters + string.digits + "_.:@/+-"
 """The characters of a value that stands without quotes."""
-_is_plain = re.compile(r'[ !#-\[\]-~]*+').fullmatch
+_is_plain = re.compile(r"[ !#-\[\]-~]*+").fullmatch
 """Printable ASCII without quotes and backslashes needs no escape, within quotes."""
 _JSON = json.JSONEncoder(separators=(",", ":"))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
