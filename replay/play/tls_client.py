@@ -59,6 +59,7 @@ class TlsClient:
         self._outgoing = ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
         self._waiting: list[bytes] = []
+        self._has_ended = False
         self.outcome = ""
         """"" until the handshake's outcome is known."""
 
@@ -70,12 +71,12 @@ class TlsClient:
 
     def send(self, octets: bytes) -> None:
         """Send ``octets`` under TLS, in a record of their own (up to 16 KiB), as soon as the
-        handshake is done; before any, as they are."""
+        handshake is done; before any, as they are; behind close_notify, not at all."""
         if self._tls is None:
             self._write(octets)
         elif not self.outcome:
             self._waiting.append(octets)
-        elif self.outcome is DONE:
+        elif self.outcome is DONE and not self._has_ended:
             self._tls.write(octets)
             self._write(self._outgoing.read())
 
@@ -99,7 +100,8 @@ class TlsClient:
 
     def send_close_notify(self) -> None:
         """Send close_notify, where there is a stream to end."""
-        if self._tls is not None and self.outcome is DONE:
+        if self._tls is not None and self.outcome is DONE and not self._has_ended:
+            self._has_ended = True
             with contextlib.suppress(ssl.SSLError):
                 self._tls.unwrap()
             self._write(self._outgoing.read())
@@ -131,6 +133,8 @@ class TlsClient:
         with contextlib.suppress(ssl.SSLError):  # it wants more, or the stream is broken or ended
             while piece := self._tls.read(_READ_OCTETS):
                 pieces.append(piece)
+            # The server has ended the stream, and waits for the answer (RFC 5246 section 7.2.1).
+            self.send_close_notify()
         if self._outgoing.pending:
             self._write(self._outgoing.read())
         return b"".join(pieces)

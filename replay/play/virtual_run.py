@@ -1,14 +1,15 @@
-"""The virtual driver: plays a scenario against the shipped server, in no time."""
+"""The virtual driver: plays a scenario against a server in virtual time, in no time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from replay.play.fakes.world import DeliveredMessage, settings_from
 from replay.play.mailsrv_harness import MailsrvHarness
 from replay.play.observed import ObservedConnection, ReplyListener, Trace
 from replay.play.schedule import Schedule
+from replay.play.tls_client import REFUSED
 from replay.play.virtual_link import VirtualLink
 from replay.play.virtual_time import Harness
 from replay.transcript import script
@@ -42,7 +43,7 @@ class VirtualRun:
     trace_hash: str
     log: tuple[str, ...]
     messages: tuple[DeliveredMessage, ...]
-    metrics: Callable[[], str] = field(compare=False, repr=False)
+    metrics: Callable[[], str] = field(default=str, compare=False, repr=False)
 
 
 Play = Callable[[Scenario], VirtualRun]
@@ -50,13 +51,22 @@ Play = Callable[[Scenario], VirtualRun]
 
 
 def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
-    """Run ``scenario``.
+    """Run ``scenario`` against the shipped server.
 
-    Raises WorldError for a header that cannot be, Stalled, Leaked or ServerFault when the run
-    itself went wrong; a server that answers something else is no exception but a result.
+    Raises WorldError for a header that cannot be, and what ``play_at`` raises.
+    """
+    harness = MailsrvHarness(settings_from(scenario.server), scenario.world, seed=seed)
+    return replace(play_at(harness, scenario), metrics=harness.metrics.page)
+
+
+def play_at(harness: Harness, scenario: Scenario) -> VirtualRun:
+    """Run ``scenario`` against the server of ``harness``, and shut that down.
+
+    Raises Stalled, Leaked or ServerFault when the run itself went wrong; a server that answers
+    something else is no exception but a result.
     """
     trace = Trace()
-    with MailsrvHarness(settings_from(scenario.server), scenario.world, seed=seed) as harness:
+    with harness:
         players = [
             VirtualPlayer(harness, trace, number, connection)
             for number, connection in enumerate(scenario.connections)
@@ -65,7 +75,7 @@ def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
             player.schedule()
         harness.settle()
         while not all(player.done for player in players) and harness.now_ns < VIRTUAL_NS_MAX:
-            if harness.next_ns() is None:
+            if harness.is_over:
                 break
             harness.step()
         for player in players:
@@ -77,7 +87,6 @@ def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
         trace.hexdigest(),
         tuple(harness.log),
         tuple(harness.accepted),
-        harness.metrics.page,
     )
 
 
@@ -94,6 +103,7 @@ class VirtualPlayer:
         self._scheduled = False
         self._link: VirtualLink | None = None
         self._abandoned = False
+        self._is_traced = True
         self.done = False
         self.observed = ObservedConnection(connection.name, [None] * len(self._schedule))
         self._listener = ReplyListener(self.observed)
@@ -131,7 +141,8 @@ class VirtualPlayer:
         action = self._schedule.depart().action
         self._scheduled = False
         octets = action.octets if isinstance(action, script.SendOctets) else b""
-        self._trace.departure(self._number, harness.now_ns, _TRACED_AS[type(action)], octets)
+        if self._is_traced:
+            self._trace.departure(self._number, harness.now_ns, _TRACED_AS[type(action)], octets)
         if isinstance(action, script.Open):
             self._link = harness.connect(action.client, self._received, self._ended)
             self._link.on_handshake = self._shook_hands
@@ -171,7 +182,10 @@ class VirtualPlayer:
         if self._abandoned:
             return
         now_ns = self._harness.now_ns
-        self._trace.arrival(self._number, now_ns, octets)
+        if self.observed.handshake == REFUSED and not self._harness.knows_client_hello:
+            self._is_traced = False
+        if self._is_traced:
+            self._trace.arrival(self._number, now_ns, octets)
         self._schedule.replies_came(self._listener.received(octets, now_ns), now_ns)
         self.schedule()
 
@@ -186,7 +200,8 @@ class VirtualPlayer:
         if self._abandoned:
             return
         now_ns = self._harness.now_ns
-        self._trace.end(self._number, now_ns, how)
+        if self._is_traced:
+            self._trace.end(self._number, now_ns, how)
         self._listener.ended(how, now_ns)
         if self._schedule.over:
             self.done = True

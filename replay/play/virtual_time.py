@@ -27,6 +27,10 @@ GUARD_NS = 5 * NS_PER_S
 STEPS_MAX = 100_000_000
 """Things that may happen in one run."""
 LOG_LINES_MAX = 100_000
+QUIET_NS, QUIET_STEPS = 3600 * NS_PER_S, 1_000
+"""A server whose timers alone go on, for so long and so often with nothing departing or arriving,
+has a heartbeat: nothing will come of it.  No timeout of SMTP is longer (RFC 5321 section 4.5.3.2
+has half an hour at most)."""
 START_S = 1_000_003
 """The clock starts at an odd number, so that no instant can be mistaken for a duration."""
 REALTIME_OFFSET_NS = 1_767_225_600 * NS_PER_S
@@ -57,6 +61,9 @@ class Harness(ABC):
     """
 
     address: SocketAddress
+    knows_client_hello = True
+    """Whether the server tells a TLS handshake from commands where it wants none.  Others take its
+    random octets for lines: how many there are, nothing decides, and the trace leaves them out."""
 
     def __init__(self) -> None:
         self._descriptors = _open_descriptors()
@@ -70,6 +77,7 @@ class Harness(ABC):
         self._unsettled: set[VirtualLink] = set()
         self._opened = 0
         self._steps = 0
+        self._quiet_since_ns = self._quiet_steps = 0
         self.log: list[str] = []
 
     def __enter__(self) -> Self:
@@ -100,6 +108,17 @@ class Harness(ABC):
         event_ns = self._events[0][0]
         return event_ns if timer_ns is None else min(event_ns, timer_ns)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing will come any more, but perhaps the server's own heartbeats."""
+        if self.next_ns() is None:
+            return True
+        return (
+            not self._events
+            and self._quiet_steps >= QUIET_STEPS
+            and self.now_ns - self._quiet_since_ns >= QUIET_NS
+        )
+
     def step(self) -> None:
         """Let the next thing happen, and all that it causes at the same instant."""
         instant_ns = self.next_ns()
@@ -110,8 +129,10 @@ class Harness(ABC):
             raise Stalled(f"{STEPS_MAX} things have happened, and there is no end")
         self._advance_to(instant_ns)
         if self._events and self._events[0][0] <= instant_ns:
+            self._moved()
             heapq.heappop(self._events)[2]()
         else:
+            self._quiet_steps += 1
             self._expire()
         self.settle()
 
@@ -123,6 +144,10 @@ class Harness(ABC):
         ):
             self.step()
         self._advance_to(instant_ns)
+
+    def _moved(self) -> None:
+        """Something departs or arrives."""
+        self._quiet_since_ns, self._quiet_steps = self.now_ns, 0
 
     def _advance_to(self, instant_ns: int) -> None:
         if instant_ns > self.now_ns:
@@ -177,7 +202,9 @@ class Harness(ABC):
                     progress |= self._serve()
                     break
             for link in self._in_order():
-                progress |= link.take_in()
+                if link.take_in():
+                    progress = True
+                    self._moved()
             unbalanced = [link for link in self._in_order() if not link.balanced]
             if not unbalanced:
                 self._unsettled = {link for link in self._unsettled if _needs_care(link)}
@@ -222,7 +249,7 @@ class Harness(ABC):
         finally:
             self._stop()
         self.settle()
-        while not self._stopped() and self.next_ns() is not None:
+        while not self._stopped() and not self.is_over:
             self.step()
         self._release()
         if check:

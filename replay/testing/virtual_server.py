@@ -90,7 +90,7 @@ class VirtualSender(Sender):
             raise Unexpected(f"{self} waits for {what}, but has itself closed the connection")
         if not self._link.reading:
             raise Unexpected(f"{self} waits for {what}, but does not read")
-        if self._harness.next_ns() is None:
+        if self._harness.is_over:
             raise Unexpected(f"{self} waits for {what}, but nothing can ever happen again")
         self._harness.step()
 

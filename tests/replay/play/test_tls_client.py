@@ -95,6 +95,19 @@ def test_a_goodbye_is_a_close_notify() -> None:
     assert ends.server.read() == b""
 
 
+def test_a_close_notify_is_answered_and_nothing_is_sent_behind_the_answer() -> None:
+    ends = Ends()
+    ends.shake_hands()
+    ends.server.write(b"221 Bye\r\n")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        ends.server.unwrap()  # sends close_notify, and wants the client's
+    assert ends.carry() == b"221 Bye\r\n"
+    ends.server.unwrap()
+    ends.client.send(b"NOOP\r\n")
+    ends.client.send_close_notify()
+    assert b"".join(ends.wire) == b""
+
+
 @pytest.mark.parametrize("begun", [True, False])
 def test_an_alert_refuses_and_is_no_reply(begun: bool) -> None:
     ends = Ends()

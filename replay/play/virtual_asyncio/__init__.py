@@ -1,0 +1,1 @@
+"""Virtual time for servers that are written with asyncio."""

@@ -1,0 +1,353 @@
+"""asyncio servers in virtual time: aiosmtpd, and small ones written for one question each."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import os
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiosmtpd.controller import Controller, UnthreadedController
+from asyncio_servers import Handler, aiosmtpd, pause, streams
+
+from mailsrv.units import NS_PER_S
+from replay.play.tls_client import CERTIFICATE, KEY
+from replay.play.virtual_asyncio.harness import AsyncioHarness, AsyncioTarget, TargetFault
+from replay.play.virtual_run import VirtualRun, play_at
+from replay.play.virtual_time import Leaked, ServerFault, Stalled
+from replay.transcript import collection, transcript
+from replay.transcript.script import Scenario
+
+MESSAGE = r"""
++++
+notation = 2
+story = "A message."
++++
+@0       open from 192.0.2.10
+*        S? 220
+reply+1s C: EHLO client.example\r\n
+*        S? 250
+reply+1s C: MAIL FROM:<a@example.org>\r\n
+*        S? 250
+reply+1s C: RCPT TO:<b@example.test>\r\n
+*        S? 250
+reply+1s C: DATA\r\n
+*        S? 354
+reply+1s C: Subject: x\r\n
+         C: \r\n
+         C: .\r\n
+*        S? 250
+reply+1s C: QUIT\r\n
+*        S? 221
++0       until-closed
+*        S eof
+"""
+
+
+def scenario(text: str) -> Scenario:
+    return transcript.parse(text.lstrip(), "x.smtp")
+
+
+def play(text: str, target: AsyncioTarget) -> VirtualRun:
+    return play_at(AsyncioHarness(target), scenario(text))
+
+
+def connection(*lines: str, client: str = "192.0.2.10") -> str:
+    header = ["+++", "notation = 2", 'story = "x"', "+++"]
+    return "\n".join([*header, f"@0 open from {client}", *lines])
+
+
+def codes(run: VirtualRun) -> list[int]:
+    return [reply.code for reply in run.connections[0].replies]
+
+
+# -- a session ------------------------------------------------------------------------------------
+
+
+def test_a_message_comes_to_the_handler_at_the_instants_of_its_sender() -> None:
+    handler = Handler()
+    run = play(MESSAGE, aiosmtpd(handler))
+    replies = run.connections[0].replies
+    assert [(one.code, one.at_ns // NS_PER_S) for one in replies] == [
+        *((220, 0), (250, 1), (250, 2), (250, 3), (354, 4), (250, 5), (221, 6)),
+    ]
+    assert [one.content for one in handler.messages] == [b"Subject: x\r\n\r\n"]
+
+
+def test_the_server_sees_the_client_s_captured_address() -> None:
+    handler = Handler()
+    play(MESSAGE, aiosmtpd(handler))
+    assert handler.peers == ["192.0.2.10"]
+
+
+def test_what_a_handler_waits_for_takes_virtual_time_and_no_other() -> None:
+    run = play(MESSAGE, aiosmtpd(Handler(lambda: pause(100))))
+    assert run.connections[0].replies[5].at_ns == 105 * NS_PER_S
+
+
+def test_a_silent_client_is_closed_at_the_timeout_to_the_nanosecond() -> None:
+    run = play(connection("* S? 220", "+0 until-closed"), aiosmtpd(timeout=300))
+    assert (run.connections[0].end, run.connections[0].end_at_ns) == ("eof", 300 * NS_PER_S)
+
+
+def test_tls_ends_with_the_answer_to_close_notify_and_not_thirty_seconds_later() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE, KEY)
+    run = play(
+        connection(
+            *("* S? 220", r"reply+0 C: EHLO me\r\n", "* S? 250", r"reply+0 C: STARTTLS\r\n"),
+            *("* S? 220", "reply+0 starttls", "* S tls", r"+0 C: EHLO me\r\n", "* S? 250"),
+            *(r"reply+0 C: QUIT\r\n", "* S? 221", "+0 until-closed"),
+        ),
+        aiosmtpd(tls_context=context),
+    )
+    assert codes(run) == [220, 250, 220, 250, 221]
+    assert run.connections[0].handshake == "done"
+    assert run.virtual_ns == 0
+
+
+# -- the same every time --------------------------------------------------------------------------
+
+
+def test_every_transcript_has_the_same_hash_under_any_hash_seed() -> None:
+    """Two processes with hash seeds of their own, and this one."""
+    hashes = {"here": hash_of_all()}
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, Path(__file__)],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        hashes[seed] = done.stdout.strip()
+    assert len(set(hashes.values())) == 1, hashes
+
+
+def hash_of_all() -> str:
+    """The hash over the trace hashes of all transcripts, played at aiosmtpd."""
+    hashes = hashlib.sha256()
+    for family in collection.families():
+        for path in collection.transcripts(family):
+            run = play_at(AsyncioHarness(aiosmtpd()), transcript.load(path))
+            hashes.update(run.trace_hash.encode())
+    return hashes.hexdigest()
+
+
+def test_a_plaintext_server_s_answers_to_a_client_hello_are_no_part_of_the_hash() -> None:
+    text = connection("* S? 220", r"reply+0 C: STARTTLS\r\n", "* S? 500", "reply+0 starttls")
+    text += "\n+1s C: NOOP\\r\\n\n+1s close\n"
+    runs = [play(text, aiosmtpd()) for _ in range(30)]
+    assert len({run.trace_hash for run in runs}) == 1
+
+
+# -- ties -----------------------------------------------------------------------------------------
+
+
+def timed(*at_s: float) -> AsyncioTarget:
+    """A server that says ``n`` at the instants ``at_s`` after the connection came."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        for number, seconds in enumerate(at_s, 1):
+            loop.call_later(seconds, writer.write, b"25%d x\r\n" % number)
+        while line := await reader.readline():
+            writer.write(b"299 " + line)
+        writer.close()
+
+    return streams(serve)
+
+
+def test_at_one_instant_the_departure_comes_before_the_timer() -> None:
+    run = play(connection(r"@5s C: A\r\n", "+1s close"), timed(5))
+    assert codes(run) == [299, 251]
+    assert {one.at_ns for one in run.connections[0].replies} == {5 * NS_PER_S}
+
+
+def test_timers_fire_by_deadline_and_then_in_the_order_in_which_they_were_made() -> None:
+    assert codes(play(connection("@9s close"), timed(3, 2, 3, 2, 1))) == [255, 252, 254, 251, 253]
+
+
+def test_an_instant_is_no_float_that_was_rounded_up() -> None:
+    seconds = 0.1 + 0.2  # 0.30000000000000004
+    run = play(connection("@9s close"), timed(seconds, 1e-9))
+    assert [one.at_ns for one in run.connections[0].replies] == [1, 300_000_000]
+
+
+def test_many_cancelled_timers_are_not_kept() -> None:
+    left: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(10_000):
+            loop.call_later(3600, writer.close).cancel()
+        left.append(sum(isinstance(one, asyncio.TimerHandle) for one in gc.get_objects()))
+        writer.close()
+
+    play(connection("+0 until-closed"), streams(serve))
+    assert left[0] < 1000
+
+
+def test_a_timer_that_is_cancelled_by_another_of_its_instant_does_not_fire() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        doomed: list[asyncio.TimerHandle] = []
+        loop.call_later(1, lambda: doomed[0].cancel())
+        doomed.append(loop.call_later(1, writer.write, b"250 too late\r\n"))
+        loop.call_later(2, writer.close)
+
+    assert codes(play(connection("+0 until-closed"), streams(serve))) == []
+
+
+# -- ends -----------------------------------------------------------------------------------------
+
+
+def test_a_server_with_a_heartbeat_is_not_waited_for_without_end() -> None:
+    async def beat() -> None:
+        while True:
+            await pause(1)
+
+    async def start(loop: asyncio.AbstractEventLoop) -> asyncio.Server:
+        server = await asyncio.start_server(serve, "localhost", 25)
+        loop.beat = loop.create_task(beat())  # type: ignore[attr-defined]
+        return server
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.close()
+
+    run = play(connection("+0 until-closed"), start)
+    assert run.connections[0].waits_for == "the server to close"
+    assert 3600 * NS_PER_S <= run.virtual_ns < 3602 * NS_PER_S
+
+
+def test_a_departure_days_ahead_is_waited_for_through_heartbeats() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def beat() -> None:
+            while not reader.at_eof():
+                await pause(60)
+
+        task = asyncio.create_task(beat())
+        while line := await reader.readline():
+            writer.write(b"250 " + line)
+        writer.close()
+        await task
+
+    run = play(connection(r"@24h C: A\r\n", "* S? 250", "reply+0 close"), streams(serve))
+    assert run.connections[0].replies[0].at_ns == 86_400 * NS_PER_S
+
+
+def test_a_server_that_never_comes_to_rest_fails_the_run() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            again = loop.create_future()
+            loop.call_soon(again.set_result, None)
+            await again
+
+    with pytest.raises(Stalled, match="does not come to rest"):
+        play(connection("+0 until-closed"), streams(serve))
+
+
+def test_an_exception_that_nothing_catches_fails_the_run() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asyncio.get_running_loop().call_soon(lambda: {}["missing"])
+        writer.close()
+
+    with pytest.raises(ServerFault, match="KeyError: 'missing'"):
+        play(connection("+0 until-closed"), streams(serve))
+
+
+def test_a_connection_that_the_server_leaves_open_fails_the_run() -> None:
+    kept: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        kept.append(writer)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    with pytest.raises(Leaked, match="1 connections that the server has not closed"):
+        play(connection("+1s reset"), streams(serve))
+    kept.clear()
+    gc.collect()
+
+
+def test_octets_that_the_client_does_not_read_stay_in_the_kernel_and_in_asyncio() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        line = b"250-" + b"x" * 1000 + b"\r\n"
+        for _ in range(20_000):
+            writer.write(line)
+            await writer.drain()
+        writer.write(b"250 end\r\n")
+        writer.close()
+
+    text = connection(
+        "@0 stop-reading", r"@0 C: GO\r\n", "@1s resume-reading", "+0 until-closed", "* S eof"
+    )
+    run = play(text, streams(serve))
+    assert run.connections[0].end_at_ns == NS_PER_S
+
+
+# -- targets --------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def managed(loop: asyncio.AbstractEventLoop) -> AsyncIterator[asyncio.Server]:
+    await pause(3)  # such as a store that opens
+    controller = UnthreadedController(Handler(), loop=loop)
+    server = await controller._create_server()
+    try:
+        yield server
+    finally:
+        await pause(2)
+
+
+def test_a_target_may_be_an_async_context_manager_that_takes_its_time() -> None:
+    with AsyncioHarness(managed) as harness:
+        assert harness.now_ns == 3 * NS_PER_S
+        harness.settle()
+    assert harness.now_ns == 5 * NS_PER_S
+
+
+def test_a_threaded_controller_is_declined_by_the_name_of_the_one_that_fits() -> None:
+    with pytest.raises(TargetFault, match="UnthreadedController with loop=loop"):
+        AsyncioHarness(lambda loop: Controller(Handler()))  # type: ignore[arg-type, return-value]
+
+
+def test_a_target_that_starts_no_server_is_declined() -> None:
+    async def nothing(loop: asyncio.AbstractEventLoop) -> None:
+        return None
+
+    for target in (lambda loop: 25, lambda loop: None, nothing):
+        with pytest.raises(TargetFault):
+            AsyncioHarness(target)  # type: ignore[arg-type]
+
+
+def test_a_target_that_waits_for_what_never_comes_is_declined() -> None:
+    async def stuck(loop: asyncio.AbstractEventLoop) -> asyncio.Server:
+        await loop.create_future()
+        raise AssertionError
+
+    with pytest.raises(TargetFault, match="never comes"):
+        AsyncioHarness(stuck)
+
+
+def test_what_a_target_raises_while_it_starts_reaches_its_author() -> None:
+    async def broken(loop: asyncio.AbstractEventLoop) -> asyncio.Server:
+        raise ZeroDivisionError("mine")
+
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        AsyncioHarness(broken)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+if __name__ == "__main__":
+    print(hash_of_all())
