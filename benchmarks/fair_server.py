@@ -17,6 +17,8 @@ from pathlib import Path
 from mailsrv.delivery.discard import DiscardCourier
 from mailsrv.delivery.mailbox.maildir import Maildir
 from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
+from mailsrv.delivery.queue.queue import Queue
+from mailsrv.delivery.queue.ways import OneWay, Way
 from mailsrv.delivery.spool.spool import Limits, Spool
 from mailsrv.policy.lookups import NoResolver
 from mailsrv.runtime.clock import SystemClock
@@ -76,9 +78,16 @@ def main() -> int:
     if spool is not None:
         spool.attach(server.loop)
     if spool is not None and delivery == "maildir":
-        maildir_delivery = MaildirDelivery(spool, clock, lambda event, **values: None)
-        maildir_delivery.use(Maildir(folder / "mail", clock))
-        maildir_delivery.attach(server.loop)
+        maildir = MaildirDelivery(
+            Maildir(folder / "mail", clock),
+            clock,
+            lambda event, **values: None,
+            is_receiving=lambda: spool.is_receiving,
+        )
+        maildir.attach(server.loop)
+        queue = Queue(spool, clock, random.Random(), lambda event, **values: None)
+        queue.use(OneWay(Way("maildir", maildir, local=True)))
+        queue.attach(server.loop)
     server.listen(bind("127.0.0.1", port))
     stopping: list[int] = []
     SignalReader(poll, (signal.SIGTERM,), stopping.append)

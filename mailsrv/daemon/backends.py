@@ -14,7 +14,6 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mailsrv.config.deliveries import ToMaildir
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
 from mailsrv.delivery.discard import DiscardCourier
@@ -35,8 +34,7 @@ from mailsrv.transport.tls_context import TlsError, server_context
 from mailsrv.units import NS_PER_S
 
 if TYPE_CHECKING:
-    from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
-    from mailsrv.delivery.spool.spool import Limits, Spool
+    from mailsrv.daemon.outgoing import Outgoing
     from mailsrv.resolver.stub import StubResolver
     from mailsrv.stores.greylist_sqlite import SqliteStore
 
@@ -58,8 +56,7 @@ class Backends:
         self._loop: Loop | None = None
         self._resolver: StubResolver | None = None
         self._nameservers: tuple[tuple[str, int], ...] = ()
-        self._spool: Spool | None = None
-        self._delivery: MaildirDelivery | None = None
+        self._outgoing: Outgoing | None = None
         self._store: Store | None = None
         self._database: SqliteStore | None = None
         self.memory = MemoryBudget(Settings().memory_octets)
@@ -89,7 +86,8 @@ class Backends:
     def attach(self, loop: Loop) -> None:
         """Work on ``loop`` from now on."""
         self._loop = loop
-        self._attach_spool(loop)
+        if self._outgoing is not None:
+            self._attach_outgoing(loop, self._outgoing)
         for one in (self._resolver, self._database):
             if one is not None:
                 one.attach(loop)
@@ -97,65 +95,28 @@ class Backends:
     def close(self) -> None:
         """Close sockets and files; the greylist writes what it has learnt, and what is in the
         spool is delivered, for a while."""
-        if self._delivery is not None and self._spool is not None:
-            self._delivery.finish()
-            self._spool.close()
+        if self._outgoing is not None:
+            self._outgoing.close()
         for one in (self._resolver, self._database):
             if one is not None:
                 one.close()
 
     def _courier_of(self, config: Config) -> Courier:
-        folder = config.spool_folder
-        if folder is None:
+        if config.spool_folder is None:
             return DiscardCourier()  # what is in the spool goes where it was to go
-        from mailsrv.delivery.mailbox.maildir import (
-            Maildir,
-        )  # with SQLite, which discard does without
-        from mailsrv.delivery.spool.spool import Limits
+        if self._outgoing is not None:
+            self._outgoing.use(config)
+            return self._outgoing.spool
+        from mailsrv.daemon.outgoing import Outgoing  # with SQLite, which discard does without
 
-        settings = config.settings
-        limits = Limits(settings.spool_octets, settings.spool_free_octets)
-        delivery = config.delivery
-        others = config.routes or config.aliases
-        if others or not isinstance(delivery, ToMaildir) or not delivery.is_shared:
-            raise ConfigError(f"delivery: {delivery}, routes and aliases are not carried out yet")
-        try:
-            maildir = Maildir(delivery.path, self._clock)
-        except OSError as error:
-            raise ConfigError(f"delivery {config.delivery}: {error.strerror}") from None
-        if self._spool is None:
-            self._open_spool(folder, settings.hostname, limits)
-        assert self._spool is not None and self._delivery is not None
-        self._spool.configure(settings.hostname, limits)
-        self._delivery.use(maildir)
-        return self._spool
-
-    def _open_spool(self, folder: Path, hostname: str, limits: Limits) -> None:
-        from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
-        from mailsrv.delivery.spool.database import SpoolError
-        from mailsrv.delivery.spool.spool import Spool
-
-        journal = self._journal
-        try:
-            self._spool = Spool(
-                folder,
-                hostname,
-                self._clock,
-                limits,
-                memory=self.memory,
-                note=lambda event, error: journal.note(event, error=error),
-            )
-        except SpoolError as error:
-            raise ConfigError(f"spool: {error}") from None
-        self._delivery = MaildirDelivery(self._spool, self._clock, journal.note)
+        self._outgoing = Outgoing(config, self._clock, self._journal, self.memory)
         if self._loop is not None:
-            self._attach_spool(self._loop)
+            self._attach_outgoing(self._loop, self._outgoing)
+        return self._outgoing.spool
 
-    def _attach_spool(self, loop: Loop) -> None:
-        if self._spool is not None and self._delivery is not None:
-            self._spool.attach(loop)
-            self._delivery.attach(loop)
-            loop.at_end_of_pass(self._journal.flush)  # the log lines of what the spool answered
+    def _attach_outgoing(self, loop: Loop, outgoing: Outgoing) -> None:
+        outgoing.attach(loop)
+        loop.at_end_of_pass(self._journal.flush)  # the log lines of what the spool answered
 
     def _greylist_of(self, config: Config) -> Greylist | None:
         if not config.settings.greylist:
@@ -213,19 +174,19 @@ class Backends:
         metrics.read(
             PREFIX + "spool_messages",
             "Accepted messages that are not delivered yet.",
-            lambda: self._spool.messages if self._spool else None,
+            lambda: self._outgoing.spool.messages if self._outgoing else None,
         )
         metrics.read(
             PREFIX + "spool_octets",
             "Content of the messages in the spool.",
-            lambda: self._spool.octets if self._spool else None,
+            lambda: self._outgoing.spool.octets if self._outgoing else None,
         )
 
 
 def import_what_is_needed(config: Config) -> None:
     """Load the modules that most configurations do without: dnspython takes 7 MB."""
     if config.spool_folder is not None:
-        importlib.import_module("mailsrv.delivery.mailbox.maildir_delivery")
+        importlib.import_module("mailsrv.daemon.outgoing")
     if config.settings.greylist:
         importlib.import_module("mailsrv.stores.greylist_sqlite")
     if needs_dns(config.settings):

@@ -188,7 +188,8 @@ def _unusable_spool(folder: Path) -> Iterator[str]:
         elif not _may_make_in(nearest):
             yield f"{nearest}: cannot be written"
     if (folder / "spool.db").exists():
-        from mailsrv.delivery.spool.database import SpoolError, refuse_others
+        from mailsrv.delivery.spool.database import refuse_others
+        from mailsrv.delivery.spool.rows import SpoolError
 
         try:
             refuse_others(folder / "spool.db")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from mailsrv.delivery.spool.database import StoredMessage
+from mailsrv.delivery.spool.rows import StoredMessage
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.sending.outcome import Outcome
 

@@ -27,7 +27,17 @@ _UNSAFE_IN_NAME = re.compile(r"[^A-Za-z0-9._:\[\]-]")
 
 
 def trace_fields(envelope: Envelope, hostname: str, realtime_ns: int) -> bytes:
-    """Return-Path and Received for ``envelope``, received by ``hostname`` at ``realtime_ns``.
+    """Return-Path and Received for ``envelope``, received by ``hostname`` at ``realtime_ns``."""
+    return return_path(envelope) + received(envelope, hostname, realtime_ns)
+
+
+def return_path(envelope: Envelope) -> bytes:
+    """The field that the last delivery puts before all others, and no earlier one."""
+    return f"Return-Path: <{envelope.reverse_path}>\r\n".encode()
+
+
+def received(envelope: Envelope, hostname: str, realtime_ns: int) -> bytes:
+    """The field of ``hostname``, which received ``envelope`` at ``realtime_ns``.
 
     Lines end in CRLF and are folded.  Beyond ASCII there is only what SMTPUTF8 allowed, in UTF-8
     (RFC 6532).  The recipient is named when there is one: with several, each would learn of
@@ -37,7 +47,6 @@ def trace_fields(envelope: Envelope, hostname: str, realtime_ns: int) -> bytes:
     recipient = f"\r\n\tfor <{paths[0]}>" if len(paths) == 1 else ""
     tls = f"\r\n\t({envelope.tls})\r\n\t" if envelope.tls else " "
     return (
-        f"Return-Path: <{envelope.reverse_path}>\r\n"
         f"Received: from {_helo_name(envelope)} ({address_literal(envelope.client)})\r\n"
         f"\tby {hostname} with {envelope.protocol}{tls}id {envelope.id}{recipient};\r\n"
         f"\t{date(realtime_ns)}\r\n"

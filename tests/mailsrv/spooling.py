@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mailsrv.delivery.files import SystemFiles
-from mailsrv.delivery.spool.database import StoredMessage
+from mailsrv.delivery.spool.rows import StoredMessage
 from mailsrv.delivery.spool.sink import SpoolSink
 from mailsrv.delivery.spool.spool import Limits, Spool
 from mailsrv.runtime.clock import Clock, FakeClock

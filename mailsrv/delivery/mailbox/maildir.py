@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -27,10 +28,11 @@ from mailsrv.delivery.files import (
     make_directory,
     write_all,
 )
-from mailsrv.delivery.spool.database import StoredMessage
+from mailsrv.delivery.job import Job
+from mailsrv.delivery.spool.rows import StoredMessage
 from mailsrv.runtime.clock import Clock
-from mailsrv.smtp.envelope import Envelope
-from mailsrv.smtp.trace import trace_fields
+from mailsrv.smtp.path import MailPath
+from mailsrv.smtp.trace import return_path
 from mailsrv.units import NS_PER_S
 
 HELD_OCTETS_MAX = 64 * 1024
@@ -58,12 +60,12 @@ class Maildir:
         self._make_directories()
         self._sweep()
 
-    def begin(self, message: StoredMessage, envelope: Envelope) -> MaildirWriter:
-        """Open a writer for the content of ``message``."""
-        fields = trace_fields(envelope, message.hostname, message.received_ns)
-        return_path, end, received = fields.partition(b"\r\n")
-        head = b"".join((return_path, end, envelope_to(envelope), received))
-        return MaildirWriter(self, file_name(message), head)
+    def begin(self, job: Job) -> MaildirWriter:
+        """Open a writer for the content of ``job``."""
+        envelope = job.envelope
+        paths = [envelope.forward_paths[place] for place in job.places]
+        head = b"".join((return_path(envelope), envelope_to(paths), job.head))
+        return MaildirWriter(self, file_name(job.message), head)
 
     def sync(self) -> None:
         """Have the names of all finished messages on the disk: they are delivered.  Raises
@@ -101,9 +103,9 @@ def file_name(message: StoredMessage) -> str:
     return _UNSAFE_IN_FILE_NAME.sub("_", name)[:NAME_OCTETS_MAX]
 
 
-def envelope_to(envelope: Envelope) -> bytes:
+def envelope_to(paths: Iterable[MailPath]) -> bytes:
     """The recipients as a header field, one a line."""
-    recipients = ",\r\n\t".join(map(str, envelope.forward_paths))
+    recipients = ",\r\n\t".join(map(str, paths))
     return f"Envelope-To: {recipients}\r\n".encode()
 
 

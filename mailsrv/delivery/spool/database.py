@@ -15,12 +15,14 @@ import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from mailsrv.delivery.files import FILE_MODE, Files
+from mailsrv.delivery.spool import queue_table
+from mailsrv.delivery.spool.queue_table import QueueTable
+from mailsrv.delivery.spool.rows import Changes, NewMessage, SpoolError, StoredMessage
 
 APPLICATION_ID = 0x73706F6C  # "spol"
-VERSION = 1
+VERSION = 2
 """Of the schema, kept as the file's ``user_version``."""
 PAGE_OCTETS = 4096
 CHECKPOINT_PAGES = 250
@@ -33,6 +35,8 @@ FREE_PAGES_MAX = 1024
 VACUUM_PAGES = 256
 """Pages that go back in one step."""
 CACHE_KIB = 8 * 1024
+_ROW_PAGES = 3
+"""Pages that a row of the queue writes, with its indexes."""
 _TRANSACTION_PAGES = 4
 """Pages that a transaction writes besides contents: leaf pages of the table, and the totals."""
 
@@ -53,53 +57,29 @@ CREATE TABLE message (
 CREATE INDEX in_file ON message (id) WHERE content IS NULL;
 CREATE TABLE total (
     id INTEGER PRIMARY KEY CHECK (id = 0),
-    next_number INTEGER NOT NULL, messages INTEGER NOT NULL, octets INTEGER NOT NULL
+    next_number INTEGER NOT NULL, messages INTEGER NOT NULL, octets INTEGER NOT NULL,
+    fresh_from INTEGER NOT NULL    -- below it, every message has its row in the queue
 );
-INSERT INTO total VALUES (0, 1, 0, 0);
+INSERT INTO total VALUES (0, 1, 0, 0, 0);
+{queue_table.SCHEMA}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
 _INSERT = "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM message WHERE number = ?"
-_TOTAL = "UPDATE total SET next_number = ?, messages = ?, octets = ?"
+_TOTAL = "UPDATE total SET next_number = ?, messages = ?, octets = ?, fresh_from = ?"
 _AFTER = """
 SELECT number, id, received_ns, hostname, octets, envelope, content IS NULL FROM message
 WHERE number > ? ORDER BY number LIMIT ?
 """
 
 
-class SpoolError(Exception):
-    """The spool cannot be used; the message says which file and why."""
-
-
-class NewMessage(NamedTuple):
-    """A message to be stored.  ``content`` is None if it lies in a file."""
-
-    id: str
-    received_ns: int
-    hostname: str
-    octets: int
-    envelope: str
-    content: bytes | None
-
-
-class StoredMessage(NamedTuple):
-    """A message that is stored, without its content.  ``received_ns`` counts from 1970."""
-
-    number: int
-    id: str
-    received_ns: int
-    hostname: str
-    octets: int
-    envelope: str
-    in_file: bool
-
-
 class SpoolDatabase:
     """The open database.  Methods raise ``sqlite3.Error``.
 
     ``messages`` and ``octets`` are what is stored, without counting it anew; ``next_number`` is
-    that of the next message.
+    that of the next message, and below ``fresh_from`` there is no fresh one.  ``queue`` is read
+    directly, and written with the transactions here.
     """
 
     def __init__(
@@ -109,6 +89,7 @@ class SpoolDatabase:
         is_new = refuse_others(path)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
         self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, factory=factory)
+        self.queue = QueueTable(self._connection)
         try:
             if is_new:
                 self._create(path)
@@ -146,12 +127,13 @@ class SpoolDatabase:
         execute("PRAGMA secure_delete = OFF")  # it would write each deleted content once more
         execute(f"PRAGMA journal_size_limit = {WAL_PAGES_MAX * PAGE_OCTETS}")
         execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        row = execute("SELECT next_number, messages, octets FROM total").fetchone()
+        row = execute("SELECT next_number, messages, octets, fresh_from FROM total").fetchone()
         try:
-            self.next_number, self.messages, self.octets = map(int, row)
+            self.next_number, self.messages, self.octets, self.fresh_from = map(int, row)
         except (TypeError, ValueError):
             raise SpoolError(f"{path}: is damaged: its totals are missing") from None
-        execute("SELECT number FROM message ORDER BY number LIMIT 1").fetchone()
+        for table in ("message", "queue", "command"):
+            execute(f"SELECT number FROM {table} ORDER BY number LIMIT 1").fetchone()
         self._wal_pages = self._checkpoint()
 
     def _number(self, pragma: str) -> int:
@@ -165,8 +147,9 @@ class SpoolDatabase:
 
     # -- writing ----------------------------------------------------------------------------------
 
-    def write(self, new: Sequence[NewMessage], gone: Sequence[StoredMessage]) -> None:
-        """Store ``new`` and forget ``gone``, all of it or nothing; on the disk when it returns."""
+    def write(self, new: Sequence[NewMessage], changes: Changes) -> None:
+        """Store ``new`` and make ``changes``, all of it or nothing; on the disk when it returns."""
+        gone, fresh_from = changes.gone.values(), max(self.fresh_from, changes.fresh_from)
         number = self.next_number + len(new)
         messages = self.messages + len(new) - len(gone)
         octets = self.octets + sum(one.octets for one in new) - sum(one.octets for one in gone)
@@ -176,15 +159,23 @@ class SpoolDatabase:
             if new:
                 execute_many(_INSERT, [(n, *one) for n, one in enumerate(new, self.next_number)])
             if gone:
-                execute_many(_DELETE, [(one.number,) for one in gone])
-            execute(_TOTAL, (number, messages, octets))
+                numbers = [(one.number,) for one in gone]
+                execute_many(_DELETE, numbers)
+                self.queue.delete(numbers)
+            if changes.rows:
+                self.queue.put(changes.rows.values())
+            if changes.commands:
+                self.queue.carried_out(changes.commands)
+            execute(_TOTAL, (number, messages, octets, fresh_from))
             execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
         self.next_number, self.messages, self.octets = number, messages, octets
+        self.fresh_from = fresh_from
         contents = sum(len(one.content or b"") + len(one.envelope) for one in new)
-        self._wal_pages += _TRANSACTION_PAGES + len(gone) + contents // PAGE_OCTETS
+        pages = len(gone) + _ROW_PAGES * len(changes.rows) + contents // PAGE_OCTETS
+        self._wal_pages += _TRANSACTION_PAGES + pages
 
     @property
     def needs_checkpoint(self) -> bool:

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from mailsrv.delivery.files import Files, write_all
-from mailsrv.delivery.spool.database import NewMessage, SpoolError
+from mailsrv.delivery.spool.failures import Failure
+from mailsrv.delivery.spool.rows import NewMessage
 from mailsrv.delivery.spool.stored_envelope import to_json
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.reply import Reply
@@ -20,7 +20,6 @@ from mailsrv.smtp.reply import Reply
 ROW_OCTETS_MAX = 64 * 1024
 """Content that is kept in the database; a row of 256 KiB makes commits of 276 ms."""
 
-Failure = OSError | sqlite3.Error | SpoolError
 Answer = Callable[[Reply], None]
 
 

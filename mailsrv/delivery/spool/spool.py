@@ -7,8 +7,9 @@ transaction stores all that wait, in the loop's own thread, at the end of a pass
 is being received any more or ``COMMIT_WITHIN_NS`` after the first of them came.  Answers follow
 the transaction.
 
-What a delivery has done with is forgotten together with the next transaction, or soon after if
-none comes; a process that is killed in between delivers it again, under the same name.
+What became of a message is written with the next transaction, or soon after if none comes: what
+another server took, within ``COMMIT_WITHIN_NS``, since a process that is killed in between sends it
+again; what lies in a Maildir later, because there it is found under the same name.
 
 A write that fails is a temporary failure for the senders who wait for it: 452 where there is no
 room, else 451.  The database is then opened anew for the next message.
@@ -17,13 +18,12 @@ room, else 451.  The database is then opened anew for the next message.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from mailsrv.delivery.files import (
     DIRECTORY_MODE,
@@ -32,9 +32,18 @@ from mailsrv.delivery.files import (
     SystemFiles,
     make_directory,
 )
-from mailsrv.delivery.spool.database import SpoolDatabase, SpoolError, StoredMessage
+from mailsrv.delivery.spool.database import SpoolDatabase
 from mailsrv.delivery.spool.disk_room import DiskRoom
-from mailsrv.delivery.spool.sink import Answer, EnoughMemory, Failure, Memory, SpoolSink
+from mailsrv.delivery.spool.failures import DATABASE, Failure, in_words, is_busy, is_full
+from mailsrv.delivery.spool.queue_table import QueueTable
+from mailsrv.delivery.spool.rows import (
+    Changes,
+    NewMessage,
+    QueueRow,
+    SpoolError,
+    StoredMessage,
+)
+from mailsrv.delivery.spool.sink import Answer, EnoughMemory, Memory, SpoolSink
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.timer_wheel import Timer
@@ -49,20 +58,18 @@ COMMIT_MESSAGES_MAX = 256
 COMMIT_FILES_MAX = 4
 """Messages of one transaction, and those among them with a file to be synced."""
 FORGET_WITHIN_NS = 200 * NS_PER_MS
-"""How long what was delivered is remembered for a transaction of new messages to take along."""
+"""How long what may happen twice waits for a transaction of new messages to take it along."""
 LOCKED_NS = 2 * NS_PER_S
 LOCKED_PAUSE_NS = 10 * NS_PER_MS
 """How long another process may write to the database, and how often we try meanwhile."""
 PIECE_OCTETS = 256 * 1024
 """Of a large content, what is read at once."""
 
-DATABASE = "spool.db"
 CONTENT = "content"
 LOCK = "lock"
 
-_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
-_BUSY = frozenset((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED))
 
+Found = TypeVar("Found")
 Waiting = tuple[SpoolSink, Answer]
 Note = Callable[[str, str | None], object]
 """Called with an event for the log, and the error if it is one."""
@@ -79,7 +86,8 @@ class Spool:
     """The courier that keeps messages in ``folder``, which is made if it is not there.
 
     ``memory`` counts what is held, and ``note`` is told of failures.  ``on_stored`` is called
-    after each transaction with messages in it; ``hostname`` is our name in their Received fields.
+    after each transaction that leaves something to be delivered, now or later; ``hostname`` is
+    our name in Received fields.
     Raises SpoolError.
     """
 
@@ -116,8 +124,8 @@ class Spool:
         self._waiting: list[Waiting] = []
         self._since_ns = 0
         self._retry_ns = 0
-        self._gone: list[StoredMessage] = []
-        self._gone_since_ns = 0
+        self._changes = Changes()
+        self._changes_due_ns = 0
         self._database: SpoolDatabase | None = None
         self._refused_from: int | None = None  # the first number of a transaction that failed
         self._lock = -1
@@ -126,7 +134,7 @@ class Spool:
             self._sweep(self._open())
         except (OSError, sqlite3.Error, SpoolError) as error:
             self.close()
-            raise SpoolError(_in_words(error, folder)) from None
+            raise SpoolError(in_words(error, folder)) from None
 
     # -- opening ----------------------------------------------------------------------------------
 
@@ -145,20 +153,23 @@ class Spool:
         if self._database is None:
             database = SpoolDatabase(self.folder / DATABASE, self.files, self._factory)
             try:
-                self._gone = self._without_doubt(database)
+                self._changes.gone = self._without_doubt(database)
             except BaseException:
                 database.close()
                 raise
             self._database = database
         return self._database
 
-    def _without_doubt(self, database: SpoolDatabase) -> list[StoredMessage]:
+    def _without_doubt(self, database: SpoolDatabase) -> dict[int, StoredMessage]:
         """What is to be forgotten, after a transaction that failed: its frames may be found in the
         write-ahead log all the same.  What it forgot is gone, and what it stored was refused."""
+        gone = self._changes.gone
         if self._refused_from is None:
-            return self._gone
-        refused = database.after(self._refused_from - 1, COMMIT_MESSAGES_MAX)
-        return [*database.still_there(self._gone), *refused]
+            return gone
+        at_most = COMMIT_MESSAGES_MAX + len(self._changes.notices)
+        refused = database.after(self._refused_from - 1, at_most)
+        there = [*database.still_there(gone.values()), *refused]
+        return {one.number: one for one in there}
 
     def _sweep(self, database: SpoolDatabase) -> None:
         """Remove contents whose message was never stored, or is forgotten."""
@@ -212,7 +223,7 @@ class Spool:
     def messages(self) -> int:
         """How many messages are stored and not yet delivered."""
         stored = 0 if self._database is None else self._database.messages
-        return stored - len(self._gone)
+        return stored + len(self._changes.notices) - len(self._changes.gone)
 
     @property
     def next_number(self) -> int:
@@ -229,7 +240,7 @@ class Spool:
         try:
             return self._open().after(number, at_most)
         except (OSError, sqlite3.Error, SpoolError) as error:
-            raise SpoolError(_in_words(error, self.folder)) from None
+            raise SpoolError(in_words(error, self.folder)) from None
 
     def content(self, message: StoredMessage) -> Iterator[bytes]:
         """The content in pieces.  Raises SpoolError, and ValueError if it is missing."""
@@ -246,15 +257,59 @@ class Spool:
         except FileNotFoundError as error:
             raise ValueError(f"{error.filename}: is missing") from None
         except (OSError, sqlite3.Error) as error:
-            raise SpoolError(_in_words(error, self.folder)) from None
+            raise SpoolError(in_words(error, self.folder)) from None
 
-    def forget(self, message: StoredMessage) -> None:
-        """It was delivered."""
-        if not self._gone:
-            self._gone_since_ns = self._now_ns()
+    def read(self, look: Callable[[QueueTable], Found]) -> Found:
+        """What ``look`` finds in the queue's table.  Raises SpoolError."""
+        try:
+            return look(self._open().queue)
+        except (OSError, sqlite3.Error, SpoolError) as error:
+            raise SpoolError(in_words(error, self.folder)) from None
+
+    def is_written(self, number: int) -> bool:
+        """Whether what the queue's table says of a message is the latest."""
+        return number not in self._changes.rows and number not in self._changes.gone
+
+    @property
+    def unwritten(self) -> int:
+        """Messages of which the queue's table does not say the latest."""
+        return len(self._changes.rows) + len(self._changes.gone)
+
+    def forget(
+        self, message: StoredMessage, notices: Iterable[NewMessage] = (), *, soon: bool = False
+    ) -> None:
+        """It is done with; ``notices`` are stored in the same transaction, ``soon`` or not."""
+        self._change(soon)
+        self._changes.rows.pop(message.number, None)
+        self._changes.gone[message.number] = message
+        self._changes.notices += notices
+
+    def put(self, row: QueueRow, notices: Iterable[NewMessage] = (), *, soon: bool = False) -> None:
+        """Keep what became of a message, as ``forget`` does."""
+        self._change(soon)
+        self._changes.rows[row.number] = row
+        self._changes.notices += notices
+
+    def carried_out(self, command: int) -> None:
+        """An operator's command is done with, together with what else is to be written."""
+        self._change(soon=True)
+        self._changes.commands.append(command)
+
+    def none_is_fresh_below(self, number: int) -> None:
+        """Every message below ``number`` was tried; written when something else is."""
+        self._changes.fresh_from = number
+
+    @property
+    def fresh_from(self) -> int:
+        """Below this number there is no message that was never tried."""
+        return 0 if self._database is None else self._database.fresh_from
+
+    def _change(self, soon: bool) -> None:
+        due_ns = self._now_ns() + (COMMIT_WITHIN_NS if soon else FORGET_WITHIN_NS)
+        if not self._changes or due_ns < self._changes_due_ns:
+            self._changes_due_ns = due_ns
             if not self._waiting:
-                self._arm(self._gone_since_ns + FORGET_WITHIN_NS)
-        self._gone.append(message)
+                self._arm(due_ns)
 
     # -- the transaction --------------------------------------------------------------------------
 
@@ -266,25 +321,27 @@ class Spool:
         if self._waiting:
             if not self.open_contents or now_ns >= self._since_ns + COMMIT_WITHIN_NS:
                 self.commit()
-        elif self._gone and now_ns >= self._gone_since_ns + FORGET_WITHIN_NS:
+        elif self._changes and now_ns >= self._changes_due_ns:
             self.commit()
 
     def commit(self) -> None:
-        """One transaction: of what waits as much as fits, and all that is to be forgotten."""
+        """One transaction: of what waits as much as fits, and all that became of others."""
         answers: list[tuple[Answer, Reply]] = []
         batch = self._synced(self._take_batch(), answers)
         try:
             database = self._open()
-            gone = self._gone
-            database.write([sink.row() for sink, _ in batch], gone)
+            changes = self._changes
+            database.write([*(sink.row() for sink, _ in batch), *changes.notices], changes)
         except (OSError, sqlite3.Error, SpoolError) as error:
             self._not_stored(batch, error, answers)
             faults = _answer_all(answers)
         else:
-            self._gone = []
+            self._changes = Changes(fresh_from=changes.fresh_from)
             self._stored(batch, answers)
+            if batch or changes.notices or changes.rows:
+                self.on_stored()
             faults = _answer_all(answers)
-            self._tidy_up(gone)
+            self._tidy_up(changes.gone.values())
         if self._waiting:  # too many for one transaction, or ended within an answer
             due_ns = self._since_ns + COMMIT_WITHIN_NS if self.open_contents else self._now_ns()
             self._arm(max(due_ns, self._retry_ns))
@@ -322,10 +379,8 @@ class Spool:
         if self.trouble:
             self.trouble = ""
             self._note("spool works again", None)
-        if batch:
-            self.on_stored()
 
-    def _tidy_up(self, gone: list[StoredMessage]) -> None:
+    def _tidy_up(self, gone: Iterable[StoredMessage]) -> None:
         """What takes time and may wait until the answers are given."""
         for message in gone:
             if message.in_file:
@@ -338,7 +393,7 @@ class Spool:
             database.checkpoint()
         except sqlite3.Error as error:  # what was committed stays in the write-ahead log
             if not self._checkpoint_failed:
-                self._note("spool checkpoint failed", _in_words(error, self.folder))
+                self._note("spool checkpoint failed", in_words(error, self.folder))
             self._checkpoint_failed = True
         else:
             if self._checkpoint_failed:
@@ -353,7 +408,7 @@ class Spool:
     ) -> None:
         """The transaction failed: try again if another process was writing, else answer."""
         now_ns = self._now_ns()
-        if _code(error) in _BUSY and batch and now_ns - self._since_ns < LOCKED_NS:
+        if is_busy(error) and batch and now_ns - self._since_ns < LOCKED_NS:
             self._waiting[:0] = batch
             self._retry_ns = now_ns + LOCKED_PAUSE_NS
             self._arm(self._retry_ns)
@@ -362,33 +417,32 @@ class Spool:
         for sink, answer in batch:
             sink.fail(error)
             answers.append((answer, sink.failure or reply.LOCAL_ERROR))
-        self._gone_since_ns = now_ns  # tried again with the next message, or later
-        self._arm(now_ns + FORGET_WITHIN_NS)
+        self._changes_due_ns = now_ns + FORGET_WITHIN_NS  # or with the next message
+        self._arm(self._changes_due_ns)
 
     def _fails(self, error: Failure) -> None:
         """Have the log say so once, and the database opened anew."""
         if not self.trouble:
-            self._note("spool failed", _in_words(error, self.folder))
-        self.trouble = _in_words(error, self.folder)
-        if _code(error) not in _BUSY:
+            self._note("spool failed", in_words(error, self.folder))
+        self.trouble = in_words(error, self.folder)
+        if not is_busy(error):
             if self._database is not None:
                 self._refused_from = self._database.next_number
             self._close_database()
 
     def refusal(self, error: Failure) -> Reply:
         """Note why a message cannot be stored; returns the reply to its sender."""
-        self._note("storage failed", _in_words(error, self.folder))
-        full = _code(error) == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in _NO_ROOM
-        return reply.STORAGE_FULL if full else reply.LOCAL_ERROR
+        self._note("storage failed", in_words(error, self.folder))
+        return reply.STORAGE_FULL if is_full(error) else reply.LOCAL_ERROR
 
     # -- the end ----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Store what waits, forget what was delivered, and let another process have the spool."""
+        """Store what waits, and what became of others; let another process have the spool."""
         while self._waiting:
             self._since_ns = self._now_ns() - LOCKED_NS  # no more waiting for others
             self.commit()
-        if self._gone and self._database is not None:
+        if self._changes and self._database is not None:
             self.commit()
         self._close_database()
         lock, self._lock = self._lock, -1
@@ -432,16 +486,3 @@ def _answer_all(answers: Iterable[tuple[Answer, Reply]]) -> list[Exception]:
         except Exception as fault:
             faults.append(fault)
     return faults
-
-
-def _code(error: Failure) -> int:
-    """The primary result code of SQLite, 0 if it is none of its errors."""
-    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-
-
-def _in_words(error: Exception, folder: Path) -> str:
-    if isinstance(error, SpoolError):
-        return str(error)
-    if isinstance(error, OSError):
-        return f"{error.filename or folder}: {error.strerror or error}"
-    return f"{folder / DATABASE}: {error}"

@@ -138,7 +138,7 @@ def still_serves(running: Process) -> None:
 @pytest.mark.parametrize(
     ("statement", "complaint"),
     [
-        ("PRAGMA user_version = 9", "has version 9, and this program writes 1"),
+        ("PRAGMA user_version = 9", "has version 9, and this program writes 2"),
         ("PRAGMA application_id = 9", "is another program's database"),
         ("UPDATE total SET messages = 'many'", "is damaged: its totals are missing"),
     ],

@@ -15,8 +15,11 @@ from spooling import FailingFiles, Syncs, descriptors, envelope, stored_message
 
 from mailsrv.delivery.discard import DiscardCourier
 from mailsrv.delivery.files import SystemFiles
+from mailsrv.delivery.job import Job
 from mailsrv.delivery.mailbox.maildir import HELD_OCTETS_MAX, Maildir, MaildirWriter
+from mailsrv.delivery.spool.rows import StoredMessage
 from mailsrv.runtime.clock import FakeClock
+from mailsrv.smtp import trace
 from mailsrv.smtp.reply import Reply
 
 HEAD_LINES = 6
@@ -27,8 +30,15 @@ def maildir_in(directory: Path, files: SystemFiles | None = None) -> Maildir:
     return Maildir(directory, FakeClock(start=1_700_000_000), files)
 
 
+def job(message: StoredMessage | None = None, recipients: int = 1) -> Job:
+    message = message or stored_message()
+    to = envelope(recipients=recipients)
+    head = trace.received(to, message.hostname, message.received_ns)
+    return Job(message, to, tuple(range(recipients)), head, lambda: iter(()))
+
+
 def begun(directory: Path, files: SystemFiles | None = None) -> MaildirWriter:
-    return maildir_in(directory, files).begin(stored_message(), envelope())
+    return maildir_in(directory, files).begin(job())
 
 
 def stored(directory: Path) -> list[bytes]:
@@ -61,7 +71,7 @@ def test_a_message_is_stored_with_its_envelope_and_lf_line_ends(tmp_path: Path) 
 
 
 def test_every_one_of_forty_recipients_is_named(tmp_path: Path) -> None:
-    writer = maildir_in(tmp_path).begin(stored_message(), envelope(recipients=40))
+    writer = maildir_in(tmp_path).begin(job(recipients=40))
     writer.finish()
     [path] = (tmp_path / "new").iterdir()
     text = path.read_text()
@@ -112,14 +122,14 @@ def test_what_a_killed_delivery_left_in_tmp_is_written_anew(tmp_path: Path) -> N
 
 def test_names_hold_no_character_that_means_something_to_a_file_system(tmp_path: Path) -> None:
     hostile = stored_message(id_="../../a\0b")._replace(hostname="../x/y:z")
-    maildir_in(tmp_path).begin(hostile, envelope()).finish()
+    maildir_in(tmp_path).begin(job(hostile)).finish()
     [path] = (tmp_path / "new").iterdir()
     assert not set(path.name) & set("/:\0")
 
 
 def test_the_longest_hostname_leaves_room_for_the_flags_of_readers(tmp_path: Path) -> None:
     longest = stored_message()._replace(hostname=".".join(["x" * 63] * 4)[:253])
-    maildir_in(tmp_path).begin(longest, envelope()).finish()
+    maildir_in(tmp_path).begin(job(longest)).finish()
     [path] = (tmp_path / "new").iterdir()
     path.rename(tmp_path / "cur" / f"{path.name}:2,DFPRST")
 
@@ -265,7 +275,7 @@ def test_whatever_fails_the_message_is_delivered_once_by_the_next_attempt(
 
 def delivered(maildir: Maildir) -> OSError | None:
     """Deliver a large message; returns why it failed."""
-    writer = maildir.begin(stored_message(), envelope())
+    writer = maildir.begin(job())
     try:
         for chunk in [*LARGE, b"end\r\n"]:
             writer.write(chunk)

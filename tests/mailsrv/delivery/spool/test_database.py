@@ -12,7 +12,8 @@ import pytest
 from spooling import kept, received, spool_in
 
 from mailsrv.delivery.spool import database as spool_database
-from mailsrv.delivery.spool.database import CHECKPOINT_PAGES, PAGE_OCTETS, WAL_PAGES_MAX, SpoolError
+from mailsrv.delivery.spool.database import CHECKPOINT_PAGES, PAGE_OCTETS, WAL_PAGES_MAX
+from mailsrv.delivery.spool.rows import SpoolError
 from mailsrv.delivery.spool.sink import ROW_OCTETS_MAX
 from mailsrv.delivery.spool.spool import Spool
 
@@ -39,8 +40,8 @@ def made(folder: Path, *statements: str) -> None:
 @pytest.mark.parametrize(
     ("statements", "complaint"),
     [
-        (["PRAGMA user_version = 2"], "has version 2, and this program writes 1"),
-        (["PRAGMA user_version = 0"], "has version 0, and this program writes 1"),
+        (["PRAGMA user_version = 1"], "has version 1, and this program writes 2"),
+        (["PRAGMA user_version = 0"], "has version 0, and this program writes 2"),
         (["PRAGMA application_id = 7"], "is another program's database"),
         (["PRAGMA application_id = 0", "PRAGMA user_version = 0"], "is another program's database"),
     ],

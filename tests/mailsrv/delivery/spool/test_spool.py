@@ -12,7 +12,7 @@ import pytest
 from spooling import ROOMY, Syncs, begun, codes, descriptors, kept, left_over, received, spool_in
 
 from mailsrv.delivery.files import SystemFiles
-from mailsrv.delivery.spool.database import SpoolError
+from mailsrv.delivery.spool.rows import SpoolError
 from mailsrv.delivery.spool.sink import ROW_OCTETS_MAX
 from mailsrv.delivery.spool.spool import (
     COMMIT_FILES_MAX,

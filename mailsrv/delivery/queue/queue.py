@@ -1,0 +1,354 @@
+"""The queue: which message is attempted when, and what is written about it.
+
+Theory of operation.  Messages come from three places of the spool, in turn: those that waited for
+a way out which has room again, those that are due, and the fresh ones, each in its order.  At most
+``ACTIVE_MAX`` are in memory.  The pending recipients of a message are grouped by way out, and each
+group is one job.  Outcomes are written down as soon as a job ends, with the spool's next
+transaction: a process that is killed delivers again only what had no outcome on the disk.
+
+A way out without room starves no other: what goes there is set aside in the database, by the name
+of the way, and is taken up again in order when there is room.  Where all mail takes one way there
+is nothing to overtake, and the queue just waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from mailsrv.delivery.queue.attempt import Attempt, Content
+from mailsrv.delivery.queue.reports import Note, report
+from mailsrv.delivery.queue.retries import RandomBits, Retries
+from mailsrv.delivery.queue.ways import Way, Ways
+from mailsrv.delivery.spool.queue_table import QueueTable
+from mailsrv.delivery.spool.rows import Entry, NewMessage, QueueRow, SpoolError, StoredMessage
+from mailsrv.delivery.spool.spool import Spool
+from mailsrv.runtime.clock import Clock
+from mailsrv.runtime.loop import Loop
+from mailsrv.runtime.timer_wheel import Timer
+from mailsrv.smtp.envelope import Envelope
+from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
+from mailsrv.units import NS_PER_S
+
+ACTIVE_MAX = 512
+"""Messages in memory."""
+RECIPIENTS_MAX = 50_000
+"""Of the messages in memory: beyond that no other is taken."""
+AHEAD_MAX = 64
+"""Messages that are looked up at once."""
+TAKEN_MAX = 32
+"""Messages that are begun in one go; other work of the loop comes in between."""
+BLOCKED_PAUSE_NS = NS_PER_S
+"""How often a way out is looked at that had no room, and none of our jobs."""
+TROUBLE_PAUSE_NS = NS_PER_S
+"""How long the queue waits when the spool cannot be read."""
+LOOK_NS = 3600 * NS_PER_S
+"""The longest that the queue sleeps while something is due later: the time of day may be set."""
+
+LOOK_AT_ALL_NS = NS_PER_S
+"""How often what is due is looked at from the first on.  In between, what was taken already, and is
+still under way, is passed over."""
+
+EXPIRED_STATUS = "4.4.7"  # RFC 3463 section 3.5: delivery time expired
+_BEFORE_ALL = (-1, 0)
+
+
+NoticeMaker = Callable[[StoredMessage, Envelope, Sequence[Outcome], Content], Iterable[NewMessage]]
+"""Makes the notices that outcomes ask for: final ones, and deferred ones when the delay is told."""
+
+
+def no_notices(
+    message: StoredMessage, envelope: Envelope, outcomes: Sequence[Outcome], content: Content
+) -> Iterable[NewMessage]:
+    """Nobody is told."""
+    return ()
+
+
+class Queue:
+    """Delivers from ``spool``; call ``use`` with the ways out, then ``attach`` it to a loop."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        clock: Clock,
+        dice: RandomBits,
+        note: Note,
+        *,
+        retries: Retries = Retries(),  # noqa: B008 - immutable
+        make_notices: NoticeMaker = no_notices,
+    ) -> None:
+        self._spool = spool
+        self._clock = clock
+        self._dice = dice
+        self._note = note
+        self.retries = retries
+        self.make_notices = make_notices
+        self._ways: Ways | None = None
+        self._loop: Loop | None = None
+        self._timer: Timer | None = None
+        self._active: dict[int, Attempt] = {}
+        self._recipients = 0
+        self._fresh: list[Entry] = []  # in reverse order
+        self._position = spool.fresh_from - 1  # of the last fresh message that was taken
+        self._due: list[Entry] = []  # in reverse order
+        self._due_behind = _BEFORE_ALL
+        self._looked_at_all_ns = 0
+        self._set_aside: dict[str, Way | None] = {}  # ways that messages wait for, as far as known
+        self._name_behind: str | None = ""  # names up to here are known; None: all
+        self._again: list[Attempt] = []  # to be begun anew, by other ways
+        self._turn = 0
+        self._stopping = False
+        spool.on_stored = self.wake
+
+    # -- for the process --------------------------------------------------------------------------
+
+    def use(self, ways: Ways) -> None:
+        """Deliver by ``ways`` from now on.  What is under way to a next hop is finished; what is
+        on its way into a local folder is begun anew."""
+        old, self._ways = self._ways, ways
+        if old is not None and old is not ways:
+            old.close()
+            for attempt in list(self._active.values()):
+                for way in [way for way in attempt.under_way if way.local]:
+                    del attempt.under_way[way]
+                if not attempt.under_way:
+                    self._again.append(attempt)
+            self._set_aside = dict.fromkeys(self._set_aside)  # the name may mean another now
+        self.wake()
+
+    def attach(self, loop: Loop) -> None:
+        """Work on ``loop`` from now on."""
+        self._loop = loop
+        self.wake()
+
+    def wake(self) -> None:
+        """There is something to do."""
+        self._arm(0)
+
+    def stop(self) -> None:
+        """Begin nothing more, but for what goes into a local folder at once."""
+        self._stopping = True
+
+    @property
+    def busy(self) -> bool:
+        """Whether waiting a little longer gets something delivered."""
+        if any(not way.failing() for one in self._active.values() for way in one.under_way):
+            return True
+        only = self._only()
+        return only is not None and only.local and not only.failing() and bool(self._peek_fresh())
+
+    @property
+    def active(self) -> int:
+        """Messages that are being delivered."""
+        return len(self._active)
+
+    # -- taking -----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        """Begin attempts, and set the timer for the next time."""
+        fresh = [number for number, one in self._active.items() if one.row is None]
+        self._spool.none_is_fresh_below(min(fresh, default=self._position + 1))
+        try:
+            for _ in range(TAKEN_MAX):
+                if not self._take_one():
+                    self._arm_for_due()
+                    return
+        except SpoolError:  # the spool says so in the log when it cannot store
+            self._arm(TROUBLE_PAUSE_NS)
+            return
+        self._arm(1)
+
+    def _take_one(self) -> bool:
+        """Begin an attempt; False if there is nothing to be begun now.  Raises SpoolError."""
+        if self._again:
+            self._begin(self._again.pop())
+            return True
+        if len(self._active) >= ACTIVE_MAX or self._recipients >= RECIPIENTS_MAX:
+            return False
+        only = self._only()
+        if only is not None and only.out.room() <= 0:
+            return False
+        sources = (self._take_waiting, self._take_due, self._take_fresh)
+        for _ in sources:
+            self._turn = (self._turn + 1) % len(sources)
+            if self._stopping and not (self._turn == 2 and only is not None and only.local):
+                continue
+            if sources[self._turn]():
+                return True
+        return False
+
+    def _only(self) -> Way | None:
+        return None if self._ways is None else self._ways.only
+
+    def _peek_fresh(self) -> list[Entry]:
+        if not self._fresh:
+            found = self._spool.read(lambda table: table.fresh(self._position, AHEAD_MAX))
+            self._fresh = found[::-1]
+        return self._fresh
+
+    def _take_fresh(self) -> bool:
+        while self._peek_fresh():
+            entry = self._fresh.pop()
+            self._position = entry.message.number
+            if self._is_free(entry):
+                self._open(entry)
+                return True
+        return False
+
+    def _take_due(self) -> bool:
+        while self._due or self._read_due():
+            entry = self._due.pop()
+            if entry.row is not None:
+                self._due_behind = (entry.row.due_ns or 0, entry.message.number)
+            if self._is_free(entry):
+                self._open(entry)
+                return True
+        return False
+
+    def _read_due(self) -> bool:
+        now_ns = self._clock.realtime_ns()
+        if abs(now_ns - self._looked_at_all_ns) >= LOOK_AT_ALL_NS:
+            self._looked_at_all_ns = now_ns
+            self._due_behind = _BEFORE_ALL
+        behind = self._due_behind
+        self._due = self._spool.read(lambda table: table.due(now_ns, behind, AHEAD_MAX))[::-1]
+        return bool(self._due)
+
+    def _take_waiting(self) -> bool:
+        """The next message that waits for a way out which has room."""
+        if self._name_behind is not None:
+            behind = self._name_behind
+            self._name_behind = self._spool.read(lambda table: table.next_name(behind))
+            if self._name_behind is not None:
+                self._set_aside.setdefault(self._name_behind, None)
+        for name, way in list(self._set_aside.items()):
+            if way is not None and way.out.room() <= 0:
+                continue
+            at_most = len(self._active) + self._spool.unwritten + 1
+            found = self._spool.read(partial(QueueTable.waiting, name=name, at_most=at_most))
+            for entry in filter(self._is_free, found):
+                self._due.clear()  # it may be among them
+                self._open(entry, name)
+                return True
+            if not found:
+                del self._set_aside[name]
+        return False
+
+    def _is_free(self, entry: Entry) -> bool:
+        """Whether it is not in memory, and what the database says is the latest."""
+        number = entry.message.number
+        return number not in self._active and self._spool.is_written(number)
+
+    # -- an attempt -------------------------------------------------------------------------------
+
+    def _open(self, entry: Entry, waited_for: str | None = None) -> None:
+        """Begin with a message that was taken."""
+        try:
+            attempt = Attempt(entry, waited_for)
+        except ValueError as error:
+            self._note("message unreadable", id=entry.message.id, error=error)
+            row = entry.row or QueueRow(entry.message.number, None)
+            self._spool.put(row._replace(due_ns=None, waits_for=None, held=True))
+            return
+        self._active[entry.message.number] = attempt
+        self._recipients += len(attempt.envelope.forward_paths)
+        self._begin(attempt)
+
+    def _begin(self, attempt: Attempt) -> None:
+        """Hand its jobs to the ways out that have room."""
+        assert self._ways is not None, "the ways out are set before the first attempt"
+        ready: list[tuple[Way, tuple[int, ...]]] = []
+        for way, places in attempt.places_by_way(self._ways).items():
+            if way.out.room() > 0:
+                ready.append((way, places))
+            else:
+                attempt.blocked = way
+        if not ready:
+            self._finish(attempt, (), soon=False)
+            return
+        attempt.under_way.update(ready)  # before the first of them may end
+        for way, places in ready:
+            job = attempt.job(places, partial(self._spool.content, attempt.message))
+            way.out.deliver(job, partial(self._done, attempt, way))
+
+    def _done(self, attempt: Attempt, way: Way, outcomes: Sequence[Outcome]) -> None:
+        """A job has ended."""
+        if way not in attempt.under_way:
+            return  # it was begun anew elsewhere, or tells twice
+        message = attempt.message
+        told = attempt.ended(way, outcomes)
+        if attempt.content_trouble:
+            self._note("message unreadable", id=message.id, error=attempt.content_trouble)
+        elif self.retries.is_over(message.received_ns, self._clock.realtime_ns()):
+            told = [_expired(one) for one in told]
+            attempt.progress.add(told)
+        report(self._note, attempt, way, told)
+        final = [one for one in told if one.kind is not OutcomeKind.DEFERRED]
+        notices = self._notices(attempt, final) if final else ()
+        if attempt.under_way:
+            self._spool.put(attempt.kept(0), notices, soon=not way.local)  # due after a crash
+        else:
+            self._finish(attempt, notices, soon=not way.local)
+        self.wake()
+
+    def _finish(self, attempt: Attempt, notices: Iterable[NewMessage], *, soon: bool) -> None:
+        """No job is under way any more: forget the message, or say when it is tried again."""
+        message = attempt.message
+        del self._active[message.number]
+        self._recipients -= len(attempt.envelope.forward_paths)
+        if not attempt.pending:
+            self._spool.forget(message, notices, soon=soon)
+            return
+        if attempt.content_trouble:
+            self._spool.put(attempt.kept(None, held=True), notices, soon=soon)
+            return
+        due_ns, waits_for = None, None
+        if attempt.deferred:
+            due_ns = self._next_due_ns(attempt)
+        elif attempt.waited_for is not None and attempt.row is not None:
+            due_ns = attempt.row.due_ns
+        if attempt.blocked is not None:
+            waits_for = attempt.blocked.name
+            self._set_aside[waits_for] = attempt.blocked
+        elif due_ns is None:
+            due_ns = self._clock.realtime_ns()  # the ways out changed meanwhile
+        self._spool.put(attempt.kept(due_ns, waits_for), notices, soon=soon)
+
+    def _next_due_ns(self, attempt: Attempt) -> int:
+        now_ns, received_ns = self._clock.realtime_ns(), attempt.message.received_ns
+        return self.retries.next_due_ns(attempt.attempts, received_ns, now_ns, self._dice)
+
+    def _notices(self, attempt: Attempt, outcomes: Sequence[Outcome]) -> Iterable[NewMessage]:
+        content = partial(self._spool.content, attempt.message)
+        return self.make_notices(attempt.message, attempt.envelope, outcomes, content)
+
+    # -- when to look again -----------------------------------------------------------------------
+
+    def _arm_for_due(self) -> None:
+        """Nothing can be begun now: set the timer for when something is due."""
+        if self._stopping:
+            return
+        now_ns = self._clock.realtime_ns()
+        due_ns = self._spool.read(lambda table: table.next_due_ns(now_ns))
+        if due_ns is not None:
+            self._arm(min(due_ns - now_ns, LOOK_NS))
+        if self._set_aside:
+            self._arm(BLOCKED_PAUSE_NS)
+
+    def _arm(self, pause_ns: int) -> None:
+        """Look again after a pause, or sooner if that was wanted already."""
+        loop = self._loop
+        if loop is None:
+            return
+        deadline_ns = loop.now_ns + pause_ns
+        if self._timer is None:
+            self._timer = loop.timers.schedule(deadline_ns, self._run)
+        elif not self._timer.pending or deadline_ns < self._timer.deadline_ns:
+            loop.timers.reschedule(self._timer, deadline_ns)
+
+
+def _expired(outcome: Outcome) -> Outcome:
+    """A deferral after the queue's lifetime is final; the reason stays that of the last attempt."""
+    if outcome.kind is not OutcomeKind.DEFERRED:
+        return outcome
+    return outcome._replace(kind=OutcomeKind.FAILED, status=EXPIRED_STATUS)

@@ -1,0 +1,317 @@
+"""The queue: what is tried when, what is written about it, and that no way out starves another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from queueing import VirtualRun
+from spooling import envelope, kept
+
+from mailsrv.delivery.job import Done, Job
+from mailsrv.delivery.queue.queue import EXPIRED_STATUS
+from mailsrv.delivery.queue.retries import Retries
+from mailsrv.delivery.queue.ways import OneWay, Way
+from mailsrv.delivery.spool.queue_table import QueueTable
+from mailsrv.smtp.path import MailPath
+from mailsrv.smtp.reply import Reply
+from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
+from mailsrv.units import NS_PER_MS, NS_PER_S
+
+RELAYED = OutcomeKind.RELAYED, "2.0.0", "250 2.0.0 Ok"
+DEFERRED = OutcomeKind.DEFERRED, "4.2.0", "450 4.2.0 greylisted"
+FAILED = OutcomeKind.FAILED, "5.1.1", "550 5.1.1 no such user"
+
+Answer = tuple[OutcomeKind, str, str]
+
+
+class NextHop:
+    """A way out that answers as it is told, or keeps its jobs until it is told to end them."""
+
+    def __init__(self, answer: Answer | None = RELAYED, room: int = 100) -> None:
+        self.answer = answer
+        self.by_local: dict[str, Answer] = {}
+        self.jobs: list[tuple[Job, Done]] = []
+        self.tried: list[tuple[str, tuple[int, ...]]] = []
+        self.contents: list[bytes] = []
+        self.rooms = room
+        self.closed = False
+
+    def deliver(self, job: Job, done: Done) -> None:
+        self.tried.append((job.message.id, job.places))
+        self.contents.append(job.head + b"".join(job.content()))
+        if self.answer is None:
+            self.jobs.append((job, done))
+        else:
+            done(self._outcomes(job, self.answer))
+
+    def end(self, answer: Answer = RELAYED, number: int = 1) -> None:
+        for _ in range(number):
+            job, done = self.jobs.pop(0)
+            done(self._outcomes(job, answer))
+
+    def _outcomes(self, job: Job, answer: Answer) -> Sequence[Outcome]:
+        paths = job.envelope.forward_paths
+        return [
+            Outcome(place, *self.by_local.get(paths[place].local, answer), remote="next.example")
+            for place in job.places
+        ]
+
+    def room(self) -> int:
+        return self.rooms - len(self.jobs)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class WaysByDomain:
+    only = None
+
+    def __init__(self, **hops: NextHop) -> None:
+        self._ways = {name: Way(name, hop) for name, hop in hops.items()}
+
+    def way(self, recipient: MailPath) -> Way:
+        return self._ways[recipient.domain]
+
+    def close(self) -> None:
+        for way in self._ways.values():
+            way.out.close()
+
+
+class Run(VirtualRun):
+    def __init__(self, folder: Path, *hop: NextHop, **hops: NextHop) -> None:
+        super().__init__(folder)
+        self.queue.use(OneWay(Way("relay", *hop)) if hop else WaysByDomain(**hops))
+        self.begin()
+
+    def receive(self, number: int, *to: str) -> None:
+        """A message to ``user@domain``, each."""
+        one = envelope(number)
+        if to:
+            one.forward_paths[:] = [MailPath(*address.split("@")) for address in to]
+        replies: list[Reply] = []
+        sink = self.spool.begin(one)
+        sink.write(b"Subject: x\r\n\r\ntext\r\n")
+        sink.finish(replies.append)
+
+    def rows(self) -> dict[int, Any]:
+        found = {}
+        for one in self.spool.after(0, 1000):
+            entry = self.spool.read(partial(QueueTable.one, number=one.number))
+            found[one.number] = entry.row if entry else None
+        return found
+
+
+def test_what_the_next_hop_takes_is_forgotten_at_once_and_told(tmp_path: Path) -> None:
+    hop = NextHop()
+    run = Run(tmp_path, hop)
+    run.receive(1)
+    run.go_on(10 * NS_PER_MS)
+    assert kept(run.spool) == {}
+    assert run.notes == [
+        {
+            "event": "relayed",
+            "id": "ID1",
+            "to": "relay",
+            "remote": "next.example",
+            "status": "2.0.0",
+            "reply": "250 2.0.0 Ok",
+        }
+    ]
+    assert hop.contents[0].startswith(b"Received: from client.example")
+    assert hop.contents[0].endswith(b"\r\nSubject: x\r\n\r\ntext\r\n")
+    assert run.loop.timers.next_wake_ns() is None, "nothing is left to do"
+
+
+def test_a_message_is_tried_after_longer_and_longer_pauses_and_at_last_given_up(
+    tmp_path: Path,
+) -> None:
+    run = Run(tmp_path, NextHop(DEFERRED))
+    run.receive(1)
+    times: list[int] = []
+    told = run.note
+    run.queue._note = lambda event, **values: (
+        times.append(run.clock.monotonic_ns()),
+        told(event, **values),
+    )
+    run.go_on(6 * 24 * 3600 * NS_PER_S)
+    pauses = [(after - before) / NS_PER_S for before, after in pairwise(times)]
+    for pause, nominal in zip(pauses, (300, 600, 1200, 2400, 3600, 3600), strict=False):
+        assert nominal <= pause < nominal * 1.25 + 1
+    assert max(pauses) < 4501
+    assert run.events == ["deferred"] * (len(times) - 1) + ["failed"]
+    assert run.notes[-1]["status"] == EXPIRED_STATUS
+    assert run.notes[-1]["reply"] == "450 4.2.0 greylisted"
+    assert (times[-1] - times[0]) // NS_PER_S == 5 * 24 * 3600
+    assert kept(run.spool) == {}
+
+
+def test_messages_that_fail_together_do_not_come_back_together(tmp_path: Path) -> None:
+    run = Run(tmp_path, NextHop(DEFERRED))
+    for number in range(20):
+        run.receive(number)
+    run.go_on(NS_PER_S)
+    dues = {row.due_ns for row in run.rows().values()}
+    assert len(dues) > 15
+    assert max(dues) - min(dues) > 30 * NS_PER_S
+
+
+def test_only_the_recipients_without_a_final_outcome_are_tried_again(tmp_path: Path) -> None:
+    hop = NextHop()
+    hop.by_local = {"b": DEFERRED, "c": FAILED}
+    run = Run(tmp_path, hop)
+    run.receive(1, "a@x", "b@x", "c@x")
+    run.go_on(NS_PER_S)
+    assert [(one["event"], one["recipients"]) for one in run.notes] == [
+        ("relayed", ["<a@x>"]),
+        ("deferred", ["<b@x>"]),
+        ("failed", ["<c@x>"]),
+    ]
+    hop.by_local = {}
+    run.go_on(400 * NS_PER_S)
+    assert hop.tried == [("ID1", (0, 1, 2)), ("ID1", (1,))]
+    assert kept(run.spool) == {}
+
+
+def test_what_was_deferred_is_known_after_a_kill(tmp_path: Path) -> None:
+    hop = NextHop()
+    hop.by_local = {"b": DEFERRED}
+    killed = Run(tmp_path, hop)
+    killed.receive(1, "a@x", "b@x")
+    killed.go_on(NS_PER_S)
+    killed.kill()
+    again = NextHop()
+    run = Run(tmp_path, again)
+    run.go_on(NS_PER_S)
+    assert again.tried == [], "it is not due yet"
+    run.go_on(400 * NS_PER_S)
+    assert again.tried == [("ID1", (1,))]
+    assert kept(run.spool) == {}
+
+
+def test_what_was_under_way_when_the_process_was_killed_is_sent_again(tmp_path: Path) -> None:
+    slow, fast = NextHop(None), NextHop()
+    killed = Run(tmp_path, x=slow, y=fast)
+    killed.receive(1, "a@x", "b@y")
+    killed.receive(2, "c@x")
+    killed.go_on(NS_PER_S)
+    killed.kill()
+    slow, fast = NextHop(), NextHop()
+    run = Run(tmp_path, x=slow, y=fast)
+    run.go_on(NS_PER_S)
+    assert sorted(slow.tried) == [("ID1", (0,)), ("ID2", (0,))]
+    assert fast.tried == [], "what it took is known"
+    assert kept(run.spool) == {}
+
+
+def test_a_way_out_without_room_starves_no_other_and_is_served_in_order(tmp_path: Path) -> None:
+    dead, good = NextHop(None, room=2), NextHop()
+    run = Run(tmp_path, x=dead, y=good)
+    for number in range(700):
+        run.receive(number, "a@x")
+    run.receive(700, "b@y")
+    run.go_on(NS_PER_S)
+    assert good.tried == [("ID700", (0,))]
+    assert len(dead.tried) == 2
+    assert run.queue.active == 2, "the others wait in the database"
+    for _ in range(699):
+        dead.end()
+        run.go_on(3 * NS_PER_MS)
+    dead.end()
+    run.go_on(NS_PER_S)
+    assert [id_ for id_, _ in dead.tried] == [f"ID{number}" for number in range(700)]
+    assert kept(run.spool) == {}
+
+
+def test_what_waits_for_a_way_out_is_known_after_a_kill(tmp_path: Path) -> None:
+    killed = Run(tmp_path, x=NextHop(None, room=1), y=NextHop())
+    for number in range(5):
+        killed.receive(number, "a@x")
+    killed.go_on(NS_PER_S)
+    killed.kill()
+    hop = NextHop()
+    run = Run(tmp_path, x=hop, y=NextHop())
+    run.go_on(NS_PER_S)
+    assert len(hop.tried) == 5
+    assert kept(run.spool) == {}
+
+
+def test_room_that_comes_back_by_itself_is_noticed(tmp_path: Path) -> None:
+    full = NextHop(room=0)
+    run = Run(tmp_path, x=full, y=NextHop())
+    run.receive(1, "a@x", "b@y")
+    run.go_on(10 * NS_PER_S)
+    assert full.tried == []
+    full.rooms = 1
+    run.go_on(2 * NS_PER_S)
+    assert full.tried == [("ID1", (0,))]
+    assert kept(run.spool) == {}
+
+
+def test_who_was_deferred_elsewhere_is_not_tried_again_when_another_way_has_room(
+    tmp_path: Path,
+) -> None:
+    full, grey = NextHop(room=0), NextHop(DEFERRED)
+    run = Run(tmp_path, x=full, y=grey)
+    run.receive(1, "a@x", "b@y")
+    run.go_on(5 * NS_PER_S)
+    full.rooms = 1
+    run.go_on(5 * NS_PER_S)
+    assert full.tried == [("ID1", (0,))]
+    assert len(grey.tried) == 1
+    grey.answer = RELAYED
+    run.go_on(400 * NS_PER_S)
+    assert grey.tried == [("ID1", (1,))] * 2
+    assert kept(run.spool) == {}
+
+
+def test_other_ways_out_take_over_what_waits_and_what_was_under_way_is_finished(
+    tmp_path: Path,
+) -> None:
+    old, new = NextHop(None, room=1), NextHop()
+    run = Run(tmp_path, old)
+    for number in range(3):
+        run.receive(number)
+    run.go_on(NS_PER_S)
+    run.queue.use(OneWay(Way("relay", new)))
+    run.go_on(NS_PER_S)
+    assert [id_ for id_, _ in new.tried] == ["ID1", "ID2"]
+    assert old.closed
+    old.end()
+    run.go_on(NS_PER_S)
+    assert kept(run.spool) == {}
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_way_out_that_reports_nothing_or_twice_loses_nothing(tmp_path: Path, times: int) -> None:
+    class Careless(NextHop):
+        def deliver(self, job: Job, done: Done) -> None:
+            outcomes = [Outcome(place, *RELAYED) for place in job.places[:times]]
+            for _ in range(max(times, 1)):
+                done(outcomes)
+
+    run = Run(tmp_path, Careless())
+    run.receive(1, "a@x", "b@x", "c@x")
+    run.go_on(NS_PER_S)
+    assert list(kept(run.spool)) == ["ID1"]
+    [row] = run.rows().values()
+    assert row.due_ns > run.clock.realtime_ns()
+    assert row.attempts == 1
+
+
+@pytest.mark.parametrize("received_ns", [0, 10**18])
+def test_the_last_attempt_is_made_at_the_end_of_the_lifetime(received_ns: int) -> None:
+    class Most:
+        def getrandbits(self, bits: int) -> int:
+            return (1 << bits) - 1
+
+    retries = Retries(first_s=300, longest_s=3600, lifetime_s=1000)
+    now_ns, ends_ns = received_ns + 900 * NS_PER_S, received_ns + 1000 * NS_PER_S
+    assert retries.next_due_ns(1, received_ns, now_ns, Most()) == ends_ns
+    assert not retries.is_over(received_ns, now_ns)
+    assert retries.is_over(received_ns, ends_ns)
+    assert retries.next_due_ns(10**6, received_ns, received_ns, Most()) == ends_ns

@@ -1,0 +1,124 @@
+"""For tests of the queue: a spool, its queue and ways out, on a loop in virtual time."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+from spooling import START_S, spool_in
+
+from mailsrv.delivery.files import SystemFiles
+from mailsrv.delivery.mailbox.maildir import Maildir
+from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
+from mailsrv.delivery.queue.queue import Queue
+from mailsrv.delivery.queue.ways import OneWay, Way
+from mailsrv.delivery.spool.spool import Spool
+from mailsrv.runtime.clock import Clock, FakeClock
+from mailsrv.runtime.loop import Loop
+from mailsrv.units import NS_PER_S
+from replay.play.mailsrv_harness import VirtualPoll
+
+
+def maildir_way(
+    folder: Path, spool: Spool, clock: Clock, note: Any, files: SystemFiles | None = None
+) -> tuple[MaildirDelivery, OneWay]:
+    out = MaildirDelivery(
+        Maildir(folder, clock, files),
+        clock,
+        note,
+        is_receiving=lambda: spool.is_receiving,
+        left_over_before=spool.next_number if spool.messages else 0,
+    )
+    return out, OneWay(Way("maildir", out, local=True, failing=lambda: out.failing))
+
+
+class VirtualRun:
+    """A spool in ``folder`` and its queue; ``notes`` is the log."""
+
+    def __init__(self, folder: Path, **more: Any) -> None:
+        self.notes: list[dict[str, Any]] = []
+        self.folder = folder
+        self.clock = FakeClock(START_S)
+        self.loop = Loop(self.clock, VirtualPoll(), self._on_fault)
+        self.spool = spool_in(folder / "spool", self.clock)
+        self.queue = Queue(self.spool, self.clock, random.Random(1), self.note, **more)
+
+    def begin(self) -> None:
+        self.spool.attach(self.loop)
+        self.queue.attach(self.loop)
+
+    def _on_fault(self, _: object, fault: Exception) -> None:
+        raise fault
+
+    def note(self, event: str, **values: object) -> None:
+        told = {key: value for key, value in values.items() if value is not None}
+        self.notes.append({"event": event, **told})
+
+    def go_on(self, for_ns: int) -> None:
+        """Pass time, a timer after the other."""
+        until_ns = self.clock.monotonic_ns() + for_ns
+        while (wake_ns := self.loop.timers.next_wake_ns()) is not None and wake_ns <= until_ns:
+            self.clock.advance(max(wake_ns - self.clock.monotonic_ns(), 0) / NS_PER_S)
+            self.loop.dispatch(wake_ns)
+            self.loop.expire()
+        self.clock.advance((until_ns - self.clock.monotonic_ns()) / NS_PER_S)
+
+    def kill(self) -> None:
+        """Leave everything as the end of a process does."""
+        os.close(self.spool._lock)
+        self.spool._lock = -1
+
+    @property
+    def events(self) -> list[str]:
+        return [one["event"] for one in self.notes]
+
+
+class MaildirRun(VirtualRun):
+    """One that delivers into a Maildir."""
+
+    def __init__(self, folder: Path, files: SystemFiles | None = None) -> None:
+        super().__init__(folder)
+        self.use("mail", files)
+        self.begin()
+
+    def use(self, name: str, files: SystemFiles | None = None) -> None:
+        out, ways = maildir_way(self.folder / name, self.spool, self.clock, self.note, files)
+        out.attach(self.loop)
+        self.queue.use(ways)
+
+    @property
+    def delivered(self) -> list[str]:
+        """Ids in ``new/``, in the order of their names."""
+        names = sorted(os.listdir(self.folder / "mail" / "new"))
+        return [name.partition("I")[2].partition(".")[0] for name in names]
+
+
+class Deliverer:
+    """Delivers what is in ``spool`` into the Maildir ``folder`` when it is told to, on a clock that
+    jumps from timer to timer."""
+
+    def __init__(self, spool: Spool, folder: Path, clock: FakeClock, note: Any) -> None:
+        self._clock = clock
+        self._loop = Loop(clock, VirtualPoll(), _raise)
+        out, ways = maildir_way(folder, spool, clock, note)
+        self._queue = Queue(spool, clock, random.Random(1), note)
+        spool.attach(self._loop)
+        out.attach(self._loop)
+        self._queue.use(ways)
+        self._queue.attach(self._loop)
+
+    def deliver(self, at_most: int = 10_000) -> None:
+        """Deliver what there is, in so many steps at most."""
+        for _ in range(at_most):
+            wake_ns = self._loop.timers.next_wake_ns()
+            if not self._queue.busy or wake_ns is None:
+                return
+            self._clock.advance(max(wake_ns - self._clock.monotonic_ns(), 0) / NS_PER_S)
+            self._loop.dispatch(wake_ns)
+            self._loop.expire()
+
+
+def _raise(_: object, fault: Exception) -> None:
+    raise fault
