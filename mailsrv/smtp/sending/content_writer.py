@@ -52,7 +52,8 @@ class ContentWriter:
         if not self._eight_bit and not piece.isascii():
             raise ContentFault("5.6.3", "8-bit content, and the next hop does not offer 8BITMIME")
         self._line_ends.decode(piece.decode("latin-1"))
-        if self._line_ends.newlines not in PROPER_LINE_ENDS:
+        # The decoder waits for what follows a CR at the end, which here is another CR.
+        if piece.endswith(b"\r") or self._line_ends.newlines not in PROPER_LINE_ENDS:
             raise _bare_line_end()
         if not self._stuffed:
             return piece

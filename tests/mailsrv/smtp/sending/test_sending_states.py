@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import runpy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from mailsrv.smtp.sending.options import Dialect, SendingOptions, TlsPolicy
 from mailsrv.smtp.sending.session import Want
 from mailsrv.smtp.sending.state_machine import TRANSITIONS, State, Step
 
+ROOT = Path(__file__).resolve().parents[4]
 LMTP = OPTIONS._replace(dialect=Dialect.LMTP)
 REQUIRED = OPTIONS._replace(tls=TlsPolicy.REQUIRED)
 TLS = FULL.replace(b"DSN", b"STARTTLS")
@@ -360,3 +362,8 @@ def test_a_state_is_set_to_nothing_but_what_the_table_says() -> None:
 def test_a_step_that_the_table_does_not_know_is_a_defect() -> None:
     with pytest.raises(KeyError):
         Exchange(Hop(greeting=HANGS)).session.step(Step.DONE)
+
+
+def test_the_diagram_is_drawn_from_the_table_of_today() -> None:
+    drawing = runpy.run_path(str(ROOT / "docs/understand/states.py"))["sending_drawing"]()
+    assert (ROOT / "docs/understand/sending.md").read_text("utf-8") == drawing
