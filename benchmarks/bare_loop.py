@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-REPLIES = {
+UTTERANCES = {
     b"EHLO": b"250-localhost\r\n250-PIPELINING\r\n250 8BITMIME\r\n",
     b"HELO": b"250 localhost\r\n",
     b"MAIL": b"250 2.1.0 Ok\r\n",
@@ -56,7 +56,7 @@ class Connection:
                 break
             verb = chunk[:4].upper()
             chunk = chunk[end + 2 :]
-            out += REPLIES[verb]
+            out += UTTERANCES[verb]
             self.in_content = verb == b"DATA"
         self.kept = chunk
         if out:

@@ -13,7 +13,7 @@ from replay.cli.results import Report, collect, conclude
 
 if TYPE_CHECKING:
     from replay.play.tls_client import Verify
-    from replay.transcript.script import MaskedReply
+    from replay.transcript.script import MaskedOctets
     from replay.verify.suite import ScenarioResult
     from replay.verify.target_suite import TargetOptions, TargetRun
 
@@ -198,7 +198,7 @@ def _verify(authorities: Path, host: str) -> Verify:
         raise _FileError(f"{authorities}: {error.strerror or error}") from None
 
 
-def _masks(path: Path) -> tuple[MaskedReply, ...]:
+def _masks(path: Path) -> tuple[MaskedOctets, ...]:
     from replay.transcript import masks, transcript
 
     try:

@@ -19,7 +19,7 @@ from replay.capture.conversation import CapturedReply, Conversation, SenderAct
 from replay.smtp.commands import command_at
 from replay.smtp.proxy_header import after_header
 from replay.transcript.duration import DURATION_NS_MAX, format_ns
-from replay.transcript.script import After, AfterReply, Anchor, Evidence
+from replay.transcript.script import After, AfterArrival, Anchor, Evidence
 
 SETTLING_SHIFT_NS = 20_000_000
 """How much later a reply must come in the second recording for it to settle anything: well over
@@ -70,7 +70,7 @@ def anchor_acts(conversation: Conversation) -> list[Anchored]:
         elif seen > seen_before:
             evidence = Evidence.PRESUMED
             because = f"packet {act.packet} had acknowledged reply {seen}"
-            anchor = AfterReply(_bounded(act.ts_ns - replies[seen - 1].ts_ns))
+            anchor = AfterArrival(_bounded(act.ts_ns - replies[seen - 1].ts_ns))
         else:
             evidence = Evidence.OWN_CLOCK
             because = "no reply had come since the act before"

@@ -35,7 +35,7 @@ from replay.transcript.notation import CONNECTIONS_MAX
 from replay.transcript.script import (
     HOSTNAME_DEFAULT,
     After,
-    AfterReply,
+    AfterArrival,
     Anchor,
     At,
     Departure,
@@ -351,7 +351,7 @@ class _Writer:
             until_ns = last.ts_ns if last else self._latest_ns()
         since_ns = last.ts_ns if last else self._latest_ns()
         wait_ns = min(max(until_ns - since_ns, 0), DURATION_NS_MAX)
-        anchor = AfterReply(wait_ns) if last else After(wait_ns)
+        anchor = AfterArrival(wait_ns) if last else After(wait_ns)
         self._depart(anchor, script.Abandon(), 0)
 
     def _latest_ns(self) -> int:
@@ -381,7 +381,7 @@ class _Writer:
             outcome: script.Outcome = script.ReplyCode(reply.code, reply.octets)
             varies = _QUEUE_ID.match(reply.octets) and not self._exact_times
             if self._conversation.is_mailsrv and not varies:
-                outcome = script.ExactReply(reply.octets)
+                outcome = script.ExactOctets(reply.octets)
             self._expect(outcome, reply.ts_ns, reply.packet)
         self._told = max(self._told, min(upto, len(self._replies)))
 
@@ -391,7 +391,7 @@ class _Writer:
             return
         self._expect_replies(sum(reply.order < end.order for reply in self._replies))
         self._end_told = True
-        outcome = script.ServerResets() if end.is_reset else script.ServerCloses()
+        outcome = script.PeerResets() if end.is_reset else script.PeerCloses()
         self._expect(outcome, end.ts_ns, end.packet)
 
     def _expect(self, outcome: script.Outcome, ts_ns: int, packet: int) -> None:
@@ -436,7 +436,7 @@ def _remarks(connection: ImportedConnection, start_ns: int) -> dict[tuple[str, i
         remarks[name, 0] = "\n".join(odd)
     reply_times = iter(connection.conversation.replies)
     for number, step in enumerate(connection.script.steps):
-        if isinstance(step, Expectation) and isinstance(step.outcome, script.REPLIES):
+        if isinstance(step, Expectation) and isinstance(step.outcome, script.UTTERANCES):
             ts_ns = next(reply_times).ts_ns
             if step.at_ns is None:
                 remarks[name, number] = f"recorded at {format_ns(ts_ns - start_ns)}"

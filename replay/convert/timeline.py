@@ -15,7 +15,7 @@ from replay.transcript import script
 from replay.transcript.octets import to_text
 from replay.transcript.script import (
     After,
-    AfterReply,
+    AfterArrival,
     At,
     Departure,
     Expectation,
@@ -120,7 +120,7 @@ def _due_ns(step: Departure, previous_ns: int, reply_ns: int) -> int:
             return ns
         case After(ns):
             return previous_ns + ns
-        case AfterReply(ns):
+        case AfterArrival(ns):
             return reply_ns + ns
 
 
@@ -133,7 +133,7 @@ def _departure(step: Departure) -> Moment:
 
 def _expectation(step: Expectation, number: int) -> Moment:
     match step.outcome:
-        case script.ExactReply(octets):
+        case script.ExactOctets(octets):
             return Moment("reply", octets, number=number)
         case script.ReplyCode(code, recorded):
             octets, comment = recorded, f"expected is a reply {code}, whatever its text"
@@ -141,15 +141,15 @@ def _expectation(step: Expectation, number: int) -> Moment:
                 octets = b"%d \r\n" % code
                 comment += f"; recorded was {to_text(recorded)}" if recorded else ""
             return Moment("reply", octets, number=number, comments=(comment,))
-        case script.MaskedReply(pieces):
+        case script.MaskedOctets(pieces):
             comment = "what stands between < and > is masked: it may vary"
             octets = b"".join(
                 piece if isinstance(piece, bytes) else str(piece).encode() for piece in pieces
             )
             return Moment("reply", octets, number=number, comments=(comment,))
-        case script.ServerCloses():
+        case script.PeerCloses():
             return Moment("eof")
-        case script.ServerResets():
+        case script.PeerResets():
             return Moment("server-reset")
         case script.TlsDone():
             return Moment("note", comments=("the TLS handshake is done",))
@@ -206,7 +206,7 @@ def observed(connection: ScriptedConnection, seen: ObservedConnection) -> list[M
     departed = iter(seen.departed_ns)
     for step in connection.steps:
         if isinstance(step, Expectation):
-            above += isinstance(step.outcome, script.REPLIES)
+            above += isinstance(step.outcome, script.UTTERANCES)
             continue
         departed_ns = next(departed)
         if departed_ns is None:

@@ -17,17 +17,18 @@ from replay.transcript import transcript
 from replay.transcript.duration import format_ns
 from replay.transcript.notation import TranscriptError
 from replay.transcript.script import (
-    REPLIES,
+    UTTERANCES,
     After,
-    AfterReply,
+    AfterArrival,
     At,
     Close,
     Departure,
-    ExactReply,
+    ExactOctets,
     Expectation,
     HalfClose,
-    MaskedReply,
+    MaskedOctets,
     Open,
+    Outcome,
     ReplyCode,
     Reset,
     Scenario,
@@ -149,6 +150,8 @@ def needs_of_its_own(scenario: Scenario, *, with_tls: bool = False) -> str:
 
 def plan_of(connection: ScriptedConnection, name: str) -> Plan:
     """Raises UnsuitableError."""
+    if connection.plays_receiver:
+        raise UnsuitableError("plays a receiver of mail: load is what senders make")
     refuse_timers(connection)
     builder = _Builder()
     for step in connection.steps:
@@ -191,7 +194,7 @@ class _Builder:
         self.acts.append(PlannedAct(len(self.codes), action))
 
     def expect(self, step: Expectation) -> None:
-        if not isinstance(step.outcome, REPLIES):
+        if not isinstance(step.outcome, UTTERANCES):
             self.server_ends = True
             return
         if self._dot is not None and self.codes and self.codes[-1] == _START_MAIL_INPUT:
@@ -200,9 +203,11 @@ class _Builder:
         self.codes.append(_code(step.outcome))
 
 
-def _code(outcome: ExactReply | ReplyCode | MaskedReply) -> int:
-    if isinstance(outcome, ReplyCode | MaskedReply):
+def _code(outcome: Outcome) -> int:
+    if isinstance(outcome, ReplyCode | MaskedOctets):
         return outcome.code
+    if not isinstance(outcome, ExactOctets):
+        return 0
     digits = outcome.octets[:3]
     return int(digits) if len(digits) == 3 and digits.isdigit() else 0
 
@@ -218,7 +223,7 @@ def refuse_timers(connection: ScriptedConnection) -> None:
             may_close = may_close or isinstance(step.action, HalfClose)
         elif step.at_ns is not None:
             outcome = step.outcome
-            if isinstance(outcome, REPLIES):
+            if isinstance(outcome, UTTERANCES):
                 by_itself = _code(outcome) == _SHUTTING_DOWN
                 may_close = may_close or _code(outcome) == _CLOSING
             else:
@@ -237,5 +242,5 @@ def _scheduled_ns(step: Departure, above_ns: int, seen_ns: int) -> int:
             return ns
         case After(ns):
             return above_ns + ns
-        case AfterReply(ns):
+        case AfterArrival(ns):
             return seen_ns + ns

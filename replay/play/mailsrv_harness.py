@@ -23,6 +23,7 @@ from mailsrv.telemetry.metrics import Metrics
 from mailsrv.transport.tls_context import server_context
 from mailsrv.transport.transport import TransportOwner
 from replay.play.fakes.world import DeliveredMessage, World, world_from
+from replay.play.receivers import Receivers
 from replay.play.tls_client import CERTIFICATE, KEY
 from replay.play.virtual_link import VirtualLink
 from replay.play.virtual_time import Harness
@@ -103,6 +104,7 @@ class MailsrvHarness(Harness):
             self._call_later,
             lambda envelope: trace_fields(envelope, settings.hostname, self.clock.realtime_ns()),
         )
+        self.receivers = Receivers(self.world.hosts, lambda: self.now_ns)
         self.metrics = Metrics()
         journal = EventLog(self.clock, self._keep_log, metrics=self.metrics)
         nameserver = self.world.nameserver
@@ -176,18 +178,19 @@ class MailsrvHarness(Harness):
 
     def opened(self, connection: TransportOwner, sock: socket.socket) -> None:
         assert isinstance(connection, Connection)
-        link = self._arriving  # the socket itself may have been reset, and know its peer no more
+        # An accepted socket may have been reset, and know its peer no more.
+        link = self._dialled.pop(sock, None) or self._arriving
         link.server = connection
-        self._links[connection.number] = link
+        self._links[connection] = link
 
     def received(self, connection: TransportOwner, octets: bytes) -> None:
-        link = self._links[connection.number]
+        link = self._links[connection]
         link.server_received += len(octets)
         if not octets:
             link.server_eof = True
 
     def sent(self, connection: TransportOwner, octets: bytes) -> None:
-        link = self._links[connection.number]
+        link = self._links[connection]
         link.server_sent += len(octets)
         if not octets:
             link.server_fin = True
@@ -200,7 +203,7 @@ class MailsrvHarness(Harness):
         """Nothing: it is closed next."""
 
     def closed(self, connection: TransportOwner) -> None:
-        link = self._links.pop(connection.number)
+        link = self._links.pop(connection)
         link.server_gone = True
         self._unsettled.add(link)
 
@@ -237,6 +240,7 @@ class MailsrvHarness(Harness):
 
     def _close(self) -> None:
         self._poll.close()
+        self.receivers.close()
 
 
 @cache

@@ -252,7 +252,7 @@ class RealtimePlayer:
         self._run = run
         self._schedule = Schedule(connection, run.options.speed)
         self._replies = sum(
-            isinstance(one.outcome, script.REPLIES) for one in connection.expectations()
+            isinstance(one.outcome, script.UTTERANCES) for one in connection.expectations()
         )
         self._scheduled = False
         self._ending: script.Action | None = None
@@ -379,7 +379,7 @@ class RealtimePlayer:
         came = self._listener.received(octets, now_ns)
         if came and len(self.observed.replies) - came < self._replies:
             self._run.came(now_ns)
-        self._schedule.replies_came(came, now_ns + self._run.skipped_ns)
+        self._schedule.came(came, now_ns + self._run.skipped_ns)
         self.schedule()
         if self._receivedd_octets > RECEIVED_OCTETS_MAX:
             self._give_up(f"an end of what the server says, for {RECEIVED_OCTETS_MAX} octets")

@@ -1,19 +1,21 @@
-"""When a sender's departures are due: the schedule of one connection, in any driver's time.
+"""When a connection's departures are due: its schedule, in any driver's time.
 
-    @T        T after the scenario began
-    +T        T after the instant for which the departure above was scheduled
-    reply+T   T after the last reply expected above had arrived whole
+    @T         T after the scenario began
+    +T         T after the instant for which the departure above was scheduled
+    reply+T    T after the last reply expected above had arrived whole
+    command+T  the same for a command, a content, or the client's connecting
 
-A departure never leaves before the one above it.  Instants are nanoseconds since the run began, in
+A departure never leaves before the one above it, and none of a receiver's before its client has
+connected; that counts as a departure.  Instants are nanoseconds since the run began, in
 the driver's time; ``speed`` divides every wait of the sender's.
 """
 
 from __future__ import annotations
 
 from replay.transcript.script import (
-    REPLIES,
+    ARRIVALS,
     After,
-    AfterReply,
+    AfterArrival,
     At,
     Departure,
     Expectation,
@@ -28,9 +30,10 @@ class Schedule:
     ``gone`` says how many have left.
     """
 
-    __slots__ = ("_arrivals_ns", "_plan", "_previous_ns", "_speed", "gone")
+    __slots__ = ("_arrivals_ns", "_plan", "_previous_ns", "_receives", "_speed", "gone")
 
     def __init__(self, connection: ScriptedConnection, speed: float = 1) -> None:
+        self._receives = connection.plays_receiver
         self._plan = _plan(connection)
         self._speed = speed
         self._arrivals_ns: list[int] = []
@@ -46,24 +49,26 @@ class Schedule:
         """True when everything has left."""
         return self.gone == len(self._plan)
 
-    def replies_came(self, count: int, at_ns: int) -> None:
-        """So many replies have arrived whole."""
+    def came(self, count: int, at_ns: int) -> None:
+        """So many replies or commands have arrived whole, or a client has connected."""
+        if self._receives and not self._arrivals_ns:
+            self._previous_ns = max(self._previous_ns, at_ns)
         self._arrivals_ns += [at_ns] * count
 
     def due_ns(self) -> int | None:
         """When the next departure leaves; None while that is not known, and when all have left."""
-        if self.over:
+        if self.over or (self._receives and self.gone and not self._arrivals_ns):
             return None
-        departure, replies_above = self._plan[self.gone]
+        departure, arrivals_above = self._plan[self.gone]
         match departure.anchor:
             case At(ns):
                 due_ns = self._scaled(ns)
             case After(ns):
                 due_ns = self._previous_ns + self._scaled(ns)
-            case AfterReply(ns):
-                if len(self._arrivals_ns) < replies_above:
+            case AfterArrival(ns):
+                if len(self._arrivals_ns) < arrivals_above:
                     return None
-                due_ns = self._arrivals_ns[replies_above - 1] + self._scaled(ns)
+                due_ns = self._arrivals_ns[arrivals_above - 1] + self._scaled(ns)
         return max(due_ns, self._previous_ns)
 
     def depart(self) -> Departure:
@@ -84,22 +89,27 @@ class Schedule:
     def waits_for(self) -> str:
         """What a script that goes on no more was waiting for, in words."""
         if self.over:
-            return "the server to close"
-        departure, replies_above = self._plan[self.gone]
-        return f"reply {replies_above}, to go on at line {departure.line}"
+            return "the client to close" if self._receives else "the server to close"
+        departure, arrivals_above = self._plan[self.gone]
+        what = f"reply {arrivals_above}"
+        if self._receives:  # its first arrival is the client's connecting
+            what = (
+                f"command {arrivals_above - 1}" if arrivals_above > 1 else "the client to connect"
+            )
+        return f"{what}, to go on at line {departure.line}"
 
     def _scaled(self, ns: int) -> int:
         return ns if self._speed == 1 else round(ns / self._speed)
 
 
 def _plan(connection: ScriptedConnection) -> list[tuple[Departure, int]]:
-    """The departures, each with the number of replies expected above it."""
-    plan, replies = [], 0
+    """The departures, each with the number of arrivals expected above it."""
+    plan, arrivals = [], 0
     for step in connection.steps:
         if isinstance(step, Departure):
-            plan.append((step, replies))
-        elif isinstance(step, Expectation) and isinstance(step.outcome, REPLIES):
-            replies += 1
+            plan.append((step, arrivals))
+        elif isinstance(step.outcome, ARRIVALS):
+            arrivals += 1
     return plan
 
 
@@ -118,7 +128,7 @@ def server_delays_ns(connection: ScriptedConnection) -> list[tuple[int, int | No
         if isinstance(step, Expectation):
             at_ns = step.at_ns
             delays.append((known, None if at_ns is None else at_ns - known_ns))
-            if isinstance(step.outcome, REPLIES):
+            if isinstance(step.outcome, ARRIVALS):
                 reply_ns, reply_certain = at_ns or 0, at_ns is not None
             continue
         match step.anchor:
@@ -126,7 +136,7 @@ def server_delays_ns(connection: ScriptedConnection) -> list[tuple[int, int | No
                 due_ns, certain = ns, True
             case After(ns):
                 due_ns = previous_ns + ns
-            case AfterReply(ns):
+            case AfterArrival(ns):
                 due_ns, certain = reply_ns + ns, reply_certain
         previous_ns = max(due_ns, previous_ns)
         if certain:

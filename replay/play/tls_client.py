@@ -1,4 +1,4 @@
-"""A sender's side of TLS, without a socket: octets in and out, and how the handshake went.
+"""A played end's side of TLS, without a socket: octets in and out, and how the handshake went.
 
 It is the standard library's engine, so what the server's own TLS stream does is judged by another.
 The sender trusts whatever certificate it is shown, unless it is told what to verify; the server
@@ -38,23 +38,17 @@ def verify_by(authorities: Path, name: str) -> Verify:
     return ssl.create_default_context(cafile=str(authorities)), name
 
 
-class TlsClient:
-    """One client's TLS; ``verify`` is for a sender that does not trust every certificate.
+class TlsSide:
+    """One end's TLS, which its subclasses begin as the client or as the server.
 
     ``write`` puts raw octets on the wire; ``on_outcome`` is called once, with ``DONE`` or
     ``REFUSED``.  After a handshake that was refused, or without any, octets pass as they are, so
-    that a server which goes on in plaintext is caught at it.
+    that a peer which goes on in plaintext is caught at it.
     """
 
-    def __init__(
-        self,
-        write: Callable[[bytes], None],
-        on_outcome: Callable[[str], None],
-        verify: Verify | None = None,
-    ) -> None:
+    def __init__(self, write: Callable[[bytes], None], on_outcome: Callable[[str], None]) -> None:
         self._write = write
         self._on_outcome = on_outcome
-        self._verify = verify
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
@@ -64,10 +58,12 @@ class TlsClient:
         """"" until the handshake's outcome is known."""
 
     def begin(self) -> None:
-        """Send the ClientHello."""
-        context, name = self._verify or (_context(), None)
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
+        """Begin the handshake."""
+        self._tls = self._engine(self._incoming, self._outgoing)
         self._shake()
+
+    def _engine(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
+        raise NotImplementedError
 
     def send(self, octets: bytes) -> None:
         """Send ``octets`` under TLS, in a record of their own (up to 16 KiB), as soon as the
@@ -94,7 +90,7 @@ class TlsClient:
         return self._decrypt()
 
     def ended(self) -> None:
-        """The server has ended the connection: there will be no handshake any more."""
+        """The peer has ended the connection: there will be no handshake any more."""
         if self._tls is not None:
             self._report(REFUSED)
 
@@ -140,7 +136,7 @@ class TlsClient:
         return b"".join(pieces)
 
     def _plain(self, octets: bytes) -> bytes:
-        """What a client without TLS would take for replies."""
+        """What an end without TLS would take for words."""
         plain = _ALERT.sub(b"", octets)
         if plain != octets:
             self._report(REFUSED)
@@ -152,6 +148,37 @@ class TlsClient:
         if not self.outcome:
             self.outcome = outcome
             self._on_outcome(outcome)
+
+
+class TlsClient(TlsSide):
+    """A sender's TLS; ``verify`` is for one that does not trust every certificate."""
+
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        on_outcome: Callable[[str], None],
+        verify: Verify | None = None,
+    ) -> None:
+        super().__init__(write, on_outcome)
+        self._verify = verify
+
+    def _engine(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
+        context, name = self._verify or (_context(), None)
+        return context.wrap_bio(incoming, outgoing, server_hostname=name)
+
+
+class TlsServer(TlsSide):
+    """A receiver's TLS, with the certificate that is here."""
+
+    def _engine(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
+        return _server_context().wrap_bio(incoming, outgoing, server_side=True)
+
+
+@cache
+def _server_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE, KEY)
+    return context
 
 
 @cache

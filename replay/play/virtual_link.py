@@ -1,5 +1,8 @@
 """One virtual-time connection with both of its ends, and whether the network between is empty.
 
+The *played* end is a sender's or a receiver's, as a script has it; the other is the server's under
+test, which accepted the connection or opened it.
+
 Quiescence is conservation, not a pause: what one end wrote, the other end has read; a FIN or a
 reset sent by one end was seen by the other.  Where an end is not reading, what was written must
 be found in the kernel's queues instead.  Octets are counted at the socket.
@@ -12,7 +15,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from replay.play import sockets
-from replay.play.tls_client import TlsClient
+from replay.play.tls_client import TlsClient, TlsServer, TlsSide
 
 PIECE_OCTETS = 32 * 1024
 """A departure goes out in pieces of this size, each settled: more was seen to arrive in parts."""
@@ -36,26 +39,26 @@ class ServerEnd(Protocol):
 
 
 class VirtualLink:
-    """A sender's socket and the server's connection at its other end.
+    """The played end's socket and the server's connection at its other end.
 
-    ``on_octets`` is told of what arrives at the sender, ``on_end`` of the server's "eof" or
+    ``on_octets`` is told of what arrives at the played end, ``on_end`` of the server's "eof" or
     "reset", ``on_handshake`` of the outcome of a TLS handshake.  ``server`` is its end: None
-    until it has accepted, and it stays when it is closed.  Octets are counted as they are on the
-    wire; ``unsent`` are those that the kernel has not taken.
+    until it has accepted or begun to serve it, and it stays when it is closed.  Octets are counted
+    as they are on the wire; ``unsent`` are those that the kernel has not taken.
     """
 
     __slots__ = (
         "_sock",
         "_tls",
-        "client_eof",
-        "client_fin",
-        "client_gone",
-        "client_received",
-        "client_sent",
         "number",
         "on_end",
         "on_handshake",
         "on_octets",
+        "played_eof",
+        "played_fin",
+        "played_gone",
+        "played_received",
+        "played_sent",
         "reading",
         "server",
         "server_eof",
@@ -78,16 +81,16 @@ class VirtualLink:
         self.on_octets = on_octets
         self.on_end = on_end
         self.on_handshake: Callable[[str], None] = _ignore
-        self._tls: TlsClient | None = None
+        self._tls: TlsSide | None = None
         self.server: ServerEnd | None = None
         self.reading = True
         self.unsent = b""
-        self.client_sent = self.client_received = 0
+        self.played_sent = self.played_received = 0
         self.server_sent = self.server_received = 0
-        self.client_eof = self.client_fin = self.client_gone = False
+        self.played_eof = self.played_fin = self.played_gone = False
         self.server_eof = self.server_fin = self.server_gone = False
 
-    # -- what the sender does ---------------------------------------------------------------------
+    # -- what the played end does -----------------------------------------------------------------
 
     def send(self, octets: bytes) -> None:
         """Write a piece, under TLS where that has begun."""
@@ -102,7 +105,7 @@ class VirtualLink:
         self._write(octets)
 
     def _write(self, octets: bytes) -> None:
-        if self.client_gone or not octets:
+        if self.played_gone or not octets:
             return
         if self.unsent:
             self.unsent += octets
@@ -112,34 +115,44 @@ class VirtualLink:
         except BlockingIOError:
             written = 0
         except OSError:
-            self.client_fin = True  # the server has reset: these octets go nowhere
+            self.played_fin = True  # the server has reset: these octets go nowhere
             self.server_gone = True
             return
-        self.client_sent += written
+        self.played_sent += written
         self.unsent = octets[written:]
 
     def start_tls(self) -> None:
         """Begin a TLS handshake; ``send`` waits for its end."""
-        self._tls = TlsClient(self._write, self.on_handshake)
-        self._tls.begin()
-        if self.client_eof:
-            self._tls.ended()
+        self._begin_tls(TlsClient(self._write, self.on_handshake))
+
+    def serve_tls(self, octets: bytes) -> None:
+        """Wait for a TLS handshake, of which ``octets`` have arrived already."""
+        tls = TlsServer(self._write, self.on_handshake)
+        self._begin_tls(tls)
+        if plain := tls.feed(octets):
+            self.on_octets(plain)
+
+    def _begin_tls(self, tls: TlsSide) -> None:
+        self._tls = tls
+        tls.begin()
+        if self.played_eof:
+            tls.ended()
 
     def half_close(self) -> None:
         """Send a FIN and go on reading."""
         if self._tls is not None:
             self._tls.send_close_notify()
         sockets.half_close(self._sock)
-        self.client_fin = True
+        self.played_fin = True
 
     def close(self) -> None:
         """Close; harmless when closed."""
-        if self._tls is not None and not self.client_fin:
+        if self._tls is not None and not self.played_fin:
             self._tls.send_close_notify()
         self._release()
 
     def _release(self) -> None:
-        self.client_gone = self.client_fin = True
+        self.played_gone = self.played_fin = True
         self.unsent = b""
         self._sock.close()
 
@@ -151,11 +164,11 @@ class VirtualLink:
     # -- bringing both ends together --------------------------------------------------------------
 
     def take_in(self) -> bool:
-        """Read what has arrived at the sender; True if there was something."""
-        if self.client_gone or not self.reading or self._is_calm():
+        """Read what has arrived at the played end; True if there was something."""
+        if self.played_gone or not self.reading or self._is_calm():
             return False
         took = False
-        while self.client_received < self.server_sent or self._end_is_due():
+        while self.played_received < self.server_sent or self._end_is_due():
             try:
                 octets = self._sock.recv(_READ_OCTETS)
             except BlockingIOError:
@@ -167,7 +180,7 @@ class VirtualLink:
             if not octets:
                 self._ended("eof")
                 break
-            self.client_received += len(octets)
+            self.played_received += len(octets)
             if self._tls is None and sockets.holds_alert(octets):
                 self._tls = TlsClient(self._write, self.on_handshake)
             if self._tls is not None:
@@ -177,11 +190,11 @@ class VirtualLink:
         return took
 
     def _end_is_due(self) -> bool:
-        return not self.client_eof and (self.server_fin or self.server_gone)
+        return not self.played_eof and (self.server_fin or self.server_gone)
 
     def _ended(self, how: str) -> None:
-        self.client_eof = True
-        self.client_received = self.server_sent
+        self.played_eof = True
+        self.played_received = self.server_sent
         if self._tls is not None:
             self._tls.ended()
         self.on_end(how)
@@ -194,11 +207,11 @@ class VirtualLink:
             return False
         if server is None:
             return True
-        if server.pending_octets and (self.reading or self.client_gone):
+        if server.pending_octets and (self.reading or self.played_gone):
             return True
         if not server.reading:
             return False
-        return self.server_received < self.client_sent or (self.client_fin and not self.server_eof)
+        return self.server_received < self.played_sent or (self.played_fin and not self.server_eof)
 
     @property
     def balanced(self) -> bool:
@@ -212,43 +225,43 @@ class VirtualLink:
     def _is_calm(self) -> bool:
         """The plain case: neither end has ended anything, and all octets have arrived."""
         return (
-            self.server_received == self.client_sent
-            and self.client_received == self.server_sent
+            self.server_received == self.played_sent
+            and self.played_received == self.server_sent
             and self.server is not None
             and not self.server.pending_octets
-            and not (self.unsent or self.client_fin or self.server_fin or self.server_gone)
+            and not (self.unsent or self.played_fin or self.server_fin or self.server_gone)
         )
 
     def _upward_balanced(self) -> bool:
-        """From the sender to the server."""
+        """From the played end to the server."""
         if self.server_gone:
             return True
         if self.server is None or self.server_has_work:
             return False
-        if self.server.reading or self.server_received == self.client_sent:
+        if self.server.reading or self.server_received == self.played_sent:
             return True
-        if self.client_gone:
+        if self.played_gone:
             return True  # its queue cannot be asked any more
         waiting = sockets.unread_octets(self.server.sock)
-        waiting += sockets.unsent_octets(self._sock, self.client_fin)
-        return self.server_received + waiting == self.client_sent
+        waiting += sockets.unsent_octets(self._sock, self.played_fin)
+        return self.server_received + waiting == self.played_sent
 
     def _downward_balanced(self) -> bool:
-        """From the server to the sender."""
-        if self.client_gone:
+        """From the server to the played end."""
+        if self.played_gone:
             return True
         if self.reading:
-            return self.client_received >= self.server_sent and not self._end_is_due()
+            return self.played_received >= self.server_sent and not self._end_is_due()
         waiting = sockets.unread_octets(self._sock)
         if self.server is not None and not self.server_gone:
             waiting += sockets.unsent_octets(self.server.sock, self.server_fin)
-            return self.client_received + waiting == self.server_sent
-        return self.client_received + waiting <= self.server_sent
+            return self.played_received + waiting == self.server_sent
+        return self.played_received + waiting <= self.server_sent
 
     def __str__(self) -> str:
-        client = f"sent {self.client_sent}, received {self.client_received}"
+        played = f"sent {self.played_sent}, received {self.played_received}"
         server = f"sent {self.server_sent}, received {self.server_received}"
-        return f"connection {self.number} (sender: {client}; server: {server} octets)"
+        return f"connection {self.number} (played: {played}; server: {server} octets)"
 
 
 def _ignore(outcome: str) -> None:

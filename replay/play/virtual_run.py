@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from replay.play.fakes.world import DeliveredMessage, settings_from
 from replay.play.mailsrv_harness import MailsrvHarness
-from replay.play.observed import ObservedConnection, ReplyListener, Trace
+from replay.play.observed import ObservedConnection, Trace, listener_of
 from replay.play.schedule import Schedule
 from replay.play.tls_client import REFUSED
 from replay.play.virtual_link import VirtualLink
@@ -20,6 +20,7 @@ VIRTUAL_NS_MAX = 1000 * 24 * 3600 * 1_000_000_000
 
 _TRACED_AS: dict[type[script.Action], str] = {
     script.Open: "Open",
+    script.Listen: "Listen",
     script.SendOctets: "Send",
     script.StartTls: "StartTls",
     script.HalfClose: "HalfClose",
@@ -91,7 +92,7 @@ def play_at(harness: Harness, scenario: Scenario) -> VirtualRun:
 
 
 class VirtualPlayer:
-    """Plays one connection's departures and listens to what comes back."""
+    """Plays one connection's departures and listens to what comes from its peer."""
 
     def __init__(
         self, harness: Harness, trace: Trace, number: int, connection: ScriptedConnection
@@ -106,7 +107,9 @@ class VirtualPlayer:
         self._is_traced = True
         self.done = False
         self.observed = ObservedConnection(connection.name, [None] * len(self._schedule))
-        self._listener = ReplyListener(self.observed)
+        self._receives = connection.plays_receiver
+        self._held = b""  # arrived for a handshake that this end has yet to begin
+        self._listener = listener_of(self.observed, receiver=self._receives)
 
     def schedule(self) -> None:
         """Put the next departure on the harness's agenda, if it is known when it goes."""
@@ -121,7 +124,7 @@ class VirtualPlayer:
 
     def conclude(self) -> None:
         """The run is over: say what a script that is not finished was waiting for."""
-        if self._link is not None and not self._link.client_gone:
+        if self._link is not None and not self._link.played_gone:
             self._link.close()
             self._harness.touch(self._link)
         if not self.done:
@@ -146,8 +149,11 @@ class VirtualPlayer:
         if isinstance(action, script.Open):
             self._link = harness.connect(action.client, self._received, self._ended)
             self._link.on_handshake = self._shook_hands
+        elif isinstance(action, script.Listen):
+            harness.receive(action.address, action.port, self._opened)
         elif isinstance(action, script.SendOctets):
             if self._link is not None:
+                self._listener.sent(action.octets)
                 harness.send(self._link, action.octets)
         elif self._link is not None:
             self._act(action, self._link)
@@ -161,6 +167,9 @@ class VirtualPlayer:
 
     def _act(self, action: script.Action, link: VirtualLink) -> None:
         match action:
+            case script.StartTls() if self._receives:
+                held, self._held = self._held, b""
+                link.serve_tls(held)
             case script.StartTls():
                 link.start_tls()
             case script.HalfClose():
@@ -178,15 +187,30 @@ class VirtualPlayer:
 
     # -- arrivals ---------------------------------------------------------------------------------
 
+    def _opened(self, link: VirtualLink) -> None:
+        """A client has connected."""
+        now_ns = self._harness.now_ns
+        self._link = link
+        link.on_octets, link.on_end = self._received, self._ended
+        link.on_handshake = self._shook_hands
+        self.observed.opened_at_ns = now_ns
+        self._trace.opened(self._number, now_ns)
+        self._schedule.came(1, now_ns)
+        self.schedule()
+
     def _received(self, octets: bytes) -> None:
         if self._abandoned:
+            return
+        following = self._schedule.next
+        if self._receives and following and isinstance(following.action, script.StartTls):
+            self._held += octets
             return
         now_ns = self._harness.now_ns
         if self.observed.handshake == REFUSED and not self._harness.knows_client_hello:
             self._is_traced = False
         if self._is_traced:
             self._trace.arrival(self._number, now_ns, octets)
-        self._schedule.replies_came(self._listener.received(octets, now_ns), now_ns)
+        self._schedule.came(self._listener.received(octets, now_ns), now_ns)
         self.schedule()
 
     def _shook_hands(self, outcome: str) -> None:

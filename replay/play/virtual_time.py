@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -19,6 +20,7 @@ from mailsrv.runtime.clock import FakeClock, SystemClock
 from mailsrv.units import NS_PER_S
 from replay.play import sockets
 from replay.play.fakes.world import DeliveredMessage
+from replay.play.receivers import Receivers
 from replay.play.target import SocketAddress
 from replay.play.virtual_link import PIECE_OCTETS, VirtualLink
 
@@ -55,12 +57,13 @@ class Harness(ABC):
     and checks that nothing is left.
 
     A kind of server is a subclass: it says where its server listens (``address``), calls
-    ``_arrived`` and keeps ``_links`` as the server accepts and closes connections, counts octets
-    on each link, and has the methods at the end.  ``log`` keeps the server's log lines; all
-    instants are nanoseconds since the run began.
+    ``_arrived`` and keeps ``_links`` as the server accepts and closes connections, lets it dial
+    ``receivers``, counts octets on each link, and has the methods at the end.  ``log`` keeps the
+    server's log lines; all instants are nanoseconds since the run began.
     """
 
     address: SocketAddress
+    receivers: Receivers
     knows_client_hello = True
     """Whether the server tells a TLS handshake from commands where it wants none.  Others take its
     random octets for lines: how many there are, nothing decides, and the trace leaves them out."""
@@ -72,9 +75,11 @@ class Harness(ABC):
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
         self._by_port: dict[SocketAddress, tuple[VirtualLink, str]] = {}
-        self._links: dict[int, VirtualLink] = {}
-        """Connections that the server has accepted and not closed, by the server's number."""
+        self._links: dict[object, VirtualLink] = {}
+        """Connections that the server has accepted or begun and not closed, by its own object."""
         self._unsettled: set[VirtualLink] = set()
+        self._dialled: dict[socket.socket, VirtualLink] = {}
+        """Connections that the server has begun and not yet shown to its tap, by its socket."""
         self._opened = 0
         self._steps = 0
         self._quiet_since_ns = self._quiet_steps = 0
@@ -173,6 +178,24 @@ class Harness(ABC):
         self._unsettled.add(link)
         return link
 
+    def receive(self, address: str, port: int, opened: Callable[[VirtualLink], None]) -> None:
+        """Take the next connection that the server begins to ``address``; ``opened`` is told of it
+        and then listens to the link."""
+
+        def accepted(sock: socket.socket, dialled: socket.socket) -> None:
+            self._opened += 1
+            link = VirtualLink(self._opened, sock, _ignore, _ignore)
+            self._dialled[dialled] = link
+            self._unsettled.add(link)
+            opened(link)
+
+        self.receivers.listen(address, port, accepted)
+
+    def _forget_what_was_dropped(self) -> None:
+        """Connections that the server has begun and closed without a word."""
+        for sock in [sock for sock in self._dialled if sock.fileno() < 0]:
+            self._dialled.pop(sock).server_gone = True
+
     def send(self, link: VirtualLink, octets: bytes) -> None:
         """Write ``octets`` on a link, piece by piece, each settled."""
         for at in range(0, len(octets), PIECE_OCTETS):
@@ -192,11 +215,13 @@ class Harness(ABC):
         guard_ns = 0
         while True:
             progress, links = False, self._in_order()
+            if self._dialled:
+                self._forget_what_was_dropped()
             for link in links:
                 if link.unsent and link.server is not None and link.server.reading:
-                    sent = link.client_sent
+                    sent = link.played_sent
                     link.push()
-                    progress |= link.client_sent > sent
+                    progress |= link.played_sent > sent
             for link in links:
                 if link.server_has_work:
                     progress |= self._serve()
@@ -241,7 +266,7 @@ class Harness(ABC):
         """
         self._events.clear()
         for link in list(self._links.values()):
-            if not link.client_gone:
+            if not link.played_gone:
                 link.close()
                 self.touch(link)
         try:
@@ -315,6 +340,10 @@ class Harness(ABC):
     @abstractmethod
     def _close(self) -> None:
         """Close the poll; harmless when closed."""
+
+
+def _ignore(what: object) -> None:
+    """What arrives before anything listens: nothing does."""
 
 
 def _number(link: VirtualLink) -> int:

@@ -16,7 +16,7 @@ from replay.capture.oddity import Oddity
 from replay.capture.reader import Capture
 from replay.capture.smtp_flows import client_side
 from replay.convert.anchors import anchor_acts
-from replay.transcript.script import AfterReply
+from replay.transcript.script import AfterArrival
 
 
 def summary(capture: Capture) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def _smtp(session: int, conversation: Conversation) -> dict[str, Any]:
                     "packet": one.act.packet,
                     "kind": one.act.kind,
                     "octets": len(one.act.octets),
-                    "after": "reply" if isinstance(one.anchor, AfterReply) else "act",
+                    "after": "reply" if isinstance(one.anchor, AfterArrival) else "act",
                     "wait_ns": one.anchor.ns,
                     "replies_seen": one.replies_seen,
                     "evidence": one.evidence.value,

@@ -22,10 +22,16 @@ OUTLINE_MAX = 12
 CHUNK_MAX_OCTETS = 1 << 40
 """A BDAT that announces more is refused by any server: what follows it is commands."""
 
+RECEIVED_LINE_MAX = 64 * 1024
+RECEIVED_CONTENT_MAX = 128 * 1024 * 1024
+"""What is longer is cut here: what does not end must still be shown."""
+
 END_OF_CONTENT = b"\r\n.\r\n"
 _START_MAIL_INPUT = 354
 _LONE_DOT = b".\r\n"  # where it is the first line of the content
 
+_INVITATION = re.compile(rb"(?m)^354(?:[ \r]|$)")
+_INVITATION_OCTETS = 4
 _VERB = re.compile(rb"[A-Za-z]{4,12}(?=[ \t:\r\n]|$)")
 _DATA = re.compile(rb"(?i)DATA[ \t]*\r?\n")
 _CHUNK = re.compile(rb"(?i)BDAT[ \t]+([0-9]{1,20})([ \t]+LAST)?[ \t]*\r?\n")
@@ -152,6 +158,77 @@ def outline(verbs: Iterable[str]) -> str:
         half = OUTLINE_MAX // 2
         words[half:-half] = [f"…{left_out} more…"]
     return " ".join(words)
+
+
+class ReceivedCommand(NamedTuple):
+    """One whole command, content with its final dot, or chunk behind its BDAT, and the instant at
+    which its last octet arrived."""
+
+    at_ns: int
+    octets: bytes
+    verb: str
+    """In capitals; ``CONTENT`` for content, "?" for a line that begins with none."""
+
+
+CONTENT = "content"
+
+
+class CommandReader:
+    """Takes what arrives from a client, in pieces of any size, and returns the commands that are
+    whole.  Content follows a DATA that was answered 354: ``replied`` is told of all that is sent
+    to the client."""
+
+    __slots__ = ("_after_data", "_invited", "_looked_at", "_rest", "_sent")
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._looked_at = 0
+        self._after_data = self._invited = False
+        self._sent = b""
+
+    def replied(self, octets: bytes) -> None:
+        """These octets are sent to the client."""
+        sent = self._sent + octets
+        self._sent = sent[sent.rfind(b"\n") + 1 :][:_INVITATION_OCTETS]
+        if _INVITATION.search(sent):
+            self._invited = True
+            self._sent = b""  # the rest of its line invites to nothing more
+
+    def feed(self, octets: bytes, at_ns: int) -> list[ReceivedCommand]:
+        """Take what arrived at ``at_ns``."""
+        self._rest += octets
+        commands = []
+        while end := self._whole():
+            is_content = self._after_data and self._invited
+            command = bytes(self._rest[:end])
+            del self._rest[:end]
+            self._looked_at = 0
+            self._invited = self._invited and not is_content
+            verb = CONTENT if is_content else command_at(command, 0).verb
+            self._after_data = verb == "DATA"
+            commands.append(ReceivedCommand(at_ns, command, verb))
+        return commands
+
+    @property
+    def rest(self) -> bytes:
+        """What has come of a command that is not whole."""
+        return bytes(self._rest)
+
+    def _whole(self) -> int:
+        """The place after the first command, if it is whole; else 0."""
+        rest, looked_at = self._rest, self._looked_at
+        self._looked_at = max(0, len(rest) - len(END_OF_CONTENT) + 1)
+        if self._after_data and self._invited:
+            if rest.startswith(_LONE_DOT):
+                return len(_LONE_DOT)
+            found = rest.find(END_OF_CONTENT, looked_at)
+            whole = found + len(END_OF_CONTENT) if found >= 0 else 0
+            return whole or (RECEIVED_CONTENT_MAX if len(rest) > RECEIVED_CONTENT_MAX else 0)
+        line = rest.find(b"\n", 0, RECEIVED_LINE_MAX) + 1
+        if not line:
+            return RECEIVED_LINE_MAX if len(rest) > RECEIVED_LINE_MAX else 0
+        whole = line + max(0, command_at(bytes(rest[:line]), 0).chunk_octets)
+        return min(whole, RECEIVED_CONTENT_MAX) if len(rest) >= whole else 0
 
 
 class ContentEnds:

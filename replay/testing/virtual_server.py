@@ -86,7 +86,7 @@ class VirtualSender(Sender):
 
     def _await(self, what: str, since_ns: int) -> None:
         __tracebackhide__ = True
-        if self._link.client_gone:
+        if self._link.played_gone:
             raise Unexpected(f"{self} waits for {what}, but has itself closed the connection")
         if not self._link.reading:
             raise Unexpected(f"{self} waits for {what}, but does not read")

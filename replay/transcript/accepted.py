@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from replay.transcript import masks
 from replay.transcript.octets import OctetsError, to_octets, to_pieces, to_text
-from replay.transcript.script import AcceptedMessage, Mask, MaskedReply
+from replay.transcript.script import AcceptedMessage, Mask, MaskedOctets
 
 WORD = "accepted"
 """What these lines begin with, in the place of a time."""
@@ -124,7 +124,7 @@ def fault(message: AcceptedMessage) -> str:
     if not message.reverse_path or not message.forward_paths or not all(message.forward_paths):
         return "it has a reverse-path and a recipient"
     has_masks = any(isinstance(piece, Mask) for piece in message.trace)
-    return masks.fault(MaskedReply(message.trace)) if has_masks else ""
+    return masks.fault(MaskedOctets(message.trace)) if has_masks else ""
 
 
 def to_lines(messages: tuple[AcceptedMessage, ...]) -> list[str]:

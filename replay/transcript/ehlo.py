@@ -14,7 +14,7 @@ from typing import Any
 from replay.transcript.script import (
     HOSTNAME_DEFAULT,
     EhloReply,
-    ExactReply,
+    ExactOctets,
     Expectation,
     Scenario,
     ScriptedConnection,
@@ -62,7 +62,7 @@ def owed_replies(scenario: Scenario) -> tuple[bytes, bytes]:
 def with_word(scenario: Scenario) -> Scenario:
     """``scenario`` with the word for each reply that is the one owed to EHLO."""
 
-    def word(reply: ExactReply, owed: bytes) -> ExactReply:
+    def word(reply: ExactOctets, owed: bytes) -> ExactOctets:
         return EhloReply(owed) if reply.octets == owed else reply
 
     return _replaced(scenario, word)
@@ -71,23 +71,26 @@ def with_word(scenario: Scenario) -> Scenario:
 def without_stale_words(scenario: Scenario) -> Scenario:
     """``scenario`` with the word only where its settings give that reply."""
 
-    def word(reply: ExactReply, owed: bytes) -> ExactReply:
+    def word(reply: ExactOctets, owed: bytes) -> ExactOctets:
         is_stale = isinstance(reply, EhloReply) and reply.octets != owed
-        return ExactReply(reply.octets) if is_stale else reply
+        return ExactOctets(reply.octets) if is_stale else reply
 
     return _replaced(scenario, word)
 
 
-def _replaced(scenario: Scenario, word: Callable[[ExactReply, bytes], ExactReply]) -> Scenario:
+def _replaced(scenario: Scenario, word: Callable[[ExactOctets, bytes], ExactOctets]) -> Scenario:
     owed = owed_replies(scenario)
     connections = []
     for connection in scenario.connections:
+        if connection.plays_receiver:
+            connections.append(connection)
+            continue
         steps: list[Step] = []
         under_tls = False
         for step in connection.steps:
             if isinstance(step, Expectation):
                 under_tls = under_tls or isinstance(step.outcome, TlsDone)
-                if isinstance(step.outcome, ExactReply):
+                if isinstance(step.outcome, ExactOctets):
                     outcome = word(step.outcome, owed[under_tls])
                     step = dataclasses.replace(step, outcome=outcome)
             steps.append(step)

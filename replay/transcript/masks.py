@@ -20,7 +20,7 @@ from functools import lru_cache
 
 from replay.transcript.notation import TranscriptError
 from replay.transcript.octets import OctetsError, to_octets, to_text
-from replay.transcript.script import ExactReply, Mask, MaskedReply
+from replay.transcript.script import ExactOctets, Mask, MaskedOctets
 
 PATTERN_CHARACTERS_MAX = 200
 LINES_MAX = 1000
@@ -147,17 +147,17 @@ def _mask(inside: str) -> Mask:
     return mask
 
 
-def read_lines(text: str, path: str) -> list[MaskedReply]:
+def read_lines(text: str, path: str) -> list[MaskedOctets]:
     """A file of masked reply lines, without line ends; empty lines and # comments are nothing.
 
     Raises TranscriptError.
     """
-    found: list[MaskedReply] = []
+    found: list[MaskedOctets] = []
     for number, line in enumerate(text.splitlines()[: LINES_MAX + 1], 1):
         if not line.strip() or line.startswith("#"):
             continue
         try:
-            masked = MaskedReply(from_text(line))
+            masked = MaskedOctets(from_text(line))
         except OctetsError as error:
             raise TranscriptError(path, number, error.offset + 1, str(error)) from None
         if not any(isinstance(piece, Mask) for piece in masked.pieces):
@@ -173,7 +173,7 @@ def read_lines(text: str, path: str) -> list[MaskedReply]:
 # -- rules ----------------------------------------------------------------------------------------
 
 
-def fault(masked: MaskedReply) -> str:
+def fault(masked: MaskedOctets) -> str:
     """What is wrong with a masked reply in itself; empty if nothing is."""
     pieces = masked.pieces
     found = [piece for piece in pieces if isinstance(piece, Mask)]
@@ -195,9 +195,9 @@ def fault(masked: MaskedReply) -> str:
     return ""
 
 
-def example(reply: ExactReply | MaskedReply) -> bytes:
+def example(reply: ExactOctets | MaskedOctets) -> bytes:
     """The octets of ``reply``, an x for each mask."""
-    if isinstance(reply, ExactReply):
+    if isinstance(reply, ExactOctets):
         return reply.octets
     return b"".join(b"x" if isinstance(piece, Mask) else piece for piece in reply.pieces)
 
@@ -231,7 +231,7 @@ def _compiled(pattern: str) -> re.Pattern[bytes]:
 # -- matching -------------------------------------------------------------------------------------
 
 
-def mismatch(masked: MaskedReply, octets: bytes, bindings: Bindings) -> str:
+def mismatch(masked: MaskedOctets, octets: bytes, bindings: Bindings) -> str:
     """Why ``octets`` are not as ``masked`` says, in words; empty if they are.
 
     Only then are names that were met for the first time added to ``bindings``.
@@ -263,7 +263,7 @@ def mismatch(masked: MaskedReply, octets: bytes, bindings: Bindings) -> str:
     return ""
 
 
-def same_but_for(lines: Sequence[MaskedReply], expected: bytes, observed: bytes) -> bool:
+def same_but_for(lines: Sequence[MaskedOctets], expected: bytes, observed: bytes) -> bool:
     """Whether two replies are the same, but for lines of which one mask fits both."""
     one_side, other_side = (
         one.replace(b"\r\n", b"\n").split(b"\n") for one in (expected, observed)

@@ -6,6 +6,7 @@ The grammar is in docs/understand/notation.md.
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from replay.transcript import script
 
@@ -18,8 +19,9 @@ OCTETS_MAX = 128 * 1024 * 1024
 PACKET_MAX = 10**15
 
 VERSION, VERSION_WITHOUT_CLAIMS = 3, 2
-"""Of the notation, as the header tells it: 2 knows accepted messages, the marks of evidence and the
-word ``S ehlo``, 3 knows claims; none told is 1.  A text without claims is written as 2."""
+"""Of the notation, as the header tells it: 2 knows accepted messages, the marks of evidence, the
+word ``S ehlo`` and played receivers, 3 knows claims; none told is 1.  A text without claims is
+written as 2."""
 
 CONNECTION_NAME = re.compile(r"[a-z0-9-]{1,32}")
 CONNECTION_NAME_DEFAULT = "1"
@@ -47,13 +49,13 @@ PLAIN_VERBS: dict[str, type[PlainAction]] = {
     "until-closed": script.UntilClosed,
     "abandon": script.Abandon,
 }
-VERBS = ("open", *PLAIN_VERBS)
+VERBS = ("open", "listen", *PLAIN_VERBS)
 EHLO_WORD = "ehlo"
 """``S ehlo``: the reply to EHLO that the settings demand."""
 MARKS: dict[str, dict[type[script.Anchor], script.Evidence]] = {
-    "?": {script.AfterReply: script.Evidence.PRESUMED},
+    "?": {script.AfterArrival: script.Evidence.PRESUMED},
     "!": {
-        script.AfterReply: script.Evidence.CONFIRMED,
+        script.AfterArrival: script.Evidence.CONFIRMED,
         script.After: script.Evidence.OWN_CLOCK,
     },
     "^": {script.After: script.Evidence.PROVEN_EARLY},
@@ -63,17 +65,38 @@ MARK_OF = {
     (kind, evidence): mark for mark, kinds in MARKS.items() for kind, evidence in kinds.items()
 }
 
-PlainOutcome = script.ServerCloses | script.ServerResets | script.TlsDone | script.TlsRefused
+PlainOutcome = (
+    script.PeerOpens | script.PeerCloses | script.PeerResets | script.TlsDone | script.TlsRefused
+)
 """An outcome that is a word and nothing more."""
 
-SERVER_VERBS: dict[str, type[PlainOutcome]] = {
-    "eof": script.ServerCloses,
-    "reset": script.ServerResets,
+PEER_VERBS: dict[str, type[PlainOutcome]] = {
+    "open": script.PeerOpens,
+    "eof": script.PeerCloses,
+    "reset": script.PeerResets,
     "tls": script.TlsDone,
     "tls-refused": script.TlsRefused,
 }
 VERB_OF: dict[type, str] = {action: verb for verb, action in PLAIN_VERBS.items()}
-SERVER_VERB_OF: dict[type, str] = {outcome: verb for verb, outcome in SERVER_VERBS.items()}
+PEER_VERB_OF: dict[type, str] = {outcome: verb for verb, outcome in PEER_VERBS.items()}
+
+
+class Actors(NamedTuple):
+    """The letters of a connection's two ends, and the word of times that hang on the peer."""
+
+    played: str
+    peer: str
+    arrival: str
+
+
+SENDER = Actors("C", "S", "reply")
+RECEIVER = Actors("S", "C", "command")
+
+
+def actors_of(first: script.Step) -> Actors:
+    """Those of a connection that begins with this step."""
+    return RECEIVER if script.plays_receiver(first) else SENDER
+
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 CARRIAGE_RETURN = re.compile(r"\r")

@@ -9,70 +9,48 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from replay.transcript import duration, masks, notation
+from replay.transcript import duration, notation
 from replay.transcript.accepted import WORD, AcceptedError, AcceptedLines
 from replay.transcript.claims.claim import Claim, OfScenario
 from replay.transcript.claims.places import claim_faults
 from replay.transcript.claims.text import WORDS, ClaimError, ClaimLines
 from replay.transcript.ehlo import ehlo_reply
 from replay.transcript.header import Header, header_end, parse_header
+from replay.transcript.items import ALLOWED, EHLO, Item, ItemError, read_item
 from replay.transcript.notation import TranscriptError
-from replay.transcript.octets import OctetsError, to_octets
 from replay.transcript.rules import faults
 from replay.transcript.script import (
     AcceptedMessage,
     Action,
     After,
-    AfterReply,
+    AfterArrival,
     Anchor,
     At,
     Departure,
     EhloReply,
     Evidence,
-    ExactReply,
     Expectation,
-    Mask,
-    MaskedReply,
-    Open,
     Outcome,
-    ReplyCode,
     ScriptedConnection,
-    SendOctets,
     Step,
     TlsDone,
 )
 
 _LINE = re.compile(r"(?P<time>\S*)[ \t]+(?:(?P<name>[^\s|:]+)\|[ \t]+)?(?P<item>\S.*)")
-_PACKET = r"(?:\[(?P<packet>[0-9]{1,20})\])?"
-_OCTETS = re.compile(rf"(?P<actor>[CS]){_PACKET}(?:\*(?P<times>[0-9]{{1,20}}))?: (?P<text>.*)")
-_MASKED = re.compile(rf"S~{_PACKET}: (?P<text>.*)")
-_CODE = re.compile(
-    rf"S\?{_PACKET}(?P<code> +[0-9]{{3}})?(?: +was:(?:\*(?P<times>[0-9]{{1,20}}))? (?P<text>.*))?"
-)
-_SERVER_VERB = re.compile(
-    rf"S{_PACKET} +(?P<verb>{'|'.join((*notation.SERVER_VERBS, notation.EHLO_WORD))})"
-)
-_VERB = re.compile(rf"(?P<verb>[a-z-]+){_PACKET}(?: +from +(?P<client>\S+))?")
-_COMMENT = re.compile(r"(?:^|(?<=[ \t]))#")
-
-_ITEMS = ", ".join(
-    (
-        "C: octets, S: octets, S~: octets with masks, S? code",
-        f"S {notation.EHLO_WORD}",
-        *(f"S {verb}" for verb in notation.SERVER_VERBS),
-        "open from ADDRESS",
-        *notation.PLAIN_VERBS,
-    )
-)
 _CONTINUED_BY = {
     "C": "C: octets",
     "S": "S: octets",
+    "C~": "C~: octets",
     "S~": "S~: octets",
+    "C?": "C? was: octets",
     "S?": "S? was: octets",
 }
-_MARKS = "marks are ? and ! behind reply+T, ! and ^ behind +T"
-_EHLO = f"S {notation.EHLO_WORD}"
-_TIMES = "@T (since the scenario began), +T (after the departure above), reply+T or *"
+_MARKS = "marks are ? and ! behind reply+T and command+T, ! and ^ behind +T"
+_TIMES = "@T (since the scenario began), +T (after the departure above), {}+T"
+_ROLES = {
+    notation.SENDER: "begins with open, C is played and S is expected; times hang on reply+T",
+    notation.RECEIVER: "begins with listen, S is played and C is expected; times hang on command+T",
+}
 
 
 @dataclass(slots=True)
@@ -106,24 +84,11 @@ class Document:
 
 
 @dataclass(slots=True)
-class _Item:
-    """A line's item: whole as it is, or octets that the following lines may go on with."""
-
-    kind: str
-    """"C", "S", "S~" or "S?" for octets, else a verb: what a continuation must repeat."""
-    packet: int = 0
-    pieces: list[bytes] = field(default_factory=list)
-    masked: list[bytes | Mask] = field(default_factory=list)
-    action: Action | Outcome | None = None
-    code: int | None = None
-
-
-@dataclass(slots=True)
 class _OpenStep:
     """A step whose last line is not known yet."""
 
     name: str
-    item: _Item
+    item: Item
     anchor: Anchor | None
     """A departure's; None makes this an expectation."""
     evidence: Evidence | None
@@ -135,16 +100,7 @@ class _OpenStep:
 
     def close(self) -> Placed:
         item, line = self.item, self.lines[0] + 1
-        octets = b"".join(item.pieces)
-        content: Action | Outcome | None = item.action
-        if item.kind == "C":
-            content = SendOctets(octets)
-        elif item.kind == "S":
-            content = ExactReply(octets)
-        elif item.kind == "S~":
-            content = MaskedReply(masks.joined(item.masked))
-        elif item.code is not None:
-            content = ReplyCode(item.code, octets)
+        content = item.content(played=self.anchor is not None)
         step: Step
         if self.anchor is not None:
             assert isinstance(content, Action)
@@ -205,7 +161,7 @@ class _Reader:
     def _line(self, line: str) -> None:
         match = _LINE.fullmatch(line)
         if match is None:
-            raise self._fault(0, f"expected a time, spaces and an item: {_ITEMS}")
+            raise self._fault(0, f"expected a time, spaces and an item: {ALLOWED}")
         if match["time"] == WORD or (self._accepting and not match["time"]):
             self._accepted_line(line, match)
             return
@@ -249,12 +205,14 @@ class _Reader:
                 )
             self._connections[name] = []
         item, comment = self._item(match["item"], column)
-        if item.kind == "S?" and item.code is None:
-            raise self._fault(column, "S? needs a reply code, as in S? 250")
-        if item.kind == _EHLO:
+        if item.kind in ("S?", "C?") and not item.named:
+            what = "a reply code, as in S? 250" if item.kind == "S?" else "a verb, as in C? MAIL"
+            raise self._fault(column, f"{item.kind} needs {what}")
+        actors = self._actors(name, item, column)
+        if item.kind == EHLO:
             item.action = self._ehlo(name)
-        departs = item.kind == "C" or isinstance(item.action, Action)
-        anchor, evidence = self._anchor(time) if departs else (None, None)
+        departs = item.actor in ("", actors.played)
+        anchor, evidence = self._anchor(time, actors) if departs else (None, None)
         self._open = _OpenStep(
             name,
             item,
@@ -267,6 +225,17 @@ class _Reader:
             match.start("name") if match["name"] else column,
         )
 
+    def _actors(self, name: str, item: Item, column: int) -> notation.Actors:
+        """Which end the connection plays; its first item says so."""
+        steps = self._connections[name]
+        if steps:
+            actors = notation.actors_of(steps[0].step)
+        else:
+            actors = notation.RECEIVER if item.kind == "listen" else notation.SENDER
+        if item.actor == actors.played and item.kind != actors.played:
+            raise self._fault(column, f"in a connection that {_ROLES[actors]}")
+        return actors
+
     def _continue_step(self, name: str, text: str, column: int) -> None:
         step = self._open
         if step is None or name != step.name:
@@ -278,7 +247,7 @@ class _Reader:
         item = step.item
         more, _ = self._item(text, column)
         octets = more.pieces or more.masked
-        if more.kind != item.kind or not octets or more.packet or more.code is not None:
+        if more.kind != item.kind or not octets or more.packet or more.named:
             raise self._fault(
                 column,
                 f"a line without a time goes on with the {item.kind} above it, which takes "
@@ -341,10 +310,10 @@ class _Reader:
 
     # -- times ------------------------------------------------------------------------------------
 
-    def _anchor(self, time: str) -> tuple[Anchor, Evidence | None]:
+    def _anchor(self, time: str, actors: notation.Actors) -> tuple[Anchor, Evidence | None]:
         mark = time[-1] if time[-1] in notation.MARKS else ""
         bare = time.removesuffix(mark)
-        for prefix, kind in (("@", At), ("+", After), ("reply+", AfterReply)):
+        for prefix, kind in (("@", At), ("+", After), (f"{actors.arrival}+", AfterArrival)):
             if bare.startswith(prefix):
                 anchor = kind(self._duration(bare, len(prefix)))
                 evidence = notation.MARKS[mark].get(kind) if mark else None
@@ -352,7 +321,7 @@ class _Reader:
                     raise self._fault(len(bare), f"{prefix} takes no {mark}; {_MARKS}")
                 return anchor, evidence
         message = "a departure has no free time" if time == "*" else "this is no time"
-        raise self._fault(0, f"{message}; allowed are {_TIMES.removesuffix(' or *')}")
+        raise self._fault(0, f"{message}; allowed are {_TIMES.format(actors.arrival)}")
 
     def _expectation_ns(self, time: str) -> int | None:
         if time == "*":
@@ -369,35 +338,14 @@ class _Reader:
 
     # -- items ------------------------------------------------------------------------------------
 
-    def _item(self, text: str, column: int) -> tuple[_Item, str]:
+    def _item(self, text: str, column: int) -> tuple[Item, str]:
         """What stands behind the time and the name, and its trailing comment."""
-        match = _OCTETS.fullmatch(text)
-        if match is not None:
-            return _Item(match["actor"], self._packet(match, column), self._run(match, column)), ""
-        if match := _MASKED.fullmatch(text):
-            return self._masked(match, column), ""
-        match = _CODE.fullmatch(text)
-        if match is not None and match["text"] is not None:
-            return self._code(match, column), ""
-        comment = _COMMENT.search(text)
-        cut = comment.start() if comment else len(text)
-        bare, remark = text[:cut].rstrip(" \t"), text[cut:].rstrip(" \t")
-        if match := _CODE.fullmatch(bare):
-            return self._code(match, column), remark
-        match = _SERVER_VERB.fullmatch(bare)
-        if match and match["verb"] == notation.EHLO_WORD:
-            return _Item(_EHLO, self._packet(match, column)), remark
-        if match:
-            verb = notation.SERVER_VERBS[match["verb"]]()
-            return _Item(bare, self._packet(match, column), action=verb), remark
-        match = _VERB.fullmatch(bare)
-        if match is None or match["verb"] not in notation.VERBS:
-            raise self._fault(column, f"expected one of: {_ITEMS}")
-        client, verb_name = match["client"], match["verb"]
-        if (client is not None) != (verb_name == "open"):
-            raise self._fault(column, "open, and only open, takes from ADDRESS")
-        action = Open(client) if client is not None else notation.PLAIN_VERBS[verb_name]()
-        return _Item(verb_name, self._packet(match, column), action=action), remark
+        try:
+            item, comment = read_item(text, notation.OCTETS_MAX - self._octets)
+        except ItemError as error:
+            raise self._fault(column + error.offset, str(error)) from None
+        self._octets += item.octets
+        return item, comment
 
     def _ehlo(self, name: str) -> EhloReply:
         """The reply that the header demands, as far as the connection has come."""
@@ -406,47 +354,6 @@ class _Reader:
         octets = ehlo_reply(self._header.server, self._header.world, under_tls=under_tls)
         self._count(len(octets), 0)
         return EhloReply(octets)
-
-    def _code(self, match: re.Match[str], column: int) -> _Item:
-        code = None if match["code"] is None else int(match["code"])
-        pieces = [] if match["text"] is None else self._run(match, column)
-        return _Item("S?", self._packet(match, column), pieces, code=code)
-
-    def _masked(self, match: re.Match[str], column: int) -> _Item:
-        start = column + match.start("text")
-        try:
-            pieces = masks.from_text(match["text"])
-        except OctetsError as error:
-            raise self._fault(start + error.offset, str(error)) from None
-        if not pieces:
-            raise self._fault(start, "octets are missing here")
-        self._count(len(match["text"]), start)
-        return _Item("S~", self._packet(match, column), masked=list(pieces))
-
-    def _packet(self, match: re.Match[str], column: int) -> int:
-        if match["packet"] is None:
-            return 0
-        packet = int(match["packet"])
-        if not 1 <= packet <= notation.PACKET_MAX:
-            raise self._fault(
-                column + match.start("packet"),
-                f"a packet number lies between 1 and {notation.PACKET_MAX}",
-            )
-        return packet
-
-    def _run(self, match: re.Match[str], column: int) -> list[bytes]:
-        times = 1 if match["times"] is None else int(match["times"])
-        if times < 1:
-            raise self._fault(column + match.start("times"), "a count is 1 or more")
-        start = column + match.start("text")
-        try:
-            octets = to_octets(match["text"])
-        except OctetsError as error:
-            raise self._fault(start + error.offset, str(error)) from None
-        if not octets:
-            raise self._fault(start, "octets are missing here")
-        self._count(times * len(octets), start)
-        return [octets * times]
 
     def _count(self, octets: int, column: int) -> None:
         """So many more octets stand in the text."""
@@ -460,7 +367,9 @@ class _Reader:
 
     def _check(self) -> None:
         if not self._connections:
-            raise self._fault(0, "there is no connection; write @0 open from ADDRESS")
+            raise self._fault(
+                0, "there is no connection; write @0 open from ADDRESS, or @0 listen at ADDRESS"
+            )
         for name, placed in self._connections.items():
             steps, claims = (one.step for one in placed), self._claims.by_connection.get(name, ())
             connection = ScriptedConnection(name, tuple(steps), tuple(claims))

@@ -9,14 +9,15 @@ from difflib import SequenceMatcher
 from replay.transcript import accepted
 from replay.transcript.ehlo import without_stale_words
 from replay.transcript.header import version_line, version_told
-from replay.transcript.notation import VERSION_WITHOUT_CLAIMS
+from replay.transcript.notation import VERSION_WITHOUT_CLAIMS, actors_of
 from replay.transcript.reader import Document, Placed
 from replay.transcript.script import (
+    CommandVerb,
     Departure,
     EhloReply,
-    ExactReply,
+    ExactOctets,
     Expectation,
-    MaskedReply,
+    MaskedOctets,
     ReplyCode,
     Scenario,
     Step,
@@ -125,20 +126,21 @@ class _Edits:
 
     def _lines(self, name: str, neighbour: Placed, step: Expectation) -> list[str]:
         """``step`` in the columns of its neighbour."""
+        actors = actors_of(self._document.connections[name][0].step)
         if not self._document.named:
-            return step_lines(step, "", neighbour.column)
+            return step_lines(step, "", neighbour.column, actors)
         column, width = neighbour.name_column, neighbour.column - neighbour.name_column
-        return step_lines(step, f"{name}|".ljust(width), column)
+        return step_lines(step, f"{name}|".ljust(width), column, actors)
 
 
 def _recorded(step: Step) -> bytes:
-    """What a step keeps of another server's reply."""
+    """What a step keeps of what another peer said."""
     outcome = step.outcome if isinstance(step, Expectation) else None
-    return outcome.recorded if isinstance(outcome, ReplyCode) else b""
+    return outcome.recorded if isinstance(outcome, ReplyCode | CommandVerb) else b""
 
 
 def _octets(step: Expectation) -> bytes:
-    return step.outcome.octets if isinstance(step.outcome, ExactReply) else b""
+    return step.outcome.octets if isinstance(step.outcome, ExactOctets) else b""
 
 
 def _may_trail(step: Expectation) -> bool:
@@ -147,8 +149,8 @@ def _may_trail(step: Expectation) -> bool:
     if isinstance(outcome, EhloReply):
         return True
     return not (
-        isinstance(outcome, ExactReply | MaskedReply)
-        or (isinstance(outcome, ReplyCode) and outcome.recorded)
+        isinstance(outcome, ExactOctets | MaskedOctets)
+        or (isinstance(outcome, ReplyCode | CommandVerb) and outcome.recorded)
     )
 
 

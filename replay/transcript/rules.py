@@ -10,20 +10,25 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
+from replay.smtp.commands import END_OF_CONTENT, command_at
 from replay.transcript import masks
 from replay.transcript.duration import DURATION_NS_MAX
 from replay.transcript.script import (
+    ARRIVALS,
+    CONTENT,
     ENDINGS,
     HANDSHAKES,
-    REPLIES,
-    AfterReply,
+    AfterArrival,
     At,
+    CommandVerb,
     Departure,
-    ExactReply,
+    ExactOctets,
     Expectation,
     HalfClose,
-    MaskedReply,
+    Listen,
+    MaskedOctets,
     Open,
+    PeerOpens,
     ReplyCode,
     ScriptedConnection,
     SendOctets,
@@ -34,33 +39,40 @@ from replay.transcript.script import (
 # A reply's last line: its code is followed by a space or by nothing (RFC 5321 section 4.2).
 _REPLY_ENDS = re.compile(rb"^[2-5][0-9][0-9](?: [^\n]*)?\r?\n(?=[\x00-\xff])", re.MULTILINE)
 
+_VERB = re.compile(rf"[A-Z]{{1,16}}|{CONTENT}")
+_OPENS_FIRST = "C open stands right below listen, and nowhere else"
+PORT_MAX = 65535
+
 
 def faults(connection: ScriptedConnection) -> Iterator[tuple[Step | None, str]]:
     """What is wrong, step by step; None for the connection as a whole."""
-    replies = 0
+    receiver = connection.plays_receiver
+    arrivals = 0
     latest_ns = 0
     latest: Departure | None = None
     half_closed = False
     handshakes = {"sent": 0, "expected": 0}
     for step in connection.steps:
         if isinstance(step, Departure):
-            message = _departure_fault(step, latest, replies)
+            message = _departure_fault(step, latest, arrivals, receiver)
             if half_closed and isinstance(step.action, SendOctets | StartTls):
                 message = message or "nothing can be sent after half-close"
             half_closed = half_closed or isinstance(step.action, HalfClose)
             handshakes["sent"] += isinstance(step.action, StartTls)
             latest = step
         else:
-            message = _expectation_fault(step, latest_ns, latest is not None)
+            message = _expectation_fault(step, latest_ns, latest is not None, receiver)
+            if receiver and isinstance(step.outcome, PeerOpens) is bool(arrivals):
+                message = message or _OPENS_FIRST
             handshakes["expected"] += isinstance(step.outcome, HANDSHAKES)
-            replies += isinstance(step.outcome, REPLIES)
+            arrivals += isinstance(step.outcome, ARRIVALS)
             latest_ns = latest_ns if step.at_ns is None else step.at_ns
         if max(handshakes.values()) > 1:
             message = message or "a connection has one TLS handshake"
         if message:
             yield step, message
     if latest is None:
-        yield None, "the connection has no departures; it begins with an open"
+        yield None, "the connection has no departures; it begins with open or listen"
     elif not isinstance(latest.action, ENDINGS):
         yield (
             latest,
@@ -69,51 +81,76 @@ def faults(connection: ScriptedConnection) -> Iterator[tuple[Step | None, str]]:
         )
 
 
-def _departure_fault(step: Departure, above: Departure | None, replies: int) -> str:
+def _departure_fault(
+    step: Departure, above: Departure | None, arrivals: int, receiver: bool
+) -> str:
     action, anchor = step.action, step.anchor
     if not 0 <= anchor.ns <= DURATION_NS_MAX:
         return "a time lies between 0 and 1000 days"
     if above is None:
-        if not isinstance(action, Open):
-            return "a connection begins with an open"
+        if not isinstance(action, Open | Listen):
+            return "a connection begins with open or listen"
         if not isinstance(anchor, At):
-            return "nothing stands above an open to wait for; its time is @T"
-        return _client_fault(action.client)
-    if isinstance(action, Open):
+            return "nothing stands above the first line to wait for; its time is @T"
+        if isinstance(action, Open):
+            return _address_fault("client", action.client)
+        if not 1 <= action.port <= PORT_MAX:
+            return f"a port lies between 1 and {PORT_MAX}"
+        return _address_fault("receiver", action.address)
+    if isinstance(action, Open | Listen):
         return "a connection is opened once; start another under a name of its own"
+    if receiver and not arrivals:
+        return _OPENS_FIRST
     if isinstance(above.action, ENDINGS):
         return "nothing departs after the connection's end"
-    if isinstance(anchor, AfterReply) and not replies:
+    if isinstance(anchor, AfterArrival) and not arrivals:
         return "reply+ needs a reply expected above; write @T or +T"
     if isinstance(action, SendOctets) and not action.octets:
         return "nothing to send; write at least one octet"
     return ""
 
 
-def _client_fault(client: str) -> str:
+def _address_fault(whose: str, address: str) -> str:
     try:
-        valid = "%" not in client and ipaddress.ip_address(client) is not None
+        valid = "%" not in address and ipaddress.ip_address(address) is not None
     except ValueError:
         valid = False
-    return "" if valid else "the client is an IPv4 or IPv6 address, as in 192.0.2.10 or 2001:db8::1"
+    example = "as in 192.0.2.10 or 2001:db8::1"
+    return "" if valid else f"the {whose} is an IPv4 or IPv6 address, {example}"
 
 
-def _expectation_fault(step: Expectation, latest_ns: int, opened: bool) -> str:
+def _expectation_fault(step: Expectation, latest_ns: int, opened: bool, receiver: bool) -> str:
     if not opened:
-        return "a connection begins with an open"
+        return "a connection begins with open or listen"
     if step.at_ns is not None and not 0 <= step.at_ns <= DURATION_NS_MAX:
         return "a time lies between 0 and 1000 days"
     if step.at_ns is not None and step.at_ns < latest_ns:
         return "this is expected earlier than what stands above it"
     outcome = step.outcome
+    if isinstance(outcome, ReplyCode if receiver else CommandVerb | PeerOpens):
+        return "a server's reply has a code and a client's command a verb"
+    if isinstance(outcome, CommandVerb) and not _VERB.fullmatch(outcome.verb):
+        return "a verb is 1 to 16 capitals, as in MAIL, or content"
     if isinstance(outcome, ReplyCode) and not 100 <= outcome.code <= 999:
         return "a reply code has three digits, as in 250"
-    if isinstance(outcome, MaskedReply) and (message := masks.fault(outcome)):
+    if isinstance(outcome, MaskedOctets) and (message := masks.fault(outcome)):
         return message
-    if isinstance(outcome, ExactReply | MaskedReply):
+    if isinstance(outcome, ExactOctets | MaskedOctets):
         octets = masks.example(outcome)
         if not octets:
-            return "a reply has at least one octet"
+            return "at least one octet is expected"
+        if receiver:
+            return _command_fault(octets)
         if _REPLY_ENDS.search(octets):
             return "this is more than one reply; each has a time column of its own"
     return ""
+
+
+def _command_fault(octets: bytes) -> str:
+    """A command is one line; content ends in a dot of its own, and a chunk is behind a BDAT."""
+    first = octets.find(b"\n") + 1
+    if first in (0, len(octets)) or octets.endswith(END_OF_CONTENT):
+        return ""
+    if command_at(octets, 0).chunk_octets >= 0:
+        return ""
+    return "this is more than one command; each has a time column of its own"

@@ -1,12 +1,15 @@
-"""What a scenario is: senders with their departures, and what the server must answer, when.
+"""What a scenario is: ends of connections that are played, and what the other ends must do, when.
+
+A connection is played as its *sender*, against the server under test, or as its *receiver*: then
+the server under test is the client, which delivers a message to its next hop.
 
 This is the hub of ``replay``: captures are turned into it, the notation (``transcript``) writes
 and reads it, every driver plays it.  It knows neither packets nor sockets nor text.
 
-All times are integer nanoseconds.  A *departure* is one thing a sender does at one instant; its
-*anchor* says what that instant hangs on.  An *expectation* is one thing the server must do.  The
-steps of a connection stand in the order in which the sender experienced them, and that order
-carries meaning: ``AfterReply`` refers to the last reply expected above it.
+All times are integer nanoseconds.  A *departure* is one thing that the played end does at one
+instant; its *anchor* says what that instant hangs on.  An *expectation* is one thing that its peer
+must do.  The steps of a connection stand in the order in which the played end experienced them,
+and that order carries meaning: ``AfterArrival`` refers to what is expected last above it.
 """
 
 from __future__ import annotations
@@ -16,8 +19,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from replay.smtp.commands import CONTENT as CONTENT
 from replay.transcript.claims.claim import Claim
 
+SMTP_PORT = 25
 HOSTNAME_DEFAULT = "mx.example.test"
 """The host name of a server under test whose scenario sets none."""
 
@@ -31,23 +36,24 @@ class At:
 
 @dataclass(frozen=True, slots=True)
 class After:
-    """The sender's own clock: ``ns`` after this connection's previous departure was scheduled.
+    """The played end's own clock: ``ns`` after this connection's previous departure was scheduled.
 
     Chained departures hang on the schedule, not on when the previous one really went, so that
-    they do not drift.
+    they do not drift.  For a receiver the client's connecting counts as a departure.
     """
 
     ns: int
 
 
 @dataclass(frozen=True, slots=True)
-class AfterReply:
-    """Causal: ``ns`` after the last reply expected above has arrived whole."""
+class AfterArrival:
+    """Causal: ``ns`` after the last reply, command or content expected above has arrived whole, or
+    after the client has connected."""
 
     ns: int
 
 
-Anchor = At | After | AfterReply
+Anchor = At | After | AfterArrival
 
 
 class Evidence(Enum):
@@ -80,7 +86,7 @@ class _Word:
         return f"{type(self).__name__}()"
 
 
-# -- what a sender does ---------------------------------------------------------------------------
+# -- what the played end does ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,14 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
+class Listen:
+    """Accept one connection at this address (text) and port, from here on."""
+
+    address: str
+    port: int = SMTP_PORT
+
+
+@dataclass(frozen=True, slots=True)
 class SendOctets:
     """Write these octets with one system call: one segment, as far as the network keeps it."""
 
@@ -98,8 +112,8 @@ class SendOctets:
 
 
 class StartTls(_Word):
-    """Begin a TLS handshake as its client; what is sent from here on goes through TLS, and waits
-    until the handshake is done."""
+    """Begin a TLS handshake, as its client or, for a receiver, as its server; what is sent from
+    here on goes through TLS, and waits until the handshake is done."""
 
     __slots__ = ()
 
@@ -123,7 +137,7 @@ class Reset(_Word):
 
 
 class StopReading(_Word):
-    """Leave the server's octets in the kernel from here on."""
+    """Leave the peer's octets in the kernel from here on."""
 
     __slots__ = ()
 
@@ -135,7 +149,7 @@ class ResumeReading(_Word):
 
 
 class UntilClosed(_Word):
-    """Do nothing more; the server must end the connection."""
+    """Do nothing more; the peer must end the connection."""
 
     __slots__ = ()
 
@@ -148,6 +162,7 @@ class Abandon(_Word):
 
 Action = (
     Open
+    | Listen
     | SendOctets
     | StartTls
     | HalfClose
@@ -161,18 +176,19 @@ Action = (
 ENDINGS = (Close, Reset, UntilClosed, Abandon)
 
 
-# -- what the server must do ----------------------------------------------------------------------
+# -- what the peer must do ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class ExactReply:
-    """One whole reply, every line of it, to the octet."""
+class ExactOctets:
+    """One whole reply, every line of it, to the octet; of a client one whole command, content of a
+    message, or chunk with its BDAT."""
 
     octets: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class EhloReply(ExactReply):
+class EhloReply(ExactOctets):
     """The reply to EHLO as the scenario's settings demand it (``ehlo.ehlo_reply``): ``octets``
     follow from them, and a transcript has a word in their place."""
 
@@ -189,8 +205,20 @@ class ReplyCode:
 
 
 @dataclass(frozen=True, slots=True)
+class CommandVerb:
+    """One whole command with this verb (in capitals), whatever stands behind it, or the whole
+    content of a message (``CONTENT``).
+
+    ``recorded`` keeps what another client said at this point, for the reader.
+    """
+
+    verb: str
+    recorded: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Mask:
-    """Stands for octets of a reply that may vary; ``replay.transcript.masks`` knows what fits.
+    """Stands for octets that may vary; ``replay.transcript.masks`` knows what fits.
 
     Without ``pattern`` it is anything.  What has a ``name`` is the same octets wherever that
     name stands in the scenario.
@@ -206,8 +234,8 @@ class Mask:
 
 
 @dataclass(frozen=True, slots=True)
-class MaskedReply:
-    """One whole reply, to the octet but for its masks.
+class MaskedOctets:
+    """The same as ``ExactOctets``, but for its masks.
 
     There is at least one mask among ``pieces``; octets are never empty, nor beside octets.
     """
@@ -216,39 +244,58 @@ class MaskedReply:
 
     @property
     def code(self) -> int:
-        """0 where the code is masked."""
+        """Of a reply; 0 where the code is masked."""
         first = self.pieces[0]
         digits = first[:3] if isinstance(first, bytes) else b""
         return int(digits) if len(digits) == 3 and digits.isdigit() else 0
 
 
-class ServerCloses(_Word):
-    """The server ends its direction (FIN)."""
+class PeerOpens(_Word):
+    """The client connects."""
 
     __slots__ = ()
 
 
-class ServerResets(_Word):
-    """The server aborts the connection."""
+class PeerCloses(_Word):
+    """The peer ends its direction (FIN)."""
+
+    __slots__ = ()
+
+
+class PeerResets(_Word):
+    """The peer aborts the connection."""
 
     __slots__ = ()
 
 
 class TlsDone(_Word):
-    """The TLS handshake is done, as the sender sees it."""
+    """The TLS handshake is done, as the played end sees it."""
 
     __slots__ = ()
 
 
 class TlsRefused(_Word):
-    """The handshake fails: by the server's alert, by its going on without TLS, or by its end."""
+    """The handshake fails: by the peer's alert, by its going on without TLS, or by its end."""
 
     __slots__ = ()
 
 
-Outcome = ExactReply | ReplyCode | MaskedReply | ServerCloses | ServerResets | TlsDone | TlsRefused
-REPLIES = (ExactReply, ReplyCode, MaskedReply)
-ENDS = (ServerCloses, ServerResets)
+Outcome = (
+    ExactOctets
+    | ReplyCode
+    | CommandVerb
+    | MaskedOctets
+    | PeerOpens
+    | PeerCloses
+    | PeerResets
+    | TlsDone
+    | TlsRefused
+)
+UTTERANCES = (ExactOctets, ReplyCode, CommandVerb, MaskedOctets)
+"""Outcomes in which the peer says something whole."""
+ARRIVALS = (*UTTERANCES, PeerOpens)
+"""Outcomes that ``AfterArrival`` may refer to."""
+ENDS = (PeerCloses, PeerResets)
 HANDSHAKES = (TlsDone, TlsRefused)
 
 
@@ -257,9 +304,9 @@ HANDSHAKES = (TlsDone, TlsRefused)
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """A sender's act.  ``line`` and ``packet`` (both from 1, 0 for unknown) are its places in the
-    transcript and in the capture; ``evidence`` is what the anchor rests on, None where nothing is
-    claimed."""
+    """An act of the played end.  ``line`` and ``packet`` (both from 1, 0 for unknown) are its
+    places in the transcript and in the capture; ``evidence`` is what the anchor rests on, None
+    where nothing is claimed."""
 
     anchor: Anchor
     action: Action
@@ -270,7 +317,7 @@ class Departure:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What the server must do.  ``at_ns`` counts from the scenario's begin; None: any time."""
+    """What the peer must do.  ``at_ns`` counts from the scenario's begin; None: any time."""
 
     outcome: Outcome
     at_ns: int | None = None
@@ -304,23 +351,34 @@ class AcceptedMessage:
 
 @dataclass(frozen=True, slots=True)
 class ScriptedConnection:
-    """One sender's connection: its name in the file, its steps in order, and what must hold of it
-    whichever server answers.
+    """One connection: its name in the file, its steps in order, and what must hold of it whichever
+    server answers.
 
-    The first step is a departure with ``Open``; the last departure is one of ``ENDINGS``.
+    The first step is a departure with ``Open``, or with ``Listen`` where the receiver is played;
+    the last departure is one of ``ENDINGS``.
     """
 
     name: str
     steps: tuple[Step, ...]
     claims: tuple[Claim, ...] = ()
 
+    @property
+    def plays_receiver(self) -> bool:
+        """Whether the server is played, and the client is under test."""
+        return plays_receiver(self.steps[0]) if self.steps else False
+
     def departures(self) -> Iterator[Departure]:
-        """The sender's side alone."""
+        """The played end alone."""
         return (step for step in self.steps if isinstance(step, Departure))
 
     def expectations(self) -> Iterator[Expectation]:
-        """The server's side alone."""
+        """Its peer alone."""
         return (step for step in self.steps if isinstance(step, Expectation))
+
+
+def plays_receiver(first: Step) -> bool:
+    """Whether a connection that begins with this step plays the receiver."""
+    return isinstance(first, Departure) and isinstance(first.action, Listen)
 
 
 @dataclass(frozen=True, slots=True)

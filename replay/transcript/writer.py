@@ -11,17 +11,26 @@ from replay.transcript.claims.places import all_claims, claim_faults, scenario_c
 from replay.transcript.claims.text import claim_item
 from replay.transcript.ehlo import without_stale_words
 from replay.transcript.header import Header, format_header
-from replay.transcript.notation import VERSION, VERSION_WITHOUT_CLAIMS
+from replay.transcript.notation import (
+    SENDER,
+    VERSION,
+    VERSION_WITHOUT_CLAIMS,
+    Actors,
+    actors_of,
+)
 from replay.transcript.octets import to_pieces, to_text
 from replay.transcript.rules import faults
 from replay.transcript.script import (
+    SMTP_PORT,
     After,
     Anchor,
     At,
+    CommandVerb,
     Departure,
     EhloReply,
-    ExactReply,
-    MaskedReply,
+    ExactOctets,
+    Listen,
+    MaskedOctets,
     Open,
     ReplyCode,
     Scenario,
@@ -48,7 +57,11 @@ def write_text(scenario: Scenario, remarks: Mapping[tuple[str, int], str]) -> st
     names = [connection.name for connection in scenario.connections]
     named = names != [notation.CONNECTION_NAME_DEFAULT]
     name_width = max(map(len, names)) + len("| ") if named else 0
-    words = [time_of(step) for one in scenario.connections for step in one.steps]
+    words = [
+        _time_of(step, actors_of(one.steps[0]))
+        for one in scenario.connections
+        for step in one.steps
+    ]
     words += [claim.strength.value for claim in all_claims(scenario)]
     column = max(map(len, words)) + len(_GAP)
     blocks = []
@@ -56,10 +69,11 @@ def write_text(scenario: Scenario, remarks: Mapping[tuple[str, int], str]) -> st
         name = f"{connection.name}|".ljust(name_width) if named else ""
         lines: list[str] = []
         claims = deque(sorted(connection.claims, key=lambda claim: claim.after))
+        actors = actors_of(connection.steps[0])
         for number, step in enumerate(connection.steps):
             remark = remarks.get((connection.name, number), "")
             lines += _comment_lines(remark) if remark else []
-            lines += step_lines(step, name, column)
+            lines += step_lines(step, name, column, actors)
             while claims and claims[0].after == number + 1:
                 lines.append(_claim_line(claims.popleft(), name, column))
         blocks.append("".join(f"{line}\n" for line in lines))
@@ -112,12 +126,12 @@ def _comment_lines(remark: str) -> list[str]:
     return [f"# {to_text(line.strip())}".rstrip() for line in octets.split(b"\n")]
 
 
-def step_lines(step: Step, name: str, column: int) -> list[str]:
+def step_lines(step: Step, name: str, column: int, actors: Actors = SENDER) -> list[str]:
     """The lines of ``step``.  ``name`` is the filled name column ("" for none); items begin at
     ``column``, or two spaces behind a longer time."""
-    time = time_of(step)
+    time = _time_of(step, actors)
     column = max(column, len(time) + len(_GAP))
-    first, *more = _items(step)
+    first, *more = _items(step, actors)
     return [f"{time:{column}}{name}{first}"] + [f"{'':{column}}{name}{item}" for item in more]
 
 
@@ -125,11 +139,17 @@ def _claim_line(claim: Claim, name: str, column: int) -> str:
     return f"{claim.strength.value:{column}}{name}{claim_item(claim)}"
 
 
-def time_of(step: Step) -> str:
+def _time_of(step: Step, actors: Actors) -> str:
     """The time column."""
     if isinstance(step, Departure):
-        return _anchor(step.anchor) + _mark(step)
+        return time_of(step.anchor, actors) + _mark(step)
     return "*" if step.at_ns is None else f"@{duration.format_ns(step.at_ns)}"
+
+
+def time_of(anchor: Anchor, actors: Actors = SENDER) -> str:
+    """The time of a departure, without a mark."""
+    prefix = {At: "@", After: "+"}.get(type(anchor), f"{actors.arrival}+")
+    return prefix + duration.format_ns(anchor.ns)
 
 
 def _mark(step: Departure) -> str:
@@ -138,34 +158,33 @@ def _mark(step: Departure) -> str:
     return notation.MARK_OF.get((type(step.anchor), step.evidence), "")
 
 
-def _anchor(anchor: Anchor) -> str:
-    prefix = {At: "@", After: "+"}.get(type(anchor), "reply+")
-    return prefix + duration.format_ns(anchor.ns)
-
-
-def _items(step: Step) -> list[str]:
+def _items(step: Step, actors: Actors) -> list[str]:
     packet = f"[{step.packet}]" if step.packet else ""
     if isinstance(step, Departure):
         action = step.action
         if isinstance(action, SendOctets):
-            return _octet_items(f"C{packet}", "C", action.octets)
+            return _octet_items(f"{actors.played}{packet}", actors.played, action.octets)
         if isinstance(action, Open):
             return [f"open{packet} from {action.client}"]
+        if isinstance(action, Listen):
+            port = f" port {action.port}" if action.port != SMTP_PORT else ""
+            return [f"listen{packet} at {action.address}{port}"]
         return [f"{notation.VERB_OF[type(action)]}{packet}"]
-    outcome = step.outcome
+    outcome, peer = step.outcome, actors.peer
     if isinstance(outcome, EhloReply):
-        return [f"S{packet} {notation.EHLO_WORD}"]
-    if isinstance(outcome, ExactReply):
-        return _octet_items(f"S{packet}", "S", outcome.octets)
-    if isinstance(outcome, MaskedReply):
+        return [f"{peer}{packet} {notation.EHLO_WORD}"]
+    if isinstance(outcome, ExactOctets):
+        return _octet_items(f"{peer}{packet}", peer, outcome.octets)
+    if isinstance(outcome, MaskedOctets):
         first, *more = masks.to_lines(outcome.pieces)
-        return [f"S~{packet}: {first}", *(f"S~: {line}" for line in more)]
-    if isinstance(outcome, ReplyCode):
-        first = f"S?{packet} {outcome.code}"
+        return [f"{peer}~{packet}: {first}", *(f"{peer}~: {line}" for line in more)]
+    if isinstance(outcome, ReplyCode | CommandVerb):
+        kind = outcome.code if isinstance(outcome, ReplyCode) else outcome.verb
+        first = f"{peer}?{packet} {kind}"
         if not outcome.recorded:
             return [first]
-        return _octet_items(f"{first} was:", "S? was:", outcome.recorded, colon="")
-    return [f"S{packet} {notation.SERVER_VERB_OF[type(outcome)]}"]
+        return _octet_items(f"{first} was:", f"{peer}? was:", outcome.recorded, colon="")
+    return [f"{peer}{packet} {notation.PEER_VERB_OF[type(outcome)]}"]
 
 
 def recorded_items(recorded: bytes) -> list[str]:
@@ -184,8 +203,8 @@ def _octet_items(first: str, more: str, octets: bytes, colon: str = ":") -> list
 def _octets_of(step: Step) -> int:
     check_packet(step)
     content = step.action if isinstance(step, Departure) else step.outcome
-    if isinstance(content, SendOctets | ExactReply):
+    if isinstance(content, SendOctets | ExactOctets):
         return len(content.octets)
-    if isinstance(content, MaskedReply):
+    if isinstance(content, MaskedOctets):
         return len(masks.shown(content.pieces))
-    return len(content.recorded) if isinstance(content, ReplyCode) else 0
+    return len(content.recorded) if isinstance(content, ReplyCode | CommandVerb) else 0

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from replay.play.fakes.world import DeliveredMessage
 from replay.transcript import accepted, masks
 from replay.transcript.octets import to_text
-from replay.transcript.script import AcceptedMessage, Mask, MaskedReply
+from replay.transcript.script import AcceptedMessage, Mask, MaskedOctets
 from replay.verify.comparison import Difference
 
 _TLS_MASK = (b"(", Mask(), b")")
@@ -80,7 +80,7 @@ def _parts(
         yield "another reverse-path", f"from {one}", f"from {other}"
     if wanted.forward_paths != seen.forward_paths:
         yield "other recipients", _recipients(wanted), _recipients(seen)
-    if why := masks.mismatch(MaskedReply(wanted.trace), message.trace, {}):
+    if why := masks.mismatch(MaskedOctets(wanted.trace), message.trace, {}):
         yield f"another trace header ({why})", _trace(wanted.trace), _trace((message.trace,))
     if (wanted.content_octets, wanted.content_sha256) != (seen.content_octets, seen.content_sha256):
         yield "other content", accepted.content_item(wanted), accepted.content_item(seen)

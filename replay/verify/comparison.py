@@ -9,16 +9,20 @@ from typing import NamedTuple
 
 from replay.play.observed import ObservedConnection
 from replay.play.schedule import server_delays_ns
+from replay.smtp.commands import ReceivedCommand
 from replay.smtp.replies import ReceivedReply
 from replay.transcript import masks, script
 from replay.transcript.duration import format_ns
+from replay.transcript.notation import PEER_VERB_OF
 from replay.transcript.octets import to_text
 from replay.transcript.script import (
+    CONTENT,
     Abandon,
+    CommandVerb,
     Departure,
-    ExactReply,
+    ExactOctets,
     Expectation,
-    MaskedReply,
+    MaskedOctets,
     ReplyCode,
     Scenario,
     ScriptedConnection,
@@ -79,7 +83,7 @@ def compare_all(
     *,
     tolerance: Tolerance | None = None,
     codes_only: bool = False,
-    line_masks: Sequence[MaskedReply] = (),
+    line_masks: Sequence[MaskedOctets] = (),
 ) -> tuple[Difference, ...]:
     """All differences of a run, connection by connection; names in masks hold for all of them.
 
@@ -108,7 +112,7 @@ def compare(
     tolerance: Tolerance | None = None,
     bindings: masks.Bindings | None = None,
     codes_only: bool = False,
-    line_masks: Sequence[MaskedReply] = (),
+    line_masks: Sequence[MaskedOctets] = (),
 ) -> list[Difference]:
     """All differences of one connection, in the order of the script.
 
@@ -118,6 +122,18 @@ def compare(
     """
     replies = _ReplyComparison({} if bindings is None else bindings, codes_only, line_masks)
     return _Comparison(connection, observed, tolerance, replies).run(connection)
+
+
+class _Words(NamedTuple):
+    """What the peer is called, and what it says."""
+
+    peer: str
+    utterance: str
+    letter: str
+
+
+_OF_SERVER = _Words("server", "reply", "S")
+_OF_CLIENT = _Words("client", "command", "C")
 
 
 class _Due(NamedTuple):
@@ -153,6 +169,7 @@ class _Comparison:
         replies: _ReplyComparison,
     ) -> None:
         self._name = connection.name
+        self._words = _OF_CLIENT if connection.plays_receiver else _OF_SERVER
         self._observed = observed
         self._replies = replies
         dues = _due(connection, observed, tolerance)
@@ -164,20 +181,23 @@ class _Comparison:
 
     def run(self, connection: ScriptedConnection) -> list[Difference]:
         expectations = list(connection.expectations())
-        replies = [one for one in expectations if isinstance(one.outcome, script.REPLIES)]
+        said = [one for one in expectations if isinstance(one.outcome, script.UTTERANCES)]
         ends = [one for one in expectations if isinstance(one.outcome, script.ENDS)]
         handshakes = [one for one in expectations if isinstance(one.outcome, script.HANDSHAKES)]
         observed = self._observed
+        if connection.plays_receiver and not self._opens(expectations[0]):
+            return self._differences
         abandoned = any(isinstance(one.action, Abandon) for one in connection.departures())
-        received = observed.replies[: len(replies)] if abandoned else observed.replies
-        due = _replies_before_leaving(connection)
-        for number, (expected, reply) in enumerate(zip_longest(replies, received), 1):
+        received = observed.utterances[: len(said)] if abandoned else observed.utterances
+        due = _said_before_leaving(connection)
+        for number, (expected, reply) in enumerate(zip_longest(said, received), 1):
             if reply is not None or number <= due:
-                self._reply(number, expected, reply)
+                self._utterance(number, expected, reply)
         self._handshake(handshakes[0] if handshakes else None)
-        if observed.rest:
-            self._add("an unfinished reply", None, _show(observed.rest))
-        self._end(ends[0] if ends else None, abandoned or _ended_by_sender(connection))
+        left = _ended_by_itself(connection)
+        if observed.rest and not (connection.plays_receiver and (left or abandoned)):
+            self._add(f"an unfinished {self._words.utterance}", None, _show(observed.rest))
+        self._end(ends[0] if ends else None, abandoned or left)
         if observed.waits_for:
             last = next(reversed(list(connection.departures())))
             self._add(
@@ -188,8 +208,22 @@ class _Comparison:
             )
         return self._differences
 
-    def _reply(
-        self, number: int, expected: Expectation | None, reply: ReceivedReply | None
+    def _opens(self, expected: Expectation) -> bool:
+        """Compare when the client connects; False if it never does."""
+        at_ns = self._observed.opened_at_ns
+        shown = _outcome(expected.outcome, self._words.letter)
+        if at_ns is None:
+            self._add("the client did not connect", shown, None, expected=expected)
+        elif late := self._lateness(expected, at_ns):
+            what = f"the client connects: {late}"
+            self._add(what, shown, shown, expected=expected, observed_at_ns=at_ns)
+        return at_ns is not None
+
+    def _utterance(
+        self,
+        number: int,
+        expected: Expectation | None,
+        reply: ReceivedReply | ReceivedCommand | None,
     ) -> None:
         faults: list[str] = []
         if expected is not None and reply is not None:
@@ -197,13 +231,13 @@ class _Comparison:
             faults += filter(None, (self._lateness(expected, reply.at_ns),))
             if not faults:
                 return
-        name = f"reply {number}"
+        name = f"{self._words.utterance} {number}"
         observed = None if reply is None else _show(reply.octets)
         at_ns = None if reply is None else reply.at_ns
         if expected is None:
             self._add(f"{name}: not expected", None, observed, observed_at_ns=at_ns)
             return
-        wanted = _outcome(expected.outcome)
+        wanted = _outcome(expected.outcome, self._words.letter)
         if reply is None:
             if id(expected) not in self._unreceived:
                 self._add(f"{name}: missing", wanted, None, expected=expected)
@@ -213,10 +247,11 @@ class _Comparison:
 
     def _handshake(self, expected: Expectation | None) -> None:
         observed, at_ns = self._observed, None
-        shown = {"done": "S tls", "refused": "S tls-refused"}.get(observed.handshake)
+        words = {"done": "tls", "refused": "tls-refused"}
+        shown = self._verb(words.get(observed.handshake))
         if shown:
             at_ns = observed.handshake_at_ns
-        wanted = None if expected is None else _outcome(expected.outcome)
+        wanted = None if expected is None else _outcome(expected.outcome, self._words.letter)
         if wanted != shown:
             what = "the TLS handshake differs" if wanted and shown else "the TLS handshake"
             what += ": missing" if not shown else "" if wanted else ": not expected"
@@ -225,20 +260,25 @@ class _Comparison:
             what = f"the TLS handshake: {late}"
             self._add(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
 
+    def _verb(self, verb: str | None) -> str | None:
+        return f"{self._words.letter} {verb}" if verb else None
+
     def _end(self, expected: Expectation | None, free: bool) -> None:
-        observed = self._observed
-        shown = {"eof": "S eof", "reset": "S reset"}.get(observed.end)
+        observed, peer = self._observed, self._words.peer
+        shown = self._verb({"eof": "eof", "reset": "reset"}.get(observed.end))
         at_ns = observed.end_at_ns if observed.end else None
         if expected is None:
             if observed.end and not free:
-                self._add("the server ended the connection", None, shown, observed_at_ns=at_ns)
+                self._add(f"the {peer} ended the connection", None, shown, observed_at_ns=at_ns)
             return
-        wanted = _outcome(expected.outcome)
+        wanted = _outcome(expected.outcome, self._words.letter)
         if wanted != shown:
-            what = "the server's end differs" if shown else "the server did not end the connection"
+            what = (
+                f"the {peer}'s end differs" if shown else f"the {peer} did not end the connection"
+            )
             self._add(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
         elif late := self._lateness(expected, observed.end_at_ns):
-            what = f"the server's end: {late}"
+            what = f"the {peer}'s end: {late}"
             self._add(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
 
     def _lateness(self, expected: Expectation, observed_ns: int) -> str:
@@ -276,12 +316,12 @@ class _Comparison:
         )
 
 
-def _replies_before_leaving(connection: ScriptedConnection) -> int:
-    """How many replies the sender was there to receive: one behind its close may be too late."""
+def _said_before_leaving(connection: ScriptedConnection) -> int:
+    """How many utterances the played end was there for: one behind its close may be too late."""
     replies = 0
     for step in connection.steps:
         if isinstance(step, Expectation):
-            replies += isinstance(step.outcome, script.REPLIES)
+            replies += isinstance(step.outcome, script.UTTERANCES)
         elif isinstance(step.action, script.Close | script.Reset):
             break
     return replies
@@ -314,54 +354,67 @@ def _unreceived(
     return set()
 
 
-def _ended_by_sender(connection: ScriptedConnection) -> bool:
-    """True where the sender ends the connection: the server's own end need not be expected."""
+def _ended_by_itself(connection: ScriptedConnection) -> bool:
+    """True where the played end ends the connection: its peer's end need not be expected."""
     return any(
         isinstance(one.action, script.Close | script.Reset) for one in connection.departures()
     )
 
 
-def _outcome(outcome: script.Outcome) -> str:
+def _outcome(outcome: script.Outcome, letter: str) -> str:
     match outcome:
-        case ExactReply(octets):
+        case ExactOctets(octets):
             return _show(octets)
         case ReplyCode(code, recorded):
-            before = f", recorded as {_show(recorded)}" if recorded else ""
-            return f"a reply {code}{before}"
-        case MaskedReply(pieces):
+            return f"a reply {code}{_recorded(recorded)}"
+        case CommandVerb(verb, recorded):
+            return ("content" if verb == CONTENT else f"a command {verb}") + _recorded(recorded)
+        case MaskedOctets(pieces):
             return _cut(masks.shown(pieces))
-        case script.ServerCloses():
-            return "S eof"
-        case script.ServerResets():
-            return "S reset"
-        case script.TlsDone():
-            return "S tls"
-        case script.TlsRefused():
-            return "S tls-refused"
+        case _:
+            return f"{letter} {PEER_VERB_OF[type(outcome)]}"
+
+
+def _recorded(octets: bytes) -> str:
+    return f", recorded as {_show(octets)}" if octets else ""
 
 
 class _ReplyComparison:
-    """Compares replies with expectations, but for their instants."""
+    """Compares replies and commands with expectations, but for their instants."""
 
     def __init__(
-        self, bindings: masks.Bindings, codes_only: bool, line_masks: Sequence[MaskedReply]
+        self, bindings: masks.Bindings, codes_only: bool, line_masks: Sequence[MaskedOctets]
     ) -> None:
         self._bindings = bindings
         self._line_masks = line_masks
         self._codes_only = codes_only
 
-    def difference(self, outcome: script.Outcome, reply: ReceivedReply) -> str:
+    def difference(self, outcome: script.Outcome, said: ReceivedReply | ReceivedCommand) -> str:
         """In a few words; empty if it is as expected."""
+        if isinstance(said, ReceivedReply):
+            return self._of_reply(outcome, said)
+        match outcome:
+            case CommandVerb(verb):
+                return "" if verb == said.verb else f"{said.verb} instead of {verb}"
+            case ExactOctets(octets):
+                return self._text(octets == said.octets)
+            case MaskedOctets():
+                why = masks.mismatch(outcome, said.octets, self._bindings)
+                return self._text(not why, why)
+            case _:
+                return ""
+
+    def _of_reply(self, outcome: script.Outcome, reply: ReceivedReply) -> str:
         match outcome:
             case ReplyCode(code):
                 wanted, why = code, ""
-            case ExactReply(octets):
+            case ExactOctets(octets):
                 same = octets == reply.octets or (
                     bool(self._line_masks)
                     and masks.same_but_for(self._line_masks, octets, reply.octets)
                 )
                 wanted, why = ReceivedReply(0, octets).code, self._text(same)
-            case MaskedReply():
+            case MaskedOctets():
                 why = masks.mismatch(outcome, reply.octets, self._bindings)
                 wanted, why = outcome.code or reply.code, self._text(not why, why)
             case _:

@@ -32,7 +32,7 @@ from replay.transcript import script, transcript
 from replay.transcript.octets import to_text
 from replay.transcript.script import (
     After,
-    AfterReply,
+    AfterArrival,
     Departure,
     Scenario,
     ScriptedConnection,
@@ -240,11 +240,11 @@ def _without_pauses(connection: ScriptedConnection) -> ScriptedConnection:
     steps: list[Step] = []
     for step in connection.steps:
         if isinstance(step, Departure):
-            waits = isinstance(step.anchor, AfterReply)
+            waits = isinstance(step.anchor, AfterArrival)
             if not isinstance(step.action, script.Open | script.SendOctets):
                 step = _after_all_above(step, steps)
             elif not isinstance(step.action, script.Open):
-                step = dataclasses.replace(step, anchor=AfterReply(0) if waits else After(0))
+                step = dataclasses.replace(step, anchor=AfterArrival(0) if waits else After(0))
         steps.append(step)
     return dataclasses.replace(connection, steps=tuple(steps))
 
@@ -274,8 +274,8 @@ def _chopped(connection: ScriptedConnection, chop: _Chop) -> ScriptedConnection:
 
 def _after_all_above(departure: Departure, above: list[Step]) -> Departure:
     """``departure`` once all replies that are expected above it have come."""
-    replies = any(isinstance(getattr(one, "outcome", None), script.REPLIES) for one in above)
-    return dataclasses.replace(departure, anchor=AfterReply(0) if replies else After(0))
+    replies = any(isinstance(getattr(one, "outcome", None), script.UTTERANCES) for one in above)
+    return dataclasses.replace(departure, anchor=AfterArrival(0) if replies else After(0))
 
 
 def _play(scenario: Scenario, number: int, play: Play) -> tuple[CutOutcome, str]:

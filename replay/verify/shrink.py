@@ -27,7 +27,7 @@ from replay.transcript import rules, script
 from replay.transcript.script import (
     Abandon,
     After,
-    AfterReply,
+    AfterArrival,
     Anchor,
     At,
     Departure,
@@ -326,10 +326,10 @@ def _waits(steps: Sequence[Step]) -> Iterator[tuple[int, tuple[Anchor, int]]]:
         if isinstance(step, Departure):
             yield (
                 step.line,
-                (step.anchor, reply if isinstance(step.anchor, AfterReply) else departure),
+                (step.anchor, reply if isinstance(step.anchor, AfterArrival) else departure),
             )
             departure = step.line
-        elif isinstance(step.outcome, script.REPLIES):
+        elif isinstance(step.outcome, script.UTTERANCES):
             reply = step.line
 
 
@@ -363,9 +363,9 @@ def _joined(units: Sequence[Step]) -> list[Step]:
             octets = last.action.octets + unit.action.octets
             steps[-1] = dataclasses.replace(last, action=SendOctets(octets))
             continue
-        if isinstance(unit, Departure) and isinstance(unit.anchor, AfterReply) and not replies:
+        if isinstance(unit, Departure) and isinstance(unit.anchor, AfterArrival) and not replies:
             unit = dataclasses.replace(unit, anchor=After(unit.anchor.ns), evidence=None)
-        replies += isinstance(unit, Expectation) and isinstance(unit.outcome, script.REPLIES)
+        replies += isinstance(unit, Expectation) and isinstance(unit.outcome, script.UTTERANCES)
         steps.append(unit)
     return steps
 

@@ -15,7 +15,7 @@ from replay.play.realtime import CappedWait, RealtimeOptions
 from replay.play.target import Target, TargetError
 from replay.transcript import transcript
 from replay.transcript.notation import TranscriptError
-from replay.transcript.script import MaskedReply, Scenario
+from replay.transcript.script import MaskedOctets, Scenario
 from replay.verify.comparison import Tolerance, compare_all
 from replay.verify.suite import AS_EXPECTED, DIFFERS, UNREADABLE, ScenarioResult
 
@@ -34,7 +34,7 @@ class TargetOptions:
     options: RealtimeOptions = field(default_factory=RealtimeOptions)
     tolerance: Tolerance = TOLERANCE
     codes_only: bool = False
-    line_masks: tuple[MaskedReply, ...] = ()
+    line_masks: tuple[MaskedOctets, ...] = ()
     forced: bool = False
 
 

@@ -205,7 +205,7 @@ def _replies_before(
     """How many replies had come, in the scenario as written, before this departure went."""
     went_ns = _went_ns(observed, connection, index)
     expected = sum(
-        isinstance(step, Expectation) and isinstance(step.outcome, script.REPLIES)
+        isinstance(step, Expectation) and isinstance(step.outcome, script.UTTERANCES)
         for step in connection.steps[:index]
     )
     if went_ns is None:

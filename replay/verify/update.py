@@ -12,21 +12,24 @@ Only a person who reads the fixes makes a golden transcript of the result.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection, Iterator, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
 from replay.play.fakes.world import DeliveredMessage
 from replay.play.observed import ObservedConnection
+from replay.smtp.commands import ReceivedCommand
 from replay.smtp.replies import ReceivedReply
 from replay.transcript import masks, script
 from replay.transcript.ehlo import owed_replies
 from replay.transcript.script import (
+    CommandVerb,
     Departure,
     EhloReply,
-    ExactReply,
+    ExactOctets,
     Expectation,
-    MaskedReply,
+    MaskedOctets,
     Outcome,
     ReplyCode,
     Scenario,
@@ -99,7 +102,8 @@ def _is_exact(connection: ScriptedConnection) -> bool:
     """Whether every expectation is exact, which also expects that nothing else comes."""
     expectations = list(connection.expectations())
     return bool(expectations) and all(
-        one.at_ns is not None and not isinstance(one.outcome, ReplyCode) for one in expectations
+        one.at_ns is not None and not isinstance(one.outcome, ReplyCode | CommandVerb)
+        for one in expectations
     )
 
 
@@ -135,8 +139,9 @@ class _Pass:
         observed = self._observed
         kinds = [_kind(one) for one in connection.expectations()]
         to_come = kinds.count("reply")
-        replies = [_seen_reply(reply) for reply in observed.replies]
+        replies = [_seen(one) for one in observed.utterances]
         in_place, extra = iter(replies[:to_come]), replies[to_come:] if self._adding else []
+        verbs = iter(observed.commands)
         handshake, end = _handshake(observed), _end(observed)
         departed_ns = iter(observed.departed_ns)
         late: list[Step] = []  # an end that the replies it stands above came before
@@ -149,11 +154,14 @@ class _Pass:
                 steps.append(step)
                 if isinstance(step.action, script.StartTls) and "handshake" not in kinds:
                     steps += self._add(handshake)
-            elif isinstance(step.outcome, script.REPLIES):
+            elif isinstance(step.outcome, script.UTTERANCES):
                 to_come -= 1
-                steps += self._judge(step, next(in_place, None))
+                command = next(verbs, None)
+                steps += self._judge(step, next(in_place, None), command.verb if command else "")
             elif isinstance(step.outcome, script.HANDSHAKES):
                 steps += self._judge(step, handshake)
+            elif isinstance(step.outcome, script.PeerOpens):
+                steps += self._judge(step, _open(observed))
             else:
                 judged = self._judge(step, end)
                 if to_come or extra:
@@ -166,7 +174,7 @@ class _Pass:
         if "handshake" not in kinds and not starts_tls:
             steps += self._add(handshake)  # an alert to a client that spoke no TLS
         steps += late
-        if "end" not in kinds and not _sender_ends(connection):
+        if "end" not in kinds and not _ends_by_itself(connection):
             steps += self._add(end)
         return ScriptedConnection(connection.name, tuple(steps))
 
@@ -181,13 +189,19 @@ class _Pass:
         observed = self._observed
         under_tls = observed.handshake == "done" and observed.handshake_at_ns <= (seen.at_ns or 0)
         owed = EhloReply(self._owed_to_ehlo[under_tls])
-        if isinstance(seen.outcome, ExactReply) and seen.outcome.octets == owed.octets:
+        if isinstance(seen.outcome, ExactOctets) and seen.outcome.octets == owed.octets:
             return dataclasses.replace(seen, outcome=owed)
         return seen
 
-    def _judge(self, step: Expectation, seen: Expectation | None) -> Iterator[Expectation]:
-        """What becomes of ``step`` where ``seen`` came, None for nothing."""
-        fits = seen is not None and _fits(step.outcome, seen.outcome, self._names)
+    def _judge(
+        self, step: Expectation, seen: Expectation | None, verb: str = ""
+    ) -> Iterator[Expectation]:
+        """What becomes of ``step`` where ``seen`` came, None for nothing; ``verb`` is that of a
+        command."""
+        if isinstance(step.outcome, CommandVerb):
+            fits = step.outcome.verb == verb
+        else:
+            fits = seen is not None and _fits(step.outcome, seen.outcome, self._names)
         holds = fits and seen is not None and step.at_ns in (None, seen.at_ns)
         if seen is None or holds is self._fixing:  # what holds is not fixed, what fails not created
             if seen is None and self._fixing:
@@ -196,48 +210,58 @@ class _Pass:
                 yield step
             return
         new = dataclasses.replace(seen, packet=step.packet)
-        if fits and isinstance(step.outcome, MaskedReply | EhloReply):
+        if fits and isinstance(step.outcome, MaskedOctets | EhloReply):
             new = dataclasses.replace(new, outcome=step.outcome)  # masks and a word that fit stay
         elif isinstance(step.outcome, ReplyCode):
             new = self._worded(new)
         if not self._exactly:
-            new = _as_open(step, new)
+            new = _as_open(step, new, verb)
         self.changes += new != step
         yield step if new == step else new
 
 
 def _kind(expectation: Expectation) -> str:
-    if isinstance(expectation.outcome, script.REPLIES):
+    if isinstance(expectation.outcome, script.UTTERANCES):
         return "reply"
+    if isinstance(expectation.outcome, script.PeerOpens):
+        return "open"
     return "handshake" if isinstance(expectation.outcome, script.HANDSHAKES) else "end"
 
 
 def _fits(outcome: Outcome, seen: Outcome, bindings: masks.Bindings) -> bool:
-    if isinstance(outcome, MaskedReply) and isinstance(seen, ExactReply):
+    if isinstance(outcome, MaskedOctets) and isinstance(seen, ExactOctets):
         return not masks.mismatch(outcome, seen.octets, bindings)
-    if isinstance(outcome, ReplyCode) and isinstance(seen, ExactReply):
+    if isinstance(outcome, ReplyCode) and isinstance(seen, ExactOctets):
         return outcome.code == _code(seen)
-    if isinstance(outcome, ExactReply) and isinstance(seen, ExactReply):
+    if isinstance(outcome, ExactOctets) and isinstance(seen, ExactOctets):
         return outcome.octets == seen.octets
     return outcome == seen
 
 
-def _as_open(step: Expectation, new: Expectation) -> Expectation:
+def _as_open(step: Expectation, new: Expectation, verb: str) -> Expectation:
     """``new``, as open as ``step`` is."""
     outcome = new.outcome
-    if isinstance(step.outcome, ReplyCode) and isinstance(outcome, ExactReply) and _code(outcome):
+    if isinstance(step.outcome, CommandVerb) and re.fullmatch("[A-Z]+|content", verb):
+        outcome = dataclasses.replace(step.outcome, verb=verb)
+    if isinstance(step.outcome, ReplyCode) and isinstance(outcome, ExactOctets) and _code(outcome):
         outcome = dataclasses.replace(step.outcome, code=_code(outcome))
     return dataclasses.replace(
         new, outcome=outcome, at_ns=None if step.at_ns is None else new.at_ns
     )
 
 
-def _code(reply: ExactReply) -> int:
+def _code(reply: ExactOctets) -> int:
     return ReceivedReply(0, reply.octets).code
 
 
-def _seen_reply(reply: ReceivedReply) -> Expectation:
-    return Expectation(ExactReply(reply.octets), reply.at_ns)
+def _seen(said: ReceivedReply | ReceivedCommand) -> Expectation:
+    return Expectation(ExactOctets(said.octets), said.at_ns)
+
+
+def _open(observed: ObservedConnection) -> Expectation | None:
+    if observed.opened_at_ns is None:
+        return None
+    return Expectation(script.PeerOpens(), observed.opened_at_ns)
 
 
 def _handshake(observed: ObservedConnection) -> Expectation | None:
@@ -250,11 +274,11 @@ def _handshake(observed: ObservedConnection) -> Expectation | None:
 def _end(observed: ObservedConnection) -> Expectation | None:
     if not observed.end:
         return None
-    outcome = script.ServerCloses() if observed.end == "eof" else script.ServerResets()
+    outcome = script.PeerCloses() if observed.end == "eof" else script.PeerResets()
     return Expectation(outcome, observed.end_at_ns)
 
 
-def _sender_ends(connection: ScriptedConnection) -> bool:
-    """Where the sender ends the connection, the server's own end need not be expected."""
+def _ends_by_itself(connection: ScriptedConnection) -> bool:
+    """Where the played end ends the connection, its peer's end need not be expected."""
     ends = (script.Close, script.Reset, script.Abandon)
     return any(isinstance(one.action, ends) for one in connection.departures())

@@ -171,7 +171,7 @@ class Run(MailsrvHarness):
 
     def finish(self, *, check: bool = True) -> None:
         for caller in self.callers:
-            if not caller.link.client_gone:
+            if not caller.link.played_gone:
                 caller.link.close()
                 self.touch(caller.link)
         super().finish(check=check)

@@ -14,7 +14,7 @@ from replay.play import virtual_run
 from replay.testing import VirtualServer
 from replay.transcript.script import (
     After,
-    AfterReply,
+    AfterArrival,
     At,
     Close,
     Departure,
@@ -61,8 +61,8 @@ def next_sender(at_ns: int) -> ScriptedConnection:
     """Somebody who comes afterwards, and must be served."""
     steps: list[Step] = [Departure(At(at_ns), Open("192.0.2.2")), Expectation(ReplyCode(220))]
     for line, code in (*COMMANDS[:5], COMMANDS[-1]):
-        steps += [Departure(AfterReply(0), SendOctets(line)), Expectation(ReplyCode(code))]
-    return ScriptedConnection("next", (*steps, Departure(AfterReply(0), Close())))
+        steps += [Departure(AfterArrival(0), SendOctets(line)), Expectation(ReplyCode(code))]
+    return ScriptedConnection("next", (*steps, Departure(AfterArrival(0), Close())))
 
 
 def survives(steps: list[Step], world: dict[str, object], settings: dict[str, object]) -> int:
@@ -134,11 +134,11 @@ def test_a_reset_at_any_reply_is_survived(reads: bool) -> None:
     for heard in range(len(COMMANDS) + 1):
         steps: list[Step] = [Expectation(ReplyCode(220))]
         for line, code in COMMANDS[:heard]:
-            steps += [Departure(AfterReply(0), SendOctets(line)), Expectation(ReplyCode(code))]
+            steps += [Departure(AfterArrival(0), SendOctets(line)), Expectation(ReplyCode(code))]
         if not reads:
-            steps.append(Departure(AfterReply(0), StopReading()))
+            steps.append(Departure(AfterArrival(0), StopReading()))
             steps.append(Departure(After(0), SendOctets(b"NOOP\r\n")))
-        steps.append(Departure(AfterReply(0), Reset()))
+        steps.append(Departure(AfterArrival(0), Reset()))
         survives(steps, SLOW, FULL_SERVICE)
 
 

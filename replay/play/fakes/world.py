@@ -21,7 +21,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mailsrv.config import validation
@@ -323,6 +323,8 @@ class World:
     """The keys of the recipient table (see ``mailsrv.policy.recipients``); None is no table."""
     nameserver: NameServer | None = None
     """What the real resolver asks; None where ``resolver`` answers in its stead."""
+    hosts: object = field(default_factory=dict)
+    """What the addresses are at which no scripted receiver listens (``play.receivers``)."""
 
     @property
     def dns(self) -> FakeResolver:
@@ -335,6 +337,9 @@ class World:
         return self.courier
 
 
+_KEYS = ("dns", "reputation", "nameserver", "delivery", "tls", "recipients", "hosts")
+
+
 def world_from(
     table: Mapping[str, object], call_later: CallLater, trace: TraceHeader = no_trace
 ) -> World:
@@ -342,7 +347,7 @@ def world_from(
     message.  Raises WorldError."""
     courier = FakeCourier(call_later, trace)
     world = World(FakeResolver(call_later), FakeReputation(call_later), courier)
-    check_keys("world", table, ("dns", "reputation", "nameserver", "delivery", "tls", "recipients"))
+    check_keys("world", table, _KEYS)
     for question, answer in table_of("world.dns", table.get("dns", {})).items():
         world.dns[question] = answer
     for client, answer in table_of("world.reputation", table.get("reputation", {})).items():
@@ -355,6 +360,7 @@ def world_from(
     for outcome in replies:
         world.delivery.then(outcome)
     world.tls = _tls(table.get("tls", False))
+    world.hosts = table.get("hosts", {})
     if "nameserver" in table:
         from replay.play.fakes.nameserver import (
             nameserver_from,  # dnspython takes a tenth of a second

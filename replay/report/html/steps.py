@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from replay.play.observed import ObservedConnection
 from replay.transcript import masks, script
 from replay.transcript.duration import format_ns
+from replay.transcript.notation import actors_of
 from replay.transcript.script import Departure, Expectation, ReplyCode, ScriptedConnection
+from replay.transcript.writer import time_of
 from replay.verify.comparison import Difference
 
 ANY_TEXT = "any text"
@@ -57,14 +59,14 @@ class StepPair:
 
 _LATENESS = re.compile(r"[0-9.]+[a-z]+ too (?:late|early)")
 
-_ACTS = {
+_ACTS: dict[type, str] = {
     script.StartTls: "begins a TLS handshake",
     script.HalfClose: "half-close (FIN)",
     script.Close: "close",
     script.Reset: "reset",
     script.StopReading: "stops reading",
     script.ResumeReading: "reads again",
-    script.UntilClosed: "waits until the server closes",
+    script.UntilClosed: "waits until the peer closes",
     script.Abandon: "the record ends here",
 }
 _SILENT_ACTS = (
@@ -72,10 +74,12 @@ _SILENT_ACTS = (
     script.ResumeReading,
     script.UntilClosed,
     script.Abandon,
+    script.Listen,
 )
-_OUTCOMES = {
-    script.ServerCloses: "closes (FIN)",
-    script.ServerResets: "resets",
+_OUTCOMES: dict[type, str] = {
+    script.PeerOpens: "connects",
+    script.PeerCloses: "closes (FIN)",
+    script.PeerResets: "resets",
     script.TlsDone: "TLS handshake done",
     script.TlsRefused: "TLS handshake refused",
 }
@@ -148,13 +152,16 @@ class _Pairing:
         self._observed = observed
         self._surprises = surprises
         self._departed = iter(observed.departed_ns)
-        self._replies = iter(observed.replies)
+        self._said = iter(observed.utterances)
+        self._receives = connection.plays_receiver
+        opened_ns = observed.opened_at_ns
+        self._opened = None if opened_ns is None else StepSide(opened_ns, words="connects")
         self._end = _end_of(observed)
         self._handshake = _handshake_of(observed)
 
     def all(self) -> Iterator[StepPair]:
         expected = sum(
-            isinstance(one.outcome, script.REPLIES) for one in self._connection.expectations()
+            isinstance(one.outcome, script.UTTERANCES) for one in self._connection.expectations()
         )
         for step in self._connection.steps:
             if isinstance(step, Departure):
@@ -162,7 +169,7 @@ class _Pairing:
                 continue
             if isinstance(step.outcome, script.ENDS) and not expected:
                 yield from self._replies_not_expected()  # they came before the end
-            expected -= isinstance(step.outcome, script.REPLIES)
+            expected -= isinstance(step.outcome, script.UTTERANCES)
             yield self._expectation(step)
         yield from self._replies_not_expected()
         yield from self._not_expected()
@@ -173,14 +180,16 @@ class _Pairing:
                 side = StepSide(octets=octets)
             case script.Open(client):
                 side = StepSide(words=f"open from {client}")
+            case script.Listen(address, port):
+                side = StepSide(words=f"listens at {address} port {port}")
             case action:
                 side = StepSide(words=_ACTS.get(type(action), type(action).__name__))
         at_ns = next(self._departed, None)
         return StepPair(
-            by_server=False,
+            by_server=self._receives,
             expected=side,
             observed=None if at_ns is None else replace(side, at_ns=at_ns),
-            when=_time_column(step.anchor),
+            when=time_of(step.anchor, actors_of(self._connection.steps[0])),
             line=step.line,
             packet=step.packet,
             on_wire=not isinstance(step.action, _SILENT_ACTS),
@@ -189,15 +198,17 @@ class _Pairing:
 
     def _expectation(self, step: Expectation) -> StepPair:
         seen: StepSide | None = None
-        if isinstance(step.outcome, script.REPLIES):
-            reply = next(self._replies, None)
+        if isinstance(step.outcome, script.UTTERANCES):
+            reply = next(self._said, None)
             seen = None if reply is None else StepSide(reply.at_ns, reply.octets)
+        elif isinstance(step.outcome, script.PeerOpens):
+            seen, self._opened = self._opened, None
         elif isinstance(step.outcome, script.ENDS):
             seen, self._end = self._end, None
         elif isinstance(step.outcome, script.HANDSHAKES):
             seen, self._handshake = self._handshake, None
         return StepPair(
-            by_server=True,
+            by_server=not self._receives,
             expected=_expected_side(step),
             observed=seen,
             when="*" if step.at_ns is None else f"@{format_ns(step.at_ns)}",
@@ -206,30 +217,34 @@ class _Pairing:
         )
 
     def _replies_not_expected(self) -> Iterator[StepPair]:
-        for reply in self._replies:
+        for reply in self._said:
             yield self._surprise(StepSide(reply.at_ns, reply.octets))
 
     def _not_expected(self) -> Iterator[StepPair]:
         if self._handshake is not None:
             yield self._surprise(self._handshake)
         if self._observed.rest:
-            side = StepSide(octets=self._observed.rest, words="an unfinished reply")
-            yield StepPair(by_server=True, expected=None, observed=side, differs=True)
+            what = "command" if self._receives else "reply"
+            side = StepSide(octets=self._observed.rest, words=f"an unfinished {what}")
+            yield StepPair(by_server=not self._receives, expected=None, observed=side, differs=True)
         if self._end is not None:
             yield self._surprise(self._end)
 
     def _surprise(self, side: StepSide) -> StepPair:
         differs = side.at_ns in self._surprises
-        return StepPair(by_server=True, expected=None, observed=side, differs=differs)
+        return StepPair(by_server=not self._receives, expected=None, observed=side, differs=differs)
 
 
 def _expected_side(step: Expectation) -> StepSide:
     match step.outcome:
         case ReplyCode(code, recorded):
             return StepSide(step.at_ns, recorded, f"{code}, {ANY_TEXT}")
-        case script.ExactReply(octets):
+        case script.CommandVerb(verb, recorded):
+            anything = verb if verb == script.CONTENT else f"{verb}, {ANY_TEXT}"
+            return StepSide(step.at_ns, recorded, anything)
+        case script.ExactOctets(octets):
             return StepSide(step.at_ns, octets)
-        case script.MaskedReply(pieces):
+        case script.MaskedOctets(pieces):
             return StepSide(step.at_ns, words=masks.shown(pieces))
         case outcome:
             return StepSide(step.at_ns, words=_OUTCOMES.get(type(outcome), type(outcome).__name__))
@@ -245,13 +260,3 @@ def _handshake_of(observed: ObservedConnection) -> StepSide | None:
     if not observed.handshake:
         return None
     return StepSide(observed.handshake_at_ns, words=_HANDSHAKES[observed.handshake])
-
-
-def _time_column(anchor: script.Anchor) -> str:
-    match anchor:
-        case script.At(ns):
-            return f"@{format_ns(ns)}"
-        case script.After(ns):
-            return f"+{format_ns(ns)}"
-        case script.AfterReply(ns):
-            return f"reply+{format_ns(ns)}"

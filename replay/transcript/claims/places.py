@@ -14,7 +14,7 @@ from replay.transcript.claims.claim import (
 )
 from replay.transcript.claims.text import claim_fault
 from replay.transcript.script import (
-    REPLIES,
+    UTTERANCES,
     Departure,
     Expectation,
     Scenario,
@@ -27,7 +27,7 @@ def reply_number(connection: ScriptedConnection, claim: Claim) -> int:
     """The number, from 1, of the last reply expected above ``claim``; 0 if there is none."""
     above = connection.steps[: claim.after]
     return sum(
-        isinstance(step, Expectation) and isinstance(step.outcome, REPLIES) for step in above
+        isinstance(step, Expectation) and isinstance(step.outcome, UTTERANCES) for step in above
     )
 
 
@@ -44,6 +44,8 @@ def claim_faults(connection: ScriptedConnection) -> Iterator[tuple[Claim, str]]:
         statement = claim.statement
         if message := claim_fault(claim):
             yield claim, message
+        elif connection.plays_receiver:
+            yield claim, "a claim is about a server, which is played here"
         elif not isinstance(statement, OfConnection):
             yield claim, "this is about what all connections come to, and names none"
         elif not 0 < claim.after <= len(connection.steps):

@@ -10,7 +10,7 @@ from capture_builder import NS_PER_MS, Wire
 from running import CAPTURES, TO_POSTFIX, replay
 
 from replay.transcript import transcript
-from replay.transcript.script import AfterReply, At, ReplyCode, SendOctets
+from replay.transcript.script import AfterArrival, At, ReplyCode, SendOctets
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(40)
 
@@ -90,7 +90,7 @@ def test_story_and_source_can_be_told_at_once(stem: Path) -> None:
 
 
 def test_recorded_times_are_kept_on_demand(stem: Path) -> None:
-    for options, kind in (((), AfterReply), (("--anchor", "recorded", "--force"), At)):
+    for options, kind in (((), AfterArrival), (("--anchor", "recorded", "--force"), At)):
         (connection,) = transcript.load(imported(stem, *options)).connections
         _, *anchors = [type(one.anchor) for one in connection.departures()]
         assert anchors == [kind] * 8
@@ -263,5 +263,5 @@ def test_times_are_exact_to_the_nanosecond(tmp_path: Path, stem: Path) -> None:
     wire.client_says(b"QUIT\r\n", 1.000123)
     path = imported(stem, capture=wire.write(tmp_path / "fine.pcap"))
     (connection,) = transcript.load(path).connections
-    assert list(connection.departures())[1].anchor == AfterReply(123)
+    assert list(connection.departures())[1].anchor == AfterArrival(123)
     assert NS_PER_MS == 1_000_000

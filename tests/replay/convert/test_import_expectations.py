@@ -24,12 +24,12 @@ from replay.transcript import transcript
 from replay.transcript.script import (
     At,
     Departure,
-    ExactReply,
+    ExactOctets,
     Expectation,
     Open,
+    PeerCloses,
     ReplyCode,
     SendOctets,
-    ServerCloses,
 )
 from replay.verify import suite
 
@@ -57,10 +57,10 @@ def test_our_own_server_is_expected_to_the_octet_but_for_queue_ids_at_any_time(p
     result = imported(path, from_mailsrv())
     (connection,) = result.scenario.connections
     assert list(connection.expectations()) == [
-        Expectation(ExactReply(b"220 mx.example.test ESMTP mailsrv\r\n")),
+        Expectation(ExactOctets(b"220 mx.example.test ESMTP mailsrv\r\n")),
         Expectation(ReplyCode(250, b"250 2.0.0 Ok: queued as 22352CBB401240C\r\n")),
-        Expectation(ExactReply(BYE)),
-        Expectation(ServerCloses()),
+        Expectation(ExactOctets(BYE)),
+        Expectation(PeerCloses()),
     ]
     assert result.remarks["1", 1] == "recorded at 10.000001ms"
     assert result.scenario.server == {}
@@ -69,10 +69,10 @@ def test_our_own_server_is_expected_to_the_octet_but_for_queue_ids_at_any_time(p
 def test_with_recorded_times_our_own_server_is_expected_to_the_nanosecond(path: Path) -> None:
     (connection,) = imported(path, from_mailsrv(), recorded_times=True).scenario.connections
     assert list(connection.expectations()) == [
-        Expectation(ExactReply(b"220 mx.example.test ESMTP mailsrv\r\n"), 10_000_001),
-        Expectation(ExactReply(b"250 2.0.0 Ok: queued as 22352CBB401240C\r\n"), ms(13)),
-        Expectation(ExactReply(BYE), ms(15)),
-        Expectation(ServerCloses(), ms(16)),
+        Expectation(ExactOctets(b"220 mx.example.test ESMTP mailsrv\r\n"), 10_000_001),
+        Expectation(ExactOctets(b"250 2.0.0 Ok: queued as 22352CBB401240C\r\n"), ms(13)),
+        Expectation(ExactOctets(BYE), ms(15)),
+        Expectation(PeerCloses(), ms(16)),
     ]
 
 

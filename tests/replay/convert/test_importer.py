@@ -33,16 +33,16 @@ from replay.transcript.duration import DURATION_NS_MAX
 from replay.transcript.script import (
     Abandon,
     After,
-    AfterReply,
+    AfterArrival,
     At,
     Close,
     Departure,
     Expectation,
     HalfClose,
+    PeerCloses,
+    PeerResets,
     Reset,
     SendOctets,
-    ServerCloses,
-    ServerResets,
     UntilClosed,
 )
 
@@ -68,11 +68,11 @@ def test_a_polite_sender_hangs_on_each_reply_it_had_acknowledged(path: Path) -> 
     assert result.scenario.connections[0].steps == (
         Departure(At(0), CLIENT),
         expect(220, GREETING),
-        Departure(AfterReply(ms(2)), SendOctets(EHLO)),
+        Departure(AfterArrival(ms(2)), SendOctets(EHLO)),
         expect(250, OK),
-        Departure(AfterReply(ms(40)), SendOctets(QUIT)),
+        Departure(AfterArrival(ms(40)), SendOctets(QUIT)),
         expect(221, BYE),
-        Expectation(ServerCloses()),
+        Expectation(PeerCloses()),
         Departure(After(0), UntilClosed()),
     )
     assert evidence(result) == [Evidence.PRESUMED] * 2
@@ -94,7 +94,7 @@ def test_a_reply_on_its_way_but_not_acknowledged_proves_an_early_talker(path: Pa
         Departure(After(ms(3)), SendOctets(QUIT)),
         expect(220, GREETING),
         expect(250, OK),
-        Departure(AfterReply(ms(2)), SendOctets(b"NOOP\r\n")),
+        Departure(AfterArrival(ms(2)), SendOctets(b"NOOP\r\n")),
         Departure(After(0), Abandon()),
     )
     assert evidence(result) == [Evidence.PROVEN_EARLY] * 2 + [Evidence.PRESUMED]
@@ -130,7 +130,7 @@ def test_who_talks_before_the_greeting_hangs_on_its_own_clock(path: Path) -> Non
         Departure(After(ms(5)), SendOctets(EHLO)),
         expect(220, GREETING),
         expect(250, OK),
-        Departure(AfterReply(0), Abandon()),
+        Departure(AfterArrival(0), Abandon()),
     )
     assert evidence(result) == [Evidence.OWN_CLOCK]
 
@@ -140,7 +140,7 @@ def test_further_segments_of_a_flight_keep_their_distances(path: Path) -> None:
     for at, octets in ((12, b"MAIL"), (12, b" FROM:<>\r\n"), (19, b"RCPT TO:<a@b>\r\n")):
         wire.client_says(octets, at)
     assert steps(path, wire)[2:5] == (
-        Departure(AfterReply(ms(2)), SendOctets(b"MAIL")),
+        Departure(AfterArrival(ms(2)), SendOctets(b"MAIL")),
         Departure(After(0), SendOctets(b" FROM:<>\r\n")),
         Departure(After(ms(7)), SendOctets(b"RCPT TO:<a@b>\r\n")),
     )
@@ -152,7 +152,7 @@ def test_an_acknowledgement_captured_before_its_reply_waits_for_nothing(path: Pa
     wire.server_says(GREETING, 6, ack=0)
     assert steps(path, wire)[1:3] == (
         expect(220, GREETING),
-        Departure(AfterReply(0), SendOctets(EHLO)),
+        Departure(AfterArrival(0), SendOctets(EHLO)),
     )
 
 
@@ -163,15 +163,15 @@ def test_endings_are_as_they_were(path: Path) -> None:
     wire = greeted()
     wire.packet(0, ms=11)
     wire.packet(0, flags=RST, ms=15)
-    assert steps(path, wire)[-1] == Departure(AfterReply(ms(5)), Reset())
+    assert steps(path, wire)[-1] == Departure(AfterArrival(ms(5)), Reset())
     wire = greeted()
     wire.packet(0, flags=FIN | ACK, ms=15)
-    assert steps(path, wire)[-1] == Departure(AfterReply(ms(5)), Close())
+    assert steps(path, wire)[-1] == Departure(AfterArrival(ms(5)), Close())
     wire = greeted()
     wire.client_says(QUIT, 12)
     wire.packet(1, flags=RST, ms=15)
     assert steps(path, wire)[-2:] == (
-        Expectation(ServerResets()),
+        Expectation(PeerResets()),
         Departure(After(0), UntilClosed()),
     )
 
@@ -184,10 +184,10 @@ def test_a_half_close_goes_on_hearing_until_the_server_closes(path: Path) -> Non
     wire.packet(1, flags=FIN | ACK, ms=15)
     wire.packet(0, ms=16)
     assert steps(path, wire)[-5:] == (
-        Departure(AfterReply(ms(2)), SendOctets(QUIT)),
+        Departure(AfterArrival(ms(2)), SendOctets(QUIT)),
         Departure(After(ms(1)), HalfClose()),
         expect(221, BYE),
-        Expectation(ServerCloses()),
+        Expectation(PeerCloses()),
         Departure(After(0), UntilClosed()),
     )
 
@@ -200,7 +200,7 @@ def test_what_the_server_said_to_nobody_stands_after_the_senders_end(path: Path)
     wire.packet(1, flags=FIN | ACK, ms=13)
     wire.packet(0, flags=RST, ms=14)
     assert steps(path, wire)[2:] == (
-        Departure(AfterReply(ms(1)), SendOctets(QUIT)),
+        Departure(AfterArrival(ms(1)), SendOctets(QUIT)),
         Departure(After(ms(1)), Close()),
         expect(221, BYE),
     )
@@ -213,8 +213,8 @@ def test_who_holds_a_finished_connection_closes_it_when_it_did(path: Path) -> No
     wire.packet(0, flags=FIN | ACK, ms=97_000)
     assert steps(path, wire)[-3:] == (
         expect(220, GREETING),
-        Expectation(ServerCloses()),
-        Departure(AfterReply(ms(96_990)), Close()),
+        Expectation(PeerCloses()),
+        Departure(AfterArrival(ms(96_990)), Close()),
     )
 
 
@@ -223,7 +223,7 @@ def test_a_record_that_just_ends_is_abandoned_when_it_did(path: Path) -> None:
     wire.client_says(EHLO, 12)
     wire.server_says(OK, 13)
     wire.packet(0, ms=53)
-    assert steps(path, wire)[-2:] == (expect(250, OK), Departure(AfterReply(ms(40)), Abandon()))
+    assert steps(path, wire)[-2:] == (expect(250, OK), Departure(AfterArrival(ms(40)), Abandon()))
 
 
 def test_after_starttls_the_script_is_abandoned_with_the_last_reply(path: Path) -> None:
@@ -234,7 +234,7 @@ def test_after_starttls_the_script_is_abandoned_with_the_last_reply(path: Path) 
     result = imported(path, wire)
     assert result.scenario.connections[0].steps[-2:] == (
         expect(220, b"220 go\r\n"),
-        Departure(AfterReply(0), Abandon()),
+        Departure(AfterArrival(0), Abandon()),
     )
     assert "encrypted" in transcript.write(result.scenario, result.remarks)
 
@@ -246,7 +246,7 @@ def test_a_hole_in_the_senders_octets_ends_the_script_before_it(path: Path) -> N
     wire.packet(1, b"250 lost\r\n", ms=14, ack=24)
     result = imported(path, wire)
     assert result.scenario.connections[0].steps[-2:] == (
-        Departure(AfterReply(ms(2)), SendOctets(EHLO)),
+        Departure(AfterArrival(ms(2)), SendOctets(EHLO)),
         Departure(After(0), Abandon()),
     )
     assert "cut-short" in [oddity.kind for oddity in result.connections[0].oddities]

@@ -26,7 +26,7 @@ from replay.transcript import transcript
 from replay.transcript.script import (
     Abandon,
     Close,
-    ExactReply,
+    ExactOctets,
     Expectation,
     HalfClose,
     ReplyCode,
@@ -123,16 +123,16 @@ def ending(connection: ScriptedConnection) -> set[type]:
 def said(steps: tuple[Step, ...]) -> list[bytes]:
     outcomes = [step.outcome for step in steps if isinstance(step, Expectation)]
     return [
-        one.octets if isinstance(one, ExactReply) else one.recorded
+        one.octets if isinstance(one, ExactOctets) else one.recorded
         for one in outcomes
-        if isinstance(one, ExactReply | ReplyCode)
+        if isinstance(one, ExactOctets | ReplyCode)
     ]
 
 
 # -- any conversation -----------------------------------------------------------------------------
 
 COMMANDS = [b"HELO me\r\n", b"NO", b"OP\r\n", b"RSET\r\nNOOP\r\n", b"\x00\xff\n", b"DATA\r\n"]
-REPLIES = [b"250 2.0.0 Ok\r\n", b"354 Go\r\n", b"250-a\r\n250 b\r\n", b"550 No\n"]
+UTTERANCES = [b"250 2.0.0 Ok\r\n", b"354 Go\r\n", b"250-a\r\n250 b\r\n", b"550 No\n"]
 
 
 @st.composite
@@ -153,7 +153,7 @@ def wires(draw: st.DrawFn) -> Wire:
             lines += said.count(b"\n")
             wire.client_says(said, ms, ack=acknowledged)
         elif len(ends) <= lines + 1:
-            wire.server_says(draw(st.sampled_from(REPLIES)), ms)
+            wire.server_says(draw(st.sampled_from(UTTERANCES)), ms)
             ends.append(wire.sent[1])
     ms += draw(st.integers(0, 2000))
     match draw(st.sampled_from(["nothing", "fin", "reset", "server fin", "server reset"])):

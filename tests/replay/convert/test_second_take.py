@@ -12,7 +12,7 @@ from replay.capture.oddity import CaptureError
 from replay.convert.anchors import Evidence
 from replay.convert.evidence_files import FilingError, file_capture
 from replay.convert.importer import ImportedCapture, import_capture
-from replay.transcript.script import After, AfterReply
+from replay.transcript.script import After, AfterArrival
 
 GREETING = b"220 mx.example.test ESMTP\r\n"
 EHLO, QUIT, OK = b"EHLO me\r\n", b"QUIT\r\n", b"250 mx\r\n"
@@ -58,8 +58,8 @@ def test_a_wait_is_settled_by_whether_it_moves_with_the_reply(tmp_path: Path, wa
     last = Evidence.CONFIRMED if waits else Evidence.OWN_CLOCK
     assert evidence(result) == [Evidence.CONFIRMED, last]
     departures = list(result.scenario.connections[0].departures())
-    assert departures[1].anchor == AfterReply(ms(2))
-    assert departures[2].anchor == (AfterReply(ms(97)) if waits else After(ms(100)))
+    assert departures[1].anchor == AfterArrival(ms(2))
+    assert departures[2].anchor == (AfterArrival(ms(97)) if waits else After(ms(100)))
     because = result.connections[0].evidence[4].because
     assert because == f"with reply 2 200ms later it came {200 if waits else 0}ms later".replace(
         " 0ms", " 0"

@@ -36,15 +36,15 @@ def test_each_departure_is_due_at_what_it_hangs_on() -> None:
     assert (table.due_ns(), len(table)) == (10 * MS, 5)
     table.depart()
     assert table.due_ns() is None
-    table.replies_came(1, 100 * MS)
+    table.came(1, 100 * MS)
     assert table.due_ns() == 101 * MS
     table.depart()
     assert table.due_ns() == 106 * MS
     table.depart()
-    table.replies_came(1, 107 * MS)
+    table.came(1, 107 * MS)
     assert table.due_ns() is None
     assert table.waits_for == "reply 3, to go on at line 10"
-    table.replies_came(1, 120 * MS)
+    table.came(1, 120 * MS)
     assert table.due_ns() == 122 * MS
     table.depart()
     assert table.due_ns() == 1122 * MS
@@ -57,7 +57,7 @@ def test_each_departure_is_due_at_what_it_hangs_on() -> None:
 def test_a_departure_never_leaves_before_the_one_above_it() -> None:
     table = Schedule(connection(SCRIPT.replace("+5ms", "@1ms")))
     table.depart()
-    table.replies_came(1, 100 * MS)
+    table.came(1, 100 * MS)
     table.depart()
     assert table.due_ns() == 101 * MS
 
@@ -65,7 +65,7 @@ def test_a_departure_never_leaves_before_the_one_above_it() -> None:
 def test_replies_that_came_before_they_were_expected_count() -> None:
     table = Schedule(connection())
     table.depart()
-    table.replies_came(3, 20 * MS)
+    table.came(3, 20 * MS)
     for due_ms in (21, 26, 26):
         assert table.due_ns() == due_ms * MS
         table.depart()
@@ -75,7 +75,7 @@ def test_speed_divides_every_wait() -> None:
     table = Schedule(connection(), speed=10)
     assert table.due_ns() == MS
     table.depart()
-    table.replies_came(1, 100 * MS)
+    table.came(1, 100 * MS)
     assert table.due_ns() == 100_100_000
 
 

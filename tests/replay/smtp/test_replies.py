@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from replay.smtp.replies import REPLY_MAX_OCTETS, ReceivedReply, ReplyReader
 
 SAID = b"220 mx\r\n250-mx\r\n250-SIZE\r\n250 HELP\r\n354\r\nnonsense\r\n250 bare\n421 bye\r\n"
-REPLIES = [
+UTTERANCES = [
     b"220 mx\r\n",
     b"250-mx\r\n250-SIZE\r\n250 HELP\r\n",
     b"354\r\n",
@@ -24,8 +24,8 @@ def read(*pieces: bytes) -> list[bytes]:
 
 
 def test_replies_are_told_apart_whole_and_octet_by_octet() -> None:
-    assert read(SAID) == REPLIES
-    assert read(*(SAID[at : at + 1] for at in range(len(SAID)))) == REPLIES
+    assert read(SAID) == UTTERANCES
+    assert read(*(SAID[at : at + 1] for at in range(len(SAID)))) == UTTERANCES
 
 
 def test_codes_are_read_and_what_is_no_reply_has_code_0() -> None:
@@ -57,7 +57,7 @@ def test_a_reply_that_does_not_end_is_cut_and_nothing_of_it_is_lost() -> None:
     assert 2 <= len(replies) <= 4
 
 
-@given(st.lists(st.binary(max_size=12) | st.sampled_from(REPLIES), max_size=12), st.data())
+@given(st.lists(st.binary(max_size=12) | st.sampled_from(UTTERANCES), max_size=12), st.data())
 def test_no_octet_is_lost_or_doubled_in_any_division(
     parts: list[bytes], data: st.DataObject
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from mailsrv.runtime.clock import FakeClock
 from replay.transcript import transcript
 from replay.transcript.ehlo import ehlo_reply, with_word
-from replay.transcript.script import EhloReply, ExactReply, Scenario
+from replay.transcript.script import EhloReply, ExactOctets, Scenario
 from replay.verify import suite
 
 HEADER = '+++\nnotation = 2\nstory = "x"\n'
@@ -90,7 +90,7 @@ def test_an_update_writes_the_word_for_what_was_open_and_keeps_it(tmp_path: Path
 def test_an_update_leaves_a_reply_that_is_written_out(tmp_path: Path) -> None:
     path = tmp_path / "x.smtp"
     scenario = transcript.parse(f"{HEADER}{BODY}", "x")
-    exact = _expecting(scenario, ExactReply(ehlo_reply({}, {}, under_tls=False)))
+    exact = _expecting(scenario, ExactOctets(ehlo_reply({}, {}, under_tls=False)))
     path.write_text(transcript.write(exact), encoding="utf-8")
     suite.run_file(path, FakeClock(), updating=("create", "fix"))
     assert transcript.load(path).connections[0].steps[3] == exact.connections[0].steps[3]
@@ -104,7 +104,7 @@ def test_a_word_that_the_settings_no_longer_stand_for_is_written_out() -> None:
     assert "S ehlo" in transcript.write(scenario)
 
 
-def _expecting(scenario: Scenario, reply: ExactReply) -> Scenario:
+def _expecting(scenario: Scenario, reply: ExactOctets) -> Scenario:
     """``scenario`` with another second reply expected."""
     (connection,) = scenario.connections
     steps = list(connection.steps)

@@ -14,7 +14,7 @@ from replay.transcript import masks, transcript
 from replay.transcript.masks import Bindings
 from replay.transcript.notation import TranscriptError
 from replay.transcript.octets import OctetsError
-from replay.transcript.script import Expectation, Mask, MaskedReply, Scenario
+from replay.transcript.script import Expectation, Mask, MaskedOctets, Scenario
 from replay.verify import suite, update
 
 BEFORE = """+++
@@ -25,8 +25,8 @@ story = "A test."
 AFTER = "+0         until-closed\n"
 
 
-def reply(text: str) -> MaskedReply:
-    return MaskedReply(masks.from_text(text))
+def reply(text: str) -> MaskedOctets:
+    return MaskedOctets(masks.from_text(text))
 
 
 def fits(text: str, octets: bytes, bindings: Bindings | None = None) -> bool:
@@ -56,7 +56,7 @@ def test_a_masked_reply_is_read_with_its_packet_and_further_lines() -> None:
     scenario = transcript.parse(text, "x.smtp")
     expectation = only_expectation(scenario)
     pieces = (b"250-", Mask("host"), b"\r\n250 ", Mask(), b"\r\n")
-    assert expectation == Expectation(MaskedReply(pieces), 1_000_000)
+    assert expectation == Expectation(MaskedOctets(pieces), 1_000_000)
     assert expectation.packet == 7
     lines = ["@1ms  S~[7]: 250-<host>\\r\\n", "      S~: 250 <*>\\r\\n"]
     assert transcript.write(scenario).splitlines()[-3:-1] == lines
@@ -95,15 +95,15 @@ LITERALS = st.binary(min_size=1, max_size=20) | st.sampled_from([b"<", b"\\<a>",
 
 
 @st.composite
-def masked_replies(draw: st.DrawFn) -> MaskedReply:
+def masked_replies(draw: st.DrawFn) -> MaskedOctets:
     pieces: list[bytes | Mask] = []
     for _ in range(draw(st.integers(1, 5))):
         pieces += [draw(LITERALS), draw(MASKS)]
-    return MaskedReply(masks.joined([*pieces, *draw(st.lists(LITERALS, max_size=2))]))
+    return MaskedOctets(masks.joined([*pieces, *draw(st.lists(LITERALS, max_size=2))]))
 
 
 @given(masked_replies())
-def test_text_and_pieces_are_one_another(masked: MaskedReply) -> None:
+def test_text_and_pieces_are_one_another(masked: MaskedOctets) -> None:
     assert masks.fault(masked) == ""
     assert masks.from_text(masks.shown(masked.pieces)) == masked.pieces
     lines = [masks.from_text(line) for line in masks.to_lines(masked.pieces)]
@@ -179,7 +179,7 @@ def test_no_pattern_takes_long(parts: list[str]) -> None:
 
 
 @given(masked_replies(), st.binary(max_size=60))
-def test_matching_anything_never_fails(masked: MaskedReply, octets: bytes) -> None:
+def test_matching_anything_never_fails(masked: MaskedOctets, octets: bytes) -> None:
     assert isinstance(masks.mismatch(masked, octets, {}), str)
 
 

@@ -18,25 +18,25 @@ from replay.transcript.script import (
     AcceptedMessage,
     Action,
     After,
-    AfterReply,
+    AfterArrival,
     Anchor,
     At,
     Close,
     Departure,
-    ExactReply,
+    ExactOctets,
     Expectation,
     HalfClose,
     Mask,
     Open,
     Outcome,
+    PeerCloses,
+    PeerResets,
     ReplyCode,
     Reset,
     ResumeReading,
     Scenario,
     ScriptedConnection,
     SendOctets,
-    ServerCloses,
-    ServerResets,
     StartTls,
     Step,
     StopReading,
@@ -107,17 +107,17 @@ def test_each_line_of_a_whole_transcript_is_understood() -> None:
                 "1",
                 (
                     Departure(At(0), Open("192.0.2.10")),
-                    Expectation(ExactReply(b"220 mx.example.test ESMTP mailsrv\r\n"), 0),
-                    Departure(AfterReply(400_000), SendOctets(b"EHLO client.example\r\n")),
-                    Expectation(ExactReply(b"250-mx.example.test\r\n250 SMTPUTF8\r\n"), 400_000),
+                    Expectation(ExactOctets(b"220 mx.example.test ESMTP mailsrv\r\n"), 0),
+                    Departure(AfterArrival(400_000), SendOctets(b"EHLO client.example\r\n")),
+                    Expectation(ExactOctets(b"250-mx.example.test\r\n250 SMTPUTF8\r\n"), 400_000),
                     Departure(
-                        AfterReply(3_000_000),
+                        AfterArrival(3_000_000),
                         SendOctets(b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.test>\r\n"),
                     ),
                     Expectation(ReplyCode(250)),
                     Expectation(ReplyCode(250, b"250 2.1.5 Ok\r\n")),
                     Departure(After(5_000_000), HalfClose()),
-                    Expectation(ServerCloses(), 300_400_000),
+                    Expectation(PeerCloses(), 300_400_000),
                     Departure(After(0), UntilClosed()),
                 ),
             ),
@@ -143,7 +143,7 @@ def test_every_verb_is_understood() -> None:
         text = f"{HEADER}@0 open from ::1\n@1s {verb}[3] # why\n@2s S reset\n{end}"
         steps = parse(text, "x").connections[0].steps
         assert steps[1] == Departure(At(10**9), action())
-        assert steps[2] == Expectation(ServerResets(), 2 * 10**9)
+        assert steps[2] == Expectation(PeerResets(), 2 * 10**9)
 
 
 def test_connections_have_names_where_there_are_several() -> None:
@@ -228,7 +228,7 @@ octet_strings = (
 )
 packets = st.integers(0, notation.PACKET_MAX)
 anchors: st.SearchStrategy[Anchor] = st.one_of(
-    [st.builds(At, times_ns), st.builds(After, times_ns), st.builds(AfterReply, times_ns)]
+    [st.builds(At, times_ns), st.builds(After, times_ns), st.builds(AfterArrival, times_ns)]
 )
 actions: st.SearchStrategy[Action] = st.one_of(
     st.builds(SendOctets, octet_strings),
@@ -236,9 +236,9 @@ actions: st.SearchStrategy[Action] = st.one_of(
 )
 endings: st.SearchStrategy[Action] = st.sampled_from([Close(), Reset(), UntilClosed(), Abandon()])
 outcomes: st.SearchStrategy[Outcome] = st.one_of(
-    st.builds(ExactReply, octet_strings),
+    st.builds(ExactOctets, octet_strings),
     st.builds(ReplyCode, st.integers(100, 999), st.just(b"") | octet_strings),
-    st.sampled_from([ServerCloses(), ServerResets(), TlsDone(), TlsRefused()]),
+    st.sampled_from([PeerCloses(), PeerResets(), TlsDone(), TlsRefused()]),
 )
 expectations = st.builds(
     Expectation, outcomes, st.none() | times_ns, packet=packets, line=st.just(0)
@@ -252,7 +252,7 @@ def connections(draw: st.DrawFn, name: str) -> ScriptedConnection:
     client = draw(st.ip_addresses().map(str))
     steps: list[Step] = [Departure(At(draw(times_ns)), Open(client), packet=draw(packets))]
     ending = Departure(
-        draw(anchors.filter(lambda anchor: not isinstance(anchor, AfterReply))),
+        draw(anchors.filter(lambda anchor: not isinstance(anchor, AfterArrival))),
         draw(endings),
     )
     for step in draw(st.lists(departures | expectations, max_size=8)):
@@ -343,10 +343,10 @@ def test_remarks_stand_above_their_steps() -> None:
 def test_rewriting_changes_expectations_and_nothing_else() -> None:
     scenario = parse(WHOLE, "x")
     steps = list(scenario.connections[0].steps)
-    steps[1] = Expectation(ExactReply(b"220 hi\r\n"), 0)
-    steps[5:7] = [Expectation(ExactReply(b"250 2.1.0 Ok\r\n"), 3_400_000)]
-    eof, until_closed = Expectation(ServerCloses(), 8_400_000), steps[8]
-    steps[7:] = [eof, until_closed, Expectation(ServerResets())]
+    steps[1] = Expectation(ExactOctets(b"220 hi\r\n"), 0)
+    steps[5:7] = [Expectation(ExactOctets(b"250 2.1.0 Ok\r\n"), 3_400_000)]
+    eof, until_closed = Expectation(PeerCloses(), 8_400_000), steps[8]
+    steps[7:] = [eof, until_closed, Expectation(PeerResets())]
     observed = dataclasses.replace(scenario, connections=(ScriptedConnection("1", tuple(steps)),))
     expected = (
         WHOLE.replace("+++\nstory", "+++\nnotation = 2\nstory")
@@ -374,7 +374,7 @@ def test_rewriting_puts_a_new_reply_below_the_departure_it_answers() -> None:
     text += "+0     a|  close"
     observed = parse(text, "x")
     first, second, third = observed.connections[0].steps
-    reply = Expectation(ExactReply(b"500-a\r\n500 b\r\n"), 5)
+    reply = Expectation(ExactOctets(b"500-a\r\n500 b\r\n"), 5)
     observed = Scenario("", (ScriptedConnection("a", (first, second, reply, third)),))
     lines = r"@5ns   a|  S: 500-a\r\n" + "\n" + r"       a|  S: 500 b\r\n" + "\n"
     assert rewrite(text, observed, "x") == text.replace(

@@ -19,7 +19,7 @@ from mailsrv.runtime.clock import FakeClock
 from replay.transcript import transcript
 from replay.transcript.ehlo import with_word
 from replay.transcript.script import (
-    ExactReply,
+    ExactOctets,
     Expectation,
     ReplyCode,
     Scenario,
@@ -433,7 +433,7 @@ def made_open(scenario: Scenario) -> Scenario:
         for step in connection.steps:
             if isinstance(step, Expectation):
                 outcome = step.outcome
-                if isinstance(outcome, ExactReply):
+                if isinstance(outcome, ExactOctets):
                     outcome = ReplyCode(int(outcome.octets[:3]))
                 step = dataclasses.replace(step, outcome=outcome, at_ns=None)
             steps.append(step)
