@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -137,7 +138,7 @@ def _diff(options: argparse.Namespace) -> int:
         paths = _find(options.paths)
         differ, a, b, notes = _servers(options) if options.target else _policies(options)
         try:
-            for found in _all(paths, differ, complaints):
+            for found in _all(paths, differ, complaints, at_servers=bool(options.target)):
                 partings += found
         except KeyboardInterrupt:
             interrupted = True
@@ -187,12 +188,13 @@ def _find(paths: Sequence[Path]) -> list[Path]:
 
 
 def _all(
-    paths: Sequence[Path], differ: Differ, complaints: list[str]
+    paths: Sequence[Path], differ: Differ, complaints: list[str], *, at_servers: bool
 ) -> Iterator[list[Divergence]]:
     """The divergences of each file in turn; a file that cannot be used adds a complaint."""
     from rich.progress import track
 
     from replay.capture.oddity import CaptureError
+    from replay.load.plan import RECEIVES
     from replay.play.fakes.world import WorldError
     from replay.report import console
     from replay.transcript.notation import TranscriptError
@@ -203,7 +205,11 @@ def _all(
     for path in watched:
         try:
             name = "/".join(path.with_suffix("").parts[-2:])
-            yield differ(name, _read(path))
+            scenario = _read(path)
+            if at_servers and scenario.plays_receivers:
+                print(f"replay: {path}: left out: {RECEIVES}", file=sys.stderr)
+                continue
+            yield differ(name, scenario)
         except (TranscriptError, CaptureError) as error:
             complaints.append(str(error))
         except WorldError as error:

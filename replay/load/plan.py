@@ -132,11 +132,16 @@ def plans_of(scenario: Scenario, name: str) -> tuple[list[Plan], list[str]]:
     return plans, skipped
 
 
+RECEIVES = "it plays a receiver of mail, to which only mailsrv in virtual time can deliver"
+
+
 def needs_of_its_own(scenario: Scenario, *, with_tls: bool = False) -> str:
     """Why the server has to be another than any that is there; empty if it has not.
 
     ``with_tls``: a server that offers STARTTLS can be found.
     """
+    if scenario.plays_receivers:
+        return RECEIVES
     world = {key: value for key, value in scenario.world.items() if not with_tls or key != "tls"}
     if world or scenario.world.get("tls") == "implicit":
         return "its world is faked ([world] in its header); no real server lives in it"
@@ -151,7 +156,7 @@ def needs_of_its_own(scenario: Scenario, *, with_tls: bool = False) -> str:
 def plan_of(connection: ScriptedConnection, name: str) -> Plan:
     """Raises UnsuitableError."""
     if connection.plays_receiver:
-        raise UnsuitableError("plays a receiver of mail: load is what senders make")
+        raise UnsuitableError(RECEIVES)
     refuse_timers(connection)
     builder = _Builder()
     for step in connection.steps:

@@ -9,7 +9,6 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
-from mailsrv.inbound.connection import Connection
 from mailsrv.policy.greylist import Greylist
 from mailsrv.policy.recipients import Directory
 from mailsrv.runtime.clock import FakeClock
@@ -25,7 +24,7 @@ from mailsrv.transport.transport import TransportOwner
 from replay.play.fakes.world import DeliveredMessage, World, world_from
 from replay.play.receivers import Receivers
 from replay.play.tls_client import CERTIFICATE, KEY
-from replay.play.virtual_link import VirtualLink
+from replay.play.virtual_link import ServerEnd, VirtualLink
 from replay.play.virtual_time import Harness
 
 _GUARD_WAIT_S = 0.02
@@ -98,7 +97,7 @@ class MailsrvHarness(Harness):
     ) -> None:
         super().__init__()
         self._poll = VirtualPoll()
-        self._arriving: VirtualLink
+        self._arriving: VirtualLink | None = None
         self.world: World = world_from(
             world or {},
             self._call_later,
@@ -177,14 +176,18 @@ class MailsrvHarness(Harness):
     plaintext = False
 
     def opened(self, connection: TransportOwner, sock: socket.socket) -> None:
-        assert isinstance(connection, Connection)
+        assert isinstance(connection, ServerEnd)
         # An accepted socket may have been reset, and know its peer no more.
         link = self._dialled.pop(sock, None) or self._arriving
-        link.server = connection
-        self._links[connection] = link
+        self._arriving = None
+        if link is not None:  # else nobody is at its other end
+            link.server = connection
+            self._links[connection] = link
 
     def received(self, connection: TransportOwner, octets: bytes) -> None:
-        link = self._links[connection]
+        link = self._links.get(connection)
+        if link is None:
+            return
         link.server_received += len(octets)
         if not octets:
             link.server_eof = True
@@ -203,9 +206,10 @@ class MailsrvHarness(Harness):
         """Nothing: it is closed next."""
 
     def closed(self, connection: TransportOwner) -> None:
-        link = self._links.pop(connection)
-        link.server_gone = True
-        self._unsettled.add(link)
+        link = self._links.pop(connection, None)
+        if link is not None:
+            link.server_gone = True
+            self._unsettled.add(link)
 
     # -- the end ----------------------------------------------------------------------------------
 

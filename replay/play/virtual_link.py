@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from replay.play import sockets
 from replay.play.tls_client import TlsClient, TlsServer, TlsSide
@@ -22,6 +22,7 @@ PIECE_OCTETS = 32 * 1024
 _READ_OCTETS = 256 * 1024
 
 
+@runtime_checkable
 class ServerEnd(Protocol):
     """The server's end of a link, as any server can show it."""
 

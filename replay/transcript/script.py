@@ -399,3 +399,8 @@ class Scenario:
     accepted: tuple[AcceptedMessage, ...] | None = None
     claims: tuple[Claim, ...] = ()
     needs: tuple[str, ...] = ()
+
+    @property
+    def plays_receivers(self) -> bool:
+        """Whether any of its connections plays a receiver."""
+        return any(connection.plays_receiver for connection in self.connections)

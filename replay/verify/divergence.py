@@ -130,13 +130,15 @@ def compare_runs(
 ) -> list[Divergence]:
     """Compare two runs of ``scenario``, sender by sender.  Replies may lie ``tolerance_ns`` apart;
     what each server calls itself, queue ids and dates are not compared."""
-    pairs = [
-        _Pair(connection, a, b, tolerance_ns)
-        for connection, a, b in zip(scenario.connections, *runs, strict=True)
-    ]
+    both = zip(scenario.connections, *runs, strict=True)
+    pairs = {
+        number: _Pair(connection, a, b, tolerance_ns)
+        for number, (connection, a, b) in enumerate(both)
+        if not connection.plays_receiver
+    }
     several = len(pairs) > 1
     delivered: dict[Delivery, int] = {}
-    for pair in pairs:
+    for pair in pairs.values():
         for delivery, exchange in pair.b.accepted:
             latest_ns = delivered.get(delivery, 0)
             delivered[delivery] = max(latest_ns, exchange.reply.at_ns)
@@ -146,7 +148,7 @@ def compare_runs(
             scenario=name,
             connection=pair.connection.name if several else "",
         )
-        for number, pair in enumerate(pairs)
+        for number, pair in pairs.items()
     ]
 
 

@@ -182,6 +182,8 @@ def describe(found: Sweep) -> Iterator[str]:
 
 
 def _unfit(connection: ScriptedConnection) -> str:
+    if connection.plays_receiver:
+        return "it plays a receiver of mail, and only what senders say is cut"
     for departure in connection.departures():
         if isinstance(departure.action, script.StopReading):
             return "its sender stops reading, and how much the kernel holds then is its own affair"

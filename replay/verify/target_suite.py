@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mailsrv.runtime.clock import Clock
 from mailsrv.units import NS_PER_MS
-from replay.load.plan import UnsuitableError, needs_of_its_own, refuse_timers
+from replay.load.plan import RECEIVES, UnsuitableError, needs_of_its_own, refuse_timers
 from replay.load.tally import Latency
 from replay.play import realtime
 from replay.play.realtime import CappedWait, RealtimeOptions
@@ -76,7 +76,8 @@ class TargetRun:
             except OSError as error:
                 yield ScenarioResult(path, "", 0, UNREADABLE, complaint=f"{path}: {error.strerror}")
                 continue
-            reason = "" if self.how.forced else unsuitable(scenario)
+            reason = RECEIVES if scenario.plays_receivers else ""
+            reason = reason or ("" if self.how.forced else unsuitable(scenario))
             if reason:
                 self.left_out.append(f"{path}: {reason}")
             else:

@@ -136,6 +136,8 @@ def describe(found: EdgesFound) -> Iterator[str]:
 
 def _places(connection: ScriptedConnection) -> Iterator[int]:
     """The steps at which the sender could keep the server waiting: what it sends, in order."""
+    if connection.plays_receiver:
+        return
     for index, step in enumerate(connection.steps):
         if isinstance(step, Departure) and isinstance(step.action, script.SendOctets):
             yield index
