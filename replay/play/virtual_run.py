@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from replay.play.fakes.world import DeliveredMessage, settings_from
 from replay.play.mailsrv_harness import MailsrvHarness
 from replay.play.observed import ObservedConnection, Trace, listener_of
+from replay.play.receivers import Dialled
 from replay.play.schedule import Schedule
 from replay.play.tls_client import REFUSED
 from replay.play.virtual_link import VirtualLink
@@ -37,7 +38,9 @@ _TRACED_AS: dict[type[script.Action], str] = {
 @dataclass(frozen=True, slots=True)
 class VirtualRun:
     """What a run gave.  ``log`` holds the server's lines, ``messages`` what it got its 250 for,
-    ``metrics`` returns the page of what it counted."""
+    ``metrics`` returns the page of what it counted.  ``submissions`` are the senders of the world's
+    own messages and what became of them, ``dialled`` the connections that no receiver took.
+    """
 
     connections: tuple[ObservedConnection, ...]
     virtual_ns: int
@@ -45,6 +48,8 @@ class VirtualRun:
     log: tuple[str, ...]
     messages: tuple[DeliveredMessage, ...]
     metrics: Callable[[], str] = field(default=str, compare=False, repr=False)
+    submissions: tuple[tuple[ScriptedConnection, ObservedConnection], ...] = ()
+    dialled: tuple[Dialled, ...] = ()
 
 
 Play = Callable[[Scenario], VirtualRun]
@@ -57,20 +62,26 @@ def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
     Raises WorldError for a header that cannot be, and what ``play_at`` raises.
     """
     harness = MailsrvHarness(settings_from(scenario.server), scenario.world, seed=seed)
-    return replace(play_at(harness, scenario), metrics=harness.metrics.page)
+    run = play_at(harness, scenario, harness.world.submissions)
+    dialled = tuple(harness.receivers.unexpected)
+    return replace(run, metrics=harness.metrics.page, dialled=dialled)
 
 
-def play_at(harness: Harness, scenario: Scenario) -> VirtualRun:
-    """Run ``scenario`` against the server of ``harness``, and shut that down.
+def play_at(
+    harness: Harness, scenario: Scenario, submissions: Sequence[ScriptedConnection] = ()
+) -> VirtualRun:
+    """Run ``scenario``, and ``submissions`` beside it, against the server of ``harness``, and shut
+    that down.
 
     Raises Stalled, Leaked or ServerFault when the run itself went wrong; a server that answers
     something else is no exception but a result.
     """
     trace = Trace()
+    written = scenario.connections
     with harness:
         players = [
             VirtualPlayer(harness, trace, number, connection)
-            for number, connection in enumerate(scenario.connections)
+            for number, connection in enumerate((*written, *submissions))
         ]
         for player in players:
             player.schedule()
@@ -82,12 +93,14 @@ def play_at(harness: Harness, scenario: Scenario) -> VirtualRun:
         for player in players:
             player.conclude()
         virtual_ns = harness.now_ns
+    seen = [player.observed for player in players]
     return VirtualRun(
-        tuple(player.observed for player in players),
+        tuple(seen[: len(written)]),
         virtual_ns,
         trace.hexdigest(),
         tuple(harness.log),
         tuple(harness.accepted),
+        submissions=tuple(zip(submissions, seen[len(written) :], strict=True)),
     )
 
 

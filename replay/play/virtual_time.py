@@ -64,6 +64,7 @@ class Harness(ABC):
 
     address: SocketAddress
     receivers: Receivers
+    """Where the server's own connections lead; only a server that begins some has them."""
     knows_client_hello = True
     """Whether the server tells a TLS handshake from commands where it wants none.  Others take its
     random octets for lines: how many there are, nothing decides, and the trace leaves them out."""

@@ -24,6 +24,7 @@ from replay.transcript.script import Scenario
 from replay.verify import update
 from replay.verify.accepted import compare_accepted
 from replay.verify.comparison import Difference, compare_all
+from replay.verify.surroundings import compare_surroundings
 
 FILES_MAX = 100_000
 """Transcripts in one run."""
@@ -182,6 +183,7 @@ def run_scenario(scenario: Scenario, path: Path) -> ScenarioResult:
         return dataclasses.replace(begun, complaint=str(error))
     differences = (
         *compare_all(scenario, played.connections),
+        *compare_surroundings(played),
         *compare_accepted(scenario.accepted, played.messages),
     )
     return dataclasses.replace(

@@ -31,6 +31,7 @@ from mailsrv.settings import Settings
 from mailsrv.smtp.courier import Sink
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.reply import TEXT_OCTETS_MAX, Reply, queued, reply
+from replay.play.fakes.submissions import submissions_from
 from replay.play.fakes.tables import (
     ENTRIES_MAX,
     SILENCE,
@@ -43,7 +44,7 @@ from replay.play.fakes.tables import (
     texts_of,
 )
 from replay.play.fakes.tables import WorldError as WorldError
-from replay.transcript.script import HOSTNAME_DEFAULT
+from replay.transcript.script import HOSTNAME_DEFAULT, ScriptedConnection
 
 if TYPE_CHECKING:
     from replay.play.fakes.nameserver import NameServer
@@ -325,6 +326,8 @@ class World:
     """What the real resolver asks; None where ``resolver`` answers in its stead."""
     hosts: object = field(default_factory=dict)
     """What the addresses are at which no scripted receiver listens (``play.receivers``)."""
+    submissions: tuple[ScriptedConnection, ...] = ()
+    """Senders of the mail that comes in by itself."""
 
     @property
     def dns(self) -> FakeResolver:
@@ -337,7 +340,9 @@ class World:
         return self.courier
 
 
-_KEYS = ("dns", "reputation", "nameserver", "delivery", "tls", "recipients", "hosts")
+_KEYS = (
+    *("dns", "reputation", "nameserver", "delivery", "tls", "recipients", "hosts", "messages"),
+)
 
 
 def world_from(
@@ -361,6 +366,7 @@ def world_from(
         world.delivery.then(outcome)
     world.tls = _tls(table.get("tls", False))
     world.hosts = table.get("hosts", {})
+    world.submissions = submissions_from(table.get("messages", []))
     if "nameserver" in table:
         from replay.play.fakes.nameserver import (
             nameserver_from,  # dnspython takes a tenth of a second
