@@ -77,6 +77,11 @@ def add(commands: Commands) -> None:
         help="the same sender recorded again, with each reply held back: what moved with the "
         "replies waited for them",
     )
+    parser.add_argument(
+        "--receiver",
+        action="store_true",
+        help="play the server of the capture: a test of how mailsrv delivers to it",
+    )
     parser.add_argument("--tls-keys", type=Path, metavar="FILE", help=TLS_KEYS_HELP)
     parser.add_argument(
         "--anchor",
@@ -117,6 +122,8 @@ def _import(options: argparse.Namespace) -> int:
 
     if not options.sanitize and (options.key is not None or options.replaced):
         return refuse("--key and --replaced go with --sanitize")
+    if options.receiver and options.delayed:
+        return refuse("--delayed is about a sender's waits; leave it out with --receiver")
     packing: list[Oddity] = []
     options.tls_keys = options.tls_keys or keys_beside(options.file)
     try:
@@ -259,16 +266,19 @@ def _file(
     from replay.capture.oddity import told
     from replay.convert.evidence_files import evidence, file_capture, settles
     from replay.convert.importer import import_capture
+    from replay.convert.receiver_importer import import_receiver
 
     recorded_times = options.anchor == "recorded"
     keys = None if options.sanitize else options.tls_keys
-    imported = import_capture(
-        capture,
-        session=options.session,
-        delayed=delayed,
-        recorded_times=recorded_times,
-        keys=keys,
-    )
+    session = options.session
+    if options.receiver:
+        imported = import_receiver(
+            capture, session=session, recorded_times=recorded_times, keys=keys
+        )
+    else:
+        imported = import_capture(
+            capture, session=session, delayed=delayed, recorded_times=recorded_times, keys=keys
+        )
     written = file_capture(
         imported,
         options.output,

@@ -310,7 +310,7 @@ class _Writer:
                 return False
             else:
                 self._evidence[len(self._steps)] = one
-                self._depart(one.anchor, _action(act), act.packet, mark_of(one))
+                self._depart(one.anchor, action_of(act), act.packet, mark_of(one))
                 if act.kind == "starttls":
                     self._steps.append(Expectation(script.TlsDone()))
                 half_closed = half_closed or act.kind == "half-close"
@@ -410,7 +410,8 @@ def mark_of(one: Anchored) -> script.Evidence | None:
     return None if is_assumed else one.evidence
 
 
-def _action(act: SenderAct) -> script.Action:
+def action_of(act: SenderAct) -> script.Action:
+    """What a script does where ``act`` was recorded."""
     match act.kind:
         case "send":
             return script.SendOctets(act.octets)
@@ -427,13 +428,7 @@ def _action(act: SenderAct) -> script.Action:
 def _remarks(connection: ImportedConnection, start_ns: int) -> dict[tuple[str, int], str]:
     """Comments: what is odd, and when foreign replies came."""
     name = connection.script.name
-    remarks: dict[tuple[str, int], str] = {}
-    odd = [f"odd: {oddity.sentence}" for oddity in connection.oddities[:MAX_ODDITIES_REMARKED]]
-    untold = len(connection.oddities) - len(odd)
-    if untold:
-        odd.append(f"odd: {untold} more, see replay show")
-    if odd:
-        remarks[name, 0] = "\n".join(odd)
+    remarks = odd_remarks(connection)
     reply_times = iter(connection.conversation.replies)
     for number, step in enumerate(connection.script.steps):
         if isinstance(step, Expectation) and isinstance(step.outcome, script.UTTERANCES):
@@ -441,3 +436,12 @@ def _remarks(connection: ImportedConnection, start_ns: int) -> dict[tuple[str, i
             if step.at_ns is None:
                 remarks[name, number] = f"recorded at {format_ns(ts_ns - start_ns)}"
     return remarks
+
+
+def odd_remarks(connection: ImportedConnection) -> dict[tuple[str, int], str]:
+    """A comment on what is odd about ``connection``, above its first step."""
+    odd = [f"odd: {oddity.sentence}" for oddity in connection.oddities[:MAX_ODDITIES_REMARKED]]
+    untold = len(connection.oddities) - len(odd)
+    if untold:
+        odd.append(f"odd: {untold} more, see replay show")
+    return {(connection.script.name, 0): "\n".join(odd)} if odd else {}

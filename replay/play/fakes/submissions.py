@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from mailsrv.units import NS_PER_S, seconds_to_ns
 from replay.play.fakes.tables import ENTRIES_MAX, WorldError, check_keys
@@ -54,19 +54,40 @@ def _sender(key: str, number: int, table: object) -> ScriptedConnection:
     forward_paths = table.get("to")
     if not isinstance(forward_paths, list) or not 0 < len(forward_paths) <= ENTRIES_MAX:
         raise WorldError(f"{key}.to", f"a list of 1 to {ENTRIES_MAX} recipients")
-    envelope = [f"MAIL FROM:{_path(f'{key}.from', table.get('from'))}\r\n"]
-    envelope += [f"RCPT TO:{_path(f'{key}.to', path)}\r\n" for path in forward_paths]
-    begun = At(_at_ns(f"{key}.at_s", table.get("at_s", 0)))
+    return plain_sender(
+        str(number),
+        _at_ns(f"{key}.at_s", table.get("at_s", 0)),
+        _client(f"{key}.client", table.get("client", CLIENT)),
+        _path(f"{key}.from", table.get("from")).encode(),
+        [_path(f"{key}.to", path).encode() for path in forward_paths],
+        _content(f"{key}.content", table.get("content", CONTENT)),
+    )
+
+
+def plain_sender(
+    name: str,
+    at_ns: int,
+    client: str,
+    reverse_path: bytes,
+    forward_paths: Sequence[bytes],
+    content: bytes,
+) -> ScriptedConnection:
+    """A connection that sends one message and expects that it is taken.
+
+    Paths have their parameters behind them; ``content`` is as it is sent, with its final dot.
+    """
+    envelope = [b"MAIL FROM:%b\r\n" % reverse_path]
+    envelope += [b"RCPT TO:%b\r\n" % path for path in forward_paths]
     steps = [
-        Departure(begun, Open(_client(f"{key}.client", table.get("client", CLIENT)))),
+        Departure(At(at_ns), Open(client)),
         *_exchange(220),
         *_exchange(250, b"EHLO client.example\r\n"),
-        *_exchange(250, *(line.encode() for line in envelope), b"DATA\r\n"),
-        *_exchange(250, _content(f"{key}.content", table.get("content", CONTENT))),
+        *_exchange(250, *envelope, b"DATA\r\n"),
+        *_exchange(250, content),
         *_exchange(221, b"QUIT\r\n"),
         Departure(AfterArrival(0), Close()),
     ]
-    return ScriptedConnection(str(number), tuple(steps))
+    return ScriptedConnection(name, tuple(steps))
 
 
 def _exchange(code: int, *commands: bytes) -> Iterator[Step]:
@@ -86,12 +107,17 @@ def _path(key: str, value: object) -> str:
 
 
 def _content(key: str, value: object) -> bytes:
-    """``value`` as it is sent, with its final dot; its lines end in LF."""
+    """``value`` as it is sent; its lines end in LF."""
     if not isinstance(value, str):
         raise WorldError(key, "a text")
     text = value if value.endswith("\n") or not value else f"{value}\n"
-    octets = re.sub(rb"(?<!\r)\n", b"\r\n", text.encode("utf-8", "surrogateescape"))
-    return _DOT.sub(b"..", octets) + b".\r\n"
+    return stuffed(re.sub(rb"(?<!\r)\n", b"\r\n", text.encode("utf-8", "surrogateescape")))
+
+
+def stuffed(content: bytes) -> bytes:
+    """``content`` as it is sent, with its final dot (RFC 5321 section 4.5.2)."""
+    end = b"" if content.endswith(b"\r\n") or not content else b"\r\n"
+    return _DOT.sub(b"..", content) + end + b".\r\n"
 
 
 def _at_ns(key: str, value: object) -> int:
