@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mailsrv.config.aliases import alias_complaints, parse_aliases
-from mailsrv.config.deliveries import DOMAIN_PART, LOCAL_PART, Delivery, Discard, ToMaildir
+from mailsrv.config.deliveries import DOMAIN_PART, Delivery, Discard, ToMaildir
 from mailsrv.config.endpoints import LISTENERS_MAX, Endpoint, first_duplicate, parse_endpoint
 from mailsrv.config.routes import Entries, Route, Routes, delivery_at, parse_routes
 from mailsrv.config.validation import ConfigError, choice, each, settings_from, text, texts
@@ -343,17 +343,22 @@ def _of_recipients(loaded: Config) -> list[str]:
     found = alias_complaints(loaded.aliases, settings)
     if not found and settings.domains:
         found = _of_strangers(loaded)
-    for delivery in loaded.deliveries:
-        if isinstance(delivery, ToMaildir) and not delivery.is_shared:
-            names_domain = DOMAIN_PART in delivery.path.parts
-            if not names_domain and (
-                len(settings.domains) != 1 or EVERY_DOMAIN in settings.domains
-            ):
-                found.append(
-                    f"delivery: {delivery}: needs {DOMAIN_PART} before {LOCAL_PART}, or domains "
-                    "with a single one: the same name in two domains is not the same person"
-                )
+    many = [one for one in loaded.deliveries if isinstance(one, ToMaildir) and not one.is_shared]
+    if many:
+        found += [f"delivery: {many[0]}: {why}" for why in _of_mailboxes(loaded, many)]
     return found
+
+
+def _of_mailboxes(loaded: Config, deliveries: Iterable[ToMaildir]) -> Iterator[str]:
+    """What is missing where each recipient has a Maildir: whoever may write to a new name must not
+    make a new folder by that."""
+    domains = loaded.settings.domains
+    if not domains or EVERY_DOMAIN in domains:
+        yield "needs domains that are named"
+    elif len(domains) > 1 and any(DOMAIN_PART not in one.path.parts for one in deliveries):
+        yield f"needs {DOMAIN_PART} as well: the same name in two domains is not the same person"
+    if loaded.recipient_table is None:
+        yield "needs recipient_table: folders are made for those who exist, and for nobody else"
 
 
 def _of_strangers(loaded: Config) -> list[str]:

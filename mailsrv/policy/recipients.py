@@ -17,6 +17,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from typing import NamedTuple
 
 from mailsrv.settings import Settings
 from mailsrv.smtp import reply
@@ -34,6 +35,14 @@ _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _IPV6_TAG = "[ipv6:"
 _FOLDS_TO_ASCII = re.compile("[\u037e\u1fef\u212a]")
 """Greek question mark, varia, Kelvin sign: to Unicode the same as ";", "`" and "K"."""
+
+
+class Mailbox(NamedTuple):
+    """Whose mail goes into one place: keys of a local-part, "" for everybody else in the domain,
+    and of the domain."""
+
+    local: str
+    domain: str
 
 
 class Directory:
@@ -95,6 +104,23 @@ class Directory:
         if self._table is None or f"@{domain}" in self._table:
             return None
         return None if self._has_subaddress(local, domain) else reply.UNKNOWN_RECIPIENT
+
+    def mailbox(self, path: MailPath) -> Mailbox | None:
+        """The mailbox that a forward-path's mail belongs into; None if there is none.
+
+        A subaddress shares its user's, and all who are listed by their domain alone share one: no
+        sender can make a mailbox by writing to it.  Without a table there are no mailboxes but the
+        postmaster's.
+        """
+        domain = domain_key(path.domain or self._hostname)
+        is_ours = self.is_ours(domain)
+        for local in address_keys(path.local, self._delimiter):
+            at_home = is_ours or (local == POSTMASTER and domain == self._hostname)
+            if at_home and self._exists(local, domain):
+                return Mailbox(local, domain)
+        if is_ours and self._table is not None and f"@{domain}" in self._table:
+            return Mailbox("", domain)
+        return None
 
     def is_ours(self, domain: str) -> bool:
         """Whether the key ``domain`` is one of our domains."""

@@ -29,7 +29,9 @@ class Envelope:
     ``began_ns`` the loop's instant of MAIL; ``tls`` the protocol version and cipher suite, ""
     in the clear; ``refused`` counts recipients.  Of RFC 3461 are ``ret`` ("FULL", "HDRS" or
     ""), ``envid`` (xtext as it was written, or ""), and ``notices``, by place in
-    ``forward_paths``, for the recipients that came with parameters.
+    ``forward_paths``, for the recipients that came with parameters.  ``expanded`` are the places
+    of aliases whose members stand beside them: nothing is delivered there, the sender wants to
+    know of it.
     """
 
     client: str
@@ -47,3 +49,4 @@ class Envelope:
     ret: str = ""
     envid: str = ""
     notices: dict[int, Notice] = field(default_factory=dict)
+    expanded: tuple[int, ...] = ()

@@ -28,6 +28,7 @@ def from_json(text: str) -> Envelope:
             int(place): Notice(tuple(notify), orcpt)
             for place, (notify, orcpt) in table["notices"].items()
         }
+        table["expanded"] = tuple(table.get("expanded", ()))
         return Envelope(**table)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no envelope: {error}") from None

@@ -133,7 +133,10 @@ def test_every_wrong_route_is_told_at_once(tmp_path: Path) -> None:
 def test_the_spool_is_where_something_can_wait(tmp_path: Path) -> None:
     for text, folder in (
         ('delivery = "discard"', None),
-        ('delivery = "maildir=/m/{domain}/{local}"', Path("/m.spool")),
+        (
+            'delivery = "maildir=/m/{local}"\ndomains = ["a.example"]\nrecipient_table = "t"',
+            Path("/m.spool"),
+        ),
         ('delivery = "relay=10.0.0.1"', Path("mailsrv.spool")),
         ('delivery = "discard"\n[routes]\n"a.example" = "mx"', Path("mailsrv.spool")),
         ('delivery = "mx"\nspool = "/s"', Path("/s")),
@@ -141,12 +144,23 @@ def test_the_spool_is_where_something_can_wait(tmp_path: Path) -> None:
         assert loaded(tmp_path, text).spool_folder == folder
 
 
-def test_a_folder_by_local_part_alone_needs_a_single_domain(tmp_path: Path) -> None:
-    delivery = 'delivery = "maildir=/m/{local}"\n'
-    assert loaded(tmp_path, delivery + 'domains = ["example.org"]').delivery
-    for domains in ("[]", '["*"]', '["a.example", "b.example"]'):
-        (found,) = complaints(tmp_path, f"{delivery}domains = {domains}")
-        assert found.startswith("delivery: maildir=/m/{local}: needs {domain} before {local}")
+def test_folders_for_recipients_need_to_know_who_exists(tmp_path: Path) -> None:
+    table, named = 'recipient_table = "t"', 'domains = ["example.org"]'
+    two = 'domains = ["a.example", "b.example"]'
+    for path, lines, complaint in (
+        ("/m/{local}", (named, table), None),
+        ("/m/{domain}/{local}", (two, table), None),
+        ("/m/{local}", (two, table), "needs {domain} as well"),
+        ("/m/{domain}/{local}", (named,), "needs recipient_table"),
+        ("/m/{domain}/{local}", (table,), "needs domains that are named"),
+        ("/m/{domain}/{local}", ('domains = ["*"]', table), "needs domains that are named"),
+    ):
+        text = "\n".join((f'delivery = "maildir={path}"', *lines))
+        if complaint is None:
+            assert loaded(tmp_path, text).delivery == ToMaildir(Path(path))
+        else:
+            (found,) = complaints(tmp_path, text)
+            assert found.startswith(f"delivery: maildir={path}: {complaint}")
 
 
 def test_a_member_elsewhere_needs_a_route_that_leads_out(tmp_path: Path) -> None:

@@ -182,6 +182,7 @@ def test_routes_and_aliases_are_told_in_words(tmp_path: Path) -> None:
         delivery = "relay=10.0.0.1,mail.example.org:2525"
         relay_messages_per_min = 600
         spool = "spool"
+        recipient_table = "recipients"
         [routes]
         "a.example" = "discard"
         "*.b.example" = { delivery = "mx", tls = "verified", messages_per_min = 0 }
@@ -189,8 +190,9 @@ def test_routes_and_aliases_are_told_in_words(tmp_path: Path) -> None:
         [aliases]
         info = ["ann@example.org", "bob@a.example"]
     """
+    (tmp_path / "recipients").write_text("ann@example.org")
     lines = inspected(tmp_path, ANY + text)
-    assert lines[2:10] == [
+    assert lines[3:11] == [
         "relays to 10.0.0.1:25, mail.example.org:2525 by SMTP, TLS: opportunistic, "
         "connections: 20, messages a minute: 600",
         "delivers by other routes for 3 addresses and domains:",
