@@ -1,4 +1,4 @@
-"""The server's certificate: from PEM files to what a handshake needs."""
+"""What TLS handshakes need: our certificate as a server, and what we verify as a client."""
 
 from __future__ import annotations
 
@@ -45,6 +45,32 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
         raise _load_error(error, certificate, key) from None
     except OSError as error:
         raise TlsError(certificate, error.strerror or str(error)) from None
+    return context
+
+
+def client_context(*, verified: bool, authorities: Path | None = None) -> ssl.SSLContext:
+    """The context of handshakes with next hops: TLS 1.2 or newer.
+
+    Without ``verified`` any certificate will do: that keeps off who only listens (RFC 7435).
+    With it, the certificate must bear the server's name and come from ``authorities``, a PEM
+    file, or from those that the system trusts.  Raises TlsError.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    if not verified:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif authorities is None:
+        context.load_default_certs()
+    else:
+        if _CERTIFICATE not in _read(authorities):
+            raise TlsError(authorities, "holds no certificate in PEM form")
+        try:
+            context.load_verify_locations(authorities)
+        except ssl.SSLError as error:
+            reason = (error.reason or "damaged").lower().replace("_", " ")
+            raise TlsError(authorities, f"the certificates cannot be read: {reason}") from None
     return context
 
 

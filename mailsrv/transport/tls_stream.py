@@ -23,9 +23,10 @@ RECORDS_MANY = 16
 """Records in one read from which on reading is laborious: each costs what a full one costs."""
 LABORIOUS_READ_OCTETS = 2 * 1024
 """One read of a peer that sends many small records: some ninety of one octet each."""
-UNSENT_MAX_OCTETS = 256 * 1024
-"""Ciphertext that the kernel has not taken.  A connection stops writing and reading long before;
-the bound is for peers that make the TLS engine itself write, with key updates for example."""
+UNSENT_MAX_OCTETS = 512 * 1024
+"""Ciphertext that the kernel has not taken.  It holds a piece of content for a next hop, 256 KiB
+with each of its dots doubled; a connection writes no more before that is gone.  The bound is for
+peers that make the TLS engine itself write, with key updates for example."""
 
 
 class TlsFault(OSError):
@@ -38,11 +39,12 @@ class TlsFault(OSError):
 class TlsStream:
     """See the module.
 
-    ``rest`` was received before the handshake began; the first ``recv`` takes it instead of
-    reading, and needs no readiness of the socket.  ``secured`` is called from inside ``recv`` as
-    soon as the handshake is complete, with version and cipher as text.  ``handshaking`` is True
-    until then.  ``raw`` is the socket.  ``laborious`` says that the last read held many records:
-    the reads that follow are short, until one holds few.
+    ``server_name``, for a client, is what it calls the server (RFC 6066 section 3) and what the
+    certificate must bear where ``context`` verifies.  ``rest`` was received before the handshake
+    began; the first ``recv`` takes it instead of reading, and needs no readiness of the socket.
+    ``secured`` is called from inside ``recv`` as soon as the handshake is complete, with version
+    and cipher as text.  ``handshaking`` is True until then.  ``raw`` is the socket.  ``laborious``
+    says that the last read held many records: the reads that follow are short, until one holds few.
     """
 
     __slots__ = (
@@ -70,6 +72,7 @@ class TlsStream:
         rest: bytes,
         *,
         server_side: bool = True,
+        server_name: str | None = None,
         received: Callable[[bytes], None],
         sent: Callable[[bytes], None],
         secured: Callable[[str], None],
@@ -77,7 +80,9 @@ class TlsStream:
         self.raw = sock
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_name
+        )
         self._rest = rest
         self._received = received
         self._sent = sent
@@ -237,4 +242,6 @@ class TlsStream:
 
 def _reason(error: ssl.SSLError) -> str:
     """OpenSSL's reason in words: "http request", "wrong version number"."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not accepted: {error.verify_message}"
     return error.reason.lower().replace("_", " ") if error.reason else "TLS failed"

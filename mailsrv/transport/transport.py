@@ -1,4 +1,4 @@
-"""One client's socket: octets in, octets out, and what the poll watches it for.
+"""One connection's socket: octets in, octets out, and what the poll watches it for.
 
 What the kernel does not take at once is kept here, and nothing more is written before it is gone.
 With TLS a ``TlsStream`` stands between the socket and the connection; it looks like the socket.
@@ -45,10 +45,10 @@ class TransportTap(Protocol):
     plaintext: bool
 
     def opened(self, connection: TransportOwner, sock: socket.socket) -> None:
-        """A connection was accepted at ``sock``."""
+        """A connection was accepted at ``sock``, or one of ours has been."""
 
     def received(self, connection: TransportOwner, octets: bytes) -> None:
-        """These octets were read from the socket; none is the client's FIN."""
+        """These octets were read from the socket; none is the peer's FIN."""
 
     def sent(self, connection: TransportOwner, octets: bytes) -> None:
         """These octets were written to the socket; none is our FIN."""
@@ -177,8 +177,34 @@ class Transport:
     def start_tls(
         self, context: ssl.SSLContext, rest: bytes, secured: Callable[[str], None]
     ) -> None:
-        """Begin the handshake, to which ``rest`` belongs, whatever it is; ``secured`` is called at
-        its end, from within ``receive``."""
+        """Begin the handshake as a server, to which ``rest`` belongs, whatever it is; ``secured``
+        is called at its end, from within ``receive``."""
+        self._put_under_tls(context, rest, secured, server_side=True, server_name=None)
+
+    def start_tls_as_client(
+        self, context: ssl.SSLContext, server_name: str, secured: Callable[[str], None]
+    ) -> None:
+        """Begin the handshake as a client of ``server_name``; ``secured`` is called at its end,
+        from within ``receive``."""
+        stream = self._put_under_tls(
+            context, b"", secured, server_side=False, server_name=server_name
+        )
+        try:
+            stream.begin()
+        except OSError as error:
+            self._lose(error)
+            return
+        self.unsent_octets = stream.unsent_octets
+
+    def _put_under_tls(
+        self,
+        context: ssl.SSLContext,
+        rest: bytes,
+        secured: Callable[[str], None],
+        *,
+        server_side: bool,
+        server_name: str | None,
+    ) -> TlsStream:
         from mailsrv.transport.tls_stream import (
             TlsStream,  # with OpenSSL, which a plain server can spare
         )
@@ -188,15 +214,18 @@ class Transport:
             secured, tap = partial(self._secured, tap, secured), None
         else:
             self._octet_tap = None
-        self._tls_stream = TlsStream(
+        stream = self._tls_stream = TlsStream(
             self.sock,
             context,
             rest,
+            server_side=server_side,
+            server_name=server_name,
             received=partial(tap.received, owner) if tap is not None else _untapped,
             sent=partial(tap.sent, owner) if tap is not None else _untapped,
             secured=secured,
         )
-        self._recv, self._send = self._tls_stream.recv, self._tls_stream.send
+        self._recv, self._send = stream.recv, stream.send
+        return stream
 
     def _secured(self, tap: TransportTap, secured: Callable[[str], None], tls: str) -> None:
         tap.secured(self._owner_now, tls)

@@ -17,7 +17,6 @@ from typing import NamedTuple
 from mailsrv.policy.networks import Networks
 from mailsrv.smtp.sending.outcome import OutcomeKind
 
-SMTP_PORT = 25
 ADDRESSES_OF_A_HOST_MAX = 8
 """Addresses of one host that are looked at, half of them IPv4; more are never tried anyway."""
 ADDRESSES_MAX = 16
@@ -37,16 +36,6 @@ link-local, multicast, reserved (RFC 6890), and those that embed an IPv4 address
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class Host(NamedTuple):
-    """A next hop as it is configured: a name or an IP address, and a port."""
-
-    name: str
-    port: int = SMTP_PORT
-
-    def __str__(self) -> str:
-        return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
-
-
 class Address(NamedTuple):
     """Where to connect to: ``ip`` as text, the port, and the name of the host, which its
     certificate is to bear."""
@@ -54,6 +43,14 @@ class Address(NamedTuple):
     ip: str
     port: int
     name: str
+
+    def __str__(self) -> str:
+        return f"{self.name}[{self.ip}]:{self.port}"
+
+    @property
+    def remote(self) -> str:
+        """The host's name as it stands in notices (Remote-MTA), an address in brackets."""
+        return f"[{self.ip}]" if parse_ip(self.name) is not None else self.name
 
 
 class Unroutable(NamedTuple):

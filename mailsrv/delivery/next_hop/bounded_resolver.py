@@ -35,33 +35,40 @@ class BoundedResolver:
     def __init__(self, resolver: Resolver, loop: Loop) -> None:
         self.resolver = resolver
         self._loop = loop
-        self._under_way = 0
+        self._under_way: dict[_Lookup, None] = {}
         self._beginning = False
         self._waiting: deque[tuple[str, str, Answer]] = deque()
 
     def lookup(self, name: str, rtype: str, answer: Answer) -> None:
         """Ask for the ``rtype`` records of ``name`` and call ``answer`` once."""
-        if self._under_way < LOOKUPS_MAX:
+        if len(self._under_way) < LOOKUPS_MAX:
             self._begin(name, rtype, answer)
         elif len(self._waiting) < WAITING_MAX:
             self._waiting.append((name, rtype, answer))
         else:
             answer(_SERVFAIL)
 
+    def close(self) -> None:
+        """Forget all lookups; their callers get no answer."""
+        self._waiting.clear()
+        for lookup in self._under_way:
+            self._loop.timers.cancel(lookup.timer)
+        self._under_way.clear()
+
     def _begin(self, name: str, rtype: str, answer: Answer) -> None:
-        self._under_way += 1
         lookup = _Lookup(self, answer)
+        self._under_way[lookup] = None
         lookup.timer = self._loop.timers.schedule(self._loop.now_ns + LOOKUP_NS, lookup.expire)
         self.resolver.lookup(name, rtype, lookup.answered)
 
-    def _ended(self, timer: Timer) -> None:
-        self._loop.timers.cancel(timer)
-        self._under_way -= 1
+    def _ended(self, lookup: _Lookup) -> None:
+        self._loop.timers.cancel(lookup.timer)
+        self._under_way.pop(lookup, None)
         if self._beginning:
             return  # an answer came at once: the loop below goes on
         self._beginning = True
         try:
-            while self._waiting and self._under_way < LOOKUPS_MAX:
+            while self._waiting and len(self._under_way) < LOOKUPS_MAX:
                 self._begin(*self._waiting.popleft())
         finally:
             self._beginning = False
@@ -85,7 +92,7 @@ class _Lookup:
             try:
                 waiting(answer)
             finally:
-                self._owner._ended(self.timer)
+                self._owner._ended(self)
 
     def expire(self) -> None:
         """It has taken too long."""

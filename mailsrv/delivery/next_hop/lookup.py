@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from random import Random
 
+from mailsrv.config.deliveries import RELAY_PORT, Host
 from mailsrv.delivery.next_hop.addresses import (
     ADDRESSES_MAX,
-    SMTP_PORT,
     Address,
-    Host,
     Unroutable,
     is_allowed,
     literal_of,
@@ -99,7 +98,7 @@ class _Search:
 
     def find(self, hosts: Sequence[Host]) -> None:
         """Ask for all of them."""
-        self._hosts = hosts[:HOSTS_MAX]
+        self._hosts = hosts
         names = dict.fromkeys(host.name for host in self._hosts if parse_ip(host.name) is None)
         self._left = len(names) * len(FAMILIES) + 1
         for name in names:
@@ -125,7 +124,7 @@ class _Search:
         if self._trouble:
             return deferred("4.4.3", self._trouble)
         # Configured by this server's operator, who will put it right: nothing is returned for it.
-        return deferred("4.4.4", f"{self._hosts[0].name}: no address" if self._hosts else "no host")
+        return deferred("4.4.4", f"{self._hosts[0].name}: the host has no address")
 
     def _addresses(self) -> list[Address]:
         """All that were found, in the order in which they are tried."""
@@ -162,7 +161,7 @@ class _DomainSearch(_Search):
         literal = literal_of(self._domain)
         if literal is not None:
             self._exchangers = [MailExchanger(0, str(literal))]
-            self.find([Host(str(literal))])
+            self.find([Host(str(literal), RELAY_PORT)])
         elif is_domain(self._domain):
             self._resolver.lookup(self._domain, "MX", self._exchangers_found)
         else:
@@ -190,7 +189,7 @@ class _DomainSearch(_Search):
             self._answer(self._loop())
             return
         self._exchangers = in_order(kept, self._random)[:HOSTS_MAX]
-        self.find([Host(one.name, SMTP_PORT) for one in self._exchangers])
+        self.find([Host(one.name, RELAY_PORT) for one in self._exchangers])
 
     def _conclude(self) -> Found:
         """Without addresses that must not be used: ours and those of worse hosts, private ones."""

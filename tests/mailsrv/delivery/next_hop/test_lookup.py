@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailsrv.delivery.next_hop.addresses import ADDRESSES_MAX, Address, Host, Unroutable
+from mailsrv.config.deliveries import Host
+from mailsrv.delivery.next_hop.addresses import ADDRESSES_MAX, Address, Unroutable
 from mailsrv.delivery.next_hop.bounded_resolver import (
     LOOKUP_NS,
     LOOKUPS_MAX,
@@ -249,7 +250,7 @@ def hosts(table: Table, *configured: Host) -> Found:
 
 def test_configured_hosts_keep_their_order_their_ports_and_private_addresses() -> None:
     table: Table = {"relay.test A": ["10.0.0.9"]}
-    assert hosts(table, Host("127.0.0.1", 2525), Host("relay.test", 26), Host("::1")) == (
+    assert hosts(table, Host("127.0.0.1", 2525), Host("relay.test", 26), Host("::1", 25)) == (
         Address("127.0.0.1", 2525, "127.0.0.1"),
         Address("10.0.0.9", 26, "relay.test"),
         Address("::1", 25, "::1"),
@@ -257,10 +258,10 @@ def test_configured_hosts_keep_their_order_their_ports_and_private_addresses() -
 
 
 def test_a_configured_host_that_is_not_found_is_waited_for() -> None:
-    answer = hosts({}, Host("gone.test"))
+    answer = hosts({}, Host("gone.test", 25))
     assert isinstance(answer, Unroutable)
     assert (answer.kind, answer.status) == (OutcomeKind.DEFERRED, "4.4.4")
-    answer = hosts({"gone.test A": "SERVFAIL"}, Host("gone.test"))
+    answer = hosts({"gone.test A": "SERVFAIL"}, Host("gone.test", 25))
     assert isinstance(answer, Unroutable)
     assert (answer.kind, answer.status) == (OutcomeKind.DEFERRED, "4.4.3")
 
