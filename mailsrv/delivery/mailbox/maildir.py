@@ -7,9 +7,9 @@ final names.  A link, not a rename, because a link never replaces a message that
 The name follows from what the spool knows of the message, so that one which is delivered again,
 because the process was killed before the spool had forgotten it, is found to be there already.
 
-The envelope goes with the message: the reverse-path as Return-Path, the recipients as
-Envelope-To, the rest in our Received field.  Line ends are stored as LF, as is the custom in
-Maildirs.
+The envelope goes with the message: the reverse-path as Return-Path, the recipients as Envelope-To
+or, where each has a Maildir, the one as Delivered-To, the rest in our Received field.  Line ends
+are stored as LF, as is the custom in Maildirs.
 """
 
 from __future__ import annotations
@@ -60,12 +60,9 @@ class Maildir:
         self._make_directories()
         self._sweep()
 
-    def begin(self, job: Job) -> MaildirWriter:
-        """Open a writer for the content of ``job``."""
-        envelope = job.envelope
-        paths = [envelope.forward_paths[place] for place in job.places]
-        head = b"".join((return_path(envelope), envelope_to(paths), job.head))
-        return MaildirWriter(self, file_name(job.message), head)
+    def begin(self, message: StoredMessage, head: bytes) -> MaildirWriter:
+        """Open a writer for the content of ``message``, before which ``head`` stands."""
+        return MaildirWriter(self, file_name(message), head)
 
     def sync(self) -> None:
         """Have the names of all finished messages on the disk: they are delivered.  Raises
@@ -101,6 +98,18 @@ def file_name(message: StoredMessage) -> str:
     unique = f"M{rest_ns // 1000:06}Q{message.number}I{message.id}"
     name = f"{seconds}.{unique}.{message.hostname}"
     return _UNSAFE_IN_FILE_NAME.sub("_", name)[:NAME_OCTETS_MAX]
+
+
+def shared_head(job: Job) -> bytes:
+    """What stands before the content where there is one copy for all, and it names them all."""
+    paths = [job.envelope.forward_paths[place] for place in job.places]
+    return b"".join((return_path(job.envelope), envelope_to(paths), job.head))
+
+
+def own_head(job: Job, recipient: MailPath) -> bytes:
+    """What stands before the content of the copy for ``recipient``, which names nobody else."""
+    delivered_to = f"Delivered-To: {recipient}\r\n".encode()
+    return b"".join((return_path(job.envelope), delivered_to, job.head))
 
 
 def envelope_to(paths: Iterable[MailPath]) -> bytes:

@@ -1,10 +1,8 @@
 """The way out that leads into a Maildir.
 
-A small message is one step, a large one as many as it has pieces.  Steps are taken in runs of a
-few milliseconds, at the end of which the Maildir's names are synced: that holds up the loop for as
-long as the disk takes.  While mail is being received, it then has as much time for that as the run
-took.  A Maildir that fails is tried again, after longer and longer
-pauses; the messages wait here and in the spool.
+A small message is one step, a large one as many as it has pieces.  Steps are taken in paced runs,
+at the end of which the Maildir's names are synced.  A Maildir that fails is tried again, after
+longer and longer pauses; the messages wait here and in the spool.
 """
 
 from __future__ import annotations
@@ -13,20 +11,16 @@ from collections import deque
 from collections.abc import Callable, Generator
 
 from mailsrv.delivery.job import Done, Job
-from mailsrv.delivery.mailbox.maildir import Maildir, file_name
+from mailsrv.delivery.mailbox.maildir import Maildir, file_name, shared_head
+from mailsrv.delivery.mailbox.paced_runs import PacedRuns
 from mailsrv.delivery.spool.rows import SpoolError
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.loop import Loop
-from mailsrv.runtime.timer_wheel import Timer
 from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
-from mailsrv.units import NS_PER_MS, NS_PER_S
+from mailsrv.units import NS_PER_S
 
 JOBS_MAX = 64
 """Jobs that are taken before the first of them is done."""
-RUN_NS = 2 * NS_PER_MS
-STEPS_MIN = 4
-STEPS_MAX = 16
-"""How long a run is, and how many steps are in it whatever they take."""
 RETRY_MIN_NS = NS_PER_S
 RETRY_MAX_NS = 60 * NS_PER_S
 """The pauses before a Maildir that fails is tried again; each is twice the one before."""
@@ -58,9 +52,7 @@ class MaildirDelivery:
         self._maildir = maildir
         self._clock = clock
         self._note = note
-        self._is_receiving = is_receiving
-        self._loop: Loop | None = None
-        self._timer: Timer | None = None
+        self._runs = PacedRuns(clock, self._take_step, self._end_run, is_receiving)
         self._jobs: deque[Assigned] = deque()
         self._linked: list[Assigned] = []
         self._work: Generator[None, None, None] | None = None
@@ -71,16 +63,15 @@ class MaildirDelivery:
 
     def attach(self, loop: Loop) -> None:
         """Work on ``loop`` from now on."""
-        self._loop = loop
+        self._runs.attach(loop)
         if self._jobs:
-            self._arm(0)
+            self._runs.wake()
 
     # -- the way out ------------------------------------------------------------------------------
 
     def deliver(self, job: Job, done: Done) -> None:
         self._jobs.append((job, done))
-        if self._timer is None or not self._timer.pending:
-            self._arm(0)
+        self._runs.wake()
 
     def room(self) -> int:
         return 0 if self._failing else JOBS_MAX - len(self._jobs)
@@ -88,8 +79,7 @@ class MaildirDelivery:
     def close(self) -> None:
         self._give_up_work()  # its name would be synced in the wrong place
         self._jobs.clear()
-        if self._loop is not None and self._timer is not None:
-            self._loop.timers.cancel(self._timer)
+        self._runs.close()
 
     @property
     def failing(self) -> bool:
@@ -98,36 +88,18 @@ class MaildirDelivery:
 
     # -- runs -------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        began_ns = self._clock.monotonic_ns()
-        self._take_steps(began_ns + RUN_NS)
-        took_ns = self._clock.monotonic_ns() - began_ns
-        if self._interrupted:
-            self._arm(self._retry_ns)
-        elif self._jobs:
-            pause_ns = took_ns if self._is_receiving() else 0
-            self._arm(took_ns + pause_ns + 1)  # at least, other work of the loop is done
+    def _take_step(self) -> bool:
+        if not self._jobs:
+            return False
+        self._step()
+        return not self._interrupted
 
-    def _take_steps(self, until_ns: int) -> None:
-        self._interrupted = False
-        for number in range(STEPS_MAX):
-            if not self._jobs:
-                break
-            self._step()
-            is_late = number + 1 >= STEPS_MIN and self._clock.monotonic_ns() >= until_ns
-            if self._interrupted or is_late:
-                break
+    def _end_run(self) -> int | None:
         self._sync()
-
-    def _arm(self, pause_ns: int) -> None:
-        loop = self._loop
-        if loop is None:
-            return
-        deadline_ns = loop.now_ns + pause_ns
-        if self._timer is None:
-            self._timer = loop.timers.schedule(deadline_ns, self._run)
-        else:
-            loop.timers.reschedule(self._timer, deadline_ns)
+        interrupted, self._interrupted = self._interrupted, False
+        if interrupted:
+            return self._retry_ns
+        return 0 if self._jobs else None
 
     def _step(self) -> None:
         """Go on with the oldest job."""
@@ -181,7 +153,7 @@ class MaildirDelivery:
             work.close()
 
     def _write(self, job: Job) -> Generator[None, None, None]:
-        writer = self._maildir.begin(job)
+        writer = self._maildir.begin(job.message, shared_head(job))
         try:
             for number, piece in enumerate(job.content()):
                 if number:

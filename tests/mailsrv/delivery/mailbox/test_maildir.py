@@ -16,7 +16,7 @@ from spooling import FailingFiles, Syncs, descriptors, envelope, stored_message
 from mailsrv.delivery.discard import DiscardCourier
 from mailsrv.delivery.files import SystemFiles
 from mailsrv.delivery.job import Job
-from mailsrv.delivery.mailbox.maildir import HELD_OCTETS_MAX, Maildir, MaildirWriter
+from mailsrv.delivery.mailbox.maildir import HELD_OCTETS_MAX, Maildir, MaildirWriter, shared_head
 from mailsrv.delivery.spool.rows import StoredMessage
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.smtp import trace
@@ -37,8 +37,12 @@ def job(message: StoredMessage | None = None, recipients: int = 1) -> Job:
     return Job(message, to, tuple(range(recipients)), head, lambda: iter(()))
 
 
+def begin(maildir: Maildir, job: Job) -> MaildirWriter:
+    return maildir.begin(job.message, shared_head(job))
+
+
 def begun(directory: Path, files: SystemFiles | None = None) -> MaildirWriter:
-    return maildir_in(directory, files).begin(job())
+    return begin(maildir_in(directory, files), job())
 
 
 def stored(directory: Path) -> list[bytes]:
@@ -71,7 +75,7 @@ def test_a_message_is_stored_with_its_envelope_and_lf_line_ends(tmp_path: Path) 
 
 
 def test_every_one_of_forty_recipients_is_named(tmp_path: Path) -> None:
-    writer = maildir_in(tmp_path).begin(job(recipients=40))
+    writer = begin(maildir_in(tmp_path), job(recipients=40))
     writer.finish()
     [path] = (tmp_path / "new").iterdir()
     text = path.read_text()
@@ -122,14 +126,14 @@ def test_what_a_killed_delivery_left_in_tmp_is_written_anew(tmp_path: Path) -> N
 
 def test_names_hold_no_character_that_means_something_to_a_file_system(tmp_path: Path) -> None:
     hostile = stored_message(id_="../../a\0b")._replace(hostname="../x/y:z")
-    maildir_in(tmp_path).begin(job(hostile)).finish()
+    begin(maildir_in(tmp_path), job(hostile)).finish()
     [path] = (tmp_path / "new").iterdir()
     assert not set(path.name) & set("/:\0")
 
 
 def test_the_longest_hostname_leaves_room_for_the_flags_of_readers(tmp_path: Path) -> None:
     longest = stored_message()._replace(hostname=".".join(["x" * 63] * 4)[:253])
-    maildir_in(tmp_path).begin(job(longest)).finish()
+    begin(maildir_in(tmp_path), job(longest)).finish()
     [path] = (tmp_path / "new").iterdir()
     path.rename(tmp_path / "cur" / f"{path.name}:2,DFPRST")
 
@@ -275,7 +279,7 @@ def test_whatever_fails_the_message_is_delivered_once_by_the_next_attempt(
 
 def delivered(maildir: Maildir) -> OSError | None:
     """Deliver a large message; returns why it failed."""
-    writer = maildir.begin(job())
+    writer = begin(maildir, job())
     try:
         for chunk in [*LARGE, b"end\r\n"]:
             writer.write(chunk)

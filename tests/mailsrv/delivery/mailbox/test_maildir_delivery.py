@@ -14,7 +14,8 @@ from queueing import MaildirRun
 from spooling import FailingFiles, kept, received, spool_in
 
 from mailsrv.delivery.files import SystemFiles
-from mailsrv.delivery.mailbox.maildir_delivery import RETRY_MIN_NS, STEPS_MAX
+from mailsrv.delivery.mailbox.maildir_delivery import RETRY_MIN_NS
+from mailsrv.delivery.mailbox.paced_runs import STEPS_MAX
 from mailsrv.delivery.spool.queue_table import QueueTable
 from mailsrv.delivery.spool.spool import PIECE_OCTETS
 from mailsrv.units import NS_PER_MS, NS_PER_S
