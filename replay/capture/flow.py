@@ -204,10 +204,7 @@ class Flow:
         octets = [0, 0]
         for side, said in self.said():
             octets[side] += len(said)
-        sentence = (
-            f"octets are not kept from the first packet on, {octets[0]} and {octets[1]} of them "
-            f"up to packet {self.last_packet}: {reason}"
-        )
+        sentence = not_kept(octets, self.last_packet, reason)
         del self.oddities[:]
         self.oddities.append(Oddity(self.last_packet, "not-kept", sentence))
         self.happened = []
@@ -301,6 +298,14 @@ class Flow:
         return b"".join(
             event.octets for event in self.events if isinstance(event, Piece) and event.side == side
         )
+
+
+def not_kept(octets: Sequence[int], packet: int, reason: str) -> str:
+    """What is said of a connection whose octets are forgotten at ``packet``."""
+    return (
+        f"octets are not kept from the first packet on, {octets[0]} and {octets[1]} of them "
+        f"up to packet {packet}: {reason}"
+    )
 
 
 def _packet_of(event: RawPiece | Gap | StreamEnd) -> int:

@@ -7,8 +7,10 @@ is said.
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -21,7 +23,14 @@ from replay.capture.pcap import read_records
 from replay.capture.reassembly import PIECE_OCTETS, Reassembler
 from replay.capture.records import PacketRecord
 from replay.capture.segments import decode
-from replay.capture.smtp_flows import TLS_FIRST, client_side, why_forget, why_not_smtp
+from replay.capture.sketches import SKETCHES_FROM_FLOWS
+from replay.capture.smtp_flows import (
+    TLS_FIRST,
+    client_side,
+    why_forget,
+    why_not_by_first_octets,
+    why_not_smtp,
+)
 from replay.capture.source import Watch, name_of
 from replay.capture.tls.opened_flow import open_flows
 
@@ -64,25 +73,44 @@ class Capture:
 
 
 def read_capture(
-    path: str | Path, watch: Watch | None = None, *, keys: Path | None = None
+    path: str | Path,
+    watch: Watch | None = None,
+    *,
+    keys: Path | None = None,
+    sketches_from_flows: int = SKETCHES_FROM_FLOWS,
 ) -> Capture:
     """Read a capture down to its SMTP conversations; "-" is standard input.
 
     ``watch`` is told how far the file has been read.  TLS is opened with the key log ``keys``; left
     out, with one of the capture's name that ends in ``.keys``, or the keys that a pcapng brings.
+    Of more flows than ``sketches_from_flows`` nothing is kept that is no SMTP.
     Raises CaptureError.
     """
     capture = Capture(Path(name_of(path)).name)
     oddities = capture.oddities
     records = _counted(read_records(path, oddities, watch), capture)
-    reassembler = Reassembler(oddities, why_forget)
+    reassembler = Reassembler(oddities, why_forget, why_not_by_first_octets, sketches_from_flows)
     sorter = FlowSorter(capture)
-    for flow in reassembler.walk(decode(records, oddities)):
-        capture.flows += 1
-        sorter.put(flow)
+    with _no_collector():
+        for flow in reassembler.walk(decode(records, oddities)):
+            capture.flows += 1
+            sorter.put(flow)
     open_tls(capture, path, keys)
     sorter.close()
     return capture
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Without the garbage collector, which would look at all that is kept again and again, a third
+    of the time, and find nothing: what is let go of leaves no circles."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def open_tls(capture: Capture, path: str | Path, keys: Path | None) -> None:

@@ -11,6 +11,8 @@ reached is raised to it and told as an oddity.
 Memory stays bounded however long the capture is: a flow is returned some time after it has ended,
 or when there are too many of them; octets of flows that are not wanted (``Judge``) are forgotten
 when those of all open flows become too many.  Captures of ordinary size come to none of this.
+Nor to sketches (``FlowSketch``): in a capture of very many flows, nothing is built for one before
+its first octets have told that it may be wanted; of others the octets are not kept.
 """
 
 from __future__ import annotations
@@ -23,6 +25,13 @@ from operator import attrgetter
 from replay.capture.flow import SILENCE_MAX_NS, Endpoint, Flow
 from replay.capture.oddity import Oddity
 from replay.capture.segments import ACK, FIN, RST, SYN, Segment
+from replay.capture.sketches import (
+    SKETCHES_FROM_FLOWS,
+    Ends,
+    FirstJudge,
+    FlowSketch,
+    Sketches,
+)
 from replay.capture.stream import FORGOTTEN, MAX_JUMP_OCTETS, SEQUENCE_MASK, DirectionStream
 
 MAX_OPEN_FLOWS = 65_536
@@ -70,19 +79,32 @@ def _wanted(flow: Flow) -> str:
     return ""
 
 
+def _wanted_from_the_first(client: bytes, server: bytes, server_port: int) -> str | None:
+    return ""
+
+
 class Reassembler:
     """Sorts segments into flows: ``walk`` through them in file order."""
 
     __slots__ = (
-        "_disordered", "_ending", "_given_up", "_halves", "_judge", "_judged_at", "_kept_octets",
-        "_leaving",        "_now_ns", "_number", "_oddities", "_open", "_over",
+        "_disordered", "_ending", "_given_up", "_halves", "_judge", "_judged_at",
+        "_kept_octets", "_leaving", "_now_ns", "_number", "_oddities", "_open", "_over",
+        "_sketches", "_sketches_from_flows",
     )  # fmt: skip
 
-    def __init__(self, oddities: list[Oddity], judge: Judge = _wanted) -> None:
-        self._halves: dict[tuple[bytes, int, bytes, int], DirectionStream] = {}
+    def __init__(
+        self,
+        oddities: list[Oddity],
+        judge: Judge = _wanted,
+        first_judge: FirstJudge = _wanted_from_the_first,
+        sketches_from_flows: int = SKETCHES_FROM_FLOWS,
+    ) -> None:
+        self._sketches_from_flows = sketches_from_flows
+        self._halves: dict[Ends, DirectionStream] = {}
         self._open: dict[int, _OpenFlow] = {}  # by number of the flow
         self._leaving: deque[tuple[int, _OpenFlow]] = deque()  # ended then; packets may follow
         self._over: list[Flow] = []
+        self._sketches = Sketches(first_judge, self._next_number, self._follow, self._over)
         self._number = 0
         self._now_ns = 0
         self._kept_octets = 0
@@ -102,6 +124,7 @@ class Reassembler:
                 yield from self._over
                 self._over.clear()
         self._ending = True
+        self._sketches.finish()
         for one in sorted(self._open.values(), key=_number):
             self._finish(one)
         yield from self._over
@@ -127,10 +150,24 @@ class Reassembler:
         """Take in segments; False if there are none.  The loop holds the ordinary case;
         ``_feed_unusual`` the rest."""
         halves = self._halves
+        sketching = self._number >= self._sketches_from_flows
+        sketches = self._sketches.by_ends
         number = ts_ns = kept_octets = 0
         for segment in segments:
             number, ts_ns, src, sport, dst, dport, seq, ack, flags, _, payload, missing = segment
-            half = halves.get((src, sport, dst, dport))
+            ends = (src, sport, dst, dport)
+            half = halves.get(ends)
+            if half is None and sketching:
+                found = sketches.get(ends)
+                if found is not None and found[0].reason and not flags & 0x07:
+                    sketch, side = found
+                    sketch.last_ns = ts_ns
+                    sketch.last_packet = number
+                    sketch.packets[side] += 1
+                    continue
+                if self._sketches.take(found, segment):
+                    continue
+                half = halves.get(ends)  # of what is more than a sketch from now on
             if (
                 half is None
                 or seq != half.expected
@@ -166,6 +203,16 @@ class Reassembler:
         self._kept_octets += kept_octets
         self._now_ns = ts_ns
         return number > 0
+
+    def _follow(self, sketch: FlowSketch) -> None:
+        """Build for a sketch what a flow needs, and take its segments in."""
+        half = self._begin(sketch.segments[0], sketch.number)
+        for one, side in zip(sketch.segments, sketch.sides, strict=True):
+            self._feed_unusual(half.peer if side else half, one)
+
+    def _next_number(self) -> int:
+        self._number += 1
+        return self._number
 
     # -- what is not the ordinary case --------------------------------------------------------
 
@@ -255,14 +302,15 @@ class Reassembler:
         is_first = segment.flags & (SYN | ACK) == SYN
         return one.is_leaving and is_first and segment.ts_ns - half.flow.last_ns > LINGER_NS
 
-    def _begin(self, segment: Segment) -> DirectionStream:
-        """Begin a flow with its first segment."""
+    def _begin(self, segment: Segment, number: int = 0) -> DirectionStream:
+        """Begin a flow with its first segment; it has a ``number`` already if it was a sketch."""
         near = Endpoint(segment.src, segment.sport)
         far = Endpoint(segment.dst, segment.dport)
         if (before := self._halves.get(near + far)) is not None:
             self._finish(self._open[before.flow.number])
-        self._number += 1
-        flow = Flow(self._number, (near, far), segment.ts_ns, segment.number)
+        if not number:
+            number = self._number = self._number + 1
+        flow = Flow(number, (near, far), segment.ts_ns, segment.number)
         half, peer = DirectionStream(flow, 0), DirectionStream(flow, 1)
         half.peer, peer.peer = peer, half
         self._halves[near + far] = half
@@ -287,6 +335,7 @@ class Reassembler:
 
     def _keep_bounds(self) -> None:
         until_ns = self._now_ns - LINGER_NS
+        self._sketches.keep_bounds(self._now_ns, until_ns)
         while self._leaving and (
             self._leaving[0][0] < until_ns or len(self._open) > MAX_OPEN_FLOWS
         ):

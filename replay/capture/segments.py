@@ -13,12 +13,12 @@ import struct
 from collections.abc import Hashable, Iterable, Iterator
 from typing import NamedTuple
 
-from replay.capture.ip_fragments import Fragments
 from replay.capture.link_layers import SIMPLE, UnknownLinkType, as_ethernet, linktype_name
 from replay.capture.oddity import CaptureError, Oddity
 from replay.capture.records import PacketRecord
 from replay.capture.tunnels import over_ip, over_udp
 from replay.capture.tunnels.ethernet import IPV4, IPV6, Declined, untagged
+from replay.capture.tunnels.ip_fragments import Fragments
 
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 

@@ -10,6 +10,9 @@ from replay.smtp.replies import begins_reply
 HEAD_OCTETS = 4096
 """How much of each direction is looked at."""
 
+REPLY_OCTETS_MIN = 4
+"""A code and what follows it."""
+
 LONG_OCTETS = 64 * 1024
 """A flow in which nothing has been SMTP for so long will not become it."""
 
@@ -23,6 +26,7 @@ _COMMAND = re.compile(
 )
 _FTP_COMMAND = re.compile(rb"(?i)(?:USER|PASS|FEAT|SYST|AUTH +(?:TLS|SSL))\b")
 
+_NOT_SMTP = "nothing said in it is SMTP"
 TLS_FIRST = "TLS is spoken from its first octet on, so nothing can be read"
 _TLS_SERVER = re.compile(rb"[\x14-\x17]\x03[\x00-\x04]")
 
@@ -76,6 +80,26 @@ def why_forget(flow: Flow) -> str:
     return reason
 
 
+def why_not_by_first_octets(client: bytes, server: bytes, server_port: int) -> str | None:
+    """Why a connection whose sides begin with these octets will be no SMTP conversation; empty
+    where it may be, None where that cannot be told yet."""
+    if server_port in SMTP_PORTS:
+        return ""
+    if not server:
+        return None
+    if _GREETING.match(server) or any(
+        proxy.match(client) for proxy in (_HTTP_CONNECT, _SOCKS5_CLIENT, _SOCKS4_CLIENT)
+    ):
+        return ""
+    for pattern, name in _FOREIGN_SERVERS:
+        if pattern.match(server):
+            return TLS_FIRST if name == "TLS" else f"the server speaks {name}"
+    if len(server) < REPLY_OCTETS_MIN or not client:
+        return None
+    is_smtp = _COMMAND.search(client) or begins_reply(server)
+    return "" if is_smtp else _NOT_SMTP
+
+
 def client_side(flow: Flow) -> int:
     """The side that connected; without a handshake, told by what is said or by the ports."""
     if flow.opener is not None:
@@ -121,11 +145,11 @@ def why_not_smtp(flow: Flow, side: int) -> str:
         return ""
     if not is_smtp_port:
         if client or server:
-            return "nothing said in it is SMTP"
+            return _NOT_SMTP
         cut = any(isinstance(event, Gap) and event.why == "cut" for event in flow.events)
         return _ALL_CUT if cut else "nothing is said in it"
     if server and not begins_reply(server):
-        return "nothing said in it is SMTP"
+        return _NOT_SMTP
     if server and not flow.packets[side]:
         return _SERVER_ALONE
     was_refused = flow.opener is not None and not flow.accepted and flow.packets[1 - side]

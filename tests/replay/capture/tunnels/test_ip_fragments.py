@@ -12,10 +12,10 @@ from capture_builder import ACK, ethernet, ipv4, ipv6, tcp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replay.capture import ip_fragments
 from replay.capture.oddity import Oddity
 from replay.capture.records import PacketRecord
 from replay.capture.segments import Segment, decode
+from replay.capture.tunnels import ip_fragments
 
 HERE, THERE = "192.0.2.10", "198.51.100.25"
 HERE6, THERE6 = "2001:db8::10", "2001:db8::25"
