@@ -5,6 +5,7 @@ from mailsrv.runtime.clock import FakeClock
 from replay.smtp.replies import ReceivedReply
 from replay.testing.real_sender import RealSender, session
 from replay.testing.sender import Expect, Script, Send, Sender, Step, Unexpected
+from replay.testing.virtual_receiver import VirtualReceiver
 from replay.testing.virtual_server import VirtualSender, VirtualServer
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Sender",
     "Step",
     "Unexpected",
+    "VirtualReceiver",
     "VirtualSender",
     "VirtualServer",
     "session",

@@ -114,7 +114,7 @@ class Sender(ABC):
         A server that has ended the connection is no error here: the next ``expect`` tells.
         """
         __tracebackhide__ = True
-        octets, pause_ns = _octets(line), wait_ns(pause)
+        octets, pause_ns = line_octets(line), wait_ns(pause)
         self._send(octets)
         self._pass(pause_ns)
 
@@ -264,7 +264,8 @@ def wait_ns(seconds: float, what: str = "a pause") -> int:
     return seconds_to_ns(seconds)
 
 
-def _octets(line: str | bytes) -> bytes:
+def line_octets(line: str | bytes) -> bytes:
+    """Text with its CRLF, or octets as they are.  Raises TypeError or ValueError."""
     __tracebackhide__ = True
     if isinstance(line, bytes):
         return line

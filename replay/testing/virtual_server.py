@@ -21,6 +21,8 @@ from replay.play.mailsrv_harness import MailsrvHarness
 from replay.play.virtual_time import Harness
 from replay.smtp.replies import ReceivedReply
 from replay.testing.sender import Script, Sender, Unexpected, wait_ns
+from replay.testing.virtual_receiver import VirtualReceiver
+from replay.transcript.script import SMTP_PORT
 
 CLIENT = "192.0.2.1"
 """The address that the server sees, unless a sender says otherwise."""
@@ -117,6 +119,7 @@ class VirtualServer:
     def __init__(self, world: Mapping[str, object] | None = None, **settings: object) -> None:
         self.harness = MailsrvHarness(settings_from(settings), world)
         self._senders: list[VirtualSender] = []
+        self._receivers: list[VirtualReceiver] = []
 
     def __enter__(self) -> VirtualServer:
         return self
@@ -129,6 +132,8 @@ class VirtualServer:
     ) -> None:
         for sender in self._senders:
             sender.release()
+        for receiver in self._receivers:
+            receiver.release()
         self.harness.__exit__(kind, error, trace)
 
     def sender(self, client: str = CLIENT) -> VirtualSender:
@@ -138,6 +143,13 @@ class VirtualServer:
         name = f"{client} (number {same + 1})" if same else client
         self._senders.append(VirtualSender(self.harness, client, name))
         return self._senders[-1]
+
+    def receiver(self, address: str, port: int = SMTP_PORT) -> VirtualReceiver:
+        """Take the next connection that the server opens to ``address``, where no receiver made
+        before takes it.  Raises ValueError for what is no IP address."""
+        __tracebackhide__ = True
+        self._receivers.append(VirtualReceiver(self.harness, address, port))
+        return self._receivers[-1]
 
     def session(self, script: Script, client: str = CLIENT) -> list[ReceivedReply]:
         """Play ``script`` from a connection of its own; returns all of its replies.
