@@ -86,8 +86,6 @@ def _export(options: argparse.Namespace) -> int:
             scenario = transcript.load(path)
     except (suite.InputError, transcript.TranscriptError) as error:
         return refuse(str(error))
-    if scenario.plays_receivers:
-        return refuse(f"{path}: plays a receiver of mail, and only senders are exported")
     if result and result.verdict == suite.BROKEN:
         return refuse(f"{path}: {result.complaint}")
     target = options.output or Path(f"{path.stem}.pcapng")

@@ -17,7 +17,7 @@ from replay.capture.pcap_writer import PcapngWriter
 from replay.capture.tcp_packets import CLIENT, LINKTYPE_RAW, SERVER, PacketFlow, packed_by_dpkt
 from replay.convert.timeline import Moment, expected, observed, with_differences
 from replay.play.observed import ObservedConnection
-from replay.transcript.script import Open, Scenario, ScriptedConnection
+from replay.transcript.script import Listen, Open, Scenario, ScriptedConnection
 from replay.verify.comparison import Difference
 
 BEGIN_NS = 1_767_225_600_000_000_000
@@ -89,22 +89,25 @@ class _Connection:
     """
 
     def __init__(self, number: int, connection: ScriptedConnection, moments: list[Moment]) -> None:
-        first = next(connection.departures())
-        assert isinstance(first.action, Open)
-        client = first.action.client
-        server = SERVERS[":" in client]
-        self._flow = PacketFlow(
-            (client, FIRST_PORT + number), (server, SERVER_PORT), pack=packed_by_dpkt
-        )
+        first = next(connection.departures()).action
+        if isinstance(first, Listen):
+            ends = SERVERS[":" in first.address], (first.address, first.port)
+            self._played, self._peer = SERVER, CLIENT
+        else:
+            assert isinstance(first, Open)
+            ends = first.client, (SERVERS[":" in first.client], SERVER_PORT)
+            self._played, self._peer = CLIENT, SERVER
+        client, server = ends
+        self._flow = PacketFlow((client, FIRST_PORT + number), server, pack=packed_by_dpkt)
         self._moments = moments
         replies = [len(one.octets) for one in moments if one.kind == "reply"]
         self._reply_ends = [0, *accumulate(replies)]
         # A server that sends nothing acknowledges nothing: so it shows that it was not captured.
-        self._is_unseen = not any(one.is_servers for one in moments) and any(
+        self._is_unseen = not any(one.is_peers for one in moments) and any(
             one.kind == "half-close" for one in moments
         )
         self._left = ""  # how the client has ended its side: half-close, close or reset
-        self._server_ended = ""
+        self._peer_ended = ""
 
     def packets(self) -> Iterator[Packet]:
         comments: tuple[str, ...] = ()
@@ -127,52 +130,56 @@ class _Connection:
         seen = self._reply_ends[min(moment.replies_seen, len(self._reply_ends) - 1)]
         seen += moment.end_seen
         match moment.kind:
-            case "open":
+            case "open" | "peer-open":
                 return flow.open()
             case "send":
-                return flow.data(CLIENT, moment.octets, seen)
+                return flow.data(self._played, moment.octets, seen)
             case "half-close" | "close":
                 self._left = moment.kind
-                return flow.finish(CLIENT, seen) + self._server_acknowledges()
+                return flow.finish(self._played, seen) + self._peer_acknowledges()
             case "reset":
                 self._left = moment.kind
-                return flow.reset(CLIENT, seen)
+                return flow.reset(self._played, seen)
             case "reply":
-                frames = flow.data(SERVER, moment.octets, flow.sent(CLIENT))
-                return frames + self._client_acknowledges()
+                frames = flow.data(self._peer, moment.octets, flow.sent(self._played))
+                return frames + self._played_acknowledges()
             case "eof":
-                self._server_ended = moment.kind
-                return flow.finish(SERVER, flow.sent(CLIENT)) + self._client_acknowledges()
-            case "server-reset":
-                self._server_ended = moment.kind
-                return flow.reset(SERVER, flow.sent(CLIENT))
+                self._peer_ended = moment.kind
+                return (
+                    flow.finish(self._peer, flow.sent(self._played)) + self._played_acknowledges()
+                )
+            case "peer-reset":
+                self._peer_ended = moment.kind
+                return flow.reset(self._peer, flow.sent(self._played))
             case "abandon":
                 return (
-                    flow.acknowledge(CLIENT) or self._server_acknowledges() or flow.repeat(CLIENT)
+                    flow.acknowledge(self._played)
+                    or self._peer_acknowledges()
+                    or flow.repeat(self._played)
                 )
             case _:
                 return []
 
-    def _server_acknowledges(self) -> list[bytes]:
-        """The server's acknowledgement."""
-        return [] if self._is_unseen else self._flow.acknowledge(SERVER)
+    def _peer_acknowledges(self) -> list[bytes]:
+        """The peer's acknowledgement."""
+        return [] if self._is_unseen else self._flow.acknowledge(self._peer)
 
-    def _client_acknowledges(self) -> list[bytes]:
-        """The acknowledgement of a client that reads on."""
-        return self._flow.acknowledge(CLIENT) if self._left == "half-close" else []
+    def _played_acknowledges(self) -> list[bytes]:
+        """The acknowledgement of a played end that reads on."""
+        return self._flow.acknowledge(self._played) if self._left == "half-close" else []
 
     def _closing_packets(self) -> list[bytes]:
         """What kernels say when both sides have done what they do."""
         flow = self._flow
         kinds = [one.kind for one in self._moments]
-        resets = {"reset", "server-reset"}.intersection(kinds)
+        resets = {"reset", "peer-reset"}.intersection(kinds)
         if self._is_unseen or resets or "abandon" in kinds:
             return []
         if self._left == "close":
-            if flow.seen(CLIENT) < self._reply_ends[-1]:
-                return flow.reset(CLIENT)  # what is left is not read
-            frames = [] if self._server_ended else flow.finish(SERVER)
-            return frames + flow.acknowledge(CLIENT)
-        if self._server_ended and not self._left:
-            return flow.finish(CLIENT, flow.sent(SERVER)) + flow.acknowledge(SERVER)
+            if flow.seen(self._played) < self._reply_ends[-1]:
+                return flow.reset(self._played)  # what is left is not read
+            frames = [] if self._peer_ended else flow.finish(self._peer)
+            return frames + flow.acknowledge(self._played)
+        if self._peer_ended and not self._left:
+            return flow.finish(self._played, flow.sent(self._peer)) + flow.acknowledge(self._peer)
         return []

@@ -32,9 +32,10 @@ NEVER_NS = 1 << 62
 class Moment:
     """Something that one side does at one instant, ``at_ns`` after the scenario began.
 
-    ``kind`` is open, send, half-close, close, reset, until-closed, abandon or note of the sender's;
-    reply, eof or server-reset of the server's.  ``replies_seen`` and ``end_seen`` say what of the
-    server's the sender knew of then.  ``number`` counts the replies from 1.
+    ``kind`` is open, listen, send, half-close, close, reset, until-closed, abandon or note of the
+    played end's; peer-open, reply, eof or peer-reset of its peer's, where a command counts as a
+    reply.  ``replies_seen`` and ``end_seen`` say what of the peer's the played end knew of then.
+    ``number`` counts the replies from 1.
     """
 
     kind: str
@@ -50,12 +51,13 @@ class Moment:
     """It went by the sender's own clock, though a reply had come since the act before."""
 
     @property
-    def is_servers(self) -> bool:
-        return self.kind in ("reply", "eof", "server-reset")
+    def is_peers(self) -> bool:
+        return self.kind in ("peer-open", "reply", "eof", "peer-reset")
 
 
 _KINDS = {
     script.Open: "open",
+    script.Listen: "listen",
     script.SendOctets: "send",
     script.HalfClose: "half-close",
     script.Close: "close",
@@ -80,7 +82,7 @@ def expected(connection: ScriptedConnection) -> list[Moment]:
             moment = _expectation(step, replies + 1)
             is_reply = moment.kind == "reply"
             replies, new = replies + is_reply, new + is_reply
-            ended = ended or moment.kind in ("eof", "server-reset")
+            ended = ended or moment.kind in ("eof", "peer-reset")
         else:
             did_not_wait = bool(new) and isinstance(step.anchor, After)
             moment = dataclasses.replace(
@@ -107,6 +109,8 @@ def _timed(steps: list[tuple[Step, Moment]]) -> Iterator[Moment]:
                 at_ns = latest_ns
             if moment.kind == "reply":
                 replies_ns.append(at_ns)
+            elif moment.kind == "peer-open":
+                replies_ns[0] = previous_ns = at_ns
         else:
             due_ns = _due_ns(step, previous_ns, replies_ns[moment.replies_seen])
             at_ns = previous_ns = max(due_ns, previous_ns)
@@ -141,6 +145,14 @@ def _expectation(step: Expectation, number: int) -> Moment:
                 octets = b"%d \r\n" % code
                 comment += f"; recorded was {to_text(recorded)}" if recorded else ""
             return Moment("reply", octets, number=number, comments=(comment,))
+        case script.CommandVerb(verb, recorded):
+            comment = f"expected is a command {verb}, whatever stands behind it"
+            octets = recorded or f"{verb}\r\n".encode()
+            if verb == script.CONTENT:
+                comment, octets = "expected is a content, whatever it is", recorded or b".\r\n"
+            return Moment("reply", octets, number=number, comments=(comment,))
+        case script.PeerOpens():
+            return Moment("peer-open")
         case script.MaskedOctets(pieces):
             comment = "what stands between < and > is masked: it may vary"
             octets = b"".join(
@@ -150,7 +162,7 @@ def _expectation(step: Expectation, number: int) -> Moment:
         case script.PeerCloses():
             return Moment("eof")
         case script.PeerResets():
-            return Moment("server-reset")
+            return Moment("peer-reset")
         case script.TlsDone():
             return Moment("note", comments=("the TLS handshake is done",))
         case _:
@@ -187,9 +199,11 @@ def observed(connection: ScriptedConnection, seen: ObservedConnection) -> list[M
     """What came of ``connection`` in a run, in order of time.  Of two things at one instant a
     reply comes first where the script has it so."""
     said = [
-        Moment("reply", reply.octets, reply.at_ns, number=number)
-        for number, reply in enumerate(seen.replies, 1)
+        Moment("reply", one.octets, one.at_ns, number=number)
+        for number, one in enumerate(seen.utterances, 1)
     ]
+    if seen.opened_at_ns is not None:
+        said.insert(0, Moment("peer-open", at_ns=seen.opened_at_ns))
     if seen.rest:
         at_ns = seen.end_at_ns if seen.end else said[-1].at_ns if said else 0
         said.append(Moment("reply", seen.rest, at_ns, comments=("an unfinished reply",)))
@@ -199,7 +213,7 @@ def observed(connection: ScriptedConnection, seen: ObservedConnection) -> list[M
         said.append(Moment("note", at_ns=seen.handshake_at_ns, comments=(comment,)))
         said.sort(key=lambda moment: moment.at_ns)
     if seen.end:
-        kind = "eof" if seen.end == "eof" else "server-reset"
+        kind = "eof" if seen.end == "eof" else "peer-reset"
         said.append(Moment(kind, at_ns=seen.end_at_ns))
     moments: list[Moment] = []
     read, ended, reading, above = 0, False, True, 0
@@ -212,12 +226,13 @@ def observed(connection: ScriptedConnection, seen: ObservedConnection) -> list[M
         if departed_ns is None:
             continue
         while said and (
-            said[0].at_ns < departed_ns or (said[0].at_ns == departed_ns and read < above)
+            said[0].at_ns < departed_ns
+            or (said[0].at_ns == departed_ns and (read < above or said[0].kind == "peer-open"))
         ):
             moments.append(said.pop(0))
             if reading:
                 read += moments[-1].kind == "reply"
-                ended = moments[-1].kind in ("eof", "server-reset")
+                ended = moments[-1].kind in ("eof", "peer-reset")
         moment = dataclasses.replace(
             _departure(step), at_ns=departed_ns, replies_seen=read, end_seen=ended
         )
@@ -241,10 +256,10 @@ def with_differences(moments: list[Moment], differences: list[Difference]) -> li
 def _place(moments: list[Moment], difference: Difference) -> int:
     what, _, _ = difference.what.partition(":")
     for at, moment in enumerate(moments):
-        if moment.number and what == f"reply {moment.number}":
+        if moment.number and what in (f"reply {moment.number}", f"command {moment.number}"):
             return at
-    if difference.observed in ("S eof", "S reset"):
-        ends = [at for at, one in enumerate(moments) if one.kind in ("eof", "server-reset")]
+    if difference.observed in ("S eof", "S reset", "C eof", "C reset"):
+        ends = [at for at, one in enumerate(moments) if one.kind in ("eof", "peer-reset")]
         if ends:
             return ends[-1]
     due_ns = difference.observed_at_ns

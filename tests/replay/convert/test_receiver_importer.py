@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from capture_builder import ACK, FIN, Wire
 
 from replay.capture.oddity import CaptureError
+from replay.convert.exporter import export
 from replay.convert.importer import ImportedCapture
 from replay.convert.receiver_importer import import_receiver
 from replay.transcript import transcript
@@ -162,3 +164,15 @@ def test_recorded_times_are_absolute(tmp_path: Path) -> None:
     result = imported(tmp_path / "x.pcap", delivered(), recorded_times=True)
     departures = list(result.scenario.connections[1].departures())
     assert {type(one.anchor).__name__ for one in departures[:-1]} == {"At"}
+
+
+def test_what_is_exported_of_a_receiver_imports_as_the_same(tmp_path: Path) -> None:
+    wire = delivered()
+    wire.packet(1, flags=FIN | ACK, ms=2023)
+    first = imported(tmp_path / "x.pcap", wire).scenario
+    receiver = dataclasses.replace(first, connections=first.connections[1:])
+    path = tmp_path / "again.pcapng"
+    with path.open("wb") as file:
+        export(file, receiver)
+    again = import_receiver(path).scenario.connections[-1]
+    assert again.steps == receiver.connections[0].steps
