@@ -19,8 +19,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.load import runner
+from replay.load.job import LoadJob, LoadOptions
 from replay.load.plan import plans_of
-from replay.load.tally import LoadResult
+from replay.load.result import LoadResult
 from replay.play.target import Target, resolve
 from replay.transcript import transcript
 
@@ -85,7 +86,7 @@ def table(idle: int, best: LoadResult, ratio: float | None) -> str:
     tally = best.tally
     times = "  ".join(
         f"{name} p50 {one.percentile_us(50):,} p99 {one.percentile_us(99):,} us"
-        for name, one in (("greeting", tally.greeting), ("final dot", tally.final_dot))
+        for name, one in (("greeting", tally.of("greeting")), ("final dot", tally.of("dot")))
     )
     beside = "" if ratio is None else f"  {ratio:.2f} of that without"
     return (
@@ -106,7 +107,7 @@ def test_load_beside_idle_connections(
 ) -> None:
     small = benchmark.disabled
     plans, _ = plans_of(transcript.parse(SESSION, "plain.smtp"), "plain.smtp")
-    options = runner.LoadOptions(
+    options = LoadOptions(
         concurrency=CONCURRENCY,
         idle=idle // BITROT_SHARE if small else idle,
         duration_ns=BITROT_DURATION_NS if small else DURATION_NS,
@@ -114,7 +115,7 @@ def test_load_beside_idle_connections(
     outcomes: list[LoadResult] = []
     with server(tmp_path) as target:
         benchmark.pedantic(
-            lambda: outcomes.append(runner.play(plans, target, options, SystemClock())),
+            lambda: outcomes.append(runner.play(LoadJob(plans, target, options), SystemClock())),
             rounds=1 if small else ROUNDS,
         )
     best = max(outcomes, key=lambda one: one.sessions_per_s)
@@ -127,8 +128,8 @@ def test_load_beside_idle_connections(
         idle=options.idle,
         sessions_per_s=round(best.sessions_per_s),
         session_p99_us=best.tally.session.percentile_us(99),
-        greeting_p99_us=best.tally.greeting.percentile_us(99),
-        final_dot_p99_us=best.tally.final_dot.percentile_us(99),
+        greeting_p99_us=best.tally.of("greeting").percentile_us(99),
+        final_dot_p99_us=best.tally.of("dot").percentile_us(99),
         ratio_to_no_idle=ratio,
         generator_cpu_share=round(best.cpu_share, 2),
     )

@@ -1,10 +1,12 @@
-"""``replay load``: transcripts at a server, as fast as it can."""
+"""``replay load``: transcripts at a server, as fast as it can or at a rate."""
 
 from __future__ import annotations
 
 import argparse
-import sys
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from replay.cli.common import (
     AS_EXPECTED,
@@ -14,94 +16,258 @@ from replay.cli.common import (
     Commands,
     at_least,
     explain,
+    refuse,
+    replaces_evidence,
     seconds,
     transcript_path,
     write,
 )
 
-_DESCRIPTION = """\
-Play the sender side of .smtp transcripts at a server over real sockets, in a
-closed loop: N sessions are in progress at all times, and each that ends is
-followed by the next transcript in turn. Replies are compared by their codes.
+if TYPE_CHECKING:
+    from replay.load.arrivals import Rate
+    from replay.load.condition import Condition
+    from replay.load.job import LoadJob, LoadOptions
+    from replay.load.limit import LimitStep
+    from replay.load.result import LoadResult
 
-  replay load captures/ --target 127.0.0.1:2525 --concurrency 50 --duration 30
+_DESCRIPTION = """\
+Play the sender side of .smtp transcripts at a server over real sockets, and
+measure how long it takes to answer. Replies are compared by their codes.
+
+  replay load captures/ --target 127.0.0.1:2525 --concurrency 50
+      a closed loop: 50 sessions are in progress at all times, and each that
+      ends is followed by the next transcript in turn
+  replay load captures/ --target 127.0.0.1:2525 --rate 200
+      an open loop: 200 sessions begin in a second, whether the server has
+      answered the others or not
+  replay load captures/ --target 127.0.0.1:2525 --rate 200 \\
+      --fail-if 'p99(dot) > 50ms' --fail-if 'failed > 0.1%'
+  replay load captures/ --target 127.0.0.1:2525 --find-limit 'p99(dot) <= 10ms'
+      the highest rate at which that holds
 
 The pauses of the capture are left out: what a sender said goes out as soon as
 all replies that stand above it in the transcript have arrived. Connections of
 one file are independent sessions. Left out, with a word: a transcript in which
 the server's own timers do something after more than 5 s, in which the sender
 stops reading, whose world is faked, or which needs settings of its own (in its
-header, other than hostname). A reply of another class than expected
-ends its session, which has then failed.
+header, other than hostname); without --tls also one that speaks TLS. A reply
+of another class than expected ends its session, which has then failed.
+"""
+
+_EPILOG = """\
+--rate takes N, evenly; A-B, rising or falling over the run; a list of these
+with commas, each for an equal part of it; poisson: before any of them, for
+arrivals independent of each other; or captures, the instants at which the
+transcripts' connections were opened, captures*4 four times as fast.
+
+In an open loop response times run from the instant at which a session was due
+by its schedule, so that a server that makes others wait does not look better
+for it; service times run from when something was really sent. How late
+sessions began is told; where one of a hundred began more than --late-max late,
+or some never, the run has failed: its figures are of another load.
+
+Conditions of --fail-if and --find-limit: pN(STEP) or max(STEP), with STEP one
+of connect, tls, greeting, a command such as EHLO or RCPT, dot (the reply to a
+whole message), session, or late; pN(STEP, service) for service times; failed,
+a number or with %; sessions/s, messages/s. Then <, <=, > or >= and a number,
+for durations in us, ms or s.
+
+--tls starttls lets every session ask for STARTTLS first, --tls implicit speaks
+TLS from the first octet (port 465); transcripts that do so by themselves are
+played as they are. Certificates are not verified.
 
 Idle connections are opened first, a hundred at a time; each says EHLO and then
 nothing more. They are held until the end and are lost when the server ends
-them or says anything.
+them or says anything. When the target is on this machine (127.0.0.0/8),
+clients come from 127.0.1.1 and its neighbours. Ctrl-C ends the run and shows
+what there is so far.
 
-When the target is on this machine (127.0.0.0/8), clients come from 127.0.1.1
-and its neighbours. Latencies run from connect to greeting, from the final dot
-to its reply, and from connect to the end. Ctrl-C ends the run and shows what
-there is so far.
-
-Exit status: 0 all as expected, 1 sessions failed or idle connections were
-lost, 2 wrong use, 130 after Ctrl-C.
+Exit status: 0 all as expected, 1 sessions failed, idle connections were lost,
+the schedule was not kept or a condition of --fail-if came true, 2 wrong use,
+130 after Ctrl-C.
 """
 
 
 def add(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("load", help="play transcripts at a server, as fast as it can")
-    explain(parser, _DESCRIPTION)
+    parser = commands.add_parser("load", help="play transcripts at a server, to load it")
+    explain(parser, _DESCRIPTION, _EPILOG)
+    parser.usage = "%(prog)s PATH... --target HOST:PORT [OPTION]..."
     parser.add_argument(
         "paths", nargs="+", type=transcript_path, metavar="PATH", help=".smtp file or folder"
     )
     parser.add_argument("--target", required=True, metavar="HOST:PORT", help="any SMTP server")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--concurrency",
+        type=at_least(1),
+        default=10,
+        metavar="N",
+        help="sessions in progress at all times (default: 10)",
+    )
+    how.add_argument("--rate", metavar="RATE", help="sessions begun in a second; see below")
     number = at_least(0)
     for name, kind, metavar, default, meaning in (
-        ("--concurrency", at_least(1), "N", 10, "sessions in progress at all times"),
+        ("--open-max", at_least(1), "N", 10_000, "with --rate: connections open at one time"),
+        ("--late-max", seconds, "S", 0.01, "with --rate: lateness of 99 in 100 that is let pass"),
         ("--idle", number, "M", 0, "connections held beside them"),
         ("--duration", seconds, "S", 10, "seconds in which sessions are begun"),
         ("--timeout", seconds, "S", 30, "seconds a session may take"),
         ("--sessions", number, "K", 0, "end after so many sessions; 0: only after --duration"),
+        ("--workers", at_least(1), "N", 1, "processes that make the load, at most 64"),
+        ("--clients", at_least(1), "N", 1000, "client addresses, where the target is on 127/8"),
     ):
         text = f"{meaning} (default: {default})"
         parser.add_argument(name, type=kind, metavar=metavar, default=default, help=text)
+    parser.add_argument("--tls", choices=("starttls", "implicit"), help="speak TLS")
+    _add_lists(parser)
+    parser.add_argument(
+        "--find-limit", metavar="COND", help="search the highest --rate at which this holds"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="results for machines; - prints")
+    parser.add_argument("--hgrm", type=Path, metavar="FOLDER", help="histograms as .hgrm files")
     parser.set_defaults(command=_load)
 
 
+def _add_lists(parser: argparse.ArgumentParser) -> None:
+    for name, metavar, meaning in (
+        ("--weight", "PATTERN=N", "play transcripts of such names N times as often; repeatable"),
+        ("--fail-if", "COND", "exit with 1 where this comes true; repeatable"),
+    ):
+        parser.add_argument(name, action="append", default=[], metavar=metavar, help=meaning)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What the options ask for, checked."""
+
+    job: LoadJob
+    skipped: list[str]
+    conditions: list[Condition]
+    limit: Condition | None
+
+
 def _load(options: argparse.Namespace) -> int:
-    from mailsrv.runtime.clock import SystemClock
-    from mailsrv.units import seconds_to_ns
-    from replay.load import runner
-    from replay.load.plan import LoadError, read_plans
-    from replay.play.target import TargetError, resolve
-    from replay.report import console
-    from replay.report import load as load_report
+    from replay.load.plan import LoadError
+    from replay.play.target import TargetError
     from replay.verify import suite
 
-    amounts = runner.LoadOptions(
+    if complaint := _misuse(options):
+        return refuse(complaint)
+    try:
+        task = _task(options)
+        if task.limit:
+            return _find_limit(options, task, task.limit)
+        return _conclude(options, task, _play(options, task.job))
+    except (suite.InputError, LoadError, TargetError) as error:
+        return refuse(str(error))
+
+
+def _misuse(options: argparse.Namespace) -> str:
+    if options.find_limit and (options.hgrm or options.fail_if or options.sessions):
+        return "--find-limit makes many runs; --hgrm, --fail-if and --sessions are of one"
+    try:
+        # Before the run, not behind it.
+        return replaces_evidence(options.json) if options.json else ""
+    except OSError as error:
+        return f"{options.json}: {error.strerror}"
+
+
+def _task(options: argparse.Namespace) -> _Task:
+    """Raises LoadError, TargetError, InputError."""
+    from replay.load import arrivals, condition, mix
+    from replay.load.job import LoadJob
+    from replay.load.plan import LoadError, read_plans
+    from replay.play.target import resolve
+    from replay.verify import suite
+
+    conditions = [condition.parse(text) for text in options.fail_if]
+    limit = condition.parse(options.find_limit) if options.find_limit else None
+    rate = arrivals.parse(options.rate) if options.rate else None
+    if limit and rate and (len(rate.segments) != 1 or rate.segments[0][0] != rate.segments[0][1]):
+        raise LoadError("--find-limit begins at a --rate that is one number")
+    weights = [mix.parse_weight(text) for text in options.weight]
+    target = resolve(options.target)
+    plans, skipped = read_plans(suite.find(options.paths), options.tls or "")
+    job = LoadJob(mix.mixed(plans, weights), target, _amounts(options, rate))
+    return _Task(job, skipped, conditions, limit)
+
+
+def _amounts(options: argparse.Namespace, rate: Rate | None) -> LoadOptions:
+    from mailsrv.units import seconds_to_ns
+    from replay.load.job import LoadOptions
+
+    return LoadOptions(
         concurrency=options.concurrency,
         idle=options.idle,
         duration_ns=seconds_to_ns(options.duration),
         timeout_ns=seconds_to_ns(options.timeout),
         sessions=options.sessions,
+        rate=rate,
+        open_limit=options.open_max,
+        tls=options.tls or "",
+        clients=options.clients,
+        lateness_max_ns=seconds_to_ns(options.late_max),
     )
-    live = load_report.LiveLine(sys.stderr) if load_report.is_live(sys.stderr) else None
-    try:
-        plans, skipped = read_plans(suite.find(options.paths))
-        target = resolve(options.target)
-        outcome = runner.play(plans, target, amounts, SystemClock(), live)
-    except (suite.InputError, LoadError, TargetError) as error:
-        print(f"replay: {error}", file=sys.stderr)
+
+
+def _play(options: argparse.Namespace, job: LoadJob) -> LoadResult:
+    """Run the load in processes, and show on a terminal how it goes.  Raises LoadError."""
+    from mailsrv.runtime.clock import SystemClock
+    from replay.load import workers
+    from replay.report.console import can_redraw, make_console
+
+    errors = make_console(stderr=True)
+    with ExitStack() as stack:
+        watcher = workers.LoadWatcher()
+        if can_redraw(errors):
+            from replay.report.load_live import LoadView
+
+            watcher = stack.enter_context(LoadView(errors, job.interval_ns))
+        return workers.play(job, SystemClock(), options.workers, watcher)
+
+
+def _conclude(options: argparse.Namespace, task: _Task, outcome: LoadResult) -> int:
+    """Show and write what came of a run; returns the exit status."""
+    from replay.report import console, load
+
+    broken = [
+        (one, one.shown_value(outcome))
+        for one in task.conditions
+        if one.holds(outcome) or one.value(outcome) is None  # a figure that is missing fails, too
+    ]
+    if options.json and not write(options.json, load.as_json(outcome, task.skipped, broken)):
         return WRONG_USE
-    finally:
-        if live:
-            live.clear()
-    if options.json and not write(options.json, load_report.as_json(outcome, skipped)):
-        return WRONG_USE
+    if options.hgrm:
+        load.write_hgrm(outcome.tally, options.hgrm)
     if options.json != Path("-"):
-        load_report.show(outcome, skipped, console.make_console())
+        load.show(outcome, task.skipped, console.make_console(), broken)
     if outcome.interrupted:
         return INTERRUPTED
-    return AS_EXPECTED if outcome.all_well else DIFFERS
+    return AS_EXPECTED if outcome.all_well and not broken else DIFFERS
+
+
+def _find_limit(options: argparse.Namespace, task: _Task, condition: Condition) -> int:
+    """Search the highest rate at which ``condition`` holds.  Raises LoadError."""
+    from replay.load import arrivals, limit
+    from replay.report import console, load
+
+    output = console.make_console(stderr=options.json == Path("-"))
+    amounts = task.job.options
+
+    def run_at(per_s: float) -> LoadResult:
+        rate = arrivals.constant(per_s)
+        return _play(options, replace(task.job, options=replace(amounts, rate=rate)))
+
+    def tell(step: LimitStep) -> None:
+        output.print(load.limit_step(step), soft_wrap=True, highlight=False)
+
+    first = amounts.rate.segments[0][0] if amounts.rate else limit.FIRST_RATE
+    found = limit.find(condition, run_at, first, tell)
+    output.print(load.limit_sum(found), style="bold", soft_wrap=True, highlight=False)
+    best = max(found.steps, key=lambda one: (one.holds, one.rate_per_s)).result
+    if options.json and not write(options.json, load.as_json(best, task.skipped, (), found)):
+        return WRONG_USE
+    if found.interrupted:
+        return INTERRUPTED
+    return AS_EXPECTED if found.rate_per_s else DIFFERS

@@ -1,33 +1,22 @@
-"""What a load run counts and measures."""
+"""Latencies of a load run as histograms, and the sum of its intervals."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from hdrh.histogram import HdrHistogram
 
-from mailsrv.units import NS_PER_S
-
-COMPLAINTS_MAX = 200
-"""Different complaints that are kept; more of the same kind are only counted."""
-OTHER_COMPLAINTS = "others"
+from replay.load.interval import NS_PER_US, Interval, add_complaints
+from replay.load.reply_labels import SESSION, STEPS
 
 PERCENTILES = (50, 90, 99)
+TAIL_PERCENTILES = (50, 90, 99, 99.9, 99.99)
 _US_MAX = 3600 * 1_000_000
 _SIGNIFICANT_DIGITS = 3
-_NS_PER_US = 1000
-
-# -- kinds of errors: why a session was not as its transcript says ---------------------------------
-
-UNEXPECTED = "unexpected reply"
-NO_REPLY = "not a reply"
-TOO_LONG = "reply too long"
-CLOSED = "closed early"
-RESET = "reset"
-REFUSED = "refused"
-TIMEOUT = "timeout"
+_US_PER_MS = 1000
 
 
 class Latency:
@@ -35,12 +24,21 @@ class Latency:
 
     __slots__ = ("_histogram",)
 
-    def __init__(self) -> None:
-        self._histogram = HdrHistogram(1, _US_MAX, _SIGNIFICANT_DIGITS)
+    def __init__(self, histogram: HdrHistogram | None = None) -> None:
+        self._histogram = histogram or HdrHistogram(1, _US_MAX, _SIGNIFICANT_DIGITS)
 
     def record(self, ns: int) -> None:
         """Count one; above an hour it counts as an hour."""
-        self._histogram.record_value(min(max(ns // _NS_PER_US, 1), _US_MAX))
+        self._histogram.record_value(min(max(ns // NS_PER_US, 1), _US_MAX))
+
+    def record_us(self, counts: Mapping[int, int]) -> None:
+        """Count many: how often each number of microseconds was seen."""
+        for us, times in counts.items():
+            self._histogram.record_value(min(max(us, 1), _US_MAX), times)
+
+    def add(self, other: Latency) -> None:
+        """Count all that ``other`` has counted."""
+        self._histogram.add(other._histogram)
 
     @property
     def count(self) -> int:
@@ -54,18 +52,41 @@ class Latency:
         """Microseconds that so many percent do not exceed; 0 where nothing was measured."""
         return int(self._histogram.get_value_at_percentile(percentile)) if self.count else 0
 
+    def write_hgrm(self, file: BinaryIO) -> None:
+        """The distribution in milliseconds, in the format of HdrHistogram's own tools (.hgrm)."""
+        self._histogram.output_percentile_distribution(file, _US_PER_MS)
+
+    def encode(self) -> str:
+        """The histogram in HdrHistogram's interchange format (V2, compressed, base64)."""
+        return bytes(self._histogram.encode()).decode("ascii")
+
+    @classmethod
+    def decode(cls, text: str) -> Latency:
+        """What ``encode`` wrote."""
+        return cls(HdrHistogram.decode(text.encode("ascii")))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An interval as it is shown: counts, and of each step's response time the ``PERCENTILES``
+    and the greatest, in microseconds."""
+
+    number: int
+    begun: int
+    good: int
+    failed: int
+    messages: int
+    open: int
+    errors: Mapping[str, int]
+    response_us: Mapping[str, tuple[int, ...]]
+    late_us: tuple[int, ...]
+
 
 @dataclass(slots=True)
 class Tally:
-    """Everything that sessions report.
+    """The sum of all intervals, and a ``Row`` of each."""
 
-    ``good`` and ``failed`` count ended sessions, ``messages`` final dots with a positive answer,
-    ``errors`` failed sessions by kind, ``complaints`` what exactly was wrong, in words, and
-    ``examples`` the reply that was first seen with such a complaint.
-    ``greeting`` runs from connect to the greeting, ``final_dot`` from the last octet of content
-    to its reply, ``session`` from connect to the end of a good session.
-    """
-
+    begun: int = 0
     good: int = 0
     failed: int = 0
     messages: int = 0
@@ -73,76 +94,85 @@ class Tally:
     errors: Counter[str] = field(default_factory=Counter)
     complaints: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
-    greeting: Latency = field(default_factory=Latency)
-    final_dot: Latency = field(default_factory=Latency)
-    session: Latency = field(default_factory=Latency)
+    service: dict[str, Latency] = field(default_factory=dict)
+    response: dict[str, Latency] = field(default_factory=dict)
+    late: Latency = field(default_factory=Latency)
+    rows: list[Row] = field(default_factory=list)
 
-    def fail(self, kind: str, complaint: str, example: str = "") -> None:
-        """Count a failed session."""
-        self.failed += 1
-        self.errors[kind] += 1
-        full = len(self.complaints) >= COMPLAINTS_MAX and complaint not in self.complaints
-        complaint = OTHER_COMPLAINTS if full else complaint
-        self.complaints[complaint] += 1
-        if example:
-            self.examples.setdefault(complaint, example)
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """Connections held beside the load: ``asked`` for, ``opened``, and ``lost`` of these.
-
-    ``complaints`` say, with numbers, why some were not opened or were lost.
-    """
-
-    asked: int = 0
-    opened: int = 0
-    lost: int = 0
-    complaints: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def held(self) -> int:
-        return self.opened - self.lost
-
-    @property
-    def complete(self) -> bool:
-        return self.held == self.asked
-
-
-@dataclass(frozen=True, slots=True)
-class LoadResult:
-    """A finished run.
-
-    ``window_ns`` is the time that counts: from the first session until no more were begun.
-    ``in_window`` and ``messages_in_window`` count what was good and finished in it, and so make
-    the rates; sessions that finished later are in ``tally`` alone.  ``cpu_ns`` is what the
-    generator itself used in that time.
-    """
-
-    target: str
-    concurrency: int
-    tally: Tally
-    idle: Idle
-    window_ns: int
-    in_window: int
-    messages_in_window: int
-    cpu_ns: int
-    interrupted: bool = False
+    def add(self, part: Interval) -> Row:
+        """Count a whole interval."""
+        self.begun += part.begun
+        self.good += part.good
+        self.failed += part.failed
+        self.messages += part.messages
+        self.replies.update(part.replies)
+        self.errors.update(part.errors)
+        add_complaints(self.complaints, self.examples, part)
+        for step, counts in part.service.items():
+            self.service.setdefault(step, Latency()).record_us(counts)
+        quantiles = {}
+        for step, counts in part.response.items():
+            quantiles[step] = _count_and_tell(self.response.setdefault(step, Latency()), counts)
+        row = Row(
+            part.number,
+            part.begun,
+            part.good,
+            part.failed,
+            part.messages,
+            part.open,
+            dict(part.errors),
+            quantiles,
+            _count_and_tell(self.late, part.late_us),
+        )
+        self.rows.append(row)
+        return row
 
     @property
-    def all_well(self) -> bool:
-        """True where no session failed and every idle connection is still there."""
-        return not self.tally.failed and self.idle.complete
+    def steps(self) -> list[str]:
+        """The steps that were measured, in the order of a session."""
+        return [step for step in STEPS if step in self.response]
+
+    def of(self, step: str) -> Latency:
+        """A step's response time; empty where it was never measured."""
+        return self.response.get(step, Latency())
 
     @property
-    def sessions_per_s(self) -> float:
-        return self.in_window * NS_PER_S / self.window_ns if self.window_ns else 0.0
+    def session(self) -> Latency:
+        return self.of(SESSION)
 
-    @property
-    def messages_per_s(self) -> float:
-        return self.messages_in_window * NS_PER_S / self.window_ns if self.window_ns else 0.0
 
-    @property
-    def cpu_share(self) -> float:
-        """Of one processor, 0 to 1: near 1, the generator is the limit and not the target."""
-        return self.cpu_ns / self.window_ns if self.window_ns else 0.0
+def _count_and_tell(total: Latency, counts: Mapping[int, int]) -> tuple[int, ...]:
+    if not counts:
+        return ()
+    part = Latency()
+    part.record_us(counts)
+    total.add(part)
+    return (*(part.percentile_us(one) for one in PERCENTILES), part.max_us)
+
+
+class Intervals:
+    """Puts together the intervals of several processes: one is whole when all have sent theirs."""
+
+    def __init__(self, tally: Tally, processes: int) -> None:
+        self._tally = tally
+        self.processes = processes
+        self._waiting: dict[int, tuple[Interval, int]] = {}
+
+    def add(self, part: Interval) -> Row | None:
+        """Take one process's part; returns the row that it completes."""
+        whole, parts = self._waiting.pop(part.number, (None, 0))
+        if whole is None:
+            whole = part
+        else:
+            whole.add(part)
+        if parts + 1 < self.processes:
+            self._waiting[part.number] = whole, parts + 1
+            return None
+        return self._tally.add(whole)
+
+    def finish(self) -> None:
+        """Count what not all processes have sent."""
+        for number in sorted(self._waiting):
+            self._tally.add(self._waiting[number][0])
+        self._waiting.clear()
+        self._tally.rows.sort(key=lambda row: row.number)

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import itertools
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 SocketAddress = tuple[str | int | bytes, ...]
 
 _LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
+_ADDRESSES_IN_A_NET = 250
+LOOPBACK_CLIENTS_MAX = 60_000
+"""127.0.1.1 to 127.0.240.250."""
 _IP_BIND_ADDRESS_NO_PORT = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)  # linux/in.h
 
 
@@ -67,6 +72,19 @@ def bind_client(sock: socket.socket, address: str) -> None:
     """
     sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
     sock.bind((address, 0))
+
+
+def loopback_clients(target: Target, count: int) -> Iterator[str]:
+    """Addresses for so many clients, again and again: 127.0.1.1 and its neighbours, where the
+    target is on loopback.  Each gives as many ports as the kernel has ephemeral ones (28,000),
+    some in TIME_WAIT.  "" where the kernel has to choose.
+    """
+    if not target.on_loopback:
+        return itertools.repeat("")
+    return itertools.cycle(
+        f"127.0.{1 + number // _ADDRESSES_IN_A_NET}.{1 + number % _ADDRESSES_IN_A_NET}"
+        for number in range(min(count, LOOPBACK_CLIENTS_MAX))
+    )
 
 
 def loopback_address(client: str) -> str:

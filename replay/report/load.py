@@ -1,71 +1,119 @@
-"""Shows a load run: its progress, and its results to people as tables and to machines as JSON."""
+"""Shows a load run: to people as tables, to machines as JSON, to HdrHistogram's tools as .hgrm."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
-from typing import Any, TextIO
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mailsrv.units import NS_PER_S
-from replay.load.runner import LoadProgress
-from replay.load.tally import PERCENTILES, Latency, LoadResult, Tally
+from replay.load.condition import Condition
+from replay.load.limit import Limit, LimitStep
+from replay.load.result import LoadResult
+from replay.load.tally import PERCENTILES, TAIL_PERCENTILES, Latency, Row, Tally
+from replay.transcript.octets import printable
 
+SCHEMA = 2
+"""Of the JSON of a load run; a key that goes or changes its meaning makes it another."""
 COMPLAINTS_SHOWN_MAX = 10
 SKIPPED_SHOWN_MAX = 5
 """The JSON has them all."""
 BUSY_SHARE = 0.9
 """A generator that uses more of its processor than this measures itself."""
-_LINE_MAX_CHARACTERS = 79
+
+Broken = Sequence[tuple[Condition, str]]
+"""Conditions of --fail-if that came true, and the figure that was measured."""
 
 
-def show(outcome: LoadResult, skipped: Sequence[str], console: Console) -> None:
+def show(
+    outcome: LoadResult, skipped: Sequence[str], console: Console, broken: Broken = ()
+) -> None:
     """The results as tables."""
     tally = outcome.tally
     console.print(_sums(outcome))
-    console.print(_latencies(tally))
+    console.print(_latencies(outcome))
     console.print(_counts(tally))
     if tally.complaints:
         console.print(Text("\nnot as in the transcripts", style="bold red"))
     for complaint, count in tally.complaints.most_common(COMPLAINTS_SHOWN_MAX):
         example = tally.examples.get(complaint)
-        shown = f"  {count:,} x {complaint}" + (f": {example}" if example else "")
-        console.print(Text(shown), soft_wrap=True)
+        told = f"  {count:,} x {complaint}" + (f": {example}" if example else "")
+        console.print(Text(printable(told)), soft_wrap=True)
     _show_more(len(tally.complaints) - COMPLAINTS_SHOWN_MAX, console)
     for complaint, count in outcome.idle.complaints.items():
         console.print(Text(f"  {count:,} x {complaint}"), soft_wrap=True)
     for reason in skipped[:SKIPPED_SHOWN_MAX]:
-        console.print(Text(f"  left out: {reason}", style="yellow"), soft_wrap=True)
+        console.print(Text(f"  left out: {printable(reason)}", style="yellow"), soft_wrap=True)
     _show_more(len(skipped) - SKIPPED_SHOWN_MAX, console)
-    if outcome.cpu_share > BUSY_SHARE:
+    for warning in warnings(outcome):
+        console.print(Text(f"\n{warning}", style="yellow"), soft_wrap=True)
+    for condition, value in broken:
         console.print(
-            f"\nthe generator used {outcome.cpu_share:.0%} of a processor: these may be its own "
-            "limits, not the target's",
-            style="yellow",
-            soft_wrap=True,
+            Text(f"\nfails: {condition.text} ({value})", style="bold red"), soft_wrap=True
+        )
+
+
+def warnings(outcome: LoadResult) -> list[str]:
+    """What there is to know before the figures are believed."""
+    told = []
+    if outcome.cpu_share > BUSY_SHARE:
+        told.append(
+            f"the generator used {outcome.cpu_share:.0%} of a processor: these may be its own "
+            "limits, not the target's; --workers spreads it over more"
+        )
+    if not outcome.kept_schedule:
+        late = duration(outcome.tally.late.percentile_us(99))
+        never = f", {outcome.unbegun:,} never" if outcome.unbegun else ""
+        told.append(
+            f"the schedule was not kept: of 100 sessions one began {late} late or later{never}; "
+            "the load was another than was asked for"
         )
     if outcome.interrupted:
-        console.print("\ninterrupted: this is what there is so far", style="yellow")
+        told.append("interrupted: this is what there is so far")
+    return told
 
 
-def is_live(stream: TextIO) -> bool:
-    """Whether a line can be written over there; NO_COLOR also asks for plain output."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def limit_step(step: LimitStep) -> str:
+    """A step of a search, in a line."""
+    verdict = "holds" if step.holds else "does not hold"
+    result = step.result
+    rate = f"{step.rate_per_s:,.4g} sessions/s: {verdict}"
+    return f"{rate} ({step.reason or f'{result.sessions_per_s:,.4g} were finished a second'})"
 
 
-def as_json(outcome: LoadResult, skipped: Sequence[str]) -> str:
+def limit_sum(limit: Limit) -> str:
+    """What a search has found, in a sentence."""
+    begin = "interrupted; so far" if limit.interrupted else "found"
+    if not limit.rate_per_s:
+        return f"{begin}: no rate at which {limit.condition.text}"
+    found = f"{begin}: {limit.condition.text} up to {limit.rate_per_s:,.4g} sessions/s"
+    return found + ("; beyond, the generator is the limit: --workers" * limit.is_generators)
+
+
+# -- for machines ---------------------------------------------------------------------------------
+
+
+def as_json(
+    outcome: LoadResult, skipped: Sequence[str], broken: Broken = (), limit: Limit | None = None
+) -> str:
     """Latencies are in microseconds, rates per second of ``seconds``."""
     tally, idle = outcome.tally, outcome.idle
-    document = {
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
         "target": outcome.target,
-        "concurrency": outcome.concurrency,
+        "concurrency": outcome.concurrency or None,
+        "rate": outcome.rate or None,
+        "tls": outcome.tls or None,
         "seconds": outcome.window_ns / NS_PER_S,
         "interrupted": outcome.interrupted,
+        "all_well": outcome.all_well and not broken,
         "sessions": {
+            "begun": tally.begun,
             "good": tally.good,
             "failed": tally.failed,
             "per_s": round(outcome.sessions_per_s, 1),
@@ -77,7 +125,15 @@ def as_json(outcome: LoadResult, skipped: Sequence[str]) -> str:
             {"count": count, "what": what, "example": tally.examples.get(what)}
             for what, count in tally.complaints.most_common()
         ],
-        "latency_us": {name: _latency(one) for name, one in _latency_kinds(tally)},
+        "latency_us": {step: _latency(tally.response[step]) for step in tally.steps},
+        "service_us": {step: _latency(tally.service[step]) for step in tally.steps},
+        "schedule": {
+            "kept": outcome.kept_schedule,
+            "late_us": _latency(tally.late),
+            "never_begun": outcome.unbegun,
+        }
+        if outcome.rate
+        else None,
         "idle": {
             "asked": idle.asked,
             "opened": idle.opened,
@@ -85,39 +141,75 @@ def as_json(outcome: LoadResult, skipped: Sequence[str]) -> str:
             "lost": idle.lost,
             "complaints": dict(idle.complaints),
         },
-        "generator": {"cpu_share": round(outcome.cpu_share, 3)},
+        "generator": {
+            "processes": outcome.processes,
+            "cpu_share": round(outcome.cpu_share, 3),
+        },
+        "interval_s": outcome.interval_ns / NS_PER_S,
+        "intervals": [_row(one) for one in tally.rows],
+        "failed_conditions": [
+            {"condition": condition.text, "measured": value} for condition, value in broken
+        ],
+        "limit": _limit(limit) if limit else None,
         "skipped": list(skipped),
     }
     return json.dumps(document, indent=2)
 
 
-class LiveLine:
-    """One line on a terminal that shows how far a run is, written over and over."""
+def _latency(one: Latency) -> dict[str, Any]:
+    percentiles = {f"p{percent:g}": one.percentile_us(percent) for percent in TAIL_PERCENTILES}
+    return {"count": one.count, **percentiles, "max": one.max_us}
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._before = (0, 0)
 
-    def __call__(self, progress: LoadProgress) -> None:
-        then_ns, then = self._before
-        since_ns = progress.elapsed_ns - then_ns
-        rate = (progress.sessions - then) * NS_PER_S / since_ns if since_ns > 0 else 0
-        self._before = (progress.elapsed_ns, progress.sessions)
-        parts = [f"{progress.phase} {progress.elapsed_ns / NS_PER_S:.1f} s"]
-        parts += [f"{rate:,.0f} sessions/s", f"{progress.sessions:,} sessions"]
-        parts += [f"{progress.failed:,} failed"] if progress.failed else []
-        parts += [f"{progress.held:,} idle"] if progress.held else []
-        self._write("  ".join(parts))
+def _row(row: Row) -> dict[str, Any]:
+    names = (*(f"p{percent}" for percent in PERCENTILES), "max")
+    response = {
+        step: dict(zip(names, times, strict=True)) for step, times in row.response_us.items()
+    }
+    return {
+        "number": row.number,
+        "begun": row.begun,
+        "good": row.good,
+        "failed": row.failed,
+        "messages": row.messages,
+        "open": row.open,
+        "errors": dict(row.errors),
+        "latency_us": response,
+        "late_us": dict(zip(names, row.late_us, strict=True)) if row.late_us else None,
+    }
 
-    def clear(self) -> None:
-        """Leave an empty line."""
-        self._write("")
-        self._stream.write("\r")
-        self._stream.flush()
 
-    def _write(self, text: str) -> None:
-        self._stream.write("\r" + text[:_LINE_MAX_CHARACTERS].ljust(_LINE_MAX_CHARACTERS))
-        self._stream.flush()
+def _limit(limit: Limit) -> dict[str, Any]:
+    steps = [
+        {
+            "rate_per_s": one.rate_per_s,
+            "holds": one.holds,
+            "measured": limit.condition.shown_value(one.result),
+            "reason": one.reason,
+        }
+        for one in limit.steps
+    ]
+    return {"condition": limit.condition.text, "rate_per_s": limit.rate_per_s, "steps": steps}
+
+
+def write_hgrm(tally: Tally, folder: Path) -> list[Path]:
+    """One file for each step's response time and one for its service time, in milliseconds.
+
+    Raises OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    late: Mapping[str, Latency] = {"late": tally.late} if tally.late.count else {}
+    for kind, latencies in (("response", tally.response), ("service", tally.service), ("", late)):
+        for step, latency in latencies.items():
+            path = folder / f"{step}{'.' if kind else ''}{kind}.hgrm"
+            with path.open("wb") as file:
+                latency.write_hgrm(file)
+            written.append(path)
+    return written
+
+
+# -- for people -----------------------------------------------------------------------------------
 
 
 def duration(us: int) -> str:
@@ -127,34 +219,58 @@ def duration(us: int) -> str:
     return f"{us / 1000:.1f} ms" if us < 1_000_000 else f"{us / 1_000_000:.2f} s"
 
 
-def _sums(outcome: LoadResult) -> Table:
+def facts(outcome: LoadResult) -> list[tuple[str, str, str]]:
+    """What a run was and what came of it: names, words, and styles of rich."""
     tally, idle = outcome.tally, outcome.idle
-    table = Table(box=None, pad_edge=False, show_header=False)
     seconds = outcome.window_ns / NS_PER_S
-    table.add_row("target", f"{outcome.target}, {outcome.concurrency} at once, {seconds:.1f} s")
-    table.add_row("sessions", f"{tally.good:,} good, {outcome.sessions_per_s:,.0f}/s", style="bold")
+    load = f"{outcome.rate} sessions/s" if outcome.rate else f"{outcome.concurrency} at once"
+    load += f", TLS ({outcome.tls})" if outcome.tls else ""
+    told = [
+        ("target", f"{printable(outcome.target)}, {load}, {seconds:.1f} s", ""),
+        ("sessions", f"{tally.good:,} good, {outcome.sessions_per_s:,.0f}/s", "bold"),
+    ]
     if tally.failed:
-        table.add_row("failed", f"{tally.failed:,}", style="bold red")
+        told.append(("failed", f"{tally.failed:,}", "bold red"))
     if tally.messages:
-        table.add_row("messages", f"{tally.messages:,} accepted, {outcome.messages_per_s:,.0f}/s")
+        words = f"{tally.messages:,} accepted, {outcome.messages_per_s:,.0f}/s"
+        told.append(("messages", words, ""))
     if idle.asked:
-        style = "" if idle.complete else "bold red"
         held = f"{idle.held:,} of {idle.asked:,} held to the end"
-        table.add_row("idle", held + (f", {idle.lost:,} lost" if idle.lost else ""), style=style)
-    table.add_row("generator", f"{outcome.cpu_share:.0%} of a processor")
+        lost = f", {idle.lost:,} lost" if idle.lost else ""
+        told.append(("idle", held + lost, "" if idle.complete else "bold red"))
+    if outcome.rate:
+        late = tally.late
+        words = f"p99 {duration(late.percentile_us(99))}, max {duration(late.max_us)}"
+        never = f", {outcome.unbegun:,} never begun" if outcome.unbegun else ""
+        told.append(("late", words + never, "" if outcome.kept_schedule else "bold red"))
+    processes = f" each of {outcome.processes} processes" if outcome.processes > 1 else ""
+    told.append(("generator", f"{outcome.cpu_share:.0%} of a processor{processes}", ""))
+    return told
+
+
+def _sums(outcome: LoadResult) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, words, style in facts(outcome):
+        table.add_row(name, Text(words), style=style)
     return table
 
 
-def _latencies(tally: Tally) -> Table:
+def _latencies(outcome: LoadResult) -> Table:
+    """Response times; beside them service times where they are another thing."""
+    tally = outcome.tally
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("\nlatency")
-    for name in ("count", *(f"p{one}" for one in PERCENTILES), "max"):
+    for name in ("count", *(f"p{one:g}" for one in TAIL_PERCENTILES), "max"):
         table.add_column(f"\n{name}", justify="right", no_wrap=True)
-    for name, one in _latency_kinds(tally):
-        if one.count:
-            times = [one.percentile_us(percentile) for percentile in PERCENTILES]
-            shown = [duration(us) for us in (*times, one.max_us)]
-            table.add_row(name.replace("_", " "), f"{one.count:,}", *shown)
+    if outcome.rate:
+        table.add_column("\nservice p99", justify="right", no_wrap=True)
+    for step in tally.steps:
+        one = tally.response[step]
+        times = [one.percentile_us(percentile) for percentile in TAIL_PERCENTILES]
+        cells = [duration(us) for us in (*times, one.max_us)]
+        if outcome.rate:
+            cells.append(duration(tally.service[step].percentile_us(99)))
+        table.add_row(step, f"{one.count:,}", *cells)
     return table
 
 
@@ -172,16 +288,3 @@ def _counts(tally: Tally) -> Table:
 def _show_more(count: int, console: Console) -> None:
     if count > 0:
         console.print(f"  … and {count} more")
-
-
-def _latency_kinds(tally: Tally) -> list[tuple[str, Latency]]:
-    return [
-        ("greeting", tally.greeting),
-        ("final_dot", tally.final_dot),
-        ("session", tally.session),
-    ]
-
-
-def _latency(one: Latency) -> dict[str, Any]:
-    percentiles = {f"p{percent}": one.percentile_us(percent) for percent in PERCENTILES}
-    return {"count": one.count, **percentiles, "max": one.max_us}

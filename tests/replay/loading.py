@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.load import runner
+from replay.load.arrivals import parse
+from replay.load.job import LoadJob, LoadOptions
 from replay.load.plan import Plan, plans_of
-from replay.load.runner import LoadOptions, LoadProgress
-from replay.load.tally import (
-    LoadResult,
-)
+from replay.load.result import LoadResult
+from replay.load.runner import LoadProgress
 from replay.play.target import resolve
 from replay.transcript import transcript
 
@@ -55,8 +55,8 @@ def text_of(steps: str) -> str:
     return f'+++\nstory = "x"\n+++\n{steps}'
 
 
-def planned(steps: str) -> tuple[list[Plan], list[str]]:
-    return plans_of(transcript.parse(text_of(steps), "x.smtp"), "x.smtp")
+def planned(steps: str, tls: str = "") -> tuple[list[Plan], list[str]]:
+    return plans_of(transcript.parse(text_of(steps), "x.smtp"), "x.smtp", tls)
 
 
 def run(
@@ -69,11 +69,18 @@ def run(
     sessions: int = 1,
     duration_ns: int = GENEROUS_NS,
     timeout_ns: int = GENEROUS_NS,
+    rate: str = "",
+    open_limit: int = 1000,
+    tls: str = "",
 ) -> LoadResult:
-    plans, skipped = planned(steps)
+    plans, skipped = planned(steps, tls)
     assert not skipped
-    options = LoadOptions(concurrency, idle, duration_ns, timeout_ns, sessions)
-    return runner.play(plans, resolve(f"127.0.0.1:{port}"), options, SystemClock(), progress)
+    schedule = parse(rate) if rate else None
+    options = LoadOptions(
+        concurrency, idle, duration_ns, timeout_ns, sessions, schedule, open_limit, tls
+    )
+    job = LoadJob(plans, resolve(f"127.0.0.1:{port}"), options)
+    return runner.play(job, SystemClock(), progress)
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from loading import (
 )
 from rich.console import Console
 
-from mailsrv.units import NS_PER_S
 from replay.cli import main
 from replay.load.plan import LoadError, idle_plan
 from replay.load.runner import LoadProgress
@@ -126,20 +125,128 @@ def test_ctrl_c_gives_what_there_is_so_far(mailsrv_port: int) -> None:
     assert "left out: y.smtp: z" in console.getvalue()
 
 
-def test_the_live_line_stays_in_its_line() -> None:
-    stream = io.StringIO()
-    live = load_report.LiveLine(stream)
-    live(LoadProgress("running", NS_PER_S, 1500, 0, 8000))
-    live(LoadProgress("running", 2 * NS_PER_S, 4000, 3, 8000))
-    live.clear()
-    _, first, second, *_ = stream.getvalue().split("\r")
-    assert first.rstrip() == "running 1.0 s  1,500 sessions/s  1,500 sessions  8,000 idle"
-    assert second.rstrip().startswith("running 2.0 s  2,500 sessions/s  4,000 sessions  3 failed")
-    assert "\n" not in stream.getvalue()
-    assert not load_report.is_live(stream)
-
-
 def test_the_idle_plan_says_ehlo_and_is_held() -> None:
     plan = idle_plan()
     assert plan.held
     assert len(plan.acts) == 1
+
+
+# -- an open loop, its conditions and its files ----------------------------------------------------
+
+
+def paced(file: Path, port: int, *more: str) -> list[str]:
+    target = ["--target", f"127.0.0.1:{port}"]
+    return [
+        "load",
+        str(file),
+        *target,
+        "--rate",
+        "50",
+        "--duration",
+        "0.1",
+        "--late-max",
+        "9",
+        *more,
+    ]
+
+
+def test_an_open_loop_tells_how_late_it_was(
+    file: Path, mailsrv_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(paced(file, mailsrv_port)) == 0
+    out = capsys.readouterr().out
+    for words in ("50 sessions/s", "5 good", "late", "p99.99", "service p99"):
+        assert words in out
+
+
+def test_json_of_an_open_loop_has_schedule_and_intervals(
+    file: Path, mailsrv_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(paced(file, mailsrv_port, "--json", "-")) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["schema"] == load_report.SCHEMA
+    assert (printed["rate"], printed["concurrency"]) == ("50", None)
+    assert printed["schedule"]["kept"] is True
+    assert printed["schedule"]["late_us"]["count"] == 5
+    assert set(printed["latency_us"]) == {"connect", "greeting", "EHLO", "session"}
+    assert set(printed["latency_us"]["EHLO"]) == {
+        *("count", "p50", "p90", "p99", "p99.9", "p99.99", "max")
+    }
+    assert sum(row["good"] for row in printed["intervals"]) == 5
+
+
+def test_a_condition_that_comes_true_fails_the_run(
+    file: Path, mailsrv_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conditions = ["--fail-if", "p50(EHLO) > 0us", "--fail-if", "failed > 0"]
+    assert main.main(paced(file, mailsrv_port, *conditions)) == 1
+    out = capsys.readouterr().out
+    assert "fails: p50(EHLO) > 0us (" in out
+    assert "failed > 0" not in out
+    assert main.main(paced(file, mailsrv_port, "--fail-if", "max(session) > 60s")) == 0
+
+
+def test_a_condition_on_what_was_not_measured_fails_the_run(
+    file: Path, mailsrv_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(paced(file, mailsrv_port, "--fail-if", "p99(dot) > 60s")) == 1
+    assert "fails: p99(dot) > 60s (nothing was measured)" in capsys.readouterr().out
+
+
+def test_histograms_are_written_for_each_step(
+    file: Path, mailsrv_port: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "new" / "histograms"
+    assert main.main(paced(file, mailsrv_port, "--hgrm", str(folder))) == 0
+    assert {path.name for path in folder.iterdir()} == {
+        "late.hgrm",
+        *(
+            f"{step}.{kind}.hgrm"
+            for step in ("connect", "greeting", "EHLO", "session")
+            for kind in ("response", "service")
+        ),
+    }
+    text = (folder / "EHLO.response.hgrm").read_text()
+    assert text.split()[:4] == ["Value", "Percentile", "TotalCount", "1/(1-Percentile)"]
+    assert "TotalCount     =        5.000" in text
+
+
+def test_a_limit_is_searched_and_every_step_told(
+    file: Path, mailsrv_port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = tmp_path / "limit.json"
+    search = ["--find-limit", "p99(dot) <= 10ms", "--json", str(result)]  # which HELLO has none of
+    options = paced(file, mailsrv_port, *search)
+    assert main.main(["0.1" if one == "50" else one for one in options]) == 1
+    out = capsys.readouterr().out
+    assert "0.1 sessions/s: does not hold (nothing was measured)" in out
+    assert "found: no rate at which p99(dot) <= 10ms" in out
+    assert json.loads(result.read_text())["limit"]["rate_per_s"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--rate", "fast"], "replay: 'fast': a rate is"),
+        (["--fail-if", "p99(dot)"], "replay: 'p99(dot)': a condition is such as"),
+        (["--weight", "x"], "replay: 'x': a weight is PATTERN=N"),
+        (["--weight", "y*=2"], "replay: --weight y*=2: no transcript"),
+        (["--find-limit", "failed > 1", "--fail-if", "failed > 1"], "replay: --find-limit makes"),
+        (["--find-limit", "failed < 1", "--rate", "1-2"], "replay: --find-limit begins at"),
+        (["--rate", "captures"], "replay: --rate captures: these transcripts open all"),
+    ],
+)
+def test_what_does_not_go_together_or_is_not_understood_is_told_in_a_sentence(
+    file: Path, options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["load", str(file), "--target", "127.0.0.1:1", *options]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(complaint)
+    assert shown.err.count("\n") == 1
+
+
+def test_results_replace_no_evidence(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--target", "127.0.0.1:1", "--json", str(file)]
+    assert main.main(["load", str(file), *options]) == 2
+    assert "is a transcript; results do not replace it" in capsys.readouterr().err

@@ -21,8 +21,15 @@ from replay.transcript.script import SendOctets
 def test_a_departure_waits_for_the_replies_above_it_and_not_for_time() -> None:
     (plan,), _ = planned(MESSAGE)
     assert [act.replies for act in plan.acts] == [1, 2, 2, 5, 6]
-    assert plan.codes == (220, 250, 250, 250, 354, 250, 221)
-    assert plan.content_ends == {3: 5}
+    assert [(one.code, one.label, one.act) for one in plan.replies] == [
+        (220, "greeting", None),
+        (250, "EHLO", 0),
+        (250, "MAIL", 1),
+        (250, "RCPT", 1),
+        (354, "DATA", 2),
+        (250, "dot", 3),
+        (221, "QUIT", 4),
+    ]
     assert plan.server_ends
 
 
@@ -60,12 +67,12 @@ def test_a_message_is_one_even_where_its_content_is_sent_too_early() -> None:
         "*        S? 250\nreply+0  C: QUIT", "*        S? 354\n*        S? 250\nreply+0  C: QUIT"
     )
     (plan,), _ = planned(early)
-    assert len(plan.content_ends) == 1
-    (act, reply), *_ = plan.content_ends.items()
-    sent = plan.acts[act].action
+    (dot,) = [one for one in plan.replies if one.label == "dot"]
+    assert dot.act is not None
+    sent = plan.acts[dot.act].action
     assert isinstance(sent, SendOctets)
     assert b"\r\n.\r\n" in sent.octets
-    assert plan.codes[reply - 1] == 354
+    assert plan.replies[plan.replies.index(dot) - 1].code == 354
 
 
 @pytest.mark.parametrize(

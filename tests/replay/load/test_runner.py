@@ -18,7 +18,7 @@ from loading import (
     saying,
 )
 
-from replay.load.tally import (
+from replay.load.interval import (
     CLOSED,
     COMPLAINTS_MAX,
     NO_REPLY,
@@ -28,9 +28,9 @@ from replay.load.tally import (
     TIMEOUT,
     TOO_LONG,
     UNEXPECTED,
-    Idle,
-    Tally,
+    Recorder,
 )
+from replay.load.result import Idle
 
 # -- what is counted ------------------------------------------------------------------------------
 
@@ -40,8 +40,8 @@ def test_every_session_is_counted_with_its_replies_and_latencies(mailsrv_port: i
     tally = outcome.tally
     assert (tally.good, tally.failed, tally.messages) == (7, 0, 7)
     assert tally.replies == {220: 7, 250: 28, 354: 7, 221: 7}
-    assert [one.count for one in (tally.greeting, tally.final_dot, tally.session)] == [7, 7, 7]
-    assert 0 < tally.greeting.percentile_us(50) <= tally.session.max_us
+    assert [tally.of(step).count for step in ("greeting", "dot", "session")] == [7, 7, 7]
+    assert 0 < tally.of("greeting").percentile_us(50) <= tally.session.max_us
     assert outcome.all_well
     assert outcome.in_window == outcome.messages_in_window == 7
     assert outcome.sessions_per_s > 0
@@ -184,9 +184,10 @@ def test_a_target_that_goes_away_is_tried_again_only_after_a_pause() -> None:
 
 
 def test_complaints_are_bounded() -> None:
-    tally = Tally()
+    recorder = Recorder()
     for number in range(COMPLAINTS_MAX + 50):
-        tally.fail(UNEXPECTED, f"complaint {number}", "x")
+        recorder.ended(UNEXPECTED, f"complaint {number}", None)
+    tally = recorder.part
     assert len(tally.complaints) == COMPLAINTS_MAX + 1
     assert tally.complaints[OTHER_COMPLAINTS] == 50
     assert tally.failed == COMPLAINTS_MAX + 50
