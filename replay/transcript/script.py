@@ -299,6 +299,14 @@ ENDS = (PeerCloses, PeerResets)
 HANDSHAKES = (TlsDone, TlsRefused)
 
 
+def expected_code(outcome: Outcome) -> int:
+    """The code of an expected reply; 0 where it is masked, is none, or no reply is expected."""
+    if isinstance(outcome, ReplyCode | MaskedOctets):
+        return outcome.code
+    digits = outcome.octets[:3] if isinstance(outcome, ExactOctets) else b""
+    return int(digits) if len(digits) == 3 and digits.isdigit() else 0
+
+
 # -- the steps of a connection --------------------------------------------------------------------
 
 

@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mailsrv.runtime.clock import Clock
+from mailsrv.units import NS_PER_S, seconds_to_ns
 from replay.capture.pcap import begins_as_capture
 from replay.play import virtual_run
 from replay.play.fakes.world import DeliveredMessage, WorldError
 from replay.play.observed import ObservedConnection
+from replay.play.virtual_run import VirtualRun
 from replay.play.virtual_time import Leaked, ServerFault, Stalled
 from replay.transcript import transcript
 from replay.transcript.notation import TranscriptError
 from replay.transcript.script import Scenario
 from replay.verify import update
 from replay.verify.accepted import compare_accepted
+from replay.verify.check.claims import TIMEOUT_NS, CheckedRun
+from replay.verify.check.verdict import claim_differences
 from replay.verify.comparison import Difference, compare_all
 from replay.verify.surroundings import compare_surroundings
 
@@ -185,6 +189,7 @@ def run_scenario(scenario: Scenario, path: Path) -> ScenarioResult:
         *compare_all(scenario, played.connections),
         *compare_surroundings(played),
         *compare_accepted(scenario.accepted, played.messages),
+        *claim_differences(scenario, _checked(scenario, played)),
     )
     return dataclasses.replace(
         begun,
@@ -195,6 +200,18 @@ def run_scenario(scenario: Scenario, path: Path) -> ScenarioResult:
         log=played.log,
         observed=played.connections,
         delivered=played.messages,
+    )
+
+
+def _checked(scenario: Scenario, played: VirtualRun) -> CheckedRun:
+    """What a run in virtual time showed for the claims: everything, and to the nanosecond."""
+    timeout_s = scenario.server.get("idle_timeout_s", TIMEOUT_NS // NS_PER_S)
+    return CheckedRun(
+        played.connections,
+        played.virtual_ns,
+        [message.content for message in played.messages],
+        timeout_ns=seconds_to_ns(timeout_s),
+        grace_ns=0,
     )
 
 

@@ -1,0 +1,1 @@
+"""Claims held against what a server did, and the verdict on each scenario."""

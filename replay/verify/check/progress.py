@@ -1,0 +1,104 @@
+"""How far the sender of a connection came, and why no further."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from replay.play.observed import ObservedConnection
+from replay.transcript.claims.answers import Answers
+from replay.transcript.claims.claim import Claim, Then
+from replay.transcript.claims.places import departure_number, reply_number
+from replay.transcript.script import (
+    UTTERANCES,
+    Departure,
+    Expectation,
+    ScriptedConnection,
+    SendOctets,
+    StartTls,
+)
+
+_QUIT = b"QUIT\r\n"
+
+
+class Progress:
+    """One connection's.  ``claimed`` are the numbers of the replies, from 1, that claims are
+    about."""
+
+    def __init__(self, connection: ScriptedConnection, observed: ObservedConnection) -> None:
+        self._connection = connection
+        self._observed = observed
+        self._answers = Answers(connection)
+        self.claimed = self._answers.claimed
+        self._end = self._ending_number()
+
+    @property
+    def is_ended_by_alternative(self) -> bool:
+        """Whether the server took an alternative that ends the session."""
+        return bool(self._end)
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether something was not sent any more, though no alternative ended the session."""
+        return not self._end and any(
+            at_ns is None and _says_something(departure)
+            for departure, at_ns in zip(
+                self._connection.departures(), self._observed.departed_ns, strict=True
+            )
+        )
+
+    @property
+    def stopped_at(self) -> int:
+        """The number of the reply after which the sender could not go on; 0 where it did."""
+        if not self.is_cut_short:
+            return 0
+        replies = self._observed.replies
+        for number, _, above in self.expected_replies():
+            if self._observed.departed_ns[above] is None:
+                break
+            if (
+                number > len(replies)
+                or self._answers.then(number, replies[number - 1].code) is None
+            ):
+                return number
+        return len(replies) + 1
+
+    def does_not_arise(self, claim: Claim) -> bool:
+        """Whether ``claim`` stands below an alternative that ended the session: below a departure
+        that waited for it, or about a later reply."""
+        if not self._end:
+            return False
+        if reply_number(self._connection, claim) > self._end:
+            return True
+        return self._observed.departed_ns[departure_number(self._connection, claim)] is None
+
+    def is_below_end(self, number: int) -> bool:
+        """Whether reply ``number`` stands below an alternative that ended the session."""
+        return 0 < self._end < number
+
+    def expected_replies(self) -> Iterator[tuple[int, Expectation, int]]:
+        """Number from 1, the expectation, and the number (from 0) of the departure above."""
+        number, above = 0, -1
+        for step in self._connection.steps:
+            if isinstance(step, Departure):
+                above += 1
+            elif isinstance(step.outcome, UTTERANCES):
+                number += 1
+                yield number, step, above
+
+    def _ending_number(self) -> int:
+        """The number of the first reply with which the server ended the session as it may; 0."""
+        replies = self._observed.replies
+        for number, _, _ in self.expected_replies():
+            if number > len(replies):
+                may_end = self._observed.end and self._answers.may_end(number)
+                return number if may_end else 0
+            if self._answers.then(number, replies[number - 1].code) in (Then.END, Then.STOP):
+                return number
+        return 0
+
+
+def _says_something(departure: Departure) -> bool:
+    action = departure.action
+    if isinstance(action, SendOctets):
+        return action.octets.upper() != _QUIT
+    return isinstance(action, StartTls)
