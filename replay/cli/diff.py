@@ -265,12 +265,12 @@ def _servers(options: argparse.Namespace) -> tuple[Differ, str, str, list[str]]:
     """As ``_policies``, for two servers.  Raises TargetError."""
     from mailsrv.runtime.clock import SystemClock
     from mailsrv.units import seconds_to_ns
-    from replay.play import realtime
+    from replay.play.realtime_player import RealtimeOptions
     from replay.play.target import resolve
     from replay.verify import diff_runs
 
     first, second = (resolve(text) for text in options.target)
-    playing = realtime.RealtimeOptions(
+    playing = RealtimeOptions(
         speed=options.speed,
         wait_max_ns=None if options.max_wait is None else seconds_to_ns(options.max_wait),
         patience_ns=seconds_to_ns(options.patience),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from mailsrv import __version__
 from mailsrv.command_line import CommandLineParser
 from replay.cli import (
+    check,
     diff,
     export,
     import_capture,
@@ -32,6 +33,7 @@ From a tcpdump of a sender to a test:
   replay import FILE.pcap -o captures/FAMILY/NAME         make a transcript of it
   replay run captures/FAMILY/NAME.smtp                    where does mailsrv differ?
   replay run --update captures/FAMILY/NAME.smtp           make what it does now the expectation
+  replay check HOST:25 --recipient ADDRESS                does any server do what it must?
 
 'replay COMMAND --help' tells about each.
 
@@ -86,7 +88,7 @@ def _parser() -> CommandLineParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (
         *(show, import_capture, export, record),
-        *(run, shrink, diff, load, list_collection),
+        *(run, check, shrink, diff, load, list_collection),
     ):
         command.add(commands)
     return parser

@@ -168,7 +168,7 @@ def _how(options: argparse.Namespace, host: str) -> TargetOptions:
     """How to play and to judge, by the options.  Raises _FileError and TranscriptError for files
     that cannot be used."""
     from mailsrv.units import seconds_to_ns
-    from replay.play.realtime import PATIENCE_NS, RealtimeOptions
+    from replay.play.realtime_player import PATIENCE_NS, RealtimeOptions
     from replay.verify.target_suite import TOLERANCE, TargetOptions
 
     tolerance = TOLERANCE

@@ -12,6 +12,8 @@ the driver's time; ``speed`` divides every wait of the sender's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from replay.transcript.script import (
     ARRIVALS,
     After,
@@ -27,15 +29,25 @@ from replay.transcript.script import (
 class Schedule:
     """The departures of ``connection`` that are still to come.
 
-    ``gone`` says how many have left.
+    ``gone`` says how many have left.  ``goes_on`` is asked whether the sender goes on once so many
+    replies have come: left out, it does.
     """
 
-    __slots__ = ("_arrivals_ns", "_plan", "_previous_ns", "_receives", "_speed", "gone")
+    __slots__ = (
+        *("_arrivals_ns", "_goes_on", "_plan", "_previous_ns", "_receives", "_speed"),
+        "gone",
+    )
 
-    def __init__(self, connection: ScriptedConnection, speed: float = 1) -> None:
+    def __init__(
+        self,
+        connection: ScriptedConnection,
+        speed: float = 1,
+        goes_on: Callable[[int], bool] | None = None,
+    ) -> None:
         self._receives = connection.plays_receiver
         self._plan = _plan(connection)
         self._speed = speed
+        self._goes_on = goes_on
         self._arrivals_ns: list[int] = []
         self._previous_ns = 0
         self.gone = 0
@@ -48,6 +60,22 @@ class Schedule:
     def over(self) -> bool:
         """True when everything has left."""
         return self.gone == len(self._plan)
+
+    @property
+    def is_stopped(self) -> bool:
+        """True when what is waited for has come, and the sender does not go on after it."""
+        if self._goes_on is None or self.over:
+            return False
+        departure, arrivals_above = self._plan[self.gone]
+        waits = isinstance(departure.anchor, AfterArrival)
+        return (
+            waits and len(self._arrivals_ns) >= arrivals_above and not self._goes_on(arrivals_above)
+        )
+
+    @property
+    def waits(self) -> bool:
+        """True while the next departure waits for a reply that has not come."""
+        return not self.over and self.due_ns() is None
 
     def came(self, count: int, at_ns: int) -> None:
         """So many replies or commands have arrived whole, or a client has connected."""
@@ -66,7 +94,7 @@ class Schedule:
             case After(ns):
                 due_ns = self._previous_ns + self._scaled(ns)
             case AfterArrival(ns):
-                if len(self._arrivals_ns) < arrivals_above:
+                if len(self._arrivals_ns) < arrivals_above or self.is_stopped:
                     return None
                 due_ns = self._arrivals_ns[arrivals_above - 1] + self._scaled(ns)
         return max(due_ns, self._previous_ns)

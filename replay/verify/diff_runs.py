@@ -24,7 +24,7 @@ from mailsrv.config.validation import ConfigError, settings_from
 from mailsrv.runtime.clock import Clock
 from replay.play import realtime, virtual_run
 from replay.play.observed import ObservedConnection
-from replay.play.realtime import RealtimeOptions
+from replay.play.realtime_player import RealtimeOptions
 from replay.play.target import Target, TargetError
 from replay.play.virtual_time import Leaked, ServerFault, Stalled
 from replay.smtp.replies import ReceivedReply

@@ -16,6 +16,7 @@ from mailsrv.runtime.clock import Clock
 from mailsrv.units import NS_PER_S, seconds_to_ns
 from replay.capture.pcap import begins_as_capture
 from replay.play import virtual_run
+from replay.play.conditions import TIMEOUT_NS, Patience
 from replay.play.fakes.world import DeliveredMessage, WorldError
 from replay.play.observed import ObservedConnection
 from replay.play.virtual_run import VirtualRun
@@ -25,7 +26,7 @@ from replay.transcript.notation import TranscriptError
 from replay.transcript.script import Scenario
 from replay.verify import update
 from replay.verify.accepted import compare_accepted
-from replay.verify.check.claims import TIMEOUT_NS, CheckedRun
+from replay.verify.check.claims import CheckedRun
 from replay.verify.check.verdict import claim_differences
 from replay.verify.comparison import Difference, compare_all
 from replay.verify.surroundings import compare_surroundings
@@ -210,8 +211,7 @@ def _checked(scenario: Scenario, played: VirtualRun) -> CheckedRun:
         played.connections,
         played.virtual_ns,
         [message.content for message in played.messages],
-        timeout_ns=seconds_to_ns(timeout_s),
-        grace_ns=0,
+        patience=Patience(timeout_ns=seconds_to_ns(timeout_s), grace_ns=0),
     )
 
 

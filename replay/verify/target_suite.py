@@ -11,7 +11,8 @@ from mailsrv.units import NS_PER_MS
 from replay.load.plan import RECEIVES, UnsuitableError, needs_of_its_own, refuse_timers
 from replay.load.tally import Latency
 from replay.play import realtime
-from replay.play.realtime import CappedWait, RealtimeOptions
+from replay.play.realtime import CappedWait
+from replay.play.realtime_player import RealtimeOptions
 from replay.play.target import Target, TargetError
 from replay.transcript import transcript
 from replay.transcript.notation import TranscriptError

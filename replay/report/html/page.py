@@ -101,6 +101,11 @@ def page(
     )
 
 
+def style() -> Html:
+    """The style sheet of all reports."""
+    return Html(_resource("report.css"))
+
+
 def _resource(name: str) -> str:
     return files("replay.report.html").joinpath(name).read_text("utf-8").strip()
 
@@ -115,7 +120,7 @@ def _head(title: str, script: str) -> Html:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("title", text(title)),
-        tag("style", Html(_resource("report.css"))),
+        tag("style", style()),
     )
 
 

@@ -8,11 +8,12 @@ ends the session (``then end``, ``then stop``, ``end``), what stands below *does
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
 from mailsrv.units import NS_PER_S
+from replay.play.conditions import Patience
 from replay.play.observed import ObservedConnection
 from replay.smtp.replies import ReceivedReply
 from replay.transcript.claims.claim import (
@@ -36,14 +37,9 @@ from replay.transcript.duration import format_ns
 from replay.transcript.octets import to_text
 from replay.transcript.script import Scenario, ScriptedConnection, expected_code
 from replay.verify.check.acceptance import messages_accepted
+from replay.verify.check.profile import Profile
 from replay.verify.check.progress import Progress
 
-TIMEOUT_NS = 300 * NS_PER_S
-"""A server's timeout for a command: at least that by RFC 5321 section 4.5.3.2.7."""
-TIMEOUT_GRACE_NS = 10 * NS_PER_S
-"""How late a server may notice that its timeout is over: many look every few seconds."""
-CLOCK_GRACE_NS = NS_PER_S
-"""How far two clocks, and a packet's way, may be apart."""
 SHOWN_MAX_CHARACTERS = 300
 """Of one reply."""
 
@@ -105,15 +101,15 @@ class CheckedRun:
     """What a run of a scenario showed.
 
     ``lasted_ns`` is how long it was looked at.  ``contents`` are those of the messages that were
-    delivered, as far as they can be seen: None for not at all.  ``timeout_ns`` is the server's own
-    timeout for a command; ``grace_ns`` is what instants may be off, 0 in virtual time.
+    delivered, as far as they can be seen: None for not at all.  ``profile`` says what the server
+    may do of right, ``patience`` what its own timeout is and what instants may be off.
     """
 
     connections: Sequence[ObservedConnection]
     lasted_ns: int
     contents: Sequence[bytes] | None = None
-    timeout_ns: int = TIMEOUT_NS
-    grace_ns: int = CLOCK_GRACE_NS
+    profile: Profile = field(default_factory=Profile)
+    patience: Patience = field(default_factory=Patience)
 
 
 def judge_claims(scenario: Scenario, run: CheckedRun) -> list[ClaimResult]:
@@ -144,11 +140,28 @@ class _ConnectionJudge:
         self._connection = connection
         self._observed = observed
         self._run = run
+        self._excuse = run.profile.excuse(observed)
         self.progress = Progress(connection, observed)
 
     def judged(self, claim: Claim) -> Judged:
+        judged = self._judged(claim)
+        ended = judged.how is How.CLOSE or judged.observed == self._last_reply()
+        if judged.finding is Finding.BROKEN and self._excuse and ended:
+            return Judged(Finding.NOT_REACHED, None, self._excuse)
+        return judged
+
+    def _last_reply(self) -> str:
+        replies = self._observed.replies
+        return shown(replies[-1]) if replies else ""
+
+    def _judged(self, claim: Claim) -> Judged:
         if self.progress.does_not_arise(claim):
             return Judged(Finding.DOES_NOT_ARISE)
+        match claim.statement:
+            case RepliesNoMore():
+                return self._no_reply(claim)
+            case RepliesAsExpected():
+                return self._as_expected()
         departed_ns = self._observed.departed_ns[departure_number(self._connection, claim)]
         if departed_ns is None:
             return Judged(Finding.NOT_REACHED)
@@ -156,10 +169,6 @@ class _ConnectionJudge:
             case RepliesWith(alternatives, within):
                 number = reply_number(self._connection, claim)
                 return self._reply(alternatives, within, number, departed_ns)
-            case RepliesNoMore():
-                return self._no_reply(claim)
-            case RepliesAsExpected():
-                return self._as_expected()
             case Ends(within):
                 return self._ends(within, departed_ns)
             case StaysOpen(within):
@@ -207,12 +216,12 @@ class _ConnectionJudge:
                 continue
             if number > len(observed.replies):
                 how = How.CLOSE if observed.end else How.HANG
-                return Judged(Finding.BROKEN, how, f"reply {number}: nothing came")
+                return Judged(Finding.BROKEN, how, f"nothing came for reply {number}")
             reply = observed.replies[number - 1]
             code = expected_code(expected.outcome)
             if code and reply.code // 100 != code // 100:
                 how = how_other(reply.code, [str(code)])
-                return Judged(Finding.BROKEN, how, f"reply {number}: {shown(reply)}")
+                return Judged(Finding.BROKEN, how, shown(reply))
         return Judged(Finding.NOT_REACHED if not_reached else Finding.HOLDS)
 
     def _no_reply(self, claim: Claim) -> Judged:
@@ -221,7 +230,7 @@ class _ConnectionJudge:
         replies = [one for one in self._observed.replies if next_ns is None or one.at_ns < next_ns]
         if len(replies) > number:
             return Judged(Finding.BROKEN, How.ONE_TOO_MANY, shown(replies[number]))
-        return Judged(Finding.HOLDS)
+        return Judged(Finding.HOLDS if self.progress.came_to(claim) else Finding.NOT_REACHED)
 
     # -- ends -------------------------------------------------------------------------------------
 
@@ -241,7 +250,7 @@ class _ConnectionJudge:
     def _stays_open(self, claim: Claim, within: Bound | None, departed_ns: int) -> Judged:
         observed, until_ns = self._observed, self._next_departed_ns(claim)
         if within is not None:
-            until_ns = departed_ns + self._at_least_ns(within)
+            until_ns = departed_ns + self._run.patience.at_least_ns(within)
         if observed.end and (until_ns is None or observed.end_at_ns < until_ns):
             took = format_ns(observed.end_at_ns - departed_ns)
             return Judged(Finding.BROKEN, How.CLOSE, f"ended ({observed.end}) after {took}")
@@ -267,10 +276,7 @@ class _ConnectionJudge:
         return departed_ns[number] if number < len(departed_ns) else None
 
     def _at_most_ns(self, bound: Bound) -> int:
-        return at_most_ns(bound, self._run.timeout_ns) + self._run.grace_ns
-
-    def _at_least_ns(self, bound: Bound) -> int:
-        return (self._run.timeout_ns if bound.is_timeout else bound.ns) - self._run.grace_ns
+        return self._run.patience.at_most_ns(bound)
 
 
 def _of_scenario(
@@ -300,11 +306,6 @@ def _of_scenario(
                 contents = ", ".join(to_text(one)[:SHOWN_MAX_CHARACTERS] for one in run.contents)
                 return Judged(Finding.BROKEN, How.CONTENT, contents)
     return Judged(Finding.HOLDS)
-
-
-def at_most_ns(bound: Bound, timeout_ns: int) -> int:
-    """The latest instant within ``bound``."""
-    return timeout_ns + TIMEOUT_GRACE_NS if bound.is_timeout else bound.ns
 
 
 def alternative_of(alternatives: Sequence[Alternative], code: int) -> Alternative | None:

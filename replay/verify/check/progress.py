@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from replay.play.observed import ObservedConnection
 from replay.transcript.claims.answers import Answers
@@ -39,10 +40,19 @@ class Progress:
     @property
     def is_cut_short(self) -> bool:
         """Whether something was not sent any more, though no alternative ended the session."""
-        return not self._end and any(
+        return not self._end and not self._has_left(len(self._observed.departed_ns))
+
+    def came_to(self, claim: Claim) -> bool:
+        """Whether all that is said above ``claim`` has been sent, a last QUIT not counted."""
+        return self._has_left(departure_number(self._connection, claim) + 1)
+
+    def _has_left(self, departures: int) -> bool:
+        """Whether the first so many, as far as they say something, have left."""
+        return not any(
             at_ns is None and _says_something(departure)
-            for departure, at_ns in zip(
-                self._connection.departures(), self._observed.departed_ns, strict=True
+            for departure, at_ns in islice(
+                zip(self._connection.departures(), self._observed.departed_ns, strict=True),
+                departures,
             )
         )
 

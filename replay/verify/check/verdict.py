@@ -57,7 +57,9 @@ def judge(scenario: Scenario, run: CheckedRun) -> Judgement:
         return Judgement(Verdict.DEPARTS, "", results)
     findings = {one.finding for one in results}
     if Finding.NOT_REACHED in findings:
-        return Judgement(Verdict.COULD_NOT_TELL, _why_cut_short(scenario, run), results)
+        excuse = next((one.observed for one in results if one.finding is Finding.NOT_REACHED), "")
+        reason = excuse or _why_cut_short(scenario, run)
+        return Judgement(Verdict.COULD_NOT_TELL, reason, results)
     if Finding.HOLDS in findings:
         return Judgement(Verdict.HOLDS, "", results)
     if Finding.NOT_SEEN in findings:

@@ -16,7 +16,8 @@ from mailsrv.runtime.clock import SystemClock
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.play import realtime
 from replay.play.real_link import RealLink
-from replay.play.realtime import RealRun, RealtimeOptions
+from replay.play.realtime import RealRun
+from replay.play.realtime_player import RealtimeOptions
 from replay.play.target import Target, loopback_address, resolve
 from replay.play.tls_client import CERTIFICATE, verify_by
 from replay.transcript import transcript

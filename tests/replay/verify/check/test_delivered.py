@@ -1,0 +1,132 @@
+"""Looking at what a server delivered."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from replay.verify.check.delivered import (
+    Delivered,
+    DeliveredError,
+    Mailbox,
+    from_mbox,
+    mailbox,
+    mark_of,
+)
+
+MARK, OTHER = mark_of("0123abcd", 1), mark_of("0123abcd", 12)
+ONE = f"Return-Path: <a+{MARK}@example.org>\nSubject: x\n\nhello\n".encode()
+TWO = f"Return-Path: <a@example.org>\nSubject: {OTHER}\n\nbye\n".encode()
+MBOX = b"From a@example.org Mon Jan 12 2026\n" + ONE + b"\nFrom b Mon\n" + TWO
+
+
+def assert_finds_both(place: Mailbox) -> None:
+    delivered = Delivered(place)
+    delivered.look()
+    delivered.look()
+    crlf = ONE.replace(b"\n", b"\r\n").strip()
+    assert [one.strip() for one in delivered.contents(MARK)] == [crlf]
+    assert len(delivered.contents(OTHER)) == 1
+    assert delivered.contents(mark_of("0123abcd", 2)) == []
+
+
+def test_a_maildir(tmp_path: Path) -> None:
+    for place, octets in (("new/1", ONE), ("cur/2:2,S", TWO), ("tmp/3", ONE), ("user/new/4", ONE)):
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(octets)
+    assert_finds_both(mailbox(f"maildir={tmp_path}"))
+
+
+def test_an_mbox_that_grows(tmp_path: Path) -> None:
+    path = tmp_path / "mbox"
+    place = mailbox(f"mbox={path}")
+    assert list(place.look()) == []
+    path.write_bytes(MBOX)
+    assert len(list(place.look())) == 2
+    path.write_bytes(MBOX + b"\nFrom c\nSubject: z\n\nlast\n")
+    assert list(place.look()) == [b"Subject: z\n\nlast\n"]
+    assert_finds_both(mailbox(f"mbox={path}"))
+
+
+def test_a_line_that_begins_with_from_is_no_message_unless_an_empty_line_stands_above() -> None:
+    assert from_mbox(b"From a\nSubject: z\nFrom: x\n\nline\nFrom here on\n") == [
+        b"Subject: z\nFrom: x\n\nline\nFrom here on\n"
+    ]
+
+
+def test_what_a_command_prints() -> None:
+    program = f"import sys; sys.stdout.buffer.write({MBOX!r})"
+    command = shlex.join([sys.executable, "-c", program])
+    assert_finds_both(mailbox(f"command={command}"))
+
+
+class _Mailpit(BaseHTTPRequestHandler):
+    """The two addresses of mailpit's API that are asked."""
+
+    def do_GET(self) -> None:
+        pages = {
+            "/api/v1/messages?limit=500": json.dumps(
+                {"total": 2, "messages": [{"ID": "b/2"}, {"ID": "a1"}]}
+            ).encode(),
+            "/api/v1/message/a1/raw": ONE,
+            "/api/v1/message/b%2F2/raw": TWO,
+        }
+        page = pages.get(self.path)
+        self.send_response(404 if page is None else 200)
+        self.end_headers()
+        self.wfile.write(page or b"")
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def mailpit() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), _Mailpit) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join(10)
+
+
+def test_the_http_api_of_mailpit(mailpit: str) -> None:
+    assert_finds_both(mailbox(f"http={mailpit}/"))
+    with pytest.raises(DeliveredError, match="Not Found"):
+        list(mailbox(f"http={mailpit}/elsewhere").look())
+
+
+def test_a_message_for_two_recipients_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "mbox"
+    path.write_bytes(MBOX + b"\nFrom c\nDelivered-To: c\n" + ONE)
+    delivered = Delivered(mailbox(f"mbox={path}"))
+    delivered.look()
+    assert len(delivered.contents(MARK)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("maildir", "takes maildir=DIR, mbox=FILE, command=COMMAND or http=URL"),
+        ("imap=x", "takes maildir=DIR"),
+        ("mbox=", "takes maildir=DIR"),
+        ("http=127.0.0.1:8025", "takes an address such as http://"),
+        ("command='", "No closing quotation"),
+        ("command=  ", "names a command"),
+        ("maildir=/nowhere/at/all", "no such folder"),
+        ("command=/nowhere/at/all", "No such file"),
+        ("command=false", "exit status 1"),
+        ("mbox=/", "Is a directory"),
+        ("http=http://127.0.0.1:1", "Connection refused"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_told(text: str, reason: str) -> None:
+    with pytest.raises(DeliveredError, match=reason):
+        list(mailbox(text).look())
