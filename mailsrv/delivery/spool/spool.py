@@ -331,12 +331,13 @@ class Spool:
         try:
             database = self._open()
             changes = self._changes
-            database.write([*(sink.row() for sink, _ in batch), *changes.notices], changes)
+            database.write([sink.row() for sink, _ in batch] + changes.notices, changes)
         except (OSError, sqlite3.Error, SpoolError) as error:
             self._not_stored(batch, error, answers)
             faults = _answer_all(answers)
         else:
-            self._changes = Changes(fresh_from=changes.fresh_from)
+            if changes:
+                self._changes = Changes(fresh_from=changes.fresh_from)
             self._stored(batch, answers)
             if batch or changes.notices or changes.rows:
                 self.on_stored()
