@@ -150,6 +150,19 @@ class Settings:
     spool_free_octets: int = 256 * 1024**2
     """What is left free on the spool's disk; below that, mail is deferred (452 4.3.1)."""
 
+    received_fields: int = 100
+    """In the header of a message; one with more is in a loop, and refused (554 5.4.6).  RFC 5321
+    section 6.3 asks for 100 at least."""
+
+    # The queue, which tries again what cannot be delivered now.
+    retry_first_s: float = 300
+    """From the first attempt to the second, as Postfix; each pause is twice the one before."""
+    retry_longest_s: float = 3600
+    """The longest pause; up to a quarter is added to each by chance."""
+    queue_lifetime_s: float = 5 * 24 * 3600
+    """After so long the last attempt is made and the sender is told; RFC 5321 section 4.5.4.1 asks
+    for 4 or 5 days."""
+
     # Next hops; a route may say otherwise.
     relay_tls: TlsUse = "opportunistic"
     relay_connections: int = 20

@@ -60,8 +60,11 @@ class Outgoing:
         self._use(config, self._maildir_of(config))
 
     def _use(self, config: Config, maildir: Maildir) -> None:
-        self.spool.configure(config.settings.hostname, _limits(config))
-        self.queue.retries = Retries()
+        settings = config.settings
+        self.spool.configure(settings.hostname, _limits(config), settings.received_fields)
+        self.queue.retries = Retries(
+            settings.retry_first_s, settings.retry_longest_s, settings.queue_lifetime_s
+        )
         self.queue.use(self._ways_into(maildir))
 
     def attach(self, loop: Loop) -> None:

@@ -133,6 +133,9 @@ BARE_LINE_END = reply(
 )
 LOCAL_ERROR = reply(451, "4.3.0", "Error: local trouble, please try again later")
 STORAGE_FULL = reply(452, "4.3.1", "Error: insufficient system storage", check="storage")
+TOO_MANY_HOPS = reply(
+    554, "5.4.6", "Error: too many Received fields, the message is in a loop", check="loop"
+)
 DELIVERY_SLOW = reply(
     451, "4.3.2", "Error: delivery took too long, please try again later", check="delivery"
 )

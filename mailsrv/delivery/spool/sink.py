@@ -14,6 +14,7 @@ from mailsrv.delivery.files import Files, write_all
 from mailsrv.delivery.spool.failures import Failure
 from mailsrv.delivery.spool.rows import NewMessage
 from mailsrv.delivery.spool.stored_envelope import to_json
+from mailsrv.smtp import reply
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.reply import Reply
 
@@ -50,6 +51,7 @@ class SinkOwner(Protocol):
     files: Files
     memory: Memory
     hostname: str
+    received_fields_max: int
     open_contents: int
     open_octets: int
 
@@ -73,7 +75,7 @@ class SpoolSink:
     """One message on its way into the spool."""
 
     __slots__ = (
-        *("_ended", "_held", "_memory", "_received_ns", "_spool"),
+        *("_ended", "_held", "_hops", "_memory", "_received_ns", "_spool"),
         *("envelope", "failure", "in_file", "octets"),
     )
 
@@ -83,6 +85,7 @@ class SpoolSink:
         self._held = bytearray()  # one piece, however small those are that it comes in
         self._ended = False
         self._received_ns = 0
+        self._hops = -1
         self.envelope = envelope
         self.failure: Reply | None = None
         """Why it cannot be stored."""
@@ -98,12 +101,14 @@ class SpoolSink:
         self.octets += len(chunk)
         self._spool.open_octets += len(chunk)
         if len(self._held) > ROW_OCTETS_MAX or self._memory.scarce:
+            self._count_hops()
             self.attempt(self._write_held)
 
     def finish(self, answer: Answer) -> None:
         if not self._ended:
             self._ended = True
             self._spool.open_contents -= 1
+            self._count_hops()
             self.attempt(self._write_held if self.in_file else self._see_room)
         if self.failure is not None:
             answer(self.failure)
@@ -165,6 +170,19 @@ class SpoolSink:
         if self.in_file:
             with contextlib.suppress(OSError):
                 self._spool.files.remove(self._path)
+
+    def _count_hops(self) -> None:
+        """Refuse a message that went round in a circle (RFC 5321 section 6.3); its header is looked
+        for in what is held at first.  In a circle are we, too, and we write the name like this."""
+        if self._hops >= 0:
+            return
+        held = self._held
+        end = held.find(b"\r\n\r\n")
+        fields = held.count(b"\nReceived:", 0, end if end >= 0 else len(held))
+        self._hops = fields + held.startswith(b"Received:")
+        if self._hops > self._spool.received_fields_max and self.failure is None:
+            self.failure = reply.TOO_MANY_HOPS
+            self._discard()
 
     @property
     def _path(self) -> Path:

@@ -62,6 +62,8 @@ FORGET_WITHIN_NS = 200 * NS_PER_MS
 LOCKED_NS = 2 * NS_PER_S
 LOCKED_PAUSE_NS = 10 * NS_PER_MS
 """How long another process may write to the database, and how often we try meanwhile."""
+RECEIVED_FIELDS_MAX = 100
+"""In a header, unless it is configured."""
 PIECE_OCTETS = 256 * 1024
 """Of a large content, what is read at once."""
 
@@ -107,6 +109,7 @@ class Spool:
         self.files: Files = files or SystemFiles()
         self.memory: Memory = memory or EnoughMemory()
         self.hostname = hostname
+        self.received_fields_max = RECEIVED_FIELDS_MAX
         self.on_stored: Callable[[], object] = lambda: None
         self.trouble = ""
         """Why nothing can be stored at present."""
@@ -176,9 +179,12 @@ class Spool:
         for name in database.without_message(os.listdir(self.folder / CONTENT)):
             self._remove_content(name)
 
-    def configure(self, hostname: str, limits: Limits) -> None:
+    def configure(
+        self, hostname: str, limits: Limits, received_fields_max: int = RECEIVED_FIELDS_MAX
+    ) -> None:
         """Other settings from now on."""
         self.hostname = hostname
+        self.received_fields_max = received_fields_max
         self._room.used_max_octets, self._room.free_min_octets = limits
 
     def attach(self, loop: Loop) -> None:

@@ -332,3 +332,29 @@ def test_a_place_that_cannot_be_a_spool_is_told_in_a_sentence(
     with pytest.raises(SpoolError, match=f"^{tmp_path}/spool.*: .*(directory|exists)"):
         spool_in(tmp_path / "spool")
     assert descriptors(tmp_path) == before
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize(
+    ("fields", "more", "code"),
+    [
+        (100, b"", 250),
+        (101, b"", 554),
+        (100, b"X-Received: x\r\nX: received: y\r\n", 250),
+        (100, b"Received: from a\r\n\tby b\r\n", 554),
+        (100, b"\r\nReceived: in the body\r\n", 250),
+    ],
+)
+def test_a_message_that_went_round_in_a_circle_is_refused(
+    tmp_path: Path, large: bool, fields: int, more: bytes, code: int
+) -> None:
+    spool = spool_in(tmp_path)
+    header = b"Received: from x by y; now\r\n" * fields + more
+    rest = b"\r\n" + b"x" * 2 * ROW_OCTETS_MAX * large
+    replies = received(spool, 1, header, rest)
+    spool.commit()
+    assert codes([replies]) == [[code]]
+    if code == 554:
+        assert str(replies[0]).startswith("554 5.4.6 ")
+        assert kept(spool) == {} and left_over(spool) == []
+    spool.close()
