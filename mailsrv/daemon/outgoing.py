@@ -10,6 +10,7 @@ from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
 from mailsrv.delivery.mailbox.maildir import Maildir
 from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
+from mailsrv.delivery.queue.notifier import Notifier
 from mailsrv.delivery.queue.queue import Queue
 from mailsrv.delivery.queue.retries import Retries
 from mailsrv.delivery.queue.ways import OneWay, Way, Ways
@@ -51,7 +52,8 @@ class Outgoing:
             raise ConfigError(f"spool: {error}") from None
         # What an earlier process left may be delivered already, and even be read.
         self._left_over_before = self.spool.next_number if self.spool.messages else 0
-        self.queue = Queue(self.spool, clock, random.SystemRandom(), journal.note)
+        self._dice = random.SystemRandom()
+        self.queue = Queue(self.spool, clock, self._dice, journal.note)
         self._use(config, maildir)
 
     def use(self, config: Config) -> None:
@@ -62,8 +64,14 @@ class Outgoing:
     def _use(self, config: Config, maildir: Maildir) -> None:
         settings = config.settings
         self.spool.configure(settings.hostname, _limits(config), settings.received_fields)
-        self.queue.retries = Retries(
-            settings.retry_first_s, settings.retry_longest_s, settings.queue_lifetime_s
+        self.queue.retries = retries = Retries(
+            settings.retry_first_s,
+            settings.retry_longest_s,
+            settings.queue_lifetime_s,
+            settings.delay_notice_s,
+        )
+        self.queue.make_notices = Notifier(
+            self._clock, self._dice, settings.hostname, retries, settings.notice_content_octets
         )
         self.queue.use(self._ways_into(maildir))
 

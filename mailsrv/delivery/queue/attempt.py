@@ -75,7 +75,9 @@ class Attempt:
     def job(self, places: tuple[int, ...], content: Content) -> Job:
         """A job for some of the recipients."""
         message, envelope = self.message, self.envelope
-        head = received(envelope, message.hostname, message.received_ns)
+        head = b""
+        if envelope.client:  # it was received, and not made here
+            head = received(envelope, message.hostname, message.received_ns)
         return Job(message, envelope, places, head, self._read(content))
 
     def ended(self, way: Way, outcomes: Sequence[Outcome]) -> list[Outcome]:

@@ -277,14 +277,14 @@ class Queue:
             return  # it was begun anew elsewhere, or tells twice
         message = attempt.message
         told = attempt.ended(way, outcomes)
+        now_ns = self._clock.realtime_ns()
         if attempt.content_trouble:
             self._note("message unreadable", id=message.id, error=attempt.content_trouble)
-        elif self.retries.is_over(message.received_ns, self._clock.realtime_ns()):
+        elif self.retries.is_over(message.received_ns, now_ns):
             told = [_expired(one) for one in told]
             attempt.progress.add(told)
         report(self._note, attempt, way, told)
-        final = [one for one in told if one.kind is not OutcomeKind.DEFERRED]
-        notices = self._notices(attempt, final) if final else ()
+        notices = self._notices(attempt, told, now_ns)
         if attempt.under_way:
             self._spool.put(attempt.kept(0), notices, soon=not way.local)  # due after a crash
         else:
@@ -318,9 +318,20 @@ class Queue:
         now_ns, received_ns = self._clock.realtime_ns(), attempt.message.received_ns
         return self.retries.next_due_ns(attempt.attempts, received_ns, now_ns, self._dice)
 
-    def _notices(self, attempt: Attempt, outcomes: Sequence[Outcome]) -> Iterable[NewMessage]:
-        content = partial(self._spool.content, attempt.message)
-        return self.make_notices(attempt.message, attempt.envelope, outcomes, content)
+    def _notices(
+        self, attempt: Attempt, outcomes: Sequence[Outcome], now_ns: int
+    ) -> Iterable[NewMessage]:
+        """What the sender is to be told of these outcomes; of a delay once."""
+        message, progress = attempt.message, attempt.progress
+        told = [one for one in outcomes if one.kind is not OutcomeKind.DEFERRED]
+        is_delayed = self.retries.is_delayed(message.received_ns, now_ns)
+        if is_delayed and not progress.delay_told and len(told) < len(outcomes):
+            progress.delay_told = True
+            told = list(outcomes)
+        if not told:
+            return ()
+        content = partial(self._spool.content, message)
+        return self.make_notices(message, attempt.envelope, told, content)
 
     # -- when to look again -----------------------------------------------------------------------
 

@@ -32,10 +32,21 @@ class Retries(NamedTuple):
     first_s: float = 300
     longest_s: float = 3600
     lifetime_s: float = 5 * 24 * 3600
+    delay_notice_s: float = 4 * 3600
+    """After so long the sender is told of the delay; 0: never."""
+
+    def ends_ns(self, received_ns: int) -> int:
+        """When the last attempt is made.  Instants are counted from 1970."""
+        return received_ns + seconds_to_ns(self.lifetime_s)
 
     def is_over(self, received_ns: int, now_ns: int) -> bool:
-        """Whether an attempt that ends now was the last one.  Instants are counted from 1970."""
-        return now_ns >= received_ns + seconds_to_ns(self.lifetime_s)
+        """Whether an attempt that ends now was the last one."""
+        return now_ns >= self.ends_ns(received_ns)
+
+    def is_delayed(self, received_ns: int, now_ns: int) -> bool:
+        """Whether the sender is to be told that its message is still here."""
+        delay_ns = seconds_to_ns(self.delay_notice_s)
+        return bool(delay_ns) and now_ns >= received_ns + delay_ns
 
     def next_due_ns(self, attempts: int, received_ns: int, now_ns: int, dice: RandomBits) -> int:
         """When to try again after ``attempts`` of them."""
@@ -43,5 +54,4 @@ class Retries(NamedTuple):
         doublings = min(max(attempts - 1, 0), DOUBLINGS_MAX)
         pause_ns = min(first_ns << doublings, longest_ns)
         pause_ns += (pause_ns * dice.getrandbits(JITTER_BITS) >> JITTER_BITS) // JITTER_PART
-        last_ns = received_ns + seconds_to_ns(self.lifetime_s)
-        return min(now_ns + pause_ns, max(last_ns, now_ns))
+        return min(now_ns + pause_ns, max(self.ends_ns(received_ns), now_ns))

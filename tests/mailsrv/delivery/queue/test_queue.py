@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -13,10 +14,12 @@ from queueing import VirtualRun
 from spooling import envelope, kept
 
 from mailsrv.delivery.job import Done, Job
+from mailsrv.delivery.queue.notifier import Notifier
 from mailsrv.delivery.queue.queue import EXPIRED_STATUS
 from mailsrv.delivery.queue.retries import Retries
 from mailsrv.delivery.queue.ways import OneWay, Way
 from mailsrv.delivery.spool.queue_table import QueueTable
+from mailsrv.delivery.spool.stored_envelope import from_json
 from mailsrv.smtp.path import MailPath
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
@@ -315,3 +318,56 @@ def test_the_last_attempt_is_made_at_the_end_of_the_lifetime(received_ns: int) -
     assert not retries.is_over(received_ns, now_ns)
     assert retries.is_over(received_ns, ends_ns)
     assert retries.next_due_ns(10**6, received_ns, received_ns, Most()) == ends_ns
+
+
+def with_notices(run: Run) -> Run:
+    run.queue.make_notices = Notifier(
+        run.clock, random.Random(2), "mx.example.test", run.queue.retries, 50_000
+    )
+    return run
+
+
+def test_the_sender_is_told_of_a_failure_with_the_transaction_that_records_it(
+    tmp_path: Path,
+) -> None:
+    hop = NextHop()
+    hop.by_local = {"c": FAILED, "a": DEFERRED}
+    run = with_notices(Run(tmp_path, hop))
+    run.receive(1, "b@x", "c@x")
+    run.go_on(1)
+    assert run.spool.messages == 1 + 1 - 1, "the notice is there, and the message is done with"
+    run.go_on(NS_PER_S)
+    [notice] = [content for content in hop.contents if b"multipart/report" in content]
+    assert b"To: <a@example.org>" in notice
+    assert b"550 5.1.1 no such user" in notice and b"b@x" not in notice
+    assert notice.startswith(b"From: Mail delivery"), "it was not received"
+    [stored] = run.spool.after(0, 10)
+    envelope_of = from_json(stored.envelope)
+    assert str(envelope_of.reverse_path) == "" and stored.id != "ID1"
+    run.go_on(6 * 24 * 3600 * NS_PER_S)
+    assert kept(run.spool) == {}, "a notice is never answered"
+    assert sum(b"multipart/report" in content for content in hop.contents[:2]) == 1
+
+
+def test_the_sender_is_told_once_of_a_delay_and_then_of_the_end(tmp_path: Path) -> None:
+    hop = NextHop()
+    hop.by_local = {"b": DEFERRED}
+    run = with_notices(Run(tmp_path, hop))
+    run.receive(1, "b@x")
+    run.go_on(6 * 24 * 3600 * NS_PER_S)
+    notices = [content for content in hop.contents if b"multipart/report" in content]
+    assert [b"Action: delayed" in one for one in notices] == [True, False]
+    assert b"Action: failed" in notices[1]
+    assert kept(run.spool) == {}
+
+
+def test_a_delay_is_told_once_although_the_process_was_killed(tmp_path: Path) -> None:
+    hop = NextHop()
+    hop.by_local = {"b": DEFERRED}
+    run = with_notices(Run(tmp_path, hop))
+    run.receive(1, "b@x")
+    run.go_on(6 * 3600 * NS_PER_S)
+    run.kill()
+    later = with_notices(Run(tmp_path, hop))
+    later.go_on(24 * 3600 * NS_PER_S)
+    assert sum(b"Action: delayed" in content for content in hop.contents) == 1

@@ -1,0 +1,69 @@
+"""Makes the notices to senders as messages for the spool."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+from mailsrv.delivery.notices.notice import Origin, notice
+from mailsrv.delivery.notices.returned import Original, beginning_octets
+from mailsrv.delivery.queue.retries import RandomBits, Retries
+from mailsrv.delivery.spool.rows import NewMessage, SpoolError, StoredMessage
+from mailsrv.delivery.spool.stored_envelope import to_json
+from mailsrv.runtime.clock import Clock
+from mailsrv.smtp.envelope import Envelope
+from mailsrv.smtp.sending.outcome import Outcome
+
+ID_BITS = 60
+
+Content = Callable[[], Iterator[bytes]]
+
+
+class Notifier:
+    """Tells senders in the name of ``hostname``; ``returned_octets_max`` bounds a message that
+    comes back whole."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        dice: RandomBits,
+        hostname: str,
+        retries: Retries,
+        returned_octets_max: int,
+    ) -> None:
+        self._clock = clock
+        self._dice = dice
+        self._hostname = hostname
+        self._retries = retries
+        self._returned_octets_max = returned_octets_max
+
+    def __call__(
+        self,
+        message: StoredMessage,
+        envelope: Envelope,
+        outcomes: Sequence[Outcome],
+        content: Content,
+    ) -> list[NewMessage]:
+        """The notice about ``outcomes``, if one is due."""
+        wanted = beginning_octets(message.octets, self._returned_octets_max)
+        original = Original(_beginning(content, wanted), message.octets)
+        now_ns, hostname = self._clock.realtime_ns(), self._hostname
+        id_ = f"{self._dice.getrandbits(ID_BITS):015X}"
+        origin = Origin(hostname, now_ns, id_, self._returned_octets_max)
+        until_ns = self._retries.ends_ns(message.received_ns)
+        made = notice(envelope, outcomes, original, message.received_ns, origin, until_ns)
+        if made is None:
+            return []
+        text = to_json(made.envelope)
+        return [NewMessage(id_, now_ns, hostname, len(made.content), text, made.content)]
+
+
+def _beginning(content: Content, octets: int) -> bytes:
+    """As much of the content; less where it cannot be read."""
+    found = bytearray()
+    with contextlib.suppress(SpoolError, ValueError):
+        for piece in content():
+            found += piece[: octets - len(found)]
+            if len(found) >= octets:
+                break
+    return bytes(found)
