@@ -19,7 +19,8 @@ from mailsrv.delivery.mailbox.maildir import Maildir
 from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
 from mailsrv.delivery.queue.queue import Queue
 from mailsrv.delivery.queue.ways import OneWay, Way
-from mailsrv.delivery.spool.spool import Limits, Spool
+from mailsrv.delivery.spool.disk_room import Limits
+from mailsrv.delivery.spool.spool import Spool
 from mailsrv.policy.lookups import NoResolver
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.runtime.listener import bind

@@ -15,6 +15,7 @@ from mailsrv.config import file
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
 from mailsrv.daemon.check_config import inspect
+from mailsrv.operate import queue_options
 from mailsrv.runtime.clock import SystemClock
 
 WRONG_USE = 2
@@ -44,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "check-config":
             print("\n".join(inspect(options.file, ask_nameservers=options.probe)))
             return 0
+        if options.command == "queue":
+            from mailsrv.operate import queue_command  # with SQLite
+
+            return queue_command.run(options, SystemClock())
         from mailsrv.daemon.service import ServeOptions, serve  # the server, to check no file
 
         serve_options = ServeOptions(partial(_config_of, options), options.config)
@@ -108,6 +113,7 @@ def _parser() -> CommandLineParser:
         help="send a question to each name server",
     )
     check.add_argument("file", type=Path, metavar="FILE")
+    queue_options.add_parser(commands)
     return parser
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MAILSRV = (
     *("__init__", "units", "settings", "smtp", "runtime", "transport", "policy", "resolver"),
     *("stores", "config", "telemetry", "delivery", "inbound", "server", "daemon"),
-    *("command_line", "cli"),
+    *("command_line", "operate", "cli"),
     "__main__",
 )
 REPLAY = (

@@ -13,10 +13,12 @@ from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
 from mailsrv.delivery.queue.notifier import Notifier
 from mailsrv.delivery.queue.queue import Queue
 from mailsrv.delivery.queue.retries import Retries
+from mailsrv.delivery.queue.wake_socket import WakeSocket
 from mailsrv.delivery.queue.ways import OneWay, Way, Ways
+from mailsrv.delivery.spool.disk_room import Limits
 from mailsrv.delivery.spool.rows import SpoolError
 from mailsrv.delivery.spool.sink import Memory
-from mailsrv.delivery.spool.spool import Limits, Spool
+from mailsrv.delivery.spool.spool import Spool
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.loop import Loop
 from mailsrv.telemetry.event_log import EventLog
@@ -34,6 +36,7 @@ class Outgoing:
         self._clock = clock
         self._journal = journal
         self._loop: Loop | None = None
+        self._wake: WakeSocket | None = None
         self._left_over_before = 0
         self._maildirs: list[MaildirDelivery] = []
         maildir = self._maildir_of(config)
@@ -82,6 +85,10 @@ class Outgoing:
         for one in self._maildirs:
             one.attach(loop)
         self.queue.attach(loop)
+        try:
+            self._wake = WakeSocket(self.spool.folder, loop.poll, self.queue.look_for_commands)
+        except OSError as error:  # commands are then seen after the next start
+            self._journal.note("queue commands wait", error=error.strerror)
 
     def close(self) -> None:
         """Deliver what is being delivered, for a while; the rest waits for the next start."""
@@ -90,6 +97,8 @@ class Outgoing:
         until_ns = self._clock.monotonic_ns() + FINISH_NS
         while loop is not None and self.queue.busy and self._clock.monotonic_ns() < until_ns:
             loop.run_once()
+        if self._wake is not None:
+            self._wake.close()
         self.spool.close()
 
     def _maildir_of(self, config: Config) -> Maildir:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mailsrv.delivery.files import SystemFiles
+from mailsrv.delivery.spool.disk_room import Limits
 from mailsrv.delivery.spool.rows import StoredMessage
 from mailsrv.delivery.spool.sink import SpoolSink
-from mailsrv.delivery.spool.spool import Limits, Spool
+from mailsrv.delivery.spool.spool import Spool
 from mailsrv.runtime.clock import Clock, FakeClock
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.path import MailPath

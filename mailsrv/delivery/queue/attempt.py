@@ -95,8 +95,8 @@ class Attempt:
         self, due_ns: int | None, waits_for: str | None = None, *, held: bool = False
     ) -> QueueRow:
         """The row that keeps what is known now."""
-        progress = self.progress.to_json()
-        return QueueRow(self.message.number, due_ns, waits_for, held, self.attempts, progress)
+        number, id_, progress = self.message.number, self.message.id, self.progress.to_json()
+        return QueueRow(number, id_, due_ns, waits_for, held, self.attempts, progress)
 
     def _read(self, content: Content) -> Content:
         def pieces() -> Iterator[bytes]:

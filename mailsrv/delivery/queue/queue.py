@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from mailsrv.delivery.queue.attempt import Attempt, Content
+from mailsrv.delivery.queue.commands import carried_out
 from mailsrv.delivery.queue.reports import Note, report
 from mailsrv.delivery.queue.retries import RandomBits, Retries
 from mailsrv.delivery.queue.ways import Way, Ways
@@ -45,6 +46,10 @@ TROUBLE_PAUSE_NS = NS_PER_S
 LOOK_NS = 3600 * NS_PER_S
 """The longest that the queue sleeps while something is due later: the time of day may be set."""
 
+COMMANDS_MAX = 100
+"""An operator's commands that are carried out in one go."""
+UNWRITTEN_PAUSE_NS = NS_PER_S // 10
+"""How long a command waits for what became of its message to be written."""
 LOOK_AT_ALL_NS = NS_PER_S
 """How often what is due is looked at from the first on.  In between, what was taken already, and is
 still under way, is passed over."""
@@ -97,6 +102,7 @@ class Queue:
         self._name_behind: str | None = ""  # names up to here are known; None: all
         self._again: list[Attempt] = []  # to be begun anew, by other ways
         self._turn = 0
+        self._may_have_commands = True
         self._stopping = False
         spool.on_stored = self.wake
 
@@ -125,6 +131,11 @@ class Queue:
         """There is something to do."""
         self._arm(0)
 
+    def look_for_commands(self) -> None:
+        """An operator may have written commands into the database."""
+        self._may_have_commands = True
+        self.wake()
+
     def stop(self) -> None:
         """Begin nothing more, but for what goes into a local folder at once."""
         self._stopping = True
@@ -149,6 +160,8 @@ class Queue:
         fresh = [number for number, one in self._active.items() if one.row is None]
         self._spool.none_is_fresh_below(min(fresh, default=self._position + 1))
         try:
+            if self._may_have_commands:
+                self.carry_out_commands()
             for _ in range(TAKEN_MAX):
                 if not self._take_one():
                     self._arm_for_due()
@@ -247,7 +260,7 @@ class Queue:
             attempt = Attempt(entry, waited_for)
         except ValueError as error:
             self._note("message unreadable", id=entry.message.id, error=error)
-            row = entry.row or QueueRow(entry.message.number, None)
+            row = entry.row or QueueRow(entry.message.number, entry.message.id)
             self._spool.put(row._replace(due_ns=None, waits_for=None, held=True))
             return
         self._active[entry.message.number] = attempt
@@ -296,12 +309,17 @@ class Queue:
         message = attempt.message
         del self._active[message.number]
         self._recipients -= len(attempt.envelope.forward_paths)
-        if not attempt.pending:
+        row = self._row_after(attempt) if attempt.pending else None
+        if row is not None and attempt.verb:
+            row = carried_out(attempt.verb, row, self._clock.realtime_ns())
+        if row is None:
             self._spool.forget(message, notices, soon=soon)
-            return
+        else:
+            self._spool.put(row, notices, soon=soon)
+
+    def _row_after(self, attempt: Attempt) -> QueueRow:
         if attempt.content_trouble:
-            self._spool.put(attempt.kept(None, held=True), notices, soon=soon)
-            return
+            return attempt.kept(None, held=True)
         due_ns, waits_for = None, None
         if attempt.deferred:
             due_ns = self._next_due_ns(attempt)
@@ -312,7 +330,7 @@ class Queue:
             self._set_aside[waits_for] = attempt.blocked
         elif due_ns is None:
             due_ns = self._clock.realtime_ns()  # the ways out changed meanwhile
-        self._spool.put(attempt.kept(due_ns, waits_for), notices, soon=soon)
+        return attempt.kept(due_ns, waits_for)
 
     def _next_due_ns(self, attempt: Attempt) -> int:
         now_ns, received_ns = self._clock.realtime_ns(), attempt.message.received_ns
@@ -332,6 +350,41 @@ class Queue:
             return ()
         content = partial(self._spool.content, message)
         return self.make_notices(message, attempt.envelope, told, content)
+
+    # -- an operator's commands -------------------------------------------------------------------
+
+    def carry_out_commands(self) -> bool:
+        """Do what an operator asked for in the database, some of it; False if there is nothing.
+        Raises SpoolError."""
+        commands = self._spool.commands(COMMANDS_MAX)
+        self._may_have_commands = bool(commands)
+        if commands:
+            self._fresh.clear()  # what was read ahead may be changed now
+            self._due.clear()
+            self._looked_at_all_ns = 0
+        for command in commands:
+            if not self._spool.is_written(command.message):
+                self._arm(UNWRITTEN_PAUSE_NS)
+                break
+            entry = self._spool.read(partial(QueueTable.one, number=command.message))
+            if entry is not None:
+                self._note("queue command", verb=command.verb, id=entry.message.id)
+                self._carry_out(command.verb, entry)
+            self._spool.carried_out(command.number)
+        return bool(commands)
+
+    def _carry_out(self, verb: str, entry: Entry) -> None:
+        message, attempt = entry.message, self._active.get(entry.message.number)
+        if attempt is not None:
+            attempt.verb = verb  # it is under way: once it is not
+            return
+        now_ns = self._clock.realtime_ns()
+        row = entry.row or QueueRow(message.number, message.id, now_ns)
+        changed = carried_out(verb, row, now_ns)
+        if changed is None:
+            self._spool.forget(message, soon=True)
+        elif changed != row:
+            self._spool.put(changed, soon=True)
 
     # -- when to look again -----------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from mailsrv.delivery.files import Files
 from mailsrv.runtime.clock import Clock
@@ -10,6 +11,13 @@ from mailsrv.units import NS_PER_MS
 
 MEASURED_NS = 200 * NS_PER_MS
 """How long a measured figure is good for: other programs write to the disk as well."""
+
+
+class Limits(NamedTuple):
+    """What the spool may use of its disk, in octets: of content at most, and left free at least."""
+
+    used_max_octets: int
+    free_min_octets: int
 
 
 class DiskRoom:

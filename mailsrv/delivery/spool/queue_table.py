@@ -16,6 +16,7 @@ from mailsrv.delivery.spool.rows import Command, Entry, QueueRow, StoredMessage
 SCHEMA = """
 CREATE TABLE queue (
     number INTEGER PRIMARY KEY,  -- of the message
+    id TEXT NOT NULL,            -- the message's
     due_ns INTEGER,              -- when it is to be tried, since 1970; NULL: not by itself
     waits_for TEXT,              -- the way out that had no room for it
     held INTEGER NOT NULL,       -- 1: not tried until it is released
@@ -23,6 +24,7 @@ CREATE TABLE queue (
     progress TEXT NOT NULL       -- JSON: the recipients' outcomes so far; "" if there are none
 );
 CREATE INDEX due ON queue (due_ns, number) WHERE due_ns IS NOT NULL;
+CREATE INDEX by_id ON queue (id);
 CREATE INDEX waiting ON queue (waits_for) WHERE waits_for IS NOT NULL;
 CREATE TABLE command (
     number INTEGER PRIMARY KEY,
@@ -30,10 +32,10 @@ CREATE TABLE command (
     verb TEXT NOT NULL
 );
 """
-_PUT = "INSERT OR REPLACE INTO queue VALUES (?, ?, ?, ?, ?, ?)"
+_PUT = "INSERT OR REPLACE INTO queue VALUES (?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM queue WHERE number = ?"
 _COLUMNS = """
-message.number, id, received_ns, hostname, octets, envelope, content IS NULL,
+message.number, message.id, received_ns, hostname, octets, envelope, content IS NULL,
 queue.due_ns, waits_for, held, attempts, progress
 """
 _FRESH = """
@@ -56,6 +58,14 @@ _NEXT_NAME = "SELECT waits_for FROM queue WHERE waits_for > ? ORDER BY waits_for
 _ONE = f"""
 SELECT {_COLUMNS} FROM message LEFT JOIN queue ON queue.number = message.number
 WHERE message.number = ?
+"""
+_PAGE = f"""
+SELECT {_COLUMNS} FROM message LEFT JOIN queue ON queue.number = message.number
+WHERE message.number > ? ORDER BY message.number LIMIT ?
+"""
+_BY_ID = "SELECT number FROM queue WHERE id = ?"
+_FRESH_BY_ID = """
+SELECT number FROM message WHERE number >= (SELECT fresh_from FROM total) AND id = ?
 """
 _COMMANDS = "SELECT number, message, verb FROM command ORDER BY number LIMIT ?"
 
@@ -113,6 +123,18 @@ class QueueTable:
         row = self._connection.execute(_ONE, (number,)).fetchone()
         return None if row is None else _entry(row)
 
+    def page(self, number: int, at_most: int) -> list[Entry]:
+        """The oldest of all messages behind ``number``."""
+        return [_entry(row) for row in self._connection.execute(_PAGE, (number, at_most))]
+
+    def number_of(self, id_: str) -> int | None:
+        """The number of a message; looks through all fresh ones where none that was tried has that
+        id."""
+        for query in (_BY_ID, _FRESH_BY_ID):
+            if (row := self._connection.execute(query, (id_,)).fetchone()) is not None:
+                return int(row[0])
+        return None
+
     def commands(self, at_most: int) -> list[Command]:
         """The oldest commands that were not carried out."""
         return [Command(*row) for row in self._connection.execute(_COMMANDS, (at_most,))]
@@ -124,4 +146,4 @@ def _entry(row: tuple[object, ...]) -> Entry:
     if held is None:
         return Entry(message)
     values = (due_ns, waits_for, bool(held), attempts, progress)
-    return Entry(message, QueueRow(message.number, *values))  # type: ignore[arg-type]
+    return Entry(message, QueueRow(message.number, message.id, *values))  # type: ignore[arg-type]

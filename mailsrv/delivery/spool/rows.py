@@ -41,7 +41,8 @@ class QueueRow(NamedTuple):
     """
 
     number: int
-    due_ns: int | None
+    id: str
+    due_ns: int | None = None
     waits_for: str | None = None
     held: bool = False
     attempts: int = 0
@@ -75,7 +76,7 @@ class Changes:
     gone: dict[int, StoredMessage] = field(default_factory=dict)
     rows: dict[int, QueueRow] = field(default_factory=dict)
     notices: list[NewMessage] = field(default_factory=list)
-    commands: list[int] = field(default_factory=list)
+    commands: set[int] = field(default_factory=set)
     fresh_from: int = 0
 
     def __bool__(self) -> bool:

@@ -23,7 +23,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from mailsrv.delivery.files import (
     DIRECTORY_MODE,
@@ -33,11 +33,12 @@ from mailsrv.delivery.files import (
     make_directory,
 )
 from mailsrv.delivery.spool.database import SpoolDatabase
-from mailsrv.delivery.spool.disk_room import DiskRoom
+from mailsrv.delivery.spool.disk_room import DiskRoom, Limits
 from mailsrv.delivery.spool.failures import DATABASE, Failure, in_words, is_busy, is_full
 from mailsrv.delivery.spool.queue_table import QueueTable
 from mailsrv.delivery.spool.rows import (
     Changes,
+    Command,
     NewMessage,
     QueueRow,
     SpoolError,
@@ -75,13 +76,6 @@ Found = TypeVar("Found")
 Waiting = tuple[SpoolSink, Answer]
 Note = Callable[[str, str | None], object]
 """Called with an event for the log, and the error if it is one."""
-
-
-class Limits(NamedTuple):
-    """What the spool may use of its disk, in octets: of content at most, and left free at least."""
-
-    used_max_octets: int
-    free_min_octets: int
 
 
 class Spool:
@@ -299,7 +293,13 @@ class Spool:
     def carried_out(self, command: int) -> None:
         """An operator's command is done with, together with what else is to be written."""
         self._change(soon=True)
-        self._changes.commands.append(command)
+        self._changes.commands.add(command)
+
+    def commands(self, at_most: int) -> list[Command]:
+        """The oldest commands of an operator that were not carried out.  Raises SpoolError."""
+        done = self._changes.commands
+        found = self.read(lambda table: table.commands(at_most + len(done)))
+        return [one for one in found if one.number not in done]
 
     def none_is_fresh_below(self, number: int) -> None:
         """Every message below ``number`` was tried; written when something else is."""

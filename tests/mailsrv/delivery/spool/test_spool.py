@@ -12,6 +12,7 @@ import pytest
 from spooling import ROOMY, Syncs, begun, codes, descriptors, kept, left_over, received, spool_in
 
 from mailsrv.delivery.files import SystemFiles
+from mailsrv.delivery.spool.disk_room import Limits
 from mailsrv.delivery.spool.rows import SpoolError
 from mailsrv.delivery.spool.sink import ROW_OCTETS_MAX
 from mailsrv.delivery.spool.spool import (
@@ -19,7 +20,6 @@ from mailsrv.delivery.spool.spool import (
     COMMIT_MESSAGES_MAX,
     COMMIT_WITHIN_NS,
     FORGET_WITHIN_NS,
-    Limits,
 )
 from mailsrv.delivery.spool.stored_envelope import from_json
 from mailsrv.runtime.clock import FakeClock
