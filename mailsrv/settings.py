@@ -170,6 +170,10 @@ class Settings:
     relay_messages_per_min: int = 0
     """To one destination; 0: as many as there are."""
 
+    mx_private_networks: tuple[str, ...] = ()
+    """Networks with private addresses that the MX records of a domain may lead to; without them
+    such addresses are passed over: a stranger's DNS must not point into our own network."""
+
     # Notices to senders (RFC 3461).
     delay_notice_s: float = 4 * 3600
     """After so long in the queue the sender is told once that its message is delayed; 0: never."""

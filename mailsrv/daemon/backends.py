@@ -14,6 +14,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mailsrv.config.deliveries import delivery_needs_dns
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
 from mailsrv.delivery.discard import DiscardCourier
@@ -26,7 +27,6 @@ from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.memory_budget import MemoryBudget
 from mailsrv.server import ServerBackends
 from mailsrv.settings import Settings
-from mailsrv.smtp.courier import Courier
 from mailsrv.stores.recipient_file import RecipientFileError, reading
 from mailsrv.telemetry.event_log import EventLog
 from mailsrv.telemetry.metrics import PREFIX, Metrics
@@ -34,7 +34,7 @@ from mailsrv.transport.tls_context import TlsError, server_context
 from mailsrv.units import NS_PER_S
 
 if TYPE_CHECKING:
-    from mailsrv.daemon.outgoing import Outgoing
+    from mailsrv.daemon.outgoing import Outgoing, Prepared
     from mailsrv.resolver.stub import StubResolver
     from mailsrv.stores.greylist_sqlite import SqliteStore
 
@@ -75,13 +75,18 @@ class Backends:
             except RecipientFileError as error:
                 complaints = [f"recipient_table: {one}" for one in error.complaints]
                 raise ConfigError(*complaints) from None
-        return ServerBackends(
-            courier=self._courier_of(config),
+        directory = Directory.of(config.settings, table)
+        outgoing, prepared = self._prepared(config, directory)
+        backends = ServerBackends(
+            courier=DiscardCourier() if outgoing is None else outgoing.spool,
             greylist=self._greylist_of(config),
-            directory=Directory.of(config.settings, table),
+            directory=directory,
             tls=tls,
             resolver=self._resolver_of(config),  # last: it replaces what is in use
         )
+        if outgoing is not None and prepared is not None:
+            outgoing.use(prepared, backends.resolver)
+        return backends
 
     def attach(self, loop: Loop) -> None:
         """Work on ``loop`` from now on."""
@@ -92,6 +97,11 @@ class Backends:
             if one is not None:
                 one.attach(loop)
 
+    def hurry(self) -> None:
+        """Have ``close`` wait for no delivery."""
+        if self._outgoing is not None:
+            self._outgoing.hurry()
+
     def close(self) -> None:
         """Close sockets and files; the greylist writes what it has learnt, and what is in the
         spool is delivered, for a while."""
@@ -101,18 +111,20 @@ class Backends:
             if one is not None:
                 one.close()
 
-    def _courier_of(self, config: Config) -> Courier:
+    def _prepared(
+        self, config: Config, directory: Directory
+    ) -> tuple[Outgoing | None, Prepared | None]:
+        """Have what delivery needs; nothing if all mail is thrown away: then what is in the spool
+        goes where it was to go.  Raises ConfigError."""
         if config.spool_folder is None:
-            return DiscardCourier()  # what is in the spool goes where it was to go
-        if self._outgoing is not None:
-            self._outgoing.use(config)
-            return self._outgoing.spool
-        from mailsrv.daemon.outgoing import Outgoing  # with SQLite, which discard does without
+            return None, None
+        if self._outgoing is None:
+            from mailsrv.daemon.outgoing import Outgoing  # with SQLite, which discard does without
 
-        self._outgoing = Outgoing(config, self._clock, self._journal, self.memory)
-        if self._loop is not None:
-            self._attach_outgoing(self._loop, self._outgoing)
-        return self._outgoing.spool
+            self._outgoing = Outgoing(config, self._clock, self._journal, self.memory)
+            if self._loop is not None:
+                self._attach_outgoing(self._loop, self._outgoing)
+        return self._outgoing, self._outgoing.prepare(config, directory)
 
     def _attach_outgoing(self, loop: Loop, outgoing: Outgoing) -> None:
         outgoing.attach(loop)
@@ -139,7 +151,7 @@ class Backends:
 
     def _resolver_of(self, config: Config) -> Resolver:
         """The resolver, if a check needs one."""
-        if not needs_dns(config.settings):
+        if not _asks_dns(config):
             return self._resolver or NoResolver()
         nameservers = config.nameservers()
         if self._resolver is not None and nameservers == self._nameservers:
@@ -189,8 +201,12 @@ def import_what_is_needed(config: Config) -> None:
         importlib.import_module("mailsrv.daemon.outgoing")
     if config.settings.greylist:
         importlib.import_module("mailsrv.stores.greylist_sqlite")
-    if needs_dns(config.settings):
+    if _asks_dns(config):
         importlib.import_module("mailsrv.resolver.stub")
+
+
+def _asks_dns(config: Config) -> bool:
+    return needs_dns(config.settings) or any(map(delivery_needs_dns, config.deliveries))
 
 
 def certificate_of(config: Config) -> ssl.SSLContext | None:

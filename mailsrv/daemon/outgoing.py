@@ -4,44 +4,75 @@ and kept over a reload."""
 from __future__ import annotations
 
 import random
+import ssl
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
 
-from mailsrv.config.deliveries import ToMaildir
+from mailsrv.config.deliveries import Discard, ToMaildir
 from mailsrv.config.file import Config
+from mailsrv.config.routes import Route
 from mailsrv.config.validation import ConfigError
+from mailsrv.daemon.ways_out import RoutedWays
+from mailsrv.delivery.discard import DiscardWay
 from mailsrv.delivery.mailbox.maildir import Maildir
 from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
+from mailsrv.delivery.next_hop.connection import OutgoingContext
+from mailsrv.delivery.next_hop.dial import dial
+from mailsrv.delivery.next_hop.lookup import LookupRules
+from mailsrv.delivery.next_hop.next_hops import NextHops
 from mailsrv.delivery.queue.notifier import Notifier
 from mailsrv.delivery.queue.queue import Queue
 from mailsrv.delivery.queue.retries import Retries
 from mailsrv.delivery.queue.wake_socket import WakeSocket
-from mailsrv.delivery.queue.ways import OneWay, Way, Ways
+from mailsrv.delivery.queue.ways import Way
 from mailsrv.delivery.spool.disk_room import Limits
 from mailsrv.delivery.spool.rows import SpoolError
-from mailsrv.delivery.spool.sink import Memory
 from mailsrv.delivery.spool.spool import Spool
+from mailsrv.policy.lookups import Resolver
+from mailsrv.policy.networks import Networks
+from mailsrv.policy.recipients import Directory
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.loop import Loop
+from mailsrv.runtime.memory_budget import MemoryBudget
+from mailsrv.smtp.sending.options import TlsPolicy
 from mailsrv.telemetry.event_log import EventLog
-from mailsrv.units import NS_PER_S
+from mailsrv.transport.tls_context import client_context
+from mailsrv.units import NS_PER_S, seconds_to_ns
 
 FINISH_NS = 10 * NS_PER_S
-"""How long the end of the process waits for what is being delivered."""
+"""How long the end of the process goes on delivering into local folders."""
+
+
+class Prepared(NamedTuple):
+    """What a configuration needs and could be had: nothing that follows fails."""
+
+    config: Config
+    directory: Directory
+    maildirs: dict[Route, Maildir]
 
 
 class Outgoing:
-    """The spool and the queue of one process.  ``memory`` counts the content on its way in."""
+    """The spool and the queue of one process.  ``memory`` counts the content on its way.
 
-    def __init__(self, config: Config, clock: Clock, journal: EventLog, memory: Memory) -> None:
-        """Raises ConfigError."""
+    Each configuration is to be ``prepare``d, and then put to ``use``; work begins with ``attach``.
+    """
+
+    def __init__(
+        self, config: Config, clock: Clock, journal: EventLog, memory: MemoryBudget
+    ) -> None:
+        """Open the spool.  Raises ConfigError."""
         self._clock = clock
         self._journal = journal
+        self._memory = memory
         self._loop: Loop | None = None
+        self._next_hops: NextHops | None = None
+        self._in_use: tuple[Prepared, Resolver] | None = None
         self._wake: WakeSocket | None = None
-        self._left_over_before = 0
-        self._maildirs: list[MaildirDelivery] = []
-        maildir = self._maildir_of(config)
+        self._hurried = False
         folder = config.spool_folder
         assert folder is not None, "what is thrown away is not spooled"
+        self.prepare(config, Directory(()))  # complains of the Maildir before there is a spool
         try:
             self.spool = Spool(
                 folder,
@@ -57,33 +88,33 @@ class Outgoing:
         self._left_over_before = self.spool.next_number if self.spool.messages else 0
         self._dice = random.SystemRandom()
         self.queue = Queue(self.spool, clock, self._dice, journal.note)
-        self._use(config, maildir)
 
-    def use(self, config: Config) -> None:
-        """Deliver as ``config`` says from now on.  Raises ConfigError, and then leaves everything
-        as it was."""
-        self._use(config, self._maildir_of(config))
+    def prepare(self, config: Config, directory: Directory) -> Prepared:
+        """Have what ``config`` needs.  Raises ConfigError, and then leaves everything as it was."""
+        maildirs = {}
+        for route in config.routing.all:
+            delivery = route.delivery
+            if isinstance(delivery, ToMaildir):
+                if not delivery.is_shared or config.aliases:
+                    raise ConfigError(f"delivery: {delivery}, or aliases, are not carried out yet")
+                try:
+                    maildirs[route] = Maildir(delivery.path, self._clock)
+                except OSError as error:
+                    raise ConfigError(f"delivery {delivery}: {error.strerror}") from None
+        return Prepared(config, directory, maildirs)
 
-    def _use(self, config: Config, maildir: Maildir) -> None:
-        settings = config.settings
-        self.spool.configure(settings.hostname, _limits(config), settings.received_fields)
-        self.queue.retries = retries = Retries(
-            settings.retry_first_s,
-            settings.retry_longest_s,
-            settings.queue_lifetime_s,
-            settings.delay_notice_s,
-        )
-        self.queue.make_notices = Notifier(
-            self._clock, self._dice, settings.hostname, retries, settings.notice_content_octets
-        )
-        self.queue.use(self._ways_into(maildir))
+    def use(self, prepared: Prepared, resolver: Resolver) -> None:
+        """Deliver as the configuration says from now on."""
+        self._in_use = prepared, resolver
+        if self._loop is not None:
+            self._begin(self._loop, prepared, resolver)
 
     def attach(self, loop: Loop) -> None:
         """Work on ``loop`` from now on."""
         self._loop = loop
         self.spool.attach(loop)
-        for one in self._maildirs:
-            one.attach(loop)
+        if self._in_use is not None:
+            self._begin(loop, *self._in_use)
         self.queue.attach(loop)
         try:
             self._wake = WakeSocket(self.spool.folder, loop.poll, self.queue.look_for_commands)
@@ -91,27 +122,78 @@ class Outgoing:
             self._journal.note("queue commands wait", error=error.strerror)
 
     def close(self) -> None:
-        """Deliver what is being delivered, for a while; the rest waits for the next start."""
-        loop = self._loop
+        """Finish what is being delivered, for a while; the rest waits for the next start."""
+        loop, next_hops = self._loop, self._next_hops
         self.queue.stop()
-        until_ns = self._clock.monotonic_ns() + FINISH_NS
-        while loop is not None and self.queue.busy and self._clock.monotonic_ns() < until_ns:
-            loop.run_once()
+        if loop is not None and next_hops is not None and self._in_use is not None:
+            grace_ns = seconds_to_ns(self._in_use[0].config.settings.grace_s)
+            next_hops.close(grace_ns)
+            now_ns = self._clock.monotonic_ns
+            until_ns = now_ns() + max(grace_ns, FINISH_NS)
+            while now_ns() < until_ns and not self._hurried:
+                if not self.queue.busy and next_hops.done:
+                    break
+                loop.run_once()
+            next_hops.cut()
+            self._run_backlog(loop)
         if self._wake is not None:
             self._wake.close()
         self.spool.close()
 
-    def _maildir_of(self, config: Config) -> Maildir:
-        delivery = config.delivery
-        others = config.routes or config.aliases
-        if others or not isinstance(delivery, ToMaildir) or not delivery.is_shared:
-            raise ConfigError(f"delivery: {delivery}, routes and aliases are not carried out yet")
-        try:
-            return Maildir(delivery.path, self._clock)
-        except OSError as error:
-            raise ConfigError(f"delivery {delivery}: {error.strerror}") from None
+    def hurry(self) -> None:
+        """Leave what is being delivered for the next start."""
+        self._hurried = True
 
-    def _ways_into(self, maildir: Maildir) -> Ways:
+    # -- from a configuration ---------------------------------------------------------------------
+
+    def _begin(self, loop: Loop, prepared: Prepared, resolver: Resolver) -> None:
+        config, directory, maildirs = prepared
+        settings = config.settings
+        self.spool.configure(settings.hostname, _limits(config), settings.received_fields)
+        next_hops = self._next_hops_on(loop, config, resolver)
+        local = {route: self._into(maildir, loop) for route, maildir in maildirs.items()}
+        for route in config.routing.all:
+            if isinstance(route.delivery, Discard):
+                local[route] = Way("discard", DiscardWay(), local=True)
+        ways = RoutedWays(config.routing, local, next_hops, directory)
+        self.queue.retries = retries = Retries(
+            settings.retry_first_s,
+            settings.retry_longest_s,
+            settings.queue_lifetime_s,
+            settings.delay_notice_s,
+        )
+        self.queue.make_notices = Notifier(
+            self._clock,
+            self._dice,
+            settings.hostname,
+            retries,
+            settings.notice_content_octets,
+            ways.reaches,
+        )
+        self.queue.use(ways)
+
+    def _next_hops_on(self, loop: Loop, config: Config, resolver: Resolver) -> NextHops:
+        hostname = config.settings.hostname
+        rules = LookupRules(
+            own_names=frozenset((hostname.lower(),)),
+            own_ips=frozenset(one.host for one in config.listeners),
+            allowed=Networks(config.settings.mx_private_networks),
+        )
+        if self._next_hops is None:
+            self._next_hops = NextHops(
+                OutgoingContext(loop, dial, self._memory),
+                resolver,
+                self._dice,
+                hostname=hostname,
+                tls_contexts=_tls_contexts(),
+                rules=rules,
+                note=self._journal.note,
+            )
+        else:
+            self._next_hops.configure(resolver, hostname, rules)
+        return self._next_hops
+
+    def _into(self, maildir: Maildir, loop: Loop) -> Way:
         out = MaildirDelivery(
             maildir,
             self._clock,
@@ -119,11 +201,23 @@ class Outgoing:
             is_receiving=lambda: self.spool.is_receiving,
             left_over_before=self._left_over_before,
         )
-        if self._loop is not None:
-            out.attach(self._loop)
-        self._maildirs = [out]
-        return OneWay(Way("maildir", out, local=True, failing=lambda: out.failing))
+        out.attach(loop)
+        return Way("maildir", out, local=True, failing=lambda: out.failing)
+
+    def _run_backlog(self, loop: Loop) -> None:
+        """Have outcomes reported that are known."""
+        until_ns = self._clock.monotonic_ns() + NS_PER_S
+        while loop.backlog and self._clock.monotonic_ns() < until_ns:
+            loop.dispatch(loop.now_ns)
 
 
 def _limits(config: Config) -> Limits:
     return Limits(config.settings.spool_octets, config.settings.spool_free_octets)
+
+
+def _tls_contexts() -> Callable[[TlsPolicy], ssl.SSLContext]:
+    @cache
+    def context(policy: TlsPolicy) -> ssl.SSLContext:
+        return client_context(verified=policy is TlsPolicy.VERIFIED)
+
+    return context

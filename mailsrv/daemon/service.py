@@ -243,6 +243,7 @@ class Service:
             self._server.stop()
         else:
             self._server.end_all()
+            self._backends.hurry()
 
     def _begin_reload(self) -> None:
         if self._reload is not None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mailsrv.delivery.job import Done, Job
 from mailsrv.smtp import reply
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.reply import Reply
+from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
+
+ROOM = 64
+"""Jobs that are taken at once, of which none has to wait."""
 
 _DISCARDED = reply.reply(250, "2.0.0", "Ok: discarded")
 
@@ -35,4 +40,19 @@ class DiscardCourier:
         answer(_DISCARDED)
 
     def abort(self) -> None:
+        pass
+
+
+class DiscardWay:
+    """A way out of the queue that forgets every message, for routes that lead nowhere."""
+
+    __slots__ = ()
+
+    def deliver(self, job: Job, done: Done) -> None:
+        done([Outcome(place, OutcomeKind.DELIVERED, "2.0.0", "Discarded") for place in job.places])
+
+    def room(self) -> int:
+        return ROOM
+
+    def close(self) -> None:
         pass

@@ -6,12 +6,14 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 from mailsrv.delivery.notices.notice import Origin, notice
+from mailsrv.delivery.notices.occasions import due
 from mailsrv.delivery.notices.returned import Original, beginning_octets
 from mailsrv.delivery.queue.retries import RandomBits, Retries
 from mailsrv.delivery.spool.rows import NewMessage, SpoolError, StoredMessage
 from mailsrv.delivery.spool.stored_envelope import to_json
 from mailsrv.runtime.clock import Clock
 from mailsrv.smtp.envelope import Envelope
+from mailsrv.smtp.path import MailPath
 from mailsrv.smtp.sending.outcome import Outcome
 
 ID_BITS = 60
@@ -20,8 +22,8 @@ Content = Callable[[], Iterator[bytes]]
 
 
 class Notifier:
-    """Tells senders in the name of ``hostname``; ``returned_octets_max`` bounds a message that
-    comes back whole."""
+    """Tells senders in the name of ``hostname``, those whom a notice ``reaches``;
+    ``returned_octets_max`` bounds a message that comes back whole."""
 
     def __init__(
         self,
@@ -30,7 +32,9 @@ class Notifier:
         hostname: str,
         retries: Retries,
         returned_octets_max: int,
+        reaches: Callable[[MailPath], bool] = lambda sender: True,
     ) -> None:
+        self._reaches = reaches
         self._clock = clock
         self._dice = dice
         self._hostname = hostname
@@ -45,6 +49,8 @@ class Notifier:
         content: Content,
     ) -> list[NewMessage]:
         """The notice about ``outcomes``, if one is due."""
+        if not due(envelope, outcomes) or not self._reaches(envelope.reverse_path):
+            return []
         wanted = beginning_octets(message.octets, self._returned_octets_max)
         original = Original(_beginning(content, wanted), message.octets)
         now_ns, hostname = self._clock.realtime_ns(), self._hostname

@@ -321,7 +321,9 @@ class Queue:
         if attempt.content_trouble:
             return attempt.kept(None, held=True)
         due_ns, waits_for = None, None
-        if attempt.deferred:
+        if attempt.deferred and self._stopping:
+            due_ns = self._clock.realtime_ns()  # it may be for our own end that it was deferred
+        elif attempt.deferred:
             due_ns = self._next_due_ns(attempt)
         elif attempt.waited_for is not None and attempt.row is not None:
             due_ns = attempt.row.due_ns

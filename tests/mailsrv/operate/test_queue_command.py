@@ -215,9 +215,17 @@ def test_what_was_asked_of_a_server_that_was_killed_is_done_by_the_next(tmp_path
 
 def message(**values: Any) -> QueuedMessage:
     usual: dict[str, Any] = {
-        "number": 1, "id": "ID1", "received_ns": 0, "octets": 4321, "state": "held",
-        "attempts": 2, "due_ns": None, "waits_for": "", "sender": "a@example.org",
-        "client": "192.0.2.1", "recipients": (Recipient("b@example.test"),),
+        "number": 1,
+        "id": "ID1",
+        "received_ns": 0,
+        "octets": 4321,
+        "state": "held",
+        "attempts": 2,
+        "due_ns": None,
+        "waits_for": "",
+        "sender": "a@example.org",
+        "client": "192.0.2.1",
+        "recipients": (Recipient("b@example.test"),),
     }
     return QueuedMessage(**usual | values)
 
