@@ -3,10 +3,12 @@ and kept over a reload."""
 
 from __future__ import annotations
 
+import os
 import random
 import ssl
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 from mailsrv.config.deliveries import Discard, ToMaildir
@@ -101,7 +103,24 @@ class Outgoing:
                     maildirs[route] = Maildir(delivery.path, self._clock)
                 except OSError as error:
                     raise ConfigError(f"delivery {delivery}: {error.strerror}") from None
+        self._follow(config.spool_folder)
         return Prepared(config, directory, maildirs)
+
+    def _follow(self, folder: Path | None) -> None:
+        """Have the spool where ``folder`` says, or the next start would not find what waits in it.
+        Raises ConfigError."""
+        if folder is None or self._loop is None:
+            return
+        folder = Path(os.path.abspath(folder))
+        if folder == Path(os.path.abspath(self.spool.folder)):
+            return
+        try:
+            self.spool.move(folder)
+        except SpoolError as error:
+            raise ConfigError(f"spool: {error}") from None
+        self._journal.note("spool moved", to=folder)
+        if self._wake is not None:
+            self._wake.folder = folder
 
     def use(self, prepared: Prepared, resolver: Resolver) -> None:
         """Deliver as the configuration says from now on."""
@@ -138,6 +157,10 @@ class Outgoing:
             self._run_backlog(loop)
         if self._wake is not None:
             self._wake.close()
+        if self.spool.messages:
+            self._journal.note(
+                "left waiting", messages=self.spool.messages, spool=self.spool.folder
+            )
         self.spool.close()
 
     def hurry(self) -> None:

@@ -48,7 +48,7 @@ from mailsrv.telemetry.process_metrics import read_process_gauges
 from mailsrv.transport.transport import TransportTap
 from mailsrv.units import NS_PER_MS
 
-KEPT_KEYS = ("user", "group", "greylist_database", "spool")
+KEPT_KEYS = ("user", "group", "greylist_database")
 """What a reload cannot change."""
 STEP_NS = NS_PER_MS
 """Between two steps of a reload: time for mail."""

@@ -13,9 +13,10 @@ from pathlib import Path
 from mailsrv.delivery.queue.progress import Progress
 from mailsrv.delivery.spool.database import refuse_others
 from mailsrv.delivery.spool.failures import DATABASE, in_words
+from mailsrv.delivery.spool.folder import CONTENT
 from mailsrv.delivery.spool.queue_table import QueueTable
 from mailsrv.delivery.spool.rows import Entry, SpoolError, StoredMessage
-from mailsrv.delivery.spool.spool import CONTENT, PIECE_OCTETS
+from mailsrv.delivery.spool.spool import PIECE_OCTETS
 from mailsrv.delivery.spool.stored_envelope import from_json
 from mailsrv.operate.queued_message import QueuedMessage, queued_message
 from mailsrv.smtp.envelope import Envelope

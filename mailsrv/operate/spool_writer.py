@@ -6,8 +6,6 @@ carries it out with its own transactions, and deletes the row.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import random
 import select
 import sqlite3
@@ -19,8 +17,9 @@ from mailsrv.delivery.queue.queue import Queue
 from mailsrv.delivery.queue.wake_socket import wake
 from mailsrv.delivery.spool.disk_room import Limits
 from mailsrv.delivery.spool.failures import DATABASE, in_words
+from mailsrv.delivery.spool.folder import is_taken
 from mailsrv.delivery.spool.rows import SpoolError
-from mailsrv.delivery.spool.spool import LOCK, Spool
+from mailsrv.delivery.spool.spool import Spool
 from mailsrv.operate.spool_reader import LOCKED_S, SpoolReader
 from mailsrv.runtime.clock import Clock
 from mailsrv.telemetry.event_log import EventLog
@@ -45,7 +44,11 @@ class SpoolWriter:
         """Have ``verb`` done with messages; False if the server did not get to it in time, and will
         do it later."""
         commands = self._written(verb, numbers)
-        if not _is_owned(self._folder):
+        try:
+            is_owned = is_taken(self._folder)
+        except OSError as error:
+            raise SpoolError(in_words(error, self._folder)) from None
+        if not is_owned:
             self._carry_out_here()
             return True
         wake(self._folder)
@@ -97,20 +100,3 @@ class SpoolWriter:
             return True
         finally:
             reader.close()
-
-
-def _is_owned(folder: Path) -> bool:
-    """Whether a server has the spool."""
-    try:
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise SpoolError(in_words(error, folder)) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -26,7 +26,7 @@ class WakeSocket:
         self.number = -1  # before all connections
         self._poll = poll
         self._woken = woken
-        self._folder = folder
+        self.folder = folder
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -50,7 +50,7 @@ class WakeSocket:
         self._poll.forget(self._socket)
         self._socket.close()
         with contextlib.suppress(OSError):
-            (self._folder / NAME).unlink()
+            (self.folder / NAME).unlink()
 
 
 def wake(folder: Path) -> None:

@@ -33,7 +33,7 @@ class DiskRoom:
         used_max_octets: int,
         free_min_octets: int,
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._files = files
         self._clock = clock
         self._free_octets = 0
@@ -45,7 +45,7 @@ class DiskRoom:
         """Whether ``octets`` may be written where ``used_octets`` are used.  Raises OSError."""
         now_ns = self._clock.monotonic_ns()
         if self._measured_ns is None or now_ns - self._measured_ns >= MEASURED_NS:
-            self._free_octets = self._files.free_octets(self._folder)
+            self._free_octets = self._files.free_octets(self.folder)
             self._measured_ns = now_ns
         return (
             used_octets + octets <= self.used_max_octets

@@ -18,23 +18,17 @@ room, else 451.  The database is then opened anew for the next message.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from mailsrv.delivery.files import (
-    DIRECTORY_MODE,
-    FILE_MODE,
-    Files,
-    SystemFiles,
-    make_directory,
-)
+from mailsrv.delivery.files import Files, SystemFiles
 from mailsrv.delivery.spool.database import SpoolDatabase
 from mailsrv.delivery.spool.disk_room import DiskRoom, Limits
 from mailsrv.delivery.spool.failures import DATABASE, Failure, in_words, is_busy, is_full
+from mailsrv.delivery.spool.folder import CONTENT, move_folder, take_folder
 from mailsrv.delivery.spool.queue_table import QueueTable
 from mailsrv.delivery.spool.rows import (
     Changes,
@@ -67,9 +61,6 @@ RECEIVED_FIELDS_MAX = 100
 """In a header, unless it is configured."""
 PIECE_OCTETS = 256 * 1024
 """Of a large content, what is read at once."""
-
-CONTENT = "content"
-LOCK = "lock"
 
 
 Found = TypeVar("Found")
@@ -127,24 +118,13 @@ class Spool:
         self._refused_from: int | None = None  # the first number of a transaction that failed
         self._lock = -1
         try:
-            self._open_folder()
+            self._lock = take_folder(self.files, folder)
             self._sweep(self._open())
         except (OSError, sqlite3.Error, SpoolError) as error:
             self.close()
             raise SpoolError(in_words(error, folder)) from None
 
     # -- opening ----------------------------------------------------------------------------------
-
-    def _open_folder(self) -> None:
-        make_directory(self.files, self.folder)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._lock = os.open(self.folder / LOCK, flags, FILE_MODE)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SpoolError(f"{self.folder}: is in use by another server") from None
-        (self.folder / CONTENT).mkdir(DIRECTORY_MODE, exist_ok=True)
-        self.files.sync_directory(self.folder)
 
     def _open(self) -> SpoolDatabase:
         if self._database is None:
@@ -180,6 +160,20 @@ class Spool:
         self.hostname = hostname
         self.received_fields_max = received_fields_max
         self._room.used_max_octets, self._room.free_min_octets = limits
+
+    def move(self, folder: Path) -> None:
+        """Give the folder another name, under which the next start looks for it.  Raises
+        SpoolError, and then nothing has changed."""
+        self._close_database()
+        try:
+            move_folder(self.files, self.folder, folder)
+            self.folder = self._room.folder = folder
+        except OSError as error:
+            why = error.strerror or error
+            raise SpoolError(f"{self.folder} cannot be moved to {folder}: {why}") from None
+        finally:
+            with contextlib.suppress(OSError, sqlite3.Error, SpoolError):  # or when it is needed
+                self._open()
 
     def attach(self, loop: Loop) -> None:
         """Store what waits at the end of the passes of ``loop``."""

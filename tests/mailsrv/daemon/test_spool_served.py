@@ -42,7 +42,7 @@ def test_a_message_for_forty_recipients_keeps_its_envelope(tmp_path: Path) -> No
     assert all(recipient in text for recipient in recipients)
 
 
-def test_a_reload_keeps_the_spool_and_delivers_into_the_maildir_that_it_names(
+def test_a_reload_delivers_into_the_maildir_that_it_names_and_has_the_spool_follow(
     tmp_path: Path,
 ) -> None:
     with serving(tmp_path, CONFIG, ()) as running:
@@ -56,11 +56,51 @@ def test_a_reload_keeps_the_spool_and_delivers_into_the_maildir_that_it_names(
         running.log.until("event=delivered")
         file.write_text(CONFIG + 'spool = "elsewhere"')
         running.ring(HUP)
-        assert fields(running.log.until("event=reloaded"))["needs_restart"] == "spool"
+        assert "needs_restart" not in fields(running.log.until("event=reloaded"))
+        running.deliver()
+        running.log.until("event=delivered")
         running.end()
-    assert (delivered(tmp_path / "mail"), delivered(tmp_path / "other")) == (1, 1)
+    assert (delivered(tmp_path / "mail"), delivered(tmp_path / "other")) == (2, 1)
+    assert not (tmp_path / "mail.spool").exists()
     assert not (tmp_path / "other.spool").exists()
-    assert not (tmp_path / "elsewhere").exists()
+    assert (tmp_path / "elsewhere" / "spool.db").exists()
+
+
+def test_what_waits_when_a_reload_names_another_maildir_is_found_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "mailsrv.toml"
+    other = CONFIG.replace("maildir=mail", "maildir=other")
+    with serving(tmp_path, CONFIG, ()) as running:
+        shutil.rmtree(tmp_path / "mail" / "tmp")
+        running.deliver()
+        running.log.until('event="delivery failed"')
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "tmp").touch()
+        file.write_text(other)
+        running.ring(HUP)
+        running.log.until('event="reload refused"')
+        (tmp_path / "other" / "tmp").unlink()
+        running.ring(HUP)
+        running.log.until("event=reloaded")
+        running.process.kill()
+    with serving(tmp_path, other, ()) as running:
+        running.end()
+    assert delivered(tmp_path / "other") == 1
+
+
+def test_a_reload_that_would_lead_to_another_spool_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mailsrv.toml"
+    with serving(tmp_path, CONFIG, ()) as running:
+        (tmp_path / "other.spool").mkdir()
+        (tmp_path / "other.spool" / "spool.db").touch()
+        file.write_text(CONFIG.replace("maildir=mail", "maildir=other"))
+        running.ring(HUP)
+        line = fields(running.log.until('event="reload refused"'))
+        where = f"{tmp_path}/mail.spool cannot be moved to {tmp_path}/other.spool"
+        assert line["why"] == f"spool: {where}: Directory not empty"
+        still_serves(running)
+    assert delivered(tmp_path / "mail") == 1
 
 
 def test_a_reload_may_begin_to_keep_mail_and_cease_to(tmp_path: Path) -> None:
