@@ -193,6 +193,16 @@ class Backends:
             "Content of the messages in the spool.",
             lambda: self._outgoing.spool.octets if self._outgoing else None,
         )
+        metrics.read(
+            PREFIX + "queue_active",
+            "Messages in the spool that are being delivered.",
+            lambda: self._outgoing.queue.active if self._outgoing else None,
+        )
+        metrics.read(
+            PREFIX + "queue_oldest_seconds",
+            "Age of the oldest message in the spool.",
+            lambda: self._outgoing.queue.oldest_s() if self._outgoing else None,
+        )
 
 
 def import_what_is_needed(config: Config) -> None:

@@ -30,6 +30,8 @@ DURATION_BOUNDS_NS = tuple(
 SIZE_BOUNDS_OCTETS = tuple(4**power * 1024 for power in range(9))
 """1 KiB to 64 MiB."""
 
+OUTCOMES = ("delivered", "relayed", "expanded", "deferred", "failed")
+"""What an attempt at delivery comes to: events of the log."""
 VERDICTS = ("accepted", "deferred", "refused", "abandoned")
 _ACCEPTED, _REFUSED = ("accepted",), ("refused",)
 
@@ -160,6 +162,12 @@ class Metrics:
         self._events = Counter(
             PREFIX + "events_total", "Lines of the log that are no message or refusal.", "event"
         )
+        self._attempts = Counter(
+            PREFIX + "delivery_attempts_total",
+            "Attempts at delivery, by what they came to and where they led.",
+            "outcome",
+            "destination",
+        )
         timeouts = Counter(
             PREFIX + "timeouts_total", "Limits of time that ran out, by name.", "limit"
         )
@@ -203,6 +211,8 @@ class Metrics:
     def event(self, event: str, values: Mapping[str, object]) -> None:
         """Something else went into the log."""
         self._events.add(event)
+        if event in OUTCOMES:
+            self._attempts.add(event, str(values.get("to", "")))
         if event == "stress":
             self._stressed = int(bool(values.get("on")))
         counter, key, word = self._by_event.get(event, (None, "", ""))
@@ -230,6 +240,7 @@ class Metrics:
             self._sizes,
             self._refusals,
             *dict.fromkeys(counter for counter, *_ in self._by_event.values()),
+            self._attempts,
             self._events,
             *self._readings,
         )

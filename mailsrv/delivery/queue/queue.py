@@ -153,6 +153,15 @@ class Queue:
         """Messages that are being delivered."""
         return len(self._active)
 
+    def oldest_s(self) -> float | None:
+        """The age of the oldest message; 0 without any, None if that cannot be read."""
+        try:
+            oldest_ns = self._spool.read(QueueTable.oldest_ns)
+        except SpoolError:
+            return None
+        age_ns = self._clock.realtime_ns() - oldest_ns if oldest_ns is not None else 0
+        return max(age_ns, 0) / NS_PER_S
+
     # -- taking -----------------------------------------------------------------------------------
 
     def _run(self) -> None:

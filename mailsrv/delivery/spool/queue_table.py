@@ -135,6 +135,12 @@ class QueueTable:
                 return int(row[0])
         return None
 
+    def oldest_ns(self) -> int | None:
+        """When the oldest message came in; None if there is none."""
+        query = "SELECT received_ns FROM message ORDER BY number LIMIT 1"
+        row = self._connection.execute(query).fetchone()
+        return None if row is None else int(row[0])
+
     def commands(self, at_most: int) -> list[Command]:
         """The oldest commands that were not carried out."""
         return [Command(*row) for row in self._connection.execute(_COMMANDS, (at_most,))]
