@@ -83,9 +83,11 @@ class Attempt:
     def ended(self, way: Way, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """The job of ``way`` has ended; returns an outcome for each of its places."""
         places = self.under_way.pop(way)
-        found = {one.place: one for one in outcomes}
-        missing = OutcomeKind.DEFERRED, "4.3.0", NO_OUTCOME
-        complete = [found.get(place) or Outcome(place, *missing) for place in places]
+        complete = list(outcomes)
+        if tuple([one.place for one in complete]) != places:
+            found = {one.place: one for one in outcomes}
+            missing = OutcomeKind.DEFERRED, "4.3.0", NO_OUTCOME
+            complete = [found.get(place) or Outcome(place, *missing) for place in places]
         self.progress.add(complete)
         self.tried = True
         self.deferred |= any(one.kind is OutcomeKind.DEFERRED for one in complete)

@@ -29,6 +29,8 @@ class Progress:
     def pending(self, recipients: int) -> list[int]:
         """The places, of so many, that have no final outcome."""
         found, deferred = self.outcomes, OutcomeKind.DEFERRED
+        if not found:
+            return list(range(recipients))
         return [n for n in range(recipients) if n not in found or found[n].kind is deferred]
 
     def last_diagnostic(self) -> str:

@@ -97,6 +97,7 @@ class Queue:
         self._position = spool.fresh_from - 1  # of the last fresh message that was taken
         self._due: list[Entry] = []  # in reverse order
         self._due_behind = _BEFORE_ALL
+        self._due_from_ns: int | None = 0  # nothing is due before; None: nothing is due at all
         self._looked_at_all_ns = 0
         self._set_aside: dict[str, Way | None] = {}  # ways that messages wait for, as far as known
         self._name_behind: str | None = ""  # names up to here are known; None: all
@@ -104,6 +105,9 @@ class Queue:
         self._turn = 0
         self._may_have_commands = True
         self._stopping = False
+        # What is due at once after a crash may have been under way.
+        self._killed_before = spool.next_number if spool.was_killed else 0
+        self._began_ns = clock.realtime_ns()
         spool.on_stored = self.wake
 
     # -- for the process --------------------------------------------------------------------------
@@ -229,11 +233,15 @@ class Queue:
 
     def _read_due(self) -> bool:
         now_ns = self._clock.realtime_ns()
+        if self._due_from_ns is None or now_ns < self._due_from_ns:
+            return False
         if abs(now_ns - self._looked_at_all_ns) >= LOOK_AT_ALL_NS:
             self._looked_at_all_ns = now_ns
             self._due_behind = _BEFORE_ALL
         behind = self._due_behind
         self._due = self._spool.read(lambda table: table.due(now_ns, behind, AHEAD_MAX))[::-1]
+        if not self._due:
+            self._due_from_ns = self._spool.next_due_ns(now_ns)
         return bool(self._due)
 
     def _take_waiting(self) -> bool:
@@ -270,7 +278,7 @@ class Queue:
         except ValueError as error:
             self._note("message unreadable", id=entry.message.id, error=error)
             row = entry.row or QueueRow(entry.message.number, entry.message.id)
-            self._spool.put(row._replace(due_ns=None, waits_for=None, held=True))
+            self._put(row._replace(due_ns=None, waits_for=None, held=True))
             return
         self._active[entry.message.number] = attempt
         self._recipients += len(attempt.envelope.forward_paths)
@@ -289,9 +297,18 @@ class Queue:
             self._finish(attempt, (), soon=False)
             return
         attempt.under_way.update(ready)  # before the first of them may end
+        if attempt.message.number < self._killed_before:
+            self._tell_of_repetition(attempt)
         for way, places in ready:
             job = attempt.job(places, partial(self._spool.content, attempt.message))
             way.out.deliver(job, partial(self._done, attempt, way))
+
+    def _tell_of_repetition(self, attempt: Attempt) -> None:
+        """It may have been under way when the process before this one was killed."""
+        row = attempt.row
+        was_due = row is None or (row.due_ns is not None and row.due_ns <= self._began_ns)
+        if was_due and any(not way.local for way in attempt.under_way):
+            self._note("may be sent twice", id=attempt.message.id)
 
     def _done(self, attempt: Attempt, way: Way, outcomes: Sequence[Outcome]) -> None:
         """A job has ended."""
@@ -302,13 +319,13 @@ class Queue:
         now_ns = self._clock.realtime_ns()
         if attempt.content_trouble:
             self._note("message unreadable", id=message.id, error=attempt.content_trouble)
-        elif self.retries.is_over(message.received_ns, now_ns):
+        elif attempt.deferred and self.retries.is_over(message.received_ns, now_ns):
             told = [_expired(one) for one in told]
             attempt.progress.add(told)
         report(self._note, attempt, way, told)
         notices = self._notices(attempt, told, now_ns)
         if attempt.under_way:
-            self._spool.put(attempt.kept(0), notices, soon=not way.local)  # due after a crash
+            self._put(attempt.kept(0), notices, soon=not way.local)  # due after a crash
         else:
             self._finish(attempt, notices, soon=not way.local)
         self.wake()
@@ -324,7 +341,7 @@ class Queue:
         if row is None:
             self._spool.forget(message, notices, soon=soon)
         else:
-            self._spool.put(row, notices, soon=soon)
+            self._put(row, notices, soon=soon)
 
     def _row_after(self, attempt: Attempt) -> QueueRow:
         if attempt.content_trouble:
@@ -352,15 +369,25 @@ class Queue:
     ) -> Iterable[NewMessage]:
         """What the sender is to be told of these outcomes; of a delay once."""
         message, progress = attempt.message, attempt.progress
-        told = [one for one in outcomes if one.kind is not OutcomeKind.DEFERRED]
-        is_delayed = self.retries.is_delayed(message.received_ns, now_ns)
-        if is_delayed and not progress.delay_told and len(told) < len(outcomes):
-            progress.delay_told = True
-            told = list(outcomes)
+        told = outcomes
+        if attempt.deferred:
+            told = [one for one in outcomes if one.kind is not OutcomeKind.DEFERRED]
+            is_delayed = self.retries.is_delayed(message.received_ns, now_ns)
+            if is_delayed and not progress.delay_told and len(told) < len(outcomes):
+                progress.delay_told = True
+                told = outcomes
         if not told:
             return ()
         content = partial(self._spool.content, message)
         return self.make_notices(message, attempt.envelope, told, content)
+
+    def _put(
+        self, row: QueueRow, notices: Iterable[NewMessage] = (), *, soon: bool = False
+    ) -> None:
+        self._spool.put(row, notices, soon=soon)
+        due_ns, known_ns = row.due_ns, self._due_from_ns
+        if due_ns is not None and (known_ns is None or due_ns < known_ns):
+            self._due_from_ns = due_ns
 
     # -- an operator's commands -------------------------------------------------------------------
 
@@ -395,7 +422,7 @@ class Queue:
         if changed is None:
             self._spool.forget(message, soon=True)
         elif changed != row:
-            self._spool.put(changed, soon=True)
+            self._put(changed, soon=True)
 
     # -- when to look again -----------------------------------------------------------------------
 
@@ -403,9 +430,8 @@ class Queue:
         """Nothing can be begun now: set the timer for when something is due."""
         if self._stopping:
             return
-        now_ns = self._clock.realtime_ns()
-        due_ns = self._spool.read(lambda table: table.next_due_ns(now_ns))
-        if due_ns is not None:
+        now_ns, due_ns = self._clock.realtime_ns(), self._due_from_ns
+        if due_ns is not None and due_ns > now_ns:
             self._arm(min(due_ns - now_ns, LOOK_NS))
         if self._set_aside:
             self._arm(BLOCKED_PAUSE_NS)

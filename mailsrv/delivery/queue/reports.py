@@ -18,11 +18,8 @@ Note = Callable[..., object]
 def report(note: Note, attempt: Attempt, way: Way, outcomes: Sequence[Outcome]) -> None:
     """Note what an attempt through ``way`` came to.  Recipients with the same outcome share a line,
     and are named where they are not all that the message has."""
-    groups: dict[Outcome, list[int]] = {}
-    for one in outcomes:
-        groups.setdefault(one._replace(place=0), []).append(one.place)
     paths = attempt.envelope.forward_paths
-    for outcome, places in groups.items():
+    for outcome, places in _grouped(outcomes):
         told = {
             "id": attempt.message.id,
             "to": way.name,
@@ -35,6 +32,16 @@ def report(note: Note, attempt: Attempt, way: Way, outcomes: Sequence[Outcome]) 
         for first in range(0, len(places), RECIPIENTS_A_LINE):
             named = [f"<{paths[place]}>" for place in places[first : first + RECIPIENTS_A_LINE]]
             note(outcome.kind.value, **told, recipients=named)
+
+
+def _grouped(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, list[int]]]:
+    """Outcomes that are equal but for the place, with their places."""
+    if len(outcomes) == 1:
+        return [(outcomes[0], [outcomes[0].place])]
+    groups: dict[tuple[object, ...], tuple[Outcome, list[int]]] = {}
+    for one in outcomes:
+        groups.setdefault(one[1:], (one, []))[1].append(one.place)
+    return list(groups.values())
 
 
 def _reason(outcome: Outcome) -> dict[str, str]:

@@ -78,7 +78,8 @@ class SpoolDatabase:
     """The open database.  Methods raise ``sqlite3.Error``.
 
     ``messages`` and ``octets`` are what is stored, without counting it anew; ``next_number`` is
-    that of the next message, and below ``fresh_from`` there is no fresh one.  ``queue`` is read
+    that of the next message, and below ``fresh_from`` there is no fresh one.  ``was_killed``: the
+    process that had it last did not close it.  ``queue`` is read
     directly, and written with the transactions here.
     """
 
@@ -87,6 +88,7 @@ class SpoolDatabase:
     ) -> None:
         """Open or create it.  Raises SpoolError, OSError and ``sqlite3.Error``."""
         is_new = refuse_others(path)
+        self.was_killed = _has_octets(path.with_name(f"{path.name}-wal"))
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
         self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, factory=factory)
         self.queue = QueueTable(self._connection)
@@ -252,6 +254,13 @@ def refuse_others(path: Path) -> bool:
     if version != VERSION:
         raise SpoolError(_other_version(path, version))
     return False
+
+
+def _has_octets(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _is_empty(path: Path) -> bool:

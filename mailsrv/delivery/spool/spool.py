@@ -117,9 +117,13 @@ class Spool:
         self._database: SpoolDatabase | None = None
         self._refused_from: int | None = None  # the first number of a transaction that failed
         self._lock = -1
+        self.was_killed = False
+        """Whether the process that had the spool last did not end in order."""
         try:
             self._lock = take_folder(self.files, folder)
-            self._sweep(self._open())
+            database = self._open()
+            self.was_killed = database.was_killed
+            self._sweep(database)
         except (OSError, sqlite3.Error, SpoolError) as error:
             self.close()
             raise SpoolError(in_words(error, folder)) from None
@@ -263,6 +267,13 @@ class Spool:
     def is_written(self, number: int) -> bool:
         """Whether what the queue's table says of a message is the latest."""
         return number not in self._changes.rows and number not in self._changes.gone
+
+    def next_due_ns(self, now_ns: int) -> int | None:
+        """When the first message is due after ``now_ns``, or before, if that is not written yet.
+        Raises SpoolError."""
+        unwritten = [row.due_ns for row in self._changes.rows.values() if row.due_ns is not None]
+        written = self.read(lambda table: table.next_due_ns(now_ns))
+        return min(unwritten if written is None else [written, *unwritten], default=None)
 
     @property
     def unwritten(self) -> int:

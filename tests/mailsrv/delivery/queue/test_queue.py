@@ -193,6 +193,7 @@ def test_what_was_deferred_is_known_after_a_kill(tmp_path: Path) -> None:
     assert again.tried == [], "it is not due yet"
     run.go_on(400 * NS_PER_S)
     assert again.tried == [("ID1", (1,))]
+    assert "may be sent twice" not in run.events
     assert kept(run.spool) == {}
 
 
@@ -207,6 +208,7 @@ def test_what_was_under_way_when_the_process_was_killed_is_sent_again(tmp_path: 
     run = Run(tmp_path, x=slow, y=fast)
     run.go_on(NS_PER_S)
     assert sorted(slow.tried) == [("ID1", (0,)), ("ID2", (0,))]
+    assert [one["id"] for one in run.notes if one["event"] == "may be sent twice"] == ["ID1", "ID2"]
     assert fast.tried == [], "what it took is known"
     assert kept(run.spool) == {}
 
@@ -371,3 +373,13 @@ def test_a_delay_is_told_once_although_the_process_was_killed(tmp_path: Path) ->
     later = with_notices(Run(tmp_path, hop))
     later.go_on(24 * 3600 * NS_PER_S)
     assert sum(b"Action: delayed" in content for content in hop.contents) == 1
+
+
+def test_what_waits_after_an_orderly_end_is_not_said_to_be_sent_twice(tmp_path: Path) -> None:
+    ended = Run(tmp_path, NextHop(None))
+    ended.receive(1)
+    ended.go_on(NS_PER_S)
+    ended.spool.close()
+    run = Run(tmp_path, NextHop())
+    run.go_on(NS_PER_S)
+    assert run.events == ["relayed"]
