@@ -3,8 +3,9 @@
 This module is loaded into every pytest run where the package is installed, so it imports nothing
 but pytest and the standard library; the rest is imported when it is needed.
 
-Fixtures: ``mail_server``, ``fake_clock``, ``smtp_replay``.  Marker: ``smtp_replay``, on every
-transcript.  Options: ``--smtp-replay-update``, ``--smtp-replay-unused``.
+Fixtures: ``smtp_target`` (yours to override), ``smtp_replay``, ``smtp_sender``, ``mail_server``,
+``fake_clock``.  Marker: ``smtp_replay``, on every transcript.  Options: ``--smtp-target``,
+``--smtp-clock-reads``, ``--smtp-replay-update``, ``--smtp-replay-unused``.
 
 A golden is written while its own test runs and at no other time, whole or not at all, so that
 workers side by side do not disturb each other.
@@ -17,13 +18,15 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 if TYPE_CHECKING:
     from mailsrv.runtime.clock import FakeClock
+    from replay.testing.sender import Sender
     from replay.testing.virtual_server import VirtualServer
+    from replay.verify.server_under_test import ServerUnderTest
     from replay.verify.suite import ScenarioResult
 
 SUFFIX = ".smtp"
@@ -34,6 +37,13 @@ UPDATES = {"": (CREATE, FIX), "=create": (CREATE,), "=fix": (FIX,)}
 UPDATES |= {"=create,fix": (CREATE, FIX), "=fix,create": (CREATE, FIX)}
 """What may stand behind --smtp-replay-update; behind a space would stand a path."""
 _SERVERS: pytest.StashKey[list[VirtualServer]] = pytest.StashKey()
+NO_TARGET = (
+    "no server to play this at: override the fixture smtp_target in conftest.py, or give "
+    '--smtp-target HOST:PORT (in the configuration: smtp_target = ...); "mailsrv" names the '
+    "server that comes with this plugin"
+)
+PLAYED_AT = "smtp_server"
+"""The property of a report that names the server under test."""
 _UNUSED: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
@@ -51,6 +61,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             if not kinds
             else argparse.SUPPRESS,
         )
+    group.addoption(
+        "--smtp-target",
+        metavar="HOST:PORT",
+        help="the server under test, in place of the fixture smtp_target; mailsrv is the one that "
+        "comes with this plugin",
+    )
+    group.addoption(
+        "--smtp-clock-reads",
+        action="store_true",
+        default=False,
+        help="in virtual time, fail where an asyncio server reads a real clock (slower)",
+    )
+    parser.addini(
+        "smtp_target", "the server under test, where no fixture smtp_target is overridden"
+    )
     group.addoption(
         "--smtp-replay-unused",
         action="store_true",
@@ -87,6 +112,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    served = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in report.user_properties
+        if name == PLAYED_AT
+    ]
+    for server in sorted(set(served)):
+        terminalreporter.line(f"smtp: {served.count(server)} at {server}")
     if found := config.stash.get(_UNUSED, []):
         terminalreporter.section("unused beside transcripts")
         for line in found:
@@ -111,16 +146,21 @@ class TranscriptFile(pytest.File):
         yield TranscriptItem.from_parent(self, name=ITEM_NAME)
 
 
-class TranscriptItem(pytest.Item):
+def _transcript(_smtp_server: ServerUnderTest) -> None:
+    """What a transcript asks for, as any test does: the server, by the fixtures around its file."""
+
+
+class TranscriptItem(pytest.Function):
     """Runs a transcript against the server; one that cannot be read fails, and stops no other."""
 
     def __init__(self, **known: Any) -> None:
-        super().__init__(**known)
+        super().__init__(**known, callobj=_transcript)
         self.add_marker("smtp_replay")
 
     def runtest(self) -> None:
         __tracebackhide__ = True
-        result = _run(self.path, self)
+        server = cast("ServerUnderTest", self.funcargs["_smtp_server"])
+        result = _run(self.path, self, server)
         self.user_properties += [
             ("virtual_ns", result.virtual_ns),
             ("trace_hash", result.trace_hash),
@@ -130,24 +170,32 @@ class TranscriptItem(pytest.Item):
         return self.path, 0, f"{ITEM_NAME} {_shown(self.path, self.config)}"
 
 
-def _run(path: Path, item: pytest.Item) -> ScenarioResult:
+def _run(path: Path, item: pytest.Item, server: ServerUnderTest) -> ScenarioResult:
     """Run the transcript at ``path`` for ``item``, which fails if it does not hold."""
     __tracebackhide__ = True
     from mailsrv.runtime.clock import SystemClock
+    from replay.play.target import TargetError
     from replay.verify import suite
+    from replay.verify.server_under_test import LeftOut, NoTarget
 
     shown = _shown(path, item.config)
     kinds = item.config.getoption("smtp_replay_update", "")
     try:
-        result = suite.run_file(path, SystemClock(), updating=kinds.split(",") if kinds else ())
+        updating = kinds.split(",") if kinds else ()
+        result = server.run_file(path, SystemClock(), updating=updating)
     except suite.InputError as error:
         complaint = str(error).replace(str(path), shown)
+    except (NoTarget, TargetError) as error:
+        complaint = f"{shown}: {str(error) or NO_TARGET}"
+    except LeftOut as reason:
+        pytest.skip(f"not for {server.name}: {reason}")
     else:
+        item.user_properties.append((PLAYED_AT, server.name))
         if result.good and not result.changes:
             return result
         if result.log:
             item.add_report_section("call", "server log", _log_shown(result.log))
-        complaint = _complaint(result, shown)
+        complaint = f"{_complaint(result, shown)}\nplayed at {server.name}"
     pytest.fail(complaint, pytrace=False)
 
 
@@ -230,8 +278,63 @@ def fake_clock() -> FakeClock:
 
 
 @pytest.fixture
-def smtp_replay(request: pytest.FixtureRequest) -> Callable[[str | Path], ScenarioResult]:
-    """Runs a transcript: ``smtp_replay("stall.smtp")``, with the path seen from the test's file.
+def smtp_target() -> object:
+    """The server under test.  Override it, and return (or yield) one of
+
+    - ``"HOST:PORT"``, or a pair of host and port: a server that is there, in real time;
+    - a context manager that starts a server and yields its address;
+    - ``async def start(loop)`` that returns an ``asyncio.Server``, or a function that returns an
+      ``UnthreadedController`` of aiosmtpd: in virtual time, started anew for each transcript;
+    - ``"mailsrv"``: the server that comes with this plugin, in virtual time.
+    """
+    return None
+
+
+@pytest.fixture
+def _smtp_server(request: pytest.FixtureRequest) -> Iterator[ServerUnderTest]:
+    from replay.play.target import TargetError
+    from replay.verify.server_under_test import OnlyMailsrv, TargetValueError, server_under_test
+
+    config = request.config
+    target = config.getoption("--smtp-target") or request.getfixturevalue("smtp_target")
+    target = target or config.getini("smtp_target")
+    with contextlib.ExitStack() as stack:
+        if hasattr(target, "__enter__"):
+            target = stack.enter_context(target)
+        try:
+            clocks = config.getoption("--smtp-clock-reads")
+            server = server_under_test(target, clocks=clocks) if target else OnlyMailsrv()
+        except (TargetError, TargetValueError) as error:
+            pytest.fail(str(error), pytrace=False)
+        yield server
+
+
+@pytest.fixture
+def smtp_sender(
+    request: pytest.FixtureRequest, _smtp_server: ServerUnderTest
+) -> Iterator[Callable[..., Sender]]:
+    """Opens connections to the server under test: ``sender = smtp_sender("192.0.2.1")``.
+
+    They have the same words in virtual time and over real sockets (``replay.testing.Sender``), and
+    are of one server, which is shut down at the end of the test if it was started for it.
+    """
+    from replay.verify.server_under_test import NoTarget
+
+    try:
+        server = _smtp_server.server()
+    except NoTarget:
+        pytest.fail(NO_TARGET, pytrace=False)
+    request.node.user_properties.append((PLAYED_AT, _smtp_server.name))
+    with server:
+        yield server.sender
+
+
+@pytest.fixture
+def smtp_replay(
+    request: pytest.FixtureRequest, _smtp_server: ServerUnderTest
+) -> Callable[[str | Path], ScenarioResult]:
+    """Runs a transcript at the server under test: ``smtp_replay("stall.smtp")``, with the path seen
+    from the test's file, or the name of one that comes with the package (``builtin:FAMILY/NAME``).
 
     Returns its ``ScenarioResult`` (of ``replay.verify.suite``); the test fails, with every
     difference, when the transcript does not run as it expects.
@@ -239,6 +342,17 @@ def smtp_replay(request: pytest.FixtureRequest) -> Callable[[str | Path], Scenar
 
     def run(path: str | Path) -> ScenarioResult:
         __tracebackhide__ = True
-        return _run(request.path.parent / path, request.node)
+        return _run(_path(path, request), request.node, _smtp_server)
 
     return run
+
+
+def _path(path: str | Path, request: pytest.FixtureRequest) -> Path:
+    """Where a transcript is that a test names."""
+    __tracebackhide__ = True
+    from replay.transcript.collection import CollectionError, path_of
+
+    try:
+        return request.path.parent / path_of(str(path))
+    except CollectionError as error:
+        pytest.fail(str(error), pytrace=False)

@@ -31,6 +31,7 @@ from replay.convert.shown_settings import is_ehlo_reply, offers_tls, settings_sh
 from replay.transcript import script
 from replay.transcript.duration import DURATION_NS_MAX, format_ns
 from replay.transcript.ehlo import with_word
+from replay.transcript.header import MAILSRV
 from replay.transcript.notation import CONNECTIONS_MAX
 from replay.transcript.script import (
     HOSTNAME_DEFAULT,
@@ -129,6 +130,7 @@ def import_capture(
             source_of(capture, conversations, session),
             _settings(conversations),
             _world(conversations),
+            target=MAILSRV,
         )
     )
     imported = ImportedCapture(scenario, connections, capture.oddities)

@@ -52,6 +52,14 @@ class ServerFault(AssertionError):
     """The server met a defect of its own."""
 
 
+class NotVirtual(AssertionError):
+    """The server did what virtual time cannot hold; its run says nothing that would hold again."""
+
+
+class TargetFault(Exception):
+    """A target that starts no server; the message says what it did."""
+
+
 class Harness(ABC):
     """One run against one server.  Use it as a context manager: leaving it shuts the server down
     and checks that nothing is left.

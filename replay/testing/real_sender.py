@@ -11,8 +11,9 @@ from typing import Self
 from mailsrv.runtime.clock import Clock, SystemClock
 from mailsrv.units import NS_PER_S, seconds_to_ns
 from replay.play.real_link import RealLink
+from replay.play.target import loopback_address
 from replay.smtp.replies import ReceivedReply
-from replay.testing.sender import Script, Sender, Unexpected
+from replay.testing.sender import CLIENT, Script, Sender, Unexpected, check_address
 
 TIMEOUT_S = 30.0
 """How long a sender waits for a connection, a reply, or room to write."""
@@ -43,16 +44,23 @@ def session(
 class RealSender(Sender):
     """A sender on a socket of its own.  Use it as a context manager: leaving it closes that.
 
+    A server on this machine's 127/8 sees ``client`` as one of these addresses, always the same.
     Raises OSError if there is no connection.
     """
 
     def __init__(
-        self, host: str, port: int, *, timeout_s: float = TIMEOUT_S, clock: Clock | None = None
+        self,
+        host: str,
+        port: int,
+        *,
+        client: str = "",
+        timeout_s: float = TIMEOUT_S,
+        clock: Clock | None = None,
     ) -> None:
         super().__init__(f"sender to {host}:{port}")
         self._clock = clock or SystemClock()
         self._timeout_s = timeout_s
-        sock = socket.create_connection((host, port), timeout_s)
+        sock = _connect(host, port, client, timeout_s)
         self._began_ns = self._clock.monotonic_ns()
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -153,3 +161,54 @@ class RealSender(Sender):
         elif events and not self._watched:
             self._selector.register(sock, events)
         self._watched = events
+
+
+def _connect(host: str, port: int, client: str, timeout_s: float) -> socket.socket:
+    """A connection; to a server on loopback, from the address there that stands for ``client``.
+
+    Raises OSError.
+    """
+    if client and host.startswith("127."):
+        with contextlib.suppress(OSError):  # a kernel that has 127.0.0.1 and no other
+            source = loopback_address(client), 0
+            return socket.create_connection((host, port), timeout_s, source_address=source)
+    return socket.create_connection((host, port), timeout_s)
+
+
+class RealServer:
+    """A server that is there, at ``host`` and ``port``, and senders that talk to it: in real time,
+    what ``VirtualServer`` is in virtual time.  Use it as a context manager: leaving it closes the
+    senders' connections."""
+
+    def __init__(self, host: str, port: int, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._address = host, port
+        self._timeout_s = timeout_s
+        self._senders = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._senders.close()
+
+    def sender(self, client: str = CLIENT) -> RealSender:
+        """Open a connection, as of ``client`` where that can be shown.  Raises OSError."""
+        __tracebackhide__ = True
+        check_address(client)
+        sender = RealSender(*self._address, client=client, timeout_s=self._timeout_s)
+        return self._senders.enter_context(sender)
+
+    def session(self, script: Script, client: str = CLIENT) -> list[ReceivedReply]:
+        """Play ``script`` from a connection of its own; returns all of its replies.
+
+        Raises Unexpected, and OSError if there is no connection.
+        """
+        __tracebackhide__ = True
+        sender = self.sender(client)
+        sender.play(script)
+        return sender.replies

@@ -18,6 +18,7 @@ A script is an iterable of steps.  A step is called with what it names as its pa
 from __future__ import annotations
 
 import inspect
+import ipaddress
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -51,6 +52,9 @@ class Send(Protocol):
 
     def __call__(self, line: str | bytes, pause: float = 0) -> None: ...
 
+
+CLIENT = "192.0.2.1"
+"""The address that the server sees, unless a sender says otherwise."""
 
 Step = Callable[..., object]
 Script = Iterable[Step]
@@ -262,6 +266,16 @@ def wait_ns(seconds: float, what: str = "a pause") -> int:
     if not 0 <= seconds <= PAUSE_MAX_S:  # nan is neither
         raise ValueError(f"{what} is a number of seconds from 0 to {PAUSE_MAX_S}, not {seconds}")
     return seconds_to_ns(seconds)
+
+
+def check_address(client: object) -> None:
+    """Raises ValueError for what is no address to come from."""
+    __tracebackhide__ = True
+    try:
+        ipaddress.ip_address(client if isinstance(client, str) else "")
+    except ValueError:
+        message = f"a sender comes from an IPv4 or IPv6 address, such as {CLIENT}, not {client!r}"
+        raise ValueError(message) from None
 
 
 def line_octets(line: str | bytes) -> bytes:

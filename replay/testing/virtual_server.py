@@ -11,21 +11,25 @@ senders are several objects, and each of them receives what comes meanwhile.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Self
 
 from mailsrv.runtime.clock import FakeClock
 from replay.play.fakes.world import DeliveredMessage, World, settings_from
 from replay.play.mailsrv_harness import MailsrvHarness
 from replay.play.virtual_time import Harness
 from replay.smtp.replies import ReceivedReply
-from replay.testing.sender import Script, Sender, Unexpected, wait_ns
+from replay.testing.sender import (
+    CLIENT,
+    Script,
+    Sender,
+    Unexpected,
+    check_address,
+    wait_ns,
+)
 from replay.testing.virtual_receiver import VirtualReceiver
 from replay.transcript.script import SMTP_PORT
-
-CLIENT = "192.0.2.1"
-"""The address that the server sees, unless a sender says otherwise."""
 
 
 class VirtualSender(Sender):
@@ -33,7 +37,7 @@ class VirtualSender(Sender):
 
     def __init__(self, harness: Harness, client: str = CLIENT, name: str = "") -> None:
         __tracebackhide__ = True
-        _check_address(client)
+        check_address(client)
         super().__init__(f"sender {name or client}")
         self._harness = harness
         self._began_ns = harness.now_ns
@@ -97,31 +101,14 @@ class VirtualSender(Sender):
         self._harness.step()
 
 
-def _check_address(client: object) -> None:
-    __tracebackhide__ = True
-    try:
-        ipaddress.ip_address(client if isinstance(client, str) else "")
-    except ValueError:
-        message = f"a sender comes from an IPv4 or IPv6 address, such as {CLIENT}, not {client!r}"
-        raise ValueError(message) from None
+class ServerInVirtualTime:
+    """A server in virtual time, and the senders that talk to it.  Use it as a context manager."""
 
-
-class VirtualServer:
-    """The shipped server with a fake clock and a fake world around it.
-
-    ``settings`` are those of ``mailsrv.settings.Settings``; ``world`` is a transcript header's
-    [world] table, and ``world`` of the object takes more of it at any time.  Use it as a context
-    manager: leaving it shuts the server down and raises Leaked if anything is left, ServerFault
-    if the server met a defect of its own.  Raises WorldError for settings or a world that cannot
-    be.
-    """
-
-    def __init__(self, world: Mapping[str, object] | None = None, **settings: object) -> None:
-        self.harness = MailsrvHarness(settings_from(settings), world)
+    def __init__(self, harness: Harness) -> None:
+        self.harness = harness
         self._senders: list[VirtualSender] = []
-        self._receivers: list[VirtualReceiver] = []
 
-    def __enter__(self) -> VirtualServer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -132,8 +119,6 @@ class VirtualServer:
     ) -> None:
         for sender in self._senders:
             sender.release()
-        for receiver in self._receivers:
-            receiver.release()
         self.harness.__exit__(kind, error, trace)
 
     def sender(self, client: str = CLIENT) -> VirtualSender:
@@ -143,13 +128,6 @@ class VirtualServer:
         name = f"{client} (number {same + 1})" if same else client
         self._senders.append(VirtualSender(self.harness, client, name))
         return self._senders[-1]
-
-    def receiver(self, address: str, port: int = SMTP_PORT) -> VirtualReceiver:
-        """Take the next connection that the server opens to ``address``, where no receiver made
-        before takes it.  Raises ValueError for what is no IP address."""
-        __tracebackhide__ = True
-        self._receivers.append(VirtualReceiver(self.harness, address, port))
-        return self._receivers[-1]
 
     def session(self, script: Script, client: str = CLIENT) -> list[ReceivedReply]:
         """Play ``script`` from a connection of its own; returns all of its replies.
@@ -172,6 +150,44 @@ class VirtualServer:
         return self.harness.now_ns
 
     @property
+    def log(self) -> list[str]:
+        """The server's log lines."""
+        return self.harness.log
+
+
+class VirtualServer(ServerInVirtualTime):
+    """The shipped server with a fake clock and a fake world around it.
+
+    ``settings`` are those of ``mailsrv.settings.Settings``; ``world`` is a transcript header's
+    [world] table, and ``world`` of the object takes more of it at any time.  Leaving it shuts the
+    server down and raises Leaked if anything is left, ServerFault if the server met a defect of its
+    own.  Raises WorldError for settings or a world that cannot be.
+    """
+
+    harness: MailsrvHarness
+
+    def __init__(self, world: Mapping[str, object] | None = None, **settings: object) -> None:
+        super().__init__(MailsrvHarness(settings_from(settings), world))
+        self._receivers: list[VirtualReceiver] = []
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for receiver in self._receivers:
+            receiver.release()
+        super().__exit__(kind, error, trace)
+
+    def receiver(self, address: str, port: int = SMTP_PORT) -> VirtualReceiver:
+        """Take the next connection that the server opens to ``address``, where no receiver made
+        before takes it.  Raises ValueError for what is no IP address."""
+        __tracebackhide__ = True
+        self._receivers.append(VirtualReceiver(self.harness, address, port))
+        return self._receivers[-1]
+
+    @property
     def clock(self) -> FakeClock:
         """The server's clock; to move it, use ``advance``."""
         return self.harness.clock
@@ -185,8 +201,3 @@ class VirtualServer:
     def messages(self) -> list[DeliveredMessage]:
         """The messages that got their 250."""
         return self.harness.world.delivery.accepted
-
-    @property
-    def log(self) -> list[str]:
-        """The server's log lines."""
-        return self.harness.log

@@ -18,6 +18,8 @@ FENCE = "+++"
 HEADER_CHARACTERS_MAX = 1024 * 1024
 HEADER_LINE_CHARACTERS_MAX = 8192
 """The TOML parser's time grows with the square of a dotted key's length."""
+MAILSRV = "mailsrv"
+"""The one server that a transcript can name."""
 DEPTH_MAX = 8
 """Tables and arrays within one another."""
 NUMBER_BITS_MAX = 256
@@ -37,7 +39,9 @@ _KEYS = {
     "needs": list,
     "server": dict,
     "world": dict,
+    "target": str,
 }
+_NO_TARGET = f'target is "{MAILSRV}" or left out: other servers are named where it is run'
 _TYPE_NAMES = {int: "a number", str: "a line of text", dict: "a table", list: "a list of texts"}
 _KEYWORD = re.compile(r"[A-Z0-9][A-Z0-9-]{0,31}")
 _NEEDS_MAX = 32
@@ -59,6 +63,7 @@ class Header:
     story: str
     source: str = ""
     needs: tuple[str, ...] = ()
+    target: str = ""
     server: dict[str, Any] = field(default_factory=dict)
     world: dict[str, Any] = field(default_factory=dict)
     notation: int = VERSION
@@ -112,12 +117,14 @@ def parse_header(lines: list[str], path: str) -> Header:
             raise fault(f"{key} is one line of text", key)
     if trouble := _needs_fault(table.get("needs", ())):
         raise fault(trouble, "needs")
+    if table.get("target", MAILSRV) != MAILSRV:
+        raise fault(_NO_TARGET, "target")
     return Header(**table | {"needs": tuple(table.get("needs", ()))})
 
 
 def format_header(header: Header) -> str:
     """The canonical header with its fences.  Raises ValueError for what TOML cannot hold."""
-    for key in ("story", "source", "server", "world"):
+    for key in ("story", "source", "target", "server", "world"):
         value = getattr(header, key)
         trouble = _value_fault(key, value, 0)
         if isinstance(value, str) and _CONTROL.search(value):
@@ -131,6 +138,8 @@ def format_header(header: Header) -> str:
     lines = [FENCE, version_line(header.notation), f"story  = {_quoted(header.story)}"]
     if header.source:
         lines.append(f"source = {_quoted(header.source)}")
+    if header.target:
+        lines.append(f"target = {_quoted(header.target)}")
     if header.needs:
         lines.append(f"needs  = {_value(list(header.needs))}")
     if header.server:

@@ -397,6 +397,7 @@ class Scenario:
     fakes must answer (see ``replay.play.fakes.world``).  ``accepted`` are the messages that the
     server must accept in all, in order; None leaves that open.  ``claims`` are those about what
     all connections come to; ``needs`` are the keywords of EHLO without which no claim applies.
+    ``target`` names the server that this is about, if there is one: ``mailsrv``.
     """
 
     story: str
@@ -407,6 +408,7 @@ class Scenario:
     accepted: tuple[AcceptedMessage, ...] | None = None
     claims: tuple[Claim, ...] = ()
     needs: tuple[str, ...] = ()
+    target: str = ""
 
     @property
     def plays_receivers(self) -> bool:

@@ -51,6 +51,7 @@ def parse(text: str, path: str) -> Scenario:
         document.accepted,
         tuple(document.claims.get("", ())),
         header.needs,
+        header.target,
     )
 
 

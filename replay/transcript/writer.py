@@ -50,6 +50,7 @@ def write_text(scenario: Scenario, remarks: Mapping[tuple[str, int], str]) -> st
         scenario.story,
         scenario.source,
         scenario.needs,
+        scenario.target,
         scenario.server,
         scenario.world,
         version,

@@ -19,8 +19,8 @@ from replay.play import virtual_run
 from replay.play.conditions import TIMEOUT_NS, Patience
 from replay.play.fakes.world import DeliveredMessage, WorldError
 from replay.play.observed import ObservedConnection
-from replay.play.virtual_run import VirtualRun
-from replay.play.virtual_time import Leaked, ServerFault, Stalled
+from replay.play.virtual_run import Play, VirtualRun
+from replay.play.virtual_time import Leaked, NotVirtual, ServerFault, Stalled, TargetFault
 from replay.transcript import transcript
 from replay.transcript.notation import TranscriptError
 from replay.transcript.script import Scenario
@@ -144,20 +144,26 @@ def run_all(
 
 
 def run_file(
-    path: Path, clock: Clock, *, updating: Collection[str] = (), keep: bool = False
+    path: Path,
+    clock: Clock,
+    *,
+    updating: Collection[str] = (),
+    keep: bool = False,
+    play: Play = virtual_run.play,
 ) -> ScenarioResult:
     """Run one transcript; ``clock`` measures the real duration.  Raises InputError.
 
     ``updating`` names the kinds of changes (``update.KINDS``) that are written into the
     transcript.  ``keep`` leaves on the result what was played and what was observed.
+    ``play`` plays it, at whichever server.
     """
     began_ns = clock.monotonic_ns()
     with input_errors(path):
         text = transcript.read_text(path)
         scenario = transcript.parse(text, str(path))
-        result = run_scenario(scenario, path)
+        result = run_scenario(scenario, path, play)
         if updating and result.verdict != BROKEN:
-            result = _update(result, text, scenario, updating)
+            result = _update(result, text, scenario, updating, play)
     if not keep:
         result = dataclasses.replace(result, scenario=None, observed=(), delivered=())
     return dataclasses.replace(result, real_ns=clock.monotonic_ns() - began_ns)
@@ -176,15 +182,15 @@ def input_errors(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: {error.strerror}") from None
 
 
-def run_scenario(scenario: Scenario, path: Path) -> ScenarioResult:
+def run_scenario(scenario: Scenario, path: Path, play: Play = virtual_run.play) -> ScenarioResult:
     """Run one scenario, and keep what was observed.  Raises WorldError for a header that cannot
     be."""
     begun = ScenarioResult(
         path, scenario.story, len(scenario.connections), BROKEN, scenario=scenario
     )
     try:
-        played = virtual_run.play(scenario)
-    except (Leaked, ServerFault, Stalled) as error:
+        played = play(scenario)
+    except (Leaked, NotVirtual, ServerFault, Stalled, TargetFault) as error:
         return dataclasses.replace(begun, complaint=str(error))
     differences = (
         *compare_all(scenario, played.connections),
@@ -221,7 +227,11 @@ def under_ci(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def _update(
-    result: ScenarioResult, text: str, scenario: Scenario, kinds: Collection[str]
+    result: ScenarioResult,
+    text: str,
+    scenario: Scenario,
+    kinds: Collection[str],
+    play: Play,
 ) -> ScenarioResult:
     """Write what was observed into the transcript, and see that it then holds."""
     if stuck := next((one.waits_for for one in result.observed if one.waits_for), ""):
@@ -236,7 +246,7 @@ def _update(
         return dataclasses.replace(result, complaint=f"not updated: {error}")
     if new_text == text:
         return result
-    again = run_scenario(transcript.parse(new_text, str(result.path)), result.path)
+    again = run_scenario(transcript.parse(new_text, str(result.path)), result.path, play)
     kept_apart = set(kinds) != set(update.KINDS)  # then differences may be left
     if again.trace_hash != result.trace_hash or (again.differences and not kept_apart):
         complaint = "not updated: what was observed would not hold a second time"

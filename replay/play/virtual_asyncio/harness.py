@@ -13,9 +13,9 @@ from typing import Any, Protocol, cast
 from replay.play.fakes.world import DeliveredMessage
 from replay.play.target import SocketAddress
 from replay.play.virtual_asyncio.event_loop import VirtualLoop
-from replay.play.virtual_asyncio.not_virtual import NotVirtual, NotVirtualWatch
+from replay.play.virtual_asyncio.not_virtual import NotVirtualWatch
 from replay.play.virtual_link import VirtualLink
-from replay.play.virtual_time import Harness, Stalled
+from replay.play.virtual_time import Harness, NotVirtual, Stalled, TargetFault
 
 FAULTS_MAX = 20
 
@@ -37,10 +37,6 @@ AsyncioTarget = Callable[[asyncio.AbstractEventLoop], Started]
 """Starts a server on the loop that it is called with: ``async def start(loop)`` that returns an
 ``asyncio.Server``; an async context manager that yields one; or a function that returns an
 ``UnthreadedController`` of aiosmtpd."""
-
-
-class TargetFault(Exception):
-    """A target that starts no server; the message says what it did."""
 
 
 class CountedSocket(socket.socket):

@@ -48,10 +48,6 @@ _LIBRARY = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
 _NO_LIBRARY = ("site-packages", "dist-packages")
 
 
-class NotVirtual(AssertionError):
-    """The server did what virtual time cannot hold; its run says nothing that would hold again."""
-
-
 class NotVirtualWatch:
     """Watches the server's own doings: use it as a context manager while the server runs.
 

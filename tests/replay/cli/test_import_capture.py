@@ -43,6 +43,7 @@ def test_transcript_and_evidence_stand_side_by_side(stem: Path) -> None:
     ]
     assert Path(f"{stem}.pcap").read_bytes() == TO_POSTFIX.read_bytes()
     scenario = transcript.load(Path(f"{stem}.smtp"))
+    assert scenario.target == "mailsrv"
     assert scenario.source == "swaks-to-postfix.pcap: 220 mx.example.test ESMTP Postfix"
 
 
@@ -50,7 +51,7 @@ def test_a_run_of_it_names_each_reply_code_in_which_mailsrv_differs(stem: Path) 
     ran = replay("run", imported(stem))
     assert ran.status == 1
     told = [line.strip() for line in ran.out.splitlines() if line.startswith("  reply")]
-    assert told == ["reply 5: code 250 instead of 550 (line 29, packet 14)"]
+    assert told == ["reply 5: code 250 instead of 550 (line 30, packet 14)"]
     assert "expected a reply 550, recorded as 550 5.1.1 <carol@example.test>: " in ran.out
     assert re.search(r"observed @[\d.]+ms 250 2\.1\.5 Ok", ran.out)
 
@@ -72,7 +73,7 @@ def test_of_mailsrv_octets_are_expected_and_what_it_says_today_is_told_apart(ste
     ran = replay("run", path)
     told = [line.strip() for line in ran.out.splitlines() if line.startswith("  reply")]
     # It was recorded before EHLO offered CHUNKING, DSN and LIMITS.
-    assert told == ["reply 2: text differs (line 11, packet 8)"]
+    assert told == ["reply 2: text differs (line 12, packet 8)"]
 
 
 def test_of_mailsrv_with_recorded_times_octets_and_times_are_expected(stem: Path) -> None:

@@ -19,9 +19,9 @@ from asyncio_servers import Handler, aiosmtpd, pause, streams
 
 from mailsrv.units import NS_PER_S
 from replay.play.tls_client import CERTIFICATE, KEY
-from replay.play.virtual_asyncio.harness import AsyncioHarness, AsyncioTarget, TargetFault
+from replay.play.virtual_asyncio.harness import AsyncioHarness, AsyncioTarget
 from replay.play.virtual_run import VirtualRun, play_at
-from replay.play.virtual_time import Leaked, ServerFault, Stalled
+from replay.play.virtual_time import Leaked, ServerFault, Stalled, TargetFault
 from replay.transcript import collection, transcript
 from replay.transcript.script import Scenario
 

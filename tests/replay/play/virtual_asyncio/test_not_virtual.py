@@ -19,8 +19,8 @@ from asyncio_servers import Act, Handler, aiosmtpd
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.units import NS_PER_S
 from replay.play.virtual_asyncio.harness import AsyncioHarness
-from replay.play.virtual_asyncio.not_virtual import NotVirtual
 from replay.play.virtual_run import VirtualRun, play_at
+from replay.play.virtual_time import NotVirtual
 from replay.transcript import transcript
 
 MESSAGE = r"""+++

@@ -1,0 +1,185 @@
+"""The server that tests are about, whatever their author says that it is: plays transcripts at it.
+
+A target is "mailsrv"; an address, in real time; or what starts a server written with asyncio, in
+virtual time.  Each has a name, which every result carries.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import cast
+
+from mailsrv.runtime.clock import Clock
+from replay.load.plan import needs_of_its_own
+from replay.play import virtual_run
+from replay.play.target import resolve
+from replay.play.virtual_asyncio.harness import AsyncioHarness, AsyncioTarget
+from replay.play.virtual_run import VirtualRun, play_at
+from replay.testing.asyncio_server import AsyncioServer
+from replay.testing.real_sender import RealServer
+from replay.testing.virtual_server import ServerInVirtualTime, VirtualServer
+from replay.transcript.header import MAILSRV
+from replay.transcript.script import REPLIES, Scenario
+from replay.verify import suite
+from replay.verify.suite import ScenarioResult
+from replay.verify.target_suite import TargetOptions, TargetRun
+
+Server = ServerInVirtualTime | RealServer
+Delivered = Callable[[], Sequence[bytes]]
+"""Tells the contents of all messages that a server has delivered so far."""
+
+
+class TargetValueError(ValueError):
+    """What was named as a target is none; the message says what is."""
+
+
+class LeftOut(Exception):
+    """A transcript that is not for this server; the message says why."""
+
+
+class NoTarget(Exception):
+    """No server was named for what can be about any."""
+
+
+class ServerUnderTest(ABC):
+    """A server that transcripts are played at."""
+
+    name: str
+
+    @abstractmethod
+    def run_file(
+        self, path: Path, clock: Clock, *, updating: Collection[str] = ()
+    ) -> ScenarioResult:
+        """Play a transcript and compare with what it expects.
+
+        Raises InputError for one that cannot be used, LeftOut for one that is not for this server,
+        TargetError for a server that is not there.
+        """
+
+    @abstractmethod
+    def server(self) -> Server:
+        """The server, to open senders at; use it as a context manager."""
+
+
+class Mailsrv(ServerUnderTest):
+    """The shipped server, in virtual time."""
+
+    name = f"{MAILSRV}, in virtual time"
+
+    def run_file(
+        self, path: Path, clock: Clock, *, updating: Collection[str] = ()
+    ) -> ScenarioResult:
+        return suite.run_file(path, clock, updating=updating)
+
+    def server(self) -> Server:
+        return VirtualServer()
+
+
+class OnlyMailsrv(Mailsrv):
+    """What there is where no server was named: transcripts that name ``mailsrv`` are played at it,
+    and others raise NoTarget."""
+
+    def run_file(
+        self, path: Path, clock: Clock, *, updating: Collection[str] = ()
+    ) -> ScenarioResult:
+        return suite.run_file(path, clock, updating=updating, play=self._play)
+
+    def _play(self, scenario: Scenario) -> VirtualRun:
+        if not names_mailsrv(scenario):
+            raise NoTarget
+        return virtual_run.play(scenario)
+
+    def server(self) -> Server:
+        raise NoTarget
+
+
+class AsyncioUnderTest(ServerUnderTest):
+    """A server written with asyncio, in virtual time: each transcript has one of its own."""
+
+    def __init__(self, target: AsyncioTarget, *, clocks: bool = False) -> None:
+        self._target = target
+        self._clocks = clocks
+        where = getattr(target, "__qualname__", type(target).__qualname__).partition(".<locals>")[0]
+        self.name = f"{getattr(target, '__module__', '')}.{where}, asyncio in virtual time"
+
+    def run_file(
+        self, path: Path, clock: Clock, *, updating: Collection[str] = ()
+    ) -> ScenarioResult:
+        return suite.run_file(path, clock, updating=updating, play=self._play)
+
+    def _play(self, scenario: Scenario) -> VirtualRun:
+        if reason := needs_of_its_own(scenario, with_tls=True):
+            raise LeftOut(reason)
+        return play_at(AsyncioHarness(self._target, clocks=self._clocks), scenario)
+
+    def server(self) -> Server:
+        return AsyncioServer(self._target, clocks=self._clocks)
+
+
+class AddressUnderTest(ServerUnderTest):
+    """A server that is there, in real time.  Raises TargetError for what is no address."""
+
+    def __init__(self, address: str) -> None:
+        self._target = resolve(address)
+        self.name = f"{address}, in real time"
+
+    def run_file(
+        self, path: Path, clock: Clock, *, updating: Collection[str] = ()
+    ) -> ScenarioResult:
+        if updating:
+            raise LeftOut("no instant of real time would hold again: nothing is updated at it")
+        run = TargetRun(self._target, TargetOptions(), clock)
+        for result in run.run_all([path]):
+            if result.verdict == suite.UNREADABLE:
+                raise suite.InputError(result.complaint)
+            return result
+        raise LeftOut(run.left_out[0].removeprefix(f"{path}: "))
+
+    def server(self) -> Server:
+        host, port = self._target.address[:2]
+        return RealServer(str(host), int(port))
+
+
+def server_under_test(target: object, *, clocks: bool = False) -> ServerUnderTest:
+    """The server that ``target`` names.  Raises TargetValueError, and TargetError for an address
+    that cannot be found."""
+    if target == MAILSRV:
+        return Mailsrv()
+    if isinstance(target, tuple) and len(target) >= 2:
+        host, port = target[:2]
+        return AddressUnderTest(f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}")
+    if isinstance(target, str):
+        return AddressUnderTest(target)
+    if callable(target) and _takes_a_loop(target):
+        return AsyncioUnderTest(cast(AsyncioTarget, target), clocks=clocks)
+    raise TargetValueError(
+        f"a target is {MAILSRV!r}, HOST:PORT, a pair of host and port, a context manager that "
+        "yields one of these, or a function of an asyncio loop that starts a server; "
+        f"not {target!r}"
+    )
+
+
+def _takes_a_loop(target: Callable[..., object]) -> bool:
+    """Whether ``target`` can be called with an event loop and nothing else."""
+    try:
+        inspect.signature(target).bind(None)
+    except TypeError:
+        return False
+    return True
+
+
+def names_mailsrv(scenario: Scenario) -> bool:
+    """Whether a transcript is about ``mailsrv``: its header names it, or has settings or a world
+    that only that server has; or a reply is expected that only that server sends."""
+    if scenario.target == MAILSRV or scenario.server or scenario.world:
+        return True
+    word = MAILSRV.encode()
+    return any(
+        word in getattr(one.outcome, "octets", b"")
+        for connection in scenario.connections
+        for one in connection.expectations()
+        if isinstance(one.outcome, REPLIES)
+    )
