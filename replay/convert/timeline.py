@@ -60,6 +60,7 @@ _KINDS = {
     script.Listen: "listen",
     script.SendOctets: "send",
     script.HalfClose: "half-close",
+    script.HalfCloseAtOnce: "half-close",
     script.Close: "close",
     script.Reset: "reset",
     script.UntilClosed: "until-closed",

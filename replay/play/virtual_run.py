@@ -25,6 +25,7 @@ _TRACED_AS: dict[type[script.Action], str] = {
     script.SendOctets: "Send",
     script.StartTls: "StartTls",
     script.HalfClose: "HalfClose",
+    script.HalfCloseAtOnce: "HalfCloseAtOnce",
     script.Close: "Close",
     script.Reset: "Reset",
     script.StopReading: "StopReading",
@@ -167,16 +168,24 @@ class VirtualPlayer:
         elif isinstance(action, script.SendOctets):
             if self._link is not None:
                 self._listener.sent(action.octets)
-                harness.send(self._link, action.octets)
+                harness.send(self._link, action.octets, hold=self._half_closes_at_once)
         elif self._link is not None:
             self._act(action, self._link)
             harness.touch(self._link)
+        if self._half_closes_at_once:
+            self._depart()
+            return
         harness.settle()
         if isinstance(action, script.Close | script.Reset | script.Abandon) or (
             isinstance(action, script.UntilClosed) and self.observed.end
         ):
             self.done = True
         self.schedule()
+
+    @property
+    def _half_closes_at_once(self) -> bool:
+        following = self._schedule.next
+        return following is not None and isinstance(following.action, script.HalfCloseAtOnce)
 
     def _act(self, action: script.Action, link: VirtualLink) -> None:
         match action:

@@ -205,13 +205,15 @@ class Harness(ABC):
         for sock in [sock for sock in self._dialled if sock.fileno() < 0]:
             self._dialled.pop(sock).server_gone = True
 
-    def send(self, link: VirtualLink, octets: bytes) -> None:
-        """Write ``octets`` on a link, piece by piece, each settled."""
+    def send(self, link: VirtualLink, octets: bytes, *, hold: bool = False) -> None:
+        """Write ``octets`` on a link, piece by piece, each settled; but for the last where what
+        comes next is in one flight with it (``hold``)."""
         for at in range(0, len(octets), PIECE_OCTETS):
             piece = octets[at : at + PIECE_OCTETS]
             link.send(piece)
             self.touch(link)
-            self.settle()
+            if not hold or at + PIECE_OCTETS < len(octets):
+                self.settle()
 
     def touch(self, link: VirtualLink) -> None:
         """Something was done with ``link``: the next ``settle`` looks at it."""

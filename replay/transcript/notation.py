@@ -30,6 +30,7 @@ CONNECTION_NAME_DEFAULT = "1"
 PlainAction = (
     script.StartTls
     | script.HalfClose
+    | script.HalfCloseAtOnce
     | script.Close
     | script.Reset
     | script.StopReading
@@ -42,6 +43,7 @@ PlainAction = (
 PLAIN_VERBS: dict[str, type[PlainAction]] = {
     "starttls": script.StartTls,
     "half-close": script.HalfClose,
+    "half-close-at-once": script.HalfCloseAtOnce,
     "close": script.Close,
     "reset": script.Reset,
     "stop-reading": script.StopReading,

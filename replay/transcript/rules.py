@@ -18,6 +18,7 @@ from replay.transcript.script import (
     CONTENT,
     ENDINGS,
     HANDSHAKES,
+    After,
     AfterArrival,
     At,
     CommandVerb,
@@ -25,6 +26,7 @@ from replay.transcript.script import (
     ExactOctets,
     Expectation,
     HalfClose,
+    HalfCloseAtOnce,
     Listen,
     MaskedOctets,
     Open,
@@ -105,6 +107,10 @@ def _departure_fault(
         return "nothing departs after the connection's end"
     if isinstance(anchor, AfterArrival) and not arrivals:
         return "reply+ needs a reply expected above; write @T or +T"
+    if isinstance(action, HalfCloseAtOnce) and (
+        not isinstance(above.action, SendOctets) or anchor != After(0)
+    ):
+        return "half-close-at-once stands at +0, right below the octets that it leaves with"
     if isinstance(action, SendOctets) and not action.octets:
         return "nothing to send; write at least one octet"
     return ""

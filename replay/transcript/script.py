@@ -124,6 +124,12 @@ class HalfClose(_Word):
     __slots__ = ()
 
 
+class HalfCloseAtOnce(HalfClose):
+    """Shut down writing in one flight with the octets sent right above: the server finds both."""
+
+    __slots__ = ()
+
+
 class Close(_Word):
     """Close both directions."""
 
@@ -166,6 +172,7 @@ Action = (
     | SendOctets
     | StartTls
     | HalfClose
+    | HalfCloseAtOnce
     | Close
     | Reset
     | StopReading

@@ -22,7 +22,7 @@ from replay.testing.asyncio_server import AsyncioServer
 from replay.testing.real_sender import RealServer
 from replay.testing.virtual_server import ServerInVirtualTime, VirtualServer
 from replay.transcript.header import MAILSRV
-from replay.transcript.script import REPLIES, Scenario
+from replay.transcript.script import ExactOctets, MaskedOctets, Outcome, Scenario
 from replay.verify import suite
 from replay.verify.suite import ScenarioResult
 from replay.verify.target_suite import TargetOptions, TargetRun
@@ -174,12 +174,19 @@ def _takes_a_loop(target: Callable[..., object]) -> bool:
 def names_mailsrv(scenario: Scenario) -> bool:
     """Whether a transcript is about ``mailsrv``: its header names it, or has settings or a world
     that only that server has; or a reply is expected that only that server sends."""
-    if scenario.target == MAILSRV or scenario.server or scenario.world:
+    if scenario.target == MAILSRV or scenario.server or scenario.world or scenario.plays_receivers:
         return True
     word = MAILSRV.encode()
     return any(
-        word in getattr(one.outcome, "octets", b"")
+        word in octets
         for connection in scenario.connections
         for one in connection.expectations()
-        if isinstance(one.outcome, REPLIES)
+        for octets in _octets(one.outcome)
     )
+
+
+def _octets(outcome: Outcome) -> list[bytes]:
+    """What is expected to the octet."""
+    if isinstance(outcome, MaskedOctets):
+        return [piece for piece in outcome.pieces if isinstance(piece, bytes)]
+    return [outcome.octets] if isinstance(outcome, ExactOctets) else []

@@ -57,3 +57,12 @@ async def pause(seconds: float) -> None:
     over = loop.create_future()
     loop.call_later(seconds, over.set_result, None)
     await over
+
+
+async def turns() -> None:
+    """Let the loop turn ten times, as for a store that is asked: no time passes."""
+    loop = asyncio.get_running_loop()
+    for _ in range(10):
+        turned = loop.create_future()
+        loop.call_soon(lambda turned=turned: turned.done() or turned.set_result(None))
+        await turned

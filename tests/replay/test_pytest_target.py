@@ -170,7 +170,9 @@ def test_a_fixture_may_be_an_address_a_pair_or_a_context_manager_that_yields_one
 def test_what_is_no_server_is_declined_in_a_sentence(
     plain: pytest.Pytester, value: str, complaint: str
 ) -> None:
-    plain.makeconftest(f"import pytest\n\n\n@pytest.fixture\ndef smtp_target():\n    return {value}")
+    plain.makeconftest(
+        f"import pytest\n\n\n@pytest.fixture\ndef smtp_target():\n    return {value}"
+    )
     result = plain.runpytest(IN_FULL)
     assert result.ret == 1
     result.stdout.fnmatch_lines([complaint])
@@ -207,7 +209,9 @@ def test_what_virtual_time_cannot_hold_fails_the_test_with_its_line(plain: pytes
     plain.runpytest().assert_outcomes(passed=1)
     result = plain.runpytest("--smtp-clock-reads", IN_FULL)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*cannot be run in virtual time: it read a real clock*conftest.py:9*"])
+    result.stdout.fnmatch_lines(
+        ["*cannot be run in virtual time: it read a real clock*conftest.py:9*"]
+    )
 
 
 # -- at it ----------------------------------------------------------------------------------------

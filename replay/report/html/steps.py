@@ -62,6 +62,7 @@ _LATENESS = re.compile(r"[0-9.]+[a-z]+ too (?:late|early)")
 _ACTS: dict[type, str] = {
     script.StartTls: "begins a TLS handshake",
     script.HalfClose: "half-close (FIN)",
+    script.HalfCloseAtOnce: "half-close (FIN) in one flight",
     script.Close: "close",
     script.Reset: "reset",
     script.StopReading: "stops reading",

@@ -195,3 +195,10 @@ def test_the_trace_hash_tells_where_one_departure_ended_and_the_next_began() -> 
         HELLO + r"+1ms C: NOOP\r\n" + "\n" + r"+0 C: NOOP\r\n" + "\n* S? 250\n* S? 250\n+0 close\n"
     )
     assert play(together).trace_hash != play(apart).trace_hash
+
+
+def test_what_comes_in_one_flight_with_its_half_close_is_answered() -> None:
+    sends = "reply+0 C: NOOP\\r\\n\n  C: NOOP\\r\\n\n+0 half-close-at-once\n* S? 250\n* S? 250\n"
+    run = play(HELLO + sends + "+0 until-closed\n")
+    assert codes(run) == [220, 250, 250, 250]
+    assert (run.connections[0].end, run.virtual_ns) == ("eof", MS)

@@ -26,6 +26,7 @@ from replay.transcript.script import (
     ExactOctets,
     Expectation,
     HalfClose,
+    HalfCloseAtOnce,
     Mask,
     Open,
     Outcome,
@@ -140,9 +141,13 @@ def test_every_verb_is_understood() -> None:
     for verb, action in notation.PLAIN_VERBS.items():
         ending = action in (Close, Reset, UntilClosed, Abandon)
         end = "" if ending else "+0 abandon\n"
-        text = f"{HEADER}@0 open from ::1\n@1s {verb}[3] # why\n@2s S reset\n{end}"
-        steps = parse(text, "x").connections[0].steps
-        assert steps[1] == Departure(At(10**9), action())
+        if action is HalfCloseAtOnce:
+            sent, time, anchor = "@1s C: x\n", "+0", After(0)
+        else:
+            sent, time, anchor = "", "@1s", At(10**9)
+        text = f"{HEADER}@0 open from ::1\n{sent}{time} {verb}[3] # why\n@2s S reset\n{end}"
+        steps = parse(text, "x").connections[0].steps[bool(sent) :]
+        assert steps[1] == Departure(anchor, action())
         assert steps[2] == Expectation(PeerResets(), 2 * 10**9)
 
 

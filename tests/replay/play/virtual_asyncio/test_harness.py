@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from aiosmtpd.controller import Controller, UnthreadedController
-from asyncio_servers import Handler, aiosmtpd, pause, streams
+from asyncio_servers import Handler, aiosmtpd, pause, streams, turns
 
 from mailsrv.units import NS_PER_S
 from replay.play.tls_client import CERTIFICATE, KEY
@@ -111,6 +111,35 @@ def test_tls_ends_with_the_answer_to_close_notify_and_not_thirty_seconds_later()
     assert codes(run) == [220, 250, 220, 250, 221]
     assert run.connections[0].handshake == "done"
     assert run.virtual_ns == 0
+
+
+IN_ONE_FLIGHT = [
+    r"* S? 220",
+    r"reply+0 C: HELO me\r\n",
+    "* S? 250",
+    r"reply+0 C: MAIL FROM:<a@example.org>\r\n",
+    "* S? 250",
+    r"reply+0 C: RCPT TO:<b@example.test>\r\n",
+    "* S? 250",
+    r"reply+0 C: DATA\r\n",
+    "* S? 354",
+    r"reply+0 C: Subject: x\r\n",
+    r"   C: \r\n",
+    r"   C: .\r\n",
+]
+"""A message whose last octets stand here; its sender half-closes behind them."""
+
+
+@pytest.mark.parametrize(("half_close", "messages"), [("half-close", 1), ("half-close-at-once", 0)])
+def test_aiosmtpd_loses_a_message_that_comes_with_its_half_close_where_a_handler_awaits(
+    half_close: str, messages: int
+) -> None:
+    """Found in one flight, the end cancels the handler; found later, the reply is out before."""
+    handler = Handler(turns)
+    text = connection(*IN_ONE_FLIGHT, f"+0 {half_close}", "+0 until-closed")
+    run = play(text, aiosmtpd(handler))
+    assert len(handler.messages) == messages
+    assert codes(run).count(250) == 3 + messages
 
 
 # -- the same every time --------------------------------------------------------------------------
