@@ -37,6 +37,8 @@ code, or to the octet where it was mailsrv, queue ids aside; at any time.
       writes captures/mta/stall.smtp and captures/mta/stall.pcap
   replay run captures/mta/stall.smtp
       then tells where mailsrv answers otherwise
+  replay import stall.pcap --for-any-server -o captures/mta/stall
+      claims what any server must do with this sender (docs/understand/claims.md)
   replay import stall.pcap --sanitize --key our.key -o captures/mta/stall
       the same, but with look-alikes for all that is somebody's, in both files;
       of stall.pcap nothing is copied (docs/use/sanitising.md)
@@ -82,6 +84,11 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="play the server of the capture: a test of how mailsrv delivers to it",
     )
+    parser.add_argument(
+        "--for-any-server",
+        action="store_true",
+        help="claim what any server must do with this sender, in place of what this one answered",
+    )
     parser.add_argument("--tls-keys", type=Path, metavar="FILE", help=TLS_KEYS_HELP)
     parser.add_argument(
         "--anchor",
@@ -124,6 +131,8 @@ def _import(options: argparse.Namespace) -> int:
         return refuse("--key and --replaced go with --sanitize")
     if options.receiver and options.delayed:
         return refuse("--delayed is about a sender's waits; leave it out with --receiver")
+    if options.for_any_server and (options.receiver or options.anchor == "recorded"):
+        return refuse("--for-any-server claims nothing of instants, nor of the recorded server")
     packing: list[Oddity] = []
     options.tls_keys = options.tls_keys or keys_beside(options.file)
     try:
@@ -265,6 +274,7 @@ def _file(
     """Import, write, and print a summary.  Raises CaptureError and FilingError."""
     from replay.capture.oddity import told
     from replay.convert.evidence_files import evidence, file_capture, settles
+    from replay.convert.for_any_server import for_any_server
     from replay.convert.importer import import_capture
     from replay.convert.receiver_importer import import_receiver
 
@@ -279,6 +289,8 @@ def _file(
         imported = import_capture(
             capture, session=session, delayed=delayed, recorded_times=recorded_times, keys=keys
         )
+    if options.for_any_server:
+        imported.scenario = for_any_server(imported.scenario)
     written = file_capture(
         imported,
         options.output,

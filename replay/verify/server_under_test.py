@@ -25,7 +25,6 @@ from replay.transcript.header import MAILSRV
 from replay.transcript.script import ExactOctets, MaskedOctets, Outcome, Scenario
 from replay.verify import suite
 from replay.verify.suite import ScenarioResult
-from replay.verify.target_suite import TargetOptions, TargetRun
 
 Server = ServerInVirtualTime | RealServer
 Delivered = Callable[[], Sequence[bytes]]
@@ -129,6 +128,8 @@ class AddressUnderTest(ServerUnderTest):
     def run_file(
         self, path: Path, clock: Clock, *, updating: Collection[str] = ()
     ) -> ScenarioResult:
+        from replay.verify.target_suite import TargetOptions, TargetRun  # keeps histograms
+
         if updating:
             raise LeftOut("no instant of real time would hold again: nothing is updated at it")
         run = TargetRun(self._target, TargetOptions(), clock)
