@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 README_WORDS_MAX = 1200
 FOLDERS = ("benchmarks", "captures", "docs", "tests")
-_PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_PYTHON = re.compile(r"(?<! -->\n)^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+"""Examples; not those that a comment above them makes a file of a document's commands."""
 _TEST = re.compile(r"^def test_", re.MULTILINE)
 _TRANSCRIPT = re.compile(r"^```\w*\n(\+\+\+\n.*?)^```", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)")

@@ -43,7 +43,7 @@ PATIENCE_S = 60
 COLUMNS = "110"
 
 _BLOCK = re.compile(
-    r"(?P<notes>(?:^<!-- [^\n]* -->\n+)*)^```(?P<kind>console|sh|toml)\n(?P<text>.*?)^```$",
+    r"(?P<notes>(?:^<!-- [^\n]* -->\n+)*)^```(?P<kind>console|sh|toml|python)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 _NOTE = re.compile(r"<!-- ([^:]+?)(?:: (.*?))? -->")
@@ -133,6 +133,7 @@ def blocks(path: Path) -> list[Block]:
             [(name, value or "") for name, value in _NOTE.findall(found["notes"])],
         )
         for found in _BLOCK.finditer(text)
+        if found["kind"] != "python" or "<!-- file: " in found["notes"]
     ]
 
 
@@ -353,7 +354,7 @@ def test_the_commands_of_a_document_do_what_is_shown(path: Path, tmp_path: Path)
         for block in blocks(path):
             if (name := block.note("file")) is not None:
                 terminal.write(name, block.text)
-            if block.kind == "toml" or not block.is_run:
+            if block.kind in ("toml", "python") or not block.is_run:
                 continue
             for name, value in block.notes:
                 if name == "needs":
