@@ -170,6 +170,9 @@ class AsyncioHarness(Harness):
             raise TargetFault(
                 f"the target started {server!r}, which is no listening asyncio.Server"
             )
+        if server.get_loop() is not self.loop:
+            server.close()
+            raise TargetFault("the target started its server on another event loop than the given")
         return server
 
     def _complete(self, begun: Coroutine[Any, Any, Any]) -> object:

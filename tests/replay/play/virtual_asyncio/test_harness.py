@@ -6,6 +6,7 @@ import asyncio
 import gc
 import hashlib
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from aiosmtpd.controller import Controller, UnthreadedController
+from aiosmtpd.smtp import SMTP
 from asyncio_servers import Handler, aiosmtpd, pause, streams, turns
 
 from mailsrv.units import NS_PER_S
@@ -348,6 +350,35 @@ def test_a_target_may_be_an_async_context_manager_that_takes_its_time() -> None:
 def test_a_threaded_controller_is_declined_by_the_name_of_the_one_that_fits() -> None:
     with pytest.raises(TargetFault, match="UnthreadedController with loop=loop"):
         AsyncioHarness(lambda loop: Controller(Handler()))  # type: ignore[arg-type, return-value]
+
+
+def test_a_target_that_takes_another_loop_is_declined() -> None:
+    with pytest.raises(TargetFault, match="another event loop"):
+        AsyncioHarness(lambda loop: UnthreadedController(Handler(), port=0))
+
+
+def test_a_server_may_listen_at_a_socket_of_its_own() -> None:
+    async def start(loop: asyncio.AbstractEventLoop) -> asyncio.Server:
+        return await loop.create_server(
+            lambda: SMTP(Handler(), hostname="x"), sock=socket.create_server(("127.0.0.1", 0))
+        )
+
+    assert codes(play(connection("* S? 220", "+0 close"), start)) == [220]
+
+
+def test_a_server_may_speak_tls_from_the_first_octet_on() -> None:
+    async def start(loop: asyncio.AbstractEventLoop) -> asyncio.Server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATE, KEY)
+        factory = lambda: SMTP(Handler(), hostname="x")  # noqa: E731
+        return await loop.create_server(factory, "localhost", 465, ssl=context)
+
+    run = play(
+        connection("+0 starttls", "* S tls", "* S? 220", r"reply+0 C: QUIT\r\n", "+0 until-closed"),
+        start,
+    )
+    assert codes(run) == [220, 221]
+    assert (run.connections[0].handshake, run.virtual_ns) == ("done", 0)
 
 
 def test_a_target_that_starts_no_server_is_declined() -> None:
