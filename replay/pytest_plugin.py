@@ -3,9 +3,11 @@
 This module is loaded into every pytest run where the package is installed, so it imports nothing
 but pytest and the standard library; the rest is imported when it is needed.
 
-Fixtures: ``smtp_target`` (yours to override), ``smtp_replay``, ``smtp_sender``, ``mail_server``,
-``fake_clock``.  Marker: ``smtp_replay``, on every transcript.  Options: ``--smtp-target``,
-``--smtp-clock-reads``, ``--smtp-replay-update``, ``--smtp-replay-unused``.
+Fixtures: ``smtp_target`` and ``smtp_delivered`` (yours to override), ``smtp_check``,
+``smtp_scenario``, ``smtp_replay``, ``smtp_sender``, ``mail_server``, ``fake_clock``.  Markers:
+``smtp_replay``, on every transcript; ``smtp_scenarios``, which scenarios ``smtp_scenario`` is.
+Options: ``--smtp-target``, ``--smtp-clock-reads``, ``--smtp-replay-update``,
+``--smtp-replay-unused``.
 
 A golden is written while its own test runs and at no other time, whole or not at all, so that
 workers side by side do not disturb each other.
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from mailsrv.runtime.clock import FakeClock
     from replay.testing.sender import Sender
     from replay.testing.virtual_server import VirtualServer
+    from replay.verify.check.runner import CheckResult
     from replay.verify.server_under_test import ServerUnderTest
     from replay.verify.suite import ScenarioResult
 
@@ -85,7 +88,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", f"smtp_replay: a {SUFFIX} transcript, run in virtual time")
+    config.addinivalue_line("markers", f"smtp_replay: a {SUFFIX} transcript")
+    config.addinivalue_line(
+        "markers",
+        "smtp_scenarios(*names): run the test for each of these scenarios, as smtp_scenario: "
+        "families and transcripts that come with the package, such as 'attack', or paths",
+    )
     if config.getoption("smtp_replay_update", ""):
         from replay.verify.suite import under_ci
 
@@ -94,6 +102,21 @@ def pytest_configure(config: pytest.Config) -> None:
                 "--smtp-replay-update is refused where CI is set: nobody reads there what it "
                 "changes"
             )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "smtp_scenario" not in metafunc.fixturenames:
+        return
+    names = [
+        name for mark in metafunc.definition.iter_markers("smtp_scenarios") for name in mark.args
+    ]
+    if not names:
+        pytest.fail("smtp_scenario needs @pytest.mark.smtp_scenarios('attack')", pytrace=False)
+    from replay.verify.server_under_test import claiming
+
+    paths = claiming(_path_of_scenario(name, metafunc.definition.path) for name in names)
+    ids = [f"{path.parent.name}/{path.stem}" for path in paths]
+    metafunc.parametrize("smtp_scenario", paths, ids=ids)
 
 
 @pytest.hookimpl(trylast=True)
@@ -327,6 +350,104 @@ def smtp_sender(
     request.node.user_properties.append((PLAYED_AT, _smtp_server.name))
     with server:
         yield server.sender
+
+
+@pytest.fixture
+def smtp_delivered() -> Callable[[], Iterable[bytes]] | None:
+    """What the server under test delivered.  Override it, and return a function that returns the
+    contents of all messages so far: then claims about contents are looked at, too."""
+    return None
+
+
+@pytest.fixture
+def smtp_check(
+    request: pytest.FixtureRequest,
+    _smtp_server: ServerUnderTest,
+    smtp_delivered: Callable[[], Iterable[bytes]] | None,
+) -> Callable[..., list[CheckResult]]:
+    """Judges the server under test by the claims of scenarios: ``smtp_check("attack")``.
+
+    Names are those of families and transcripts that come with the package; a path ends in .smtp and
+    is seen from the test's file.  The test fails where the server does what it must not; with
+    ``should=True``, also where it does what it should not.  ``recipient``, ``sender`` and ``helo``
+    take the place of those in the transcripts.  Returns the results (``CheckResult`` of
+    ``replay.verify.check.runner``); where none could tell anything, the test is skipped.
+    """
+
+    def check(*names: str | Path, should: bool = False, **introduced: str) -> list[CheckResult]:
+        __tracebackhide__ = True
+        from replay.verify.server_under_test import claiming
+
+        given = [_path_of_scenario(name, request.path) for name in names]
+        paths = claiming(given) or given
+        return _check(paths, request.node, _smtp_server, smtp_delivered, should, introduced)
+
+    return check
+
+
+def _check(
+    paths: Sequence[Path],
+    item: pytest.Item,
+    server: ServerUnderTest,
+    delivered: Callable[[], Iterable[bytes]] | None,
+    should: bool,
+    introduced: dict[str, str],
+) -> list[CheckResult]:
+    """Check the scenarios at ``paths`` for ``item``, which fails if the server violates a claim."""
+    __tracebackhide__ = True
+    from mailsrv.runtime.clock import SystemClock
+    from replay.play.target import TargetError
+    from replay.play.virtual_time import Leaked, NotVirtual, ServerFault, Stalled, TargetFault
+    from replay.verify.check.delivered import Called, DeliveredError
+    from replay.verify.check.prepared import Introduction
+    from replay.verify.server_under_test import NoTarget, named_scenarios
+    from replay.verify.suite import InputError
+
+    mailbox = None if delivered is None else Called(delivered)
+    try:
+        scenarios = named_scenarios(paths)
+        results = server.check(scenarios, Introduction(**introduced), mailbox, SystemClock())
+    except NoTarget:
+        pytest.fail(NO_TARGET, pytrace=False)
+    except (DeliveredError, InputError, TargetError) as error:
+        pytest.fail(str(error), pytrace=False)
+    except (Leaked, NotVirtual, ServerFault, Stalled, TargetFault) as error:
+        pytest.fail(f"{error}\nat {server.name}", pytrace=False)
+    item.user_properties.append((PLAYED_AT, server.name))
+    item.user_properties += [("smtp_check", f"{one.name}: {one.verdict.value}") for one in results]
+    complaints = [line for one in results for line in _broken(one, should=should)]
+    if complaints:
+        pytest.fail("\n".join([*complaints, f"at {server.name}"]), pytrace=False)
+    if not any(one.verdict.value in ("holds", "departs") for one in results):
+        reasons = dict.fromkeys(one.judgement.reason for one in results)
+        pytest.skip(f"at {server.name}: " + "; ".join(list(reasons)[:3]))
+    return results
+
+
+def _broken(result: CheckResult, *, should: bool) -> list[str]:
+    """What the server does that it must not (or ``should`` not), each under its file and line."""
+    from replay.verify.check.verdict import told
+
+    verdicts = ("violates", "departs") if should else ("violates",)
+    if result.verdict.value not in verdicts:
+        return []
+    path = result.named.path
+    lines = [f"{path}:{one.claim.line}: {told(one)}" for one in result.judgement.broken]
+    return [f"{result.name} {result.verdict.value}", *lines, result.named.scenario.story]
+
+
+def _path_of_scenario(name: str | Path, beside: Path) -> Path:
+    """Where a scenario, or a family of them, is that a test names."""
+    __tracebackhide__ = True
+    from replay.transcript.collection import PREFIX, CollectionError, path_of
+
+    text = str(name)
+    if isinstance(name, Path) or text.endswith(SUFFIX):
+        return beside.parent / name
+    try:
+        return path_of(text if text.startswith(PREFIX) else PREFIX + text)
+    except CollectionError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from replay.play.conditions import Conditions, Patience
 from replay.play.fakes.world import DeliveredMessage, settings_from
 from replay.play.mailsrv_harness import MailsrvHarness
 from replay.play.observed import ObservedConnection, Trace, listener_of
@@ -14,6 +15,7 @@ from replay.play.tls_client import REFUSED
 from replay.play.virtual_link import VirtualLink
 from replay.play.virtual_time import Harness
 from replay.transcript import script
+from replay.transcript.claims.claim import Then
 from replay.transcript.script import Scenario, ScriptedConnection
 
 VIRTUAL_NS_MAX = 1000 * 24 * 3600 * 1_000_000_000
@@ -38,7 +40,8 @@ _TRACED_AS: dict[type[script.Action], str] = {
 
 @dataclass(frozen=True, slots=True)
 class VirtualRun:
-    """What a run gave.  ``log`` holds the server's lines, ``messages`` what it got its 250 for,
+    """What a run gave.  ``log`` holds the server's lines, ``messages`` what it got its 250 for
+    (None where that cannot be seen),
     ``metrics`` returns the page of what it counted.  ``submissions`` are the senders of the world's
     own messages and what became of them, ``dialled`` the connections that no receiver took.
     """
@@ -47,7 +50,7 @@ class VirtualRun:
     virtual_ns: int
     trace_hash: str
     log: tuple[str, ...]
-    messages: tuple[DeliveredMessage, ...]
+    messages: tuple[DeliveredMessage, ...] | None
     metrics: Callable[[], str] = field(default=str, compare=False, repr=False)
     submissions: tuple[tuple[ScriptedConnection, ObservedConnection], ...] = ()
     dialled: tuple[Dialled, ...] = ()
@@ -69,10 +72,16 @@ def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
 
 
 def play_at(
-    harness: Harness, scenario: Scenario, submissions: Sequence[ScriptedConnection] = ()
+    harness: Harness,
+    scenario: Scenario,
+    submissions: Sequence[ScriptedConnection] = (),
+    by_claims: Patience | None = None,
 ) -> VirtualRun:
     """Run ``scenario``, and ``submissions`` beside it, against the server of ``harness``, and shut
     that down.
+
+    ``by_claims``: at a server that may answer anything, the senders go on, wait and leave as their
+    claims say; else they wait for whatever may yet come.
 
     Raises Stalled, Leaked or ServerFault when the run itself went wrong; a server that answers
     something else is no exception but a result.
@@ -81,14 +90,14 @@ def play_at(
     written = scenario.connections
     with harness:
         players = [
-            VirtualPlayer(harness, trace, number, connection)
+            VirtualPlayer(harness, trace, number, connection, by_claims)
             for number, connection in enumerate((*written, *submissions))
         ]
         for player in players:
             player.schedule()
         harness.settle()
         while not all(player.done for player in players) and harness.now_ns < VIRTUAL_NS_MAX:
-            if harness.is_over:
+            if harness.is_over or (by_claims and _waited_enough(harness, players)):
                 break
             harness.step()
         for player in players:
@@ -100,21 +109,40 @@ def play_at(
         virtual_ns,
         trace.hexdigest(),
         tuple(harness.log),
-        tuple(harness.accepted),
+        None if harness.accepted is None else tuple(harness.accepted),
         submissions=tuple(zip(submissions, seen[len(written) :], strict=True)),
     )
+
+
+def _waited_enough(harness: Harness, players: Sequence[VirtualPlayer]) -> bool:
+    """Whether nothing will happen for as long as the claims make the senders wait; then that time
+    has passed."""
+    next_ns = harness.next_ns()
+    if harness.departs or next_ns is None:
+        return False
+    until_ns = harness.moved_ns + max(player.wait_ns for player in players if not player.done)
+    if next_ns <= until_ns:
+        return False
+    harness.run_until(until_ns)
+    return True
 
 
 class VirtualPlayer:
     """Plays one connection's departures and listens to what comes from its peer."""
 
     def __init__(
-        self, harness: Harness, trace: Trace, number: int, connection: ScriptedConnection
+        self,
+        harness: Harness,
+        trace: Trace,
+        number: int,
+        connection: ScriptedConnection,
+        by_claims: Patience | None = None,
     ) -> None:
         self._harness = harness
         self._trace = trace
         self._number = number
-        self._schedule = Schedule(connection)
+        self._conditions = Conditions(connection, by_claims) if by_claims else None
+        self._schedule = Schedule(connection, goes_on=self._goes_on if by_claims else None)
         self._scheduled = False
         self._link: VirtualLink | None = None
         self._abandoned = False
@@ -129,12 +157,36 @@ class VirtualPlayer:
         """Put the next departure on the harness's agenda, if it is known when it goes."""
         if self.done or self._scheduled or self._schedule.over:
             return
+        if self._schedule.is_stopped:
+            self._leave()
+            return
         due_ns = self._schedule.due_ns()
         if due_ns is None:
             self._give_up_if_over()
             return
         self._scheduled = True
         self._harness.at(due_ns, self._depart)
+
+    @property
+    def wait_ns(self) -> int:
+        """How long to wait for something to happen, from the last time that something did."""
+        assert self._conditions is not None
+        received, waits = len(self.observed.replies), self._schedule.waits
+        return self._conditions.wait_ns(self._schedule.gone, received, waits=waits)
+
+    def _goes_on(self, replies: int) -> bool:
+        assert self._conditions is not None
+        return self._conditions.stop(self.observed.replies, replies) is Then.GO_ON
+
+    def _leave(self) -> None:
+        """The sender does not go on, and closes, for what comes from then on is no part of the
+        session; but where the server is to end the connection, it waits for that."""
+        assert self._conditions is not None
+        replies = self.observed.replies
+        then = self._conditions.stop(replies, len(replies))
+        if self.observed.end or then is not Then.END:
+            self._abandoned = self.done = True
+            self._close()
 
     def conclude(self) -> None:
         """The run is over: say what a script that is not finished was waiting for."""
@@ -176,8 +228,10 @@ class VirtualPlayer:
             self._depart()
             return
         harness.settle()
-        if isinstance(action, script.Close | script.Reset | script.Abandon) or (
-            isinstance(action, script.UntilClosed) and self.observed.end
+        if (
+            isinstance(action, script.Close | script.Reset)
+            or self._abandoned
+            or (isinstance(action, script.UntilClosed) and self.observed.end)
         ):
             self.done = True
         self.schedule()
@@ -205,7 +259,7 @@ class VirtualPlayer:
             case script.ResumeReading():
                 link.reading = True
             case script.Abandon():
-                self._abandoned = True
+                self._abandoned = self._conditions is None
 
     # -- arrivals ---------------------------------------------------------------------------------
 

@@ -91,7 +91,9 @@ class Harness(ABC):
         """Connections that the server has begun and not yet shown to its tap, by its socket."""
         self._opened = 0
         self._steps = 0
-        self._quiet_since_ns = self._quiet_steps = 0
+        self._quiet_steps = 0
+        self.moved_ns = 0
+        """When something departed or arrived last."""
         self.log: list[str] = []
 
     def __enter__(self) -> Self:
@@ -130,7 +132,7 @@ class Harness(ABC):
         return (
             not self._events
             and self._quiet_steps >= QUIET_STEPS
-            and self.now_ns - self._quiet_since_ns >= QUIET_NS
+            and self.now_ns - self.moved_ns >= QUIET_NS
         )
 
     def step(self) -> None:
@@ -159,9 +161,14 @@ class Harness(ABC):
             self.step()
         self._advance_to(instant_ns)
 
+    @property
+    def departs(self) -> bool:
+        """Whether it is known when something departs next."""
+        return bool(self._events)
+
     def _moved(self) -> None:
         """Something departs or arrives."""
-        self._quiet_since_ns, self._quiet_steps = self.now_ns, 0
+        self.moved_ns, self._quiet_steps = self.now_ns, 0
 
     def _advance_to(self, instant_ns: int) -> None:
         if instant_ns > self.now_ns:
@@ -309,8 +316,8 @@ class Harness(ABC):
 
     @property
     @abstractmethod
-    def accepted(self) -> Sequence[DeliveredMessage]:
-        """The messages that got their 250, in order."""
+    def accepted(self) -> Sequence[DeliveredMessage] | None:
+        """The messages that got their 250, in order; None where that cannot be seen."""
 
     @abstractmethod
     def _timer_ns(self) -> int | None:

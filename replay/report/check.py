@@ -17,7 +17,7 @@ from replay.verify.check.claims import ClaimResult
 from replay.verify.check.known import gone, is_new
 from replay.verify.check.runner import Check, CheckResult
 from replay.verify.check.selection import bases
-from replay.verify.check.verdict import Verdict
+from replay.verify.check.verdict import Verdict, told
 
 SCHEMA = 1
 """Of the JSON; a key that goes or changes its meaning makes it another."""
@@ -50,19 +50,6 @@ def show_result(result: CheckResult, known: Known, console: Console) -> None:
     console.print(line, soft_wrap=True)
     for one in result.judgement.broken:
         console.print(Text(f"{'':{_VERDICT_WIDTH}}    {told(one)}"), soft_wrap=True)
-
-
-def told(one: ClaimResult) -> str:
-    """A broken claim in one line."""
-    claim, how = one.claim, one.how.value if one.how else ""
-    wanted = printable(statement_text(claim.statement))
-    where = f"line {claim.line}" + (
-        f", {one.connection}" if one.connection not in ("", "1") else ""
-    )
-    return (
-        f"{how}: {claim.strength.value} {wanted} [{', '.join(claim.basis)}] ({where}): "
-        f"{printable(one.observed)}"
-    )
 
 
 def show_summary(

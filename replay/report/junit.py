@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
 from mailsrv.units import NS_PER_S
-from replay.report.check import Known, told
+from replay.report.check import Known
 from replay.verify.check.known import is_new
 from replay.verify.check.runner import Check, CheckResult
-from replay.verify.check.verdict import Verdict
+from replay.verify.check.verdict import Verdict, told
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

@@ -53,10 +53,11 @@ def _masked(trace: bytes, tls: bytes) -> masks.Pieces:
 
 
 def compare_accepted(
-    expected: Sequence[AcceptedMessage] | None, delivered: Sequence[DeliveredMessage]
+    expected: Sequence[AcceptedMessage] | None, delivered: Sequence[DeliveredMessage] | None
 ) -> Iterator[Difference]:
-    """What differs, message by message; nothing does where nothing is expected (None)."""
-    if expected is None:
+    """What differs, message by message; nothing does where nothing is expected, or what was
+    delivered cannot be seen (None)."""
+    if expected is None or delivered is None:
         return
     for number, (wanted, message) in enumerate(zip_longest(expected, delivered), 1):
         name = f"accepted message {number}"

@@ -299,7 +299,7 @@ def _play(scenario: Scenario, number: int, play: Play) -> tuple[CutOutcome, str]
         why = "what it waits for comes only with its pauses"
     elif not _instants(varied).isdisjoint(instant for one in others for instant in _instants(one)):
         why = "other connections act at the same instants, and who is first may depend on the cut"
-    return CutOutcome(replies, ends, run.messages), why
+    return CutOutcome(replies, ends, run.messages or ()), why
 
 
 def _instants(observed: ObservedConnection) -> set[int | None]:

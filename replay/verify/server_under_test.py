@@ -7,28 +7,39 @@ virtual time.  Each has a name, which every result carries.
 from __future__ import annotations
 
 import inspect
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from mailsrv.runtime.clock import Clock
+from mailsrv.units import NS_PER_MS
 from replay.load.plan import needs_of_its_own
 from replay.play import virtual_run
-from replay.play.target import resolve
+from replay.play.fakes.world import settings_from
+from replay.play.mailsrv_harness import MailsrvHarness
+from replay.play.target import TargetError, resolve
 from replay.play.virtual_asyncio.harness import AsyncioHarness, AsyncioTarget
 from replay.play.virtual_run import VirtualRun, play_at
 from replay.testing.asyncio_server import AsyncioServer
 from replay.testing.real_sender import RealServer
 from replay.testing.virtual_server import ServerInVirtualTime, VirtualServer
+from replay.transcript import transcript
 from replay.transcript.header import MAILSRV
 from replay.transcript.script import ExactOctets, MaskedOctets, Outcome, Scenario
 from replay.verify import suite
+from replay.verify.check.delivered import Delivered, Mailbox
+from replay.verify.check.offer import ask
+from replay.verify.check.prepared import Introduction
+from replay.verify.check.runner import Check, CheckOptions, CheckResult
+from replay.verify.check.selection import NamedScenario, named
+from replay.verify.check.virtual import Begin, VirtualCheck
 from replay.verify.suite import ScenarioResult
 
+_CLAIM = re.compile(rb"^(?:must|should)[ \t]", re.MULTILINE)
 Server = ServerInVirtualTime | RealServer
-Delivered = Callable[[], Sequence[bytes]]
-"""Tells the contents of all messages that a server has delivered so far."""
 
 
 class TargetValueError(ValueError):
@@ -59,6 +70,20 @@ class ServerUnderTest(ABC):
         """
 
     @abstractmethod
+    def check(
+        self,
+        scenarios: Sequence[NamedScenario],
+        introduction: Introduction,
+        mailbox: Mailbox | None,
+        clock: Clock,
+    ) -> list[CheckResult]:
+        """Judge the server by the claims of ``scenarios``, in their order.
+
+        ``mailbox`` shows what it delivered, if that can be seen.  Raises TargetError for what is
+        no SMTP server, and what a server in virtual time raises.
+        """
+
+    @abstractmethod
     def server(self) -> Server:
         """The server, to open senders at; use it as a context manager."""
 
@@ -72,6 +97,16 @@ class Mailsrv(ServerUnderTest):
         self, path: Path, clock: Clock, *, updating: Collection[str] = ()
     ) -> ScenarioResult:
         return suite.run_file(path, clock, updating=updating)
+
+    def check(
+        self,
+        scenarios: Sequence[NamedScenario],
+        introduction: Introduction,
+        mailbox: Mailbox | None,
+        clock: Clock,
+    ) -> list[CheckResult]:
+        begin = partial(MailsrvHarness, settings_from({}))
+        return _in_virtual_time(begin, self.name, scenarios, introduction, mailbox)
 
     def server(self) -> Server:
         return VirtualServer()
@@ -90,6 +125,9 @@ class OnlyMailsrv(Mailsrv):
         if not names_mailsrv(scenario):
             raise NoTarget
         return virtual_run.play(scenario)
+
+    def check(self, *arguments: object) -> list[CheckResult]:
+        raise NoTarget
 
     def server(self) -> Server:
         raise NoTarget
@@ -112,7 +150,19 @@ class AsyncioUnderTest(ServerUnderTest):
     def _play(self, scenario: Scenario) -> VirtualRun:
         if reason := needs_of_its_own(scenario, with_tls=True):
             raise LeftOut(reason)
-        return play_at(AsyncioHarness(self._target, clocks=self._clocks), scenario)
+        return play_at(self._begin(), scenario)
+
+    def _begin(self) -> AsyncioHarness:
+        return AsyncioHarness(self._target, clocks=self._clocks)
+
+    def check(
+        self,
+        scenarios: Sequence[NamedScenario],
+        introduction: Introduction,
+        mailbox: Mailbox | None,
+        clock: Clock,
+    ) -> list[CheckResult]:
+        return _in_virtual_time(self._begin, self.name, scenarios, introduction, mailbox)
 
     def server(self) -> Server:
         return AsyncioServer(self._target, clocks=self._clocks)
@@ -138,6 +188,25 @@ class AddressUnderTest(ServerUnderTest):
                 raise suite.InputError(result.complaint)
             return result
         raise LeftOut(run.left_out[0].removeprefix(f"{path}: "))
+
+    def check(
+        self,
+        scenarios: Sequence[NamedScenario],
+        introduction: Introduction,
+        mailbox: Mailbox | None,
+        clock: Clock,
+    ) -> list[CheckResult]:
+        run = f"{clock.realtime_ns() // NS_PER_MS % 2**32:08x}"
+        options = CheckOptions(introduction, run=run)
+        offer = ask(self._target, options.how, introduction, clock)
+        delivered = Delivered(mailbox) if mailbox else None
+        if delivered is not None:
+            delivered.pass_over()
+        checking = Check(self._target, offer, options, clock, delivered)
+        results = {one.name: one for one in checking.results(scenarios)}
+        if checking.ended:
+            raise TargetError(checking.ended)
+        return [results[one.name] for one in scenarios]
 
     def server(self) -> Server:
         host, port = self._target.address[:2]
@@ -170,6 +239,40 @@ def _takes_a_loop(target: Callable[..., object]) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _in_virtual_time(
+    begin: Begin,
+    name: str,
+    scenarios: Sequence[NamedScenario],
+    introduction: Introduction,
+    mailbox: Mailbox | None,
+) -> list[CheckResult]:
+    checking = VirtualCheck(begin, name, introduction, mailbox)
+    return [checking.check(one) for one in scenarios]
+
+
+def named_scenarios(paths: Sequence[Path]) -> list[NamedScenario]:
+    """The scenarios at ``paths``, those in folders included.  Raises InputError."""
+    found = []
+    for path in suite.find(paths):
+        with suite.input_errors(path):
+            found.append(named(path, transcript.load(path)))
+    return found
+
+
+def claiming(paths: Iterable[Path]) -> list[Path]:
+    """The transcripts at ``paths``, those in folders included, that claim something of any
+    server."""
+    found = [one for path in paths for one in (suite.find([path]) if path.is_dir() else [path])]
+    return [one for one in found if _claims_something(one)]
+
+
+def _claims_something(path: Path) -> bool:
+    try:
+        return _CLAIM.search(path.read_bytes()) is not None
+    except OSError:
+        return True  # what is not there is told when it is to be played
 
 
 def names_mailsrv(scenario: Scenario) -> bool:

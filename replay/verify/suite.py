@@ -67,8 +67,9 @@ class ScenarioResult:
     update wrote, the fixes first.
 
     ``scenario`` is what was played and ``observed`` what came of it, connection by connection in
-    its order; ``delivered`` are the messages that were accepted.  They are kept only when asked
-    for, since many runs are many messages; the latter two are empty where the run is ``BROKEN``.
+    its order; ``delivered`` are the messages that were accepted, None where that cannot be seen.
+    They are kept only when asked for, since many runs are many messages; the latter two are empty
+    where the run is ``BROKEN``.
     """
 
     path: Path
@@ -84,7 +85,7 @@ class ScenarioResult:
     log: tuple[str, ...] = field(default=(), repr=False)
     scenario: Scenario | None = field(default=None, repr=False)
     observed: tuple[ObservedConnection, ...] = field(default=(), repr=False)
-    delivered: tuple[DeliveredMessage, ...] = field(default=(), repr=False)
+    delivered: tuple[DeliveredMessage, ...] | None = field(default=(), repr=False)
 
     @property
     def good(self) -> bool:
@@ -216,7 +217,7 @@ def _checked(scenario: Scenario, played: VirtualRun) -> CheckedRun:
     return CheckedRun(
         played.connections,
         played.virtual_ns,
-        [message.content for message in played.messages],
+        None if played.messages is None else [one.content for one in played.messages],
         patience=Patience(timeout_ns=seconds_to_ns(timeout_s), grace_ns=0),
     )
 

@@ -56,11 +56,12 @@ def update(
     scenario: Scenario,
     observed: tuple[ObservedConnection, ...],
     kinds: Collection[str] = KINDS,
-    delivered: Sequence[DeliveredMessage] = (),
+    delivered: Sequence[DeliveredMessage] | None = (),
 ) -> UpdatedScenario:
     """``scenario`` with the same departures, and the expectations that ``kinds`` may change.
 
-    With all kinds it expects just what was observed, and that ``delivered`` are accepted.
+    With all kinds it expects just what was observed, and that ``delivered`` are accepted; None
+    leaves open what is accepted.
     """
     creating, fixing = CREATE in kinds, FIX in kinds
     fixed, created = [], []
@@ -82,9 +83,11 @@ def update(
             connection = create.connection(connection)
             creations += create.changes
         created.append(connection)
-    messages = update_accepted(scenario.accepted, delivered)
     accepted_fixed = accepted_created = scenario.accepted
-    if scenario.accepted is None and creating:
+    messages = update_accepted(scenario.accepted, delivered or ())
+    if delivered is None:
+        pass
+    elif scenario.accepted is None and creating:
         accepted_created = messages
         creations += 1
     elif scenario.accepted is not None and fixing and messages != scenario.accepted:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, suppress
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any, Protocol, cast
 
-from replay.play.fakes.world import DeliveredMessage
 from replay.play.target import SocketAddress
 from replay.play.virtual_asyncio.event_loop import VirtualLoop
 from replay.play.virtual_asyncio.not_virtual import NotVirtualWatch
@@ -145,9 +144,9 @@ class AsyncioHarness(Harness):
             raise
 
     @property
-    def accepted(self) -> Sequence[DeliveredMessage]:
-        """None: what the server does with messages is its own."""
-        return ()
+    def accepted(self) -> None:
+        """What the server does with messages is its own."""
+        return None
 
     # -- the server, and its passes ---------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from mailsrv.runtime.clock import Clock
 from replay.play import realtime
+from replay.play.observed import ObservedConnection
 from replay.play.realtime_player import RealtimeOptions
 from replay.play.target import Target, TargetError
 from replay.smtp.replies import ReceivedReply
@@ -50,12 +51,17 @@ def ask(
 ) -> Offer:
     """What the server at ``target`` offers.  Raises TargetError where it is no SMTP server, greets
     with a refusal, or refuses TLS or the credentials."""
-    scenario = prepare(_scenario(), introduction)
+    scenario = prepare(hello_scenario(), introduction)
     run = realtime.play(scenario, target, options, clock)
     if run.unreachable:
         raise TargetError(f"cannot connect to {target.name}: {run.unreachable}")
     (seen,) = run.connections
-    name = target.name
+    return offer_of(seen, target.name, introduction)
+
+
+def offer_of(seen: ObservedConnection, name: str, introduction: Introduction) -> Offer:
+    """What the server called ``name`` offers, as ``hello_scenario`` showed.  Raises TargetError as
+    ``ask`` does."""
     if introduction.tls and seen.handshake != "done" and (seen.handshake or not seen.replies):
         raise TargetError(f"{name}: the TLS handshake failed")
     if not seen.replies:
@@ -76,7 +82,7 @@ def ask(
     return Offer(shown(greeting), keywords, _doubt(introduction, name, behind))
 
 
-def _scenario() -> Scenario:
+def hello_scenario() -> Scenario:
     """EHLO, MAIL, RCPT, QUIT."""
     steps: list[Step] = [Departure(At(0), Open(_CLIENT)), Expectation(ReplyCode(220))]
     for octets in (b"EHLO client.example\r\n", *_COMMANDS):

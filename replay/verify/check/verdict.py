@@ -8,7 +8,8 @@ from enum import Enum
 
 from replay.play.observed import ObservedConnection
 from replay.transcript.claims.claim import Strength
-from replay.transcript.claims.text import claim_item
+from replay.transcript.claims.text import claim_item, statement_text
+from replay.transcript.octets import printable
 from replay.transcript.script import Scenario
 from replay.verify.check.claims import (
     CheckedRun,
@@ -100,3 +101,16 @@ def claim_differences(scenario: Scenario, run: CheckedRun) -> Iterator[Differenc
             None,
             claim.line,
         )
+
+
+def told(one: ClaimResult) -> str:
+    """A broken claim in one line."""
+    claim, how = one.claim, one.how.value if one.how else ""
+    wanted = printable(statement_text(claim.statement))
+    where = f"line {claim.line}" + (
+        f", {one.connection}" if one.connection not in ("", "1") else ""
+    )
+    return (
+        f"{how}: {claim.strength.value} {wanted} [{', '.join(claim.basis)}] ({where}): "
+        f"{printable(one.observed)}"
+    )
