@@ -108,6 +108,10 @@ class RealLink:
         else:
             self._tls.send(octets)
 
+    def hold_back(self) -> None:
+        """What is sent from here on leaves in one flight with the half-close behind it."""
+        sockets.hold_back(self._sock)
+
     def start_tls(self) -> None:
         """Begin a TLS handshake; ``send`` waits for its end."""
         self._tls = TlsClient(self._write, self._listener.shook_hands, self._verify)

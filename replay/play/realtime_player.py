@@ -223,6 +223,9 @@ class RealtimePlayer:
     def _act(self, action: script.Action, link: RealLink) -> None:
         match action:
             case script.SendOctets(octets):
+                following = self._schedule.next
+                if following and isinstance(following.action, script.HalfCloseAtOnce):
+                    link.hold_back()
                 link.send(octets)
             case script.StartTls():
                 link.start_tls()

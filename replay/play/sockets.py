@@ -34,6 +34,12 @@ def half_close(sock: socket.socket) -> None:
         sock.shutdown(socket.SHUT_WR)
 
 
+def hold_back(sock: socket.socket) -> None:
+    """From here on what is sent waits for a FIN, to leave in one flight with it (TCP_CORK)."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+
+
 def reset_on_close(sock: socket.socket) -> None:
     """From here on closing ``sock`` sends a reset, and drops what is unsent."""
     with contextlib.suppress(OSError):

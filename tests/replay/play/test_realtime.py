@@ -258,6 +258,38 @@ def test_a_socket_is_looked_at_only_for_what_is_wanted_of_it() -> None:
         assert link.events == 0
 
 
+def test_octets_that_are_held_back_leave_with_the_half_close_behind_them() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        link = RealLink(ours, Unheard())
+        link.connected = True
+        link.hold_back()
+        link.send(b"QUIT\r\n")
+        with pytest.raises(BlockingIOError):
+            theirs.recv(100)
+        link.half_close()
+        assert (theirs.recv(100), theirs.recv(100)) == (b"QUIT\r\n", b"")
+
+
+def test_a_half_close_at_once_is_one_in_real_time_too() -> None:
+    body = r"""
+@0       open from 192.0.2.1
+*        S? 220
+reply+0  C: NOOP\r\n
++0       half-close-at-once
+*        S? 250
++0       until-closed
+"""
+    with mailsrv() as target:
+        run = play(body, target)
+    (seen,) = run.connections
+    assert ([one.code for one in seen.replies], seen.end) == ([220, 250], "eof")
+
+
 def test_octets_that_the_kernel_does_not_take_at_once_all_go_out_before_the_end() -> None:
     body = "@0 open from 192.0.2.1\n+0 C*400000: 0123456789abcdef\n+0 close\n"
     with handled_by(lambda sock: _expect(sock, b"0123456789abcdef" * 400_000)) as target:
