@@ -13,7 +13,7 @@ from mailsrv.inbound.connection import Connection
 from mailsrv.inbound.connection_context import AdmittedClient, ConnectionContext
 from mailsrv.policy.connection_limits import RELIEF_PERCENT, Admission, stress_settings
 from mailsrv.policy.greylist import Greylist
-from mailsrv.policy.lookups import NoReputation, Reputation, Resolver
+from mailsrv.policy.lookups import Callout, NoCallout, NoReputation, Reputation, Resolver
 from mailsrv.policy.networks import Networks
 from mailsrv.policy.policy import Policy
 from mailsrv.policy.rate_limits import Rates
@@ -72,6 +72,7 @@ class ServerBackends:
     resolver: Resolver
     courier: Courier
     reputation: Reputation = NoReputation()  # noqa: RUF009 - immutable
+    callout: Callout = NoCallout()  # noqa: RUF009 - immutable
     greylist: Greylist | None = None
     directory: Directory | None = None
     tls: ssl.SSLContext | None = None
@@ -130,10 +131,11 @@ class Server:
             greylist = Greylist.of(settings, self._clock)
         directory = backends.directory or Directory.of(settings)
         rates = self._rates if self._rates.limits_mail else None
+        calling_out = settings.recipient_callout != "off"
         policy = Policy(
             settings,
             greylist=greylist,
-            directory=None if directory.takes_all else directory,
+            directory=None if directory.takes_all and not calling_out else directory,
             rates=rates,
         )
         self._calm = ConnectionContext(
@@ -146,7 +148,7 @@ class Server:
                 tolerates=policy.tolerates if settings.exceptions else None,
             ),
             policy=policy,
-            policy_context=PolicyContext(backends.resolver, backends.reputation),
+            policy_context=PolicyContext(backends.resolver, backends.reputation, backends.callout),
             timeouts=Timeouts(settings),
             loop=self.loop,
             memory=self.memory,

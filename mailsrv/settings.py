@@ -19,6 +19,11 @@ TlsUse = Literal["never", "opportunistic", "required", "verified"]
 certificate; always, with a certificate for the host that we know to be good."""
 
 
+CalloutUse = Literal["off", "take", "defer"]
+"""Whether the next hop is asked about recipients, and what becomes of those on which it does not
+answer."""
+
+
 class DnsList(NamedTuple):
     """One DNS block list or allow list (RFC 5782): an answer of ``zone`` that lies in
     ``answers``, a network within 127.0.0.0/8, adds ``score``, which is negative for good."""
@@ -187,6 +192,14 @@ class Settings:
     that no other machine reaches; "*" says it on purpose."""
     recipient_delimiter: Literal["", "+", "-"] = "+"
     """What separates a subaddress in the local-part (RFC 5233); "" for nothing."""
+
+    recipient_callout: CalloutUse = "off"
+    """Ask the next hop about a recipient before it is taken, where no table knows."""
+    callout_taken_s: float = 24 * 3600
+    """How long it is remembered that the next hop takes a recipient; Exim's time."""
+    callout_refused_s: float = 2 * 3600
+    """How long it is remembered that it refuses one: an address that was made a moment ago should
+    not be refused for a day.  Exim's time."""
 
     exceptions: tuple[CheckException, ...] = ()
     """Clients and recipients for whom a check is not made."""

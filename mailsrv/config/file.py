@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mailsrv.config.aliases import alias_complaints, parse_aliases
-from mailsrv.config.deliveries import DOMAIN_PART, Delivery, Discard, ToMaildir
+from mailsrv.config.deliveries import DOMAIN_PART, Delivery, Discard, NextHop, ToMaildir
 from mailsrv.config.endpoints import LISTENERS_MAX, Endpoint, first_duplicate, parse_endpoint
 from mailsrv.config.routes import Entries, Route, Routes, delivery_at, parse_routes
 from mailsrv.config.validation import ConfigError, choice, each, settings_from, text, texts
@@ -334,6 +334,14 @@ def _of_companions(loaded: Config) -> list[str]:
         found.append("spool: is not used; needs a delivery that is not discard")
     if loaded.group and not loaded.user:
         found.append("group: needs user, the name to change to")
+    if loaded.settings.recipient_callout != "off":
+        if not any(isinstance(one, NextHop) for one in loaded.deliveries):
+            found.append(
+                "recipient_callout: there is nobody to ask; needs a delivery or a route to a next "
+                "hop, such as relay=192.0.2.25"
+            )
+        if loaded.recipient_table is not None:
+            found.append("recipient_callout: recipient_table says who exists; takes one of them")
     return found
 
 

@@ -16,7 +16,8 @@ class Job(NamedTuple):
     ``places`` are the recipients' indexes in the envelope's forward-paths; ``head`` the trace
     fields that stand before the content (Received; Return-Path is the mailbox's business).
     ``content`` yields the stored content in pieces of at most 256 KiB and raises SpoolError, and
-    ValueError where it is missing.  The octets to be sent are head and content.
+    ValueError where it is missing.  The octets to be sent are head and content.  ``probe``: there
+    is no message, the recipients are only asked about; those that would be taken are RELAYED.
     """
 
     message: StoredMessage
@@ -24,6 +25,7 @@ class Job(NamedTuple):
     places: tuple[int, ...]
     head: bytes
     content: Callable[[], Iterator[bytes]]
+    probe: bool = False
 
 
 Done = Callable[[Sequence[Outcome]], None]

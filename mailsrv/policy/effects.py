@@ -11,7 +11,8 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-from mailsrv.policy.lookups import DnsAnswer, Rating
+from mailsrv.policy.lookups import CalloutAnswer, DnsAnswer, Rating
+from mailsrv.smtp.path import MailPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,16 @@ class ReputationLookup:
 
 
 @dataclass(frozen=True, slots=True)
+class RecipientCallout:
+    """Ask the next hop whether it would take ``recipient``.  Answered with a ``CalloutAnswer``."""
+
+    recipient: MailPath
+
+    def __str__(self) -> str:
+        return "callout"
+
+
+@dataclass(frozen=True, slots=True)
 class AllOf:
     """Run these side by side.  Answered with their list."""
 
@@ -56,7 +67,9 @@ class LogNote:
     values: Mapping[str, object]
 
 
-Effect = DnsLookup | ReputationLookup | AllOf | ScreeningResult | LogNote
+Lookup = DnsLookup | ReputationLookup | RecipientCallout
+"""What is asked outside, and may stay unanswered."""
+Effect = Lookup | AllOf | ScreeningResult | LogNote
 
 T = TypeVar("T")
 Deliberation: TypeAlias = Generator[Effect, Any, T]
@@ -74,3 +87,10 @@ def score(client: str) -> Deliberation[Rating]:
     rating = yield ReputationLookup(client)
     assert isinstance(rating, Rating)
     return rating
+
+
+def call_out(recipient: MailPath) -> Deliberation[CalloutAnswer]:
+    """Ask the next hop about ``recipient``; for ``yield from``."""
+    answer = yield RecipientCallout(recipient)
+    assert isinstance(answer, CalloutAnswer)
+    return answer

@@ -1,4 +1,5 @@
-"""What policy looks up outside: the interfaces of DNS and reputation, and their null objects.
+"""What policy looks up outside: the interfaces of DNS, reputation and the next hop, and their null
+objects.
 
 Each answers through a callback, now or later; a caller must be ready for an answer before the
 call returns.  An answer that is no longer awaited is ignored.
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
+
+from mailsrv.smtp.path import MailPath
 
 
 class DnsStatus(StrEnum):
@@ -50,6 +53,37 @@ class Reputation(Protocol):
         self, client: str, helo: str, reverse_path: str, answer: Callable[[Rating], None]
     ) -> None:
         """Call ``answer`` once with the client's score."""
+
+
+class CalloutStatus(StrEnum):
+    """What the next hop says of a recipient."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"
+    UNANSWERED = "unanswered"
+
+
+class CalloutAnswer(NamedTuple):
+    """``enhanced`` is the enhanced status code of a refusal; ``diagnostic`` the reply that decided,
+    in printable ASCII, or why there was none."""
+
+    status: CalloutStatus
+    enhanced: str = ""
+    diagnostic: str = ""
+
+
+class Callout(Protocol):
+    """Asks the next hop whether it would take a recipient."""
+
+    def ask(self, recipient: MailPath, answer: Callable[[CalloutAnswer], None]) -> None:
+        """Call ``answer`` once with what it says."""
+
+
+class NoCallout:
+    """The callout where there is no next hop: every recipient is taken."""
+
+    def ask(self, recipient: MailPath, answer: Callable[[CalloutAnswer], None]) -> None:
+        answer(CalloutAnswer(CalloutStatus.TAKEN))
 
 
 class NoResolver:

@@ -4,7 +4,8 @@ From the moment a client has connected it is *screened*: its reputation and its 
 nothing but its address.  At MAIL the HELO name and the sender's domain are checked, side by side,
 and all that was found is weighed: what the settings let count adds up to a score, with the
 reputation, and a score that reaches the threshold refuses; what the settings let reject refuses
-by itself.  At RCPT come the recipient table, the greylist and the rates.
+by itself.  At RCPT come the recipient table, the greylist, the next hop's word where
+there is no table, and the rates.
 
 The checks that judge a client (reputation, reverse name, HELO name) are not made for trusted
 networks: no list knows them, private addresses have no public names, and the programs there say
@@ -19,10 +20,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mailsrv.policy import dnsbl, sender_checks
-from mailsrv.policy.effects import AllOf, Deliberation, LogNote, ScreeningResult, score
+from mailsrv.policy.effects import (
+    AllOf,
+    Deliberation,
+    LogNote,
+    ScreeningResult,
+    call_out,
+    score,
+)
 from mailsrv.policy.exceptions import CheckExceptions
 from mailsrv.policy.greylist import Greylist, GreylistDecision
-from mailsrv.policy.lookups import Rating
+from mailsrv.policy.lookups import CalloutStatus, Rating
 from mailsrv.policy.networks import Networks
 from mailsrv.policy.rate_limits import Rates
 from mailsrv.policy.recipients import Directory
@@ -30,6 +38,7 @@ from mailsrv.policy.sender_checks import ReverseName, SenderFault
 from mailsrv.settings import CHECKS_OF_CLIENTS, Mode, Settings
 from mailsrv.smtp import reply
 from mailsrv.smtp.events import Question, Stage
+from mailsrv.smtp.path import MailPath
 from mailsrv.smtp.reply import Reply
 
 _CHECKS_AT_MAIL = tuple(check for check in CHECKS_OF_CLIENTS if check != "greylist")
@@ -110,6 +119,7 @@ class Policy:
         self._greylist = greylist
         self._directory = directory
         self._rates = rates
+        self._callout = settings.recipient_callout
         self.stages = self._stages()
         """The stages at which there is something to check; read for every connection."""
 
@@ -124,7 +134,8 @@ class Policy:
         if any(at_sender) or self._rates is not None:
             stages.add(Stage.SENDER)
         late = any(at_sender) and self._exceptions.by_recipient(_CHECKS_AT_MAIL)
-        if late or any(one is not None for one in at_recipient) or self._rates is not None:
+        calling = self._callout != "off" or self._rates is not None
+        if late or any(one is not None for one in at_recipient) or calling:
             stages.add(Stage.RECIPIENT)
         return frozenset(stages)
 
@@ -217,9 +228,24 @@ class Policy:
                 standing = yield ScreeningResult()
                 assert isinstance(standing, ClientStanding)
             refusal = self._check_greylist(self._greylist, question, standing)
+        if refusal is None and self._callout != "off":
+            refusal = yield from self._call_out(question.forward_path)
         if refusal is None and self._rates is not None:
             refusal = self._rates.recipient(question.client)
         return refusal
+
+    def _call_out(self, recipient: MailPath) -> Deliberation[Reply | None]:
+        """Ask the next hop, unless it is known here that the recipient exists."""
+        if self._directory is not None and self._directory.knows(recipient):
+            return None
+        answer = yield from call_out(recipient)
+        if answer.status is CalloutStatus.REFUSED:
+            return reply.refused_by_next_hop(answer.enhanced, answer.diagnostic)
+        if answer.status is CalloutStatus.TAKEN:
+            return None
+        values = {"recipient": str(recipient), "why": answer.diagnostic}
+        yield LogNote("recipient not verified", values)
+        return None if self._callout == "take" else reply.RECIPIENT_UNVERIFIED
 
     def _check_greylist(
         self, greylist: Greylist, question: Question, standing: ClientStanding

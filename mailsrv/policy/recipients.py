@@ -122,6 +122,11 @@ class Directory:
             return Mailbox("", domain)
         return None
 
+    def knows(self, path: MailPath) -> bool:
+        """Whether ``check`` knows that ``path``, which it has taken, exists: from the table, or as
+        the postmaster."""
+        return self._table is not None or not path.domain or local_key(path.local) == POSTMASTER
+
     def is_ours(self, domain: str) -> bool:
         """Whether the key ``domain`` is one of our domains."""
         return self._domains is None or domain in self._domains

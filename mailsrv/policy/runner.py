@@ -24,10 +24,21 @@ from mailsrv.policy.effects import (
     DnsLookup,
     Effect,
     LogNote,
-    ReputationLookup,
+    Lookup,
+    RecipientCallout,
     ScreeningResult,
 )
-from mailsrv.policy.lookups import DnsAnswer, DnsStatus, Rating, Reputation, Resolver
+from mailsrv.policy.lookups import (
+    Callout,
+    CalloutAnswer,
+    CalloutStatus,
+    DnsAnswer,
+    DnsStatus,
+    NoCallout,
+    Rating,
+    Reputation,
+    Resolver,
+)
 from mailsrv.policy.policy import ClientStanding, Policy
 from mailsrv.smtp import reply
 from mailsrv.smtp.events import Question
@@ -35,21 +46,28 @@ from mailsrv.smtp.reply import Reply
 
 _UNANSWERED = DnsAnswer(DnsStatus.TIMEOUT)
 _UNRATED = Rating(0)
+_NOT_SAID = CalloutAnswer(CalloutStatus.UNANSWERED, diagnostic="no answer in time")
+_NO_CALLOUT = NoCallout()
 
 
 class PolicyContext:
-    """The resolver and the reputation that all connections ask."""
+    """The resolver, the reputation and the next hop that all connections ask."""
 
-    __slots__ = ("_reputation", "_resolver")
+    __slots__ = ("_callout", "_reputation", "_resolver")
 
-    def __init__(self, resolver: Resolver, reputation: Reputation) -> None:
+    def __init__(
+        self, resolver: Resolver, reputation: Reputation, callout: Callout = _NO_CALLOUT
+    ) -> None:
         self._resolver = resolver
         self._reputation = reputation
+        self._callout = callout
 
-    def ask(self, effect: DnsLookup | ReputationLookup, answer: Callable[[Any], None]) -> None:
-        """Ask the resolver or the reputation."""
+    def ask(self, effect: Lookup, answer: Callable[[Any], None]) -> None:
+        """Ask whom ``effect`` is for."""
         if isinstance(effect, DnsLookup):
             self._resolver.lookup(effect.name, effect.rtype, answer)
+        elif isinstance(effect, RecipientCallout):
+            self._callout.ask(effect.recipient, answer)
         else:  # asked when the client connects: it has sent nothing yet
             self._reputation.ask(effect.client, "", "", answer)
 
@@ -177,12 +195,12 @@ class PolicyRunner:
         for run in [run for run in self._open if run.task is task]:
             del self._open[run]
 
-    def _asking(self, tasks: list[_Task]) -> list[tuple[_Run, DnsLookup | ReputationLookup]]:
-        """The runs of ``tasks`` that wait for resolver or reputation, and for what."""
+    def _asking(self, tasks: list[_Task]) -> list[tuple[_Run, Lookup]]:
+        """The runs of ``tasks`` that wait for an answer from outside, and for what."""
         return [
             (run, effect)
             for run, effect in self._open.items()
-            if isinstance(effect, DnsLookup | ReputationLookup) and run.task in tasks
+            if isinstance(effect, Lookup) and run.task in tasks
         ]
 
     # -- the ends ---------------------------------------------------------------------------------
@@ -199,8 +217,10 @@ class PolicyRunner:
             decided(verdict)
 
 
-def _nothing(effect: DnsLookup | ReputationLookup) -> DnsAnswer | Rating:
-    return _UNANSWERED if isinstance(effect, DnsLookup) else _UNRATED
+def _nothing(effect: Lookup) -> DnsAnswer | Rating | CalloutAnswer:
+    if isinstance(effect, DnsLookup):
+        return _UNANSWERED
+    return _NOT_SAID if isinstance(effect, RecipientCallout) else _UNRATED
 
 
 class _Task:

@@ -144,6 +144,12 @@ RELAY_DENIED = reply(550, "5.7.1", "Relay access denied", check="relay")
 UNKNOWN_RECIPIENT = reply(
     550, "5.1.1", "Recipient address rejected: user unknown", check="recipient"
 )
+RECIPIENT_UNVERIFIED = reply(
+    451,
+    "4.4.1",
+    "Recipient address cannot be verified now, please try again later",
+    check="callout",
+)
 GREYLISTED = reply(450, "4.2.0", "Greylisted, please try again later", check="greylist")
 _SENDER_DOMAIN, _HELO, _REVERSE_NAME = "sender domain", "helo", "reverse name"
 SENDER_DOMAIN_UNKNOWN = reply(
@@ -238,6 +244,11 @@ def too_many_recipients(allowed: int) -> Reply:
 def message_too_large(allowed_octets: int) -> Reply:
     """552 at SIZE and again at the end of data (RFC 1870 section 6.1)."""
     return reply(552, "5.3.4", f"Error: message exceeds {allowed_octets} octets", check="size")
+
+
+def refused_by_next_hop(status: str, said: str) -> Reply:
+    """The next hop, which was asked ahead, refuses the recipient; ``said`` is its reply."""
+    return reply(550, status, f"Recipient address rejected by next hop: {said}", check="callout")
 
 
 def endless_line(hostname: str, allowed_octets: int) -> Reply:

@@ -90,7 +90,10 @@ def _mail_taken(conversation: Conversation, reply: ReceivedReply) -> None:
 
 
 def _mail_refused(conversation: Conversation, reply: ReceivedReply) -> None:
-    conversation.message_in_hand.decide_rest(refused(reply, State.MAIL))
+    transaction = conversation.message_in_hand
+    # A probe's null reverse-path is no recipient's fault.
+    judge = put_off if transaction.message.probe else refused
+    transaction.decide_rest(judge(reply, State.MAIL))
     if conversation.due:
         conversation.step(Step.REFUSED_TOGETHER)
         conversation.wait(SendingTimeout.RCPT)

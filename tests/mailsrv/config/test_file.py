@@ -245,6 +245,11 @@ def test_the_key_may_lie_in_the_certificates_file() -> None:
         ('log_format = "xml"', 'log_format: takes one of "text", "json"'),
         ("log_format = {}", 'log_format: takes one of "text", "json"'),
         ('group = "mail"', "group: needs user"),
+        ('recipient_callout = "take"', "recipient_callout: there is nobody to ask; needs a"),
+        (
+            'recipient_callout = "defer"\nrecipient_table = "t"\ndelivery = "relay=192.0.2.1"',
+            "recipient_callout: recipient_table says who exists; takes one of them",
+        ),
         ('greylist_database = "x"', "greylist_database: is not used; needs greylist = true"),
         ("reputation_threshold = 5", "reputation_threshold: nothing adds to the score"),
         ('helo_check = "score"', "reputation_threshold: helo_check adds to a score that nobody"),

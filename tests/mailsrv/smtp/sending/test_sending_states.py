@@ -144,6 +144,7 @@ CASES = {
     "probed in one flight": Case(
         {"EHLO": FULL, B: NO}, "failed 5.1.1, relayed 2.1.5", message=PROBE
     ),
+    "probed, MAIL 550": Case({"MAIL": b"550 5.7.1 no\r\n"}, "deferred 4.7.1 *", message=PROBE),
     "probed, MAIL 450 in one flight": Case(
         {"EHLO": FULL, "MAIL": LATER}, "deferred 4.2.0 *", message=PROBE
     ),
