@@ -203,7 +203,7 @@ class Attempt:
         self.reached = True
         self._place.worked(connection.address)
         places = tuple(self._left[: connection.recipients_max])
-        message = OutgoingMessage(self.job.envelope, places, self._octets)
+        message = OutgoingMessage(self.job.envelope, places, self._octets, self.job.probe)
         connection.send(message, Content(self._octets, self._pieces), self._deadline_ns)
 
     def concluded(self, connection: OutgoingConnection, outcomes: Sequence[Outcome]) -> None:

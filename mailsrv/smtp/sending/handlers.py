@@ -162,8 +162,10 @@ def _begin_content(conversation: Conversation) -> None:
 
 
 def _go_ahead(conversation: Conversation, reply: ReceivedReply) -> None:
+    """Send the content, unless another reply has come with this one: that one counts then."""
     conversation.step(Step.GO_AHEAD)
-    conversation.send_block()
+    if not conversation.reader.pending:
+        conversation.send_block()
 
 
 def _data_refused(conversation: Conversation, reply: ReceivedReply) -> None:

@@ -82,8 +82,7 @@ class SendingSession(Conversation):
         try:
             while self.state not in _DEAF and (reply := self.reader.next()) is not None:
                 self._take_reply(reply)
-            # Amid the content it may be a refusal, which is then still incomplete.
-            if not self.due and self.reader.pending and self.state is not State.CONTENT:
+            if not self.due and self.reader.pending and not self._is_amid_content:
                 raise ReplyError("a reply that belongs to no command")
         except ReplyError as error:
             self._break(error)
@@ -168,6 +167,11 @@ class SendingSession(Conversation):
         if handler is None:
             raise unexpected(self, reply)
         handler(self, reply)
+
+    @property
+    def _is_amid_content(self) -> bool:
+        """Content was sent and more is to come, so a part of a reply may become a refusal."""
+        return self.state is State.CONTENT and not self.message_in_hand.block
 
     def _send_content(self, piece: bytes) -> None:
         transaction = self.message_in_hand
