@@ -66,9 +66,6 @@ def _no_ehlo(conversation: Conversation, reply: ReceivedReply) -> None:
 
 
 def _tls_granted(conversation: Conversation, reply: ReceivedReply) -> None:
-    if conversation.reader.pending:
-        # RFC 3207 section 4.2: an attacker on the way may have put them in
-        raise ReplyError("octets in the clear behind the reply to STARTTLS")
     conversation.step(Step.TLS_GRANTED)
     conversation.wait(SendingTimeout.HANDSHAKE, Want.HANDSHAKE)
 

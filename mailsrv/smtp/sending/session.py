@@ -82,6 +82,7 @@ class SendingSession(Conversation):
         try:
             while self.state not in _DEAF and (reply := self.reader.next()) is not None:
                 self._take_reply(reply)
+            # Behind the reply to STARTTLS an attacker may have put it (RFC 3207 section 4.2).
             if not self.due and self.reader.pending and not self._is_amid_content:
                 raise ReplyError("a reply that belongs to no command")
         except ReplyError as error:

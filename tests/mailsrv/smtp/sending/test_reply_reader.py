@@ -99,6 +99,7 @@ def test_the_longest_line_and_the_most_lines_are_taken() -> None:
     longest = b"250 " + b"x" * (REPLY_LINE_OCTETS_MAX - 4)
     assert one(longest + b"\r\n").lines == (longest[4:],)
     assert isinstance(read(longest + b"x\r\n")[0], str)
+    assert read(longest, b"\r", b"\n") == read(longest + b"\r\n")
     most = b"250-\r\n" * (REPLY_LINES_MAX - 1) + b"250 \r\n"
     assert len(one(most).lines) == REPLY_LINES_MAX
 

@@ -113,6 +113,34 @@ def test_a_long_message_goes_in_chunks_two_of_which_may_be_unanswered() -> None:
     assert outcomes[0].diagnostic == "250 2.0.0 taken"
 
 
+@pytest.mark.parametrize("lmtp", [False, True])
+def test_without_pipelining_and_with_lmtp_each_chunk_is_waited_for(lmtp: bool) -> None:
+    wire = Wire(CHUNKS if lmtp else CHUNKS.replace(b"PIPELINING", b"X"), lmtp)
+    wire.session.start(message())
+    wire.session.feed(b"x" * 70_000)
+    for _ in range(2):
+        wire.reply(b"250 ok\r\n")
+    assert wire.session.want is Want.REPLY
+    wire.reply(b"250 ok\r\n")
+    assert wire.session.want is Want.CONTENT
+    wire.session.feed(b"\r")
+    assert wire.sent == b""
+    wire.session.feed(b"\n")
+    assert wire.sent == b"BDAT 2\r\n\r\n"
+    assert wire.session.want is Want.REPLY
+
+
+def test_a_reply_where_each_chunk_was_answered_ends_the_connection() -> None:
+    wire = Wire(CHUNKS)
+    wire.session.start(message())
+    wire.session.feed(b"x" * 70_000)
+    wire.reply(b"250 ok\r\n250 ok\r\n")
+    wire.reply(b"250 ok\r\n")
+    assert wire.session.want is Want.CONTENT
+    wire.reply(b"250 once too often\r\n")
+    assert wire.session.want is Want.CLOSE
+
+
 def test_a_route_may_do_without_chunks() -> None:
     hop = Hop(EHLO=CHUNKS)
     Exchange(hop, message(), options=OPTIONS._replace(chunking=False))
@@ -184,6 +212,17 @@ def test_no_more_recipients_are_sent_than_the_next_hop_takes() -> None:
     assert exchange.session.transactions_max == 7
     assert exchange.summary == [("relayed", "2.0.0")] * 2 + [("deferred", "4.5.3")]
     assert len(hop.lines) == 5
+
+
+def test_a_connection_that_is_lost_in_the_handshake_is_a_failed_handshake() -> None:
+    wire = Wire(FULL.replace(b"DSN", b"STARTTLS"))
+    wire.session.start(message())
+    wire.reply(b"220 go\r\n")
+    assert wire.session.want is Want.HANDSHAKE
+    wire.session.lost("reset")
+    assert wire.session.trouble is not None
+    assert wire.session.trouble.status == "4.7.5"
+    assert wire.session.trouble.in_the_clear
 
 
 # -- what is waited for ---------------------------------------------------------------------------

@@ -139,6 +139,9 @@ CASES = {
     ),
     "RCPT 354": Case({C: GO}, "deferred 4.5.0 *", CLOSED, "elsewhere"),
     "552 behind a taken recipient": Case({C: b"552 too many\r\n"}, "relayed 2.0.0, deferred 4.5.3"),
+    "552 with a reason behind a taken recipient": Case(
+        {C: b"552 5.2.3 too long for it\r\n"}, "relayed 2.0.0, failed 5.2.3"
+    ),
     "552 of a full mailbox": Case({B: b"552 full\r\n"}, "failed 5.2.2, relayed 2.0.0"),
     "probed": Case({B: NO}, "failed 5.1.1, relayed 2.1.5", message=PROBE),
     "probed in one flight": Case(
@@ -203,6 +206,9 @@ CASES = {
         CLOSED,
         "here",
         options=LMTP,
+    ),
+    "LMTP that sends notices of its own": Case(
+        {"LHLO": FULL, "end": [OK, NO]}, "relayed 2.0.0, failed 5.0.0", options=LMTP
     ),
     "LMTP in chunks": Case(
         {"LHLO": CHUNKS, "end": [OK, NO]},
