@@ -38,8 +38,9 @@ edit. A state is what is waited for; each arrow is a step, a reply of the next h
 that is done here. Replies come in the order of the commands, so the states are the same whether
 the commands went one by one or in one flight.
 
-A reply whose first digit is not listed is a reply to the wrong command: it ends the connection, and
-the message is deferred. So does a 421 in any state, and a reply where none is due.
+A reply whose first digit is not listed is a reply to the wrong command, and so are 220 but as a
+greeting or after STARTTLS, and 221 but after QUIT: it ends the connection, and the message is
+deferred. So does a 421 in any state, and a reply where none is due.
 
 """
 SENDING_STEPS = """

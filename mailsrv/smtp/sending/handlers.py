@@ -309,3 +309,9 @@ REPLIES: Mapping[State, Mapping[int, Handler]] = {
     State.CLOSED: {},
 }
 """The handlers by state and by the first digit of the code."""
+ONLY_IN: Mapping[int, tuple[State, ...]] = {
+    220: (State.GREETING, State.STARTTLS),
+    221: (State.QUIT,),
+}
+"""Codes with a single meaning (RFC 5321 section 4.2.3): a greeting and a farewell.  Of all others
+the first digit decides (section 4.2)."""

@@ -35,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mailsrv.smtp.sending.conversation import Conversation, Trouble, Want
-from mailsrv.smtp.sending.handlers import REPLIES, unexpected, unwelcome
+from mailsrv.smtp.sending.handlers import ONLY_IN, REPLIES, unexpected, unwelcome
 from mailsrv.smtp.sending.message import OutgoingMessage
 from mailsrv.smtp.sending.outcome import Outcome
 from mailsrv.smtp.sending.reply_reader import ReceivedReply, ReplyError
@@ -165,7 +165,7 @@ class SendingSession(Conversation):
         elif self.state is not State.CONTENT:
             raise ReplyError(f"a reply that belongs to no command: {reply.diagnostic}")
         handler = REPLIES[self.state].get(reply.code // 100)
-        if handler is None:
+        if handler is None or self.state not in ONLY_IN.get(reply.code, (self.state,)):
             raise unexpected(self, reply)
         handler(self, reply)
 

@@ -5,7 +5,8 @@ the states are the same whether commands are sent one by one or in one flight (R
 ``Step`` is a reply, or something that the session does, and its outcome.  ``TRANSITIONS`` says for
 each state which steps may be taken in it and which state comes next; nothing else sets a state.
 Which handler a reply has in which state, by the first digit of its code, stands in ``handlers``; a
-digit that is not there is a reply to the wrong command.
+digit that is not there is a reply to the wrong command, and so are a greeting and a farewell
+elsewhere.
 
 ``docs/understand/sending.md`` is drawn from these tables.
 """
