@@ -100,8 +100,9 @@ postlog unix-dgram n - n - 1 postlogd
 
 
 @contextmanager
-def postfix() -> Iterator[Contender]:
-    """An instance of its own, with its own queue; it relays nothing and keeps nothing."""
+def postfix(more_main: str = "", more_master: str = "") -> Iterator[Contender]:
+    """An instance of its own, with its own queue; it relays nothing and keeps nothing, unless there
+    is more in its configuration that says so."""
     program = shutil.which("postfix", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
         raise UnavailableError("postfix is missing: install Debian's postfix package")
@@ -115,8 +116,8 @@ def postfix() -> Iterator[Contender]:
             (folder / name).mkdir()
         shutil.chown(folder / "data", "postfix")
         values = {"folder": folder, "port": port, "certificate": CERTIFICATE, "key": KEY}
-        (folder / "etc" / "main.cf").write_text(POSTFIX_MAIN.format(**values))
-        (folder / "etc" / "master.cf").write_text(POSTFIX_MASTER.format(**values))
+        (folder / "etc" / "main.cf").write_text(POSTFIX_MAIN.format(**values) + more_main)
+        (folder / "etc" / "master.cf").write_text(POSTFIX_MASTER.format(**values) + more_master)
         run = [program, "-c", str(folder / "etc")]
         subprocess.run([*run, "start"], check=True, capture_output=True, timeout=GUARD_S)
         try:
