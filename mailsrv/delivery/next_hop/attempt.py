@@ -34,6 +34,8 @@ PIECE_OCTETS_MAX = 256 * 1024
 
 EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 """Errors that say that this machine has run out of something."""
+NO_ROUTE = frozenset((errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT))
+"""Errors that say that this machine does not reach addresses of this kind: most often IPv6."""
 
 _DEFERRED = OutcomeKind.DEFERRED
 
@@ -82,17 +84,8 @@ class Attempt:
 
     __slots__ = (
         *("_addresses", "_connection", "_cut", "_deadline_ns", "_in_clear", "_kept", "_left"),
-        *(
-            "_outcomes",
-            "_over",
-            "_place",
-            "_was_put_back",
-            "done",
-            "job",
-            "ours",
-            "reached",
-            "trouble",
-        ),
+        *("_outcomes", "_over", "_place", "_tries_left", "_was_put_back"),
+        *("done", "job", "ours", "reached", "trouble"),
     )
 
     def __init__(self, job: Job, done: Done, place: AttemptPlace) -> None:
@@ -108,6 +101,7 @@ class Attempt:
         self._kept = self._in_clear = self._over = self._was_put_back = False
         self._cut = ""
         self._deadline_ns = 0
+        self._tries_left = 0
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -164,13 +158,16 @@ class Attempt:
             self.trouble = Trouble(*found)
             self.end(found)
         else:
-            self._addresses.extend(found[:ADDRESSES_TRIED_MAX])
+            self._addresses.extend(found)
+            self._tries_left = ADDRESSES_TRIED_MAX
             self._try_next()
 
     def _try_next(self) -> None:
         """Connect to the next address; without one, the attempt has failed."""
-        while self._addresses and not self._over and self._place.now_ns() < self._deadline_ns:
+        is_late = self._place.now_ns() >= self._deadline_ns
+        while self._addresses and self._tries_left and not (self._over or is_late):
             address = self._addresses.popleft()
+            self._tries_left -= 1
             try:
                 self._connection = self._place.connect(address, self)
                 return
@@ -182,7 +179,10 @@ class Attempt:
                     self.end(self.trouble)
                     return
                 self._suffer(Trouble(_DEFERRED, "4.4.1", f"connect to {address}: {how}"))
-                self._place.broke(address, how)
+                if error.errno in NO_ROUTE:
+                    self._tries_left += 1
+                else:
+                    self._place.broke(address, how)
         if self._over:
             return
         if not self.reached and not self._was_put_back and self._place.put_back(self):

@@ -14,6 +14,7 @@ Fairness: a piece of content is a turn; the connection waits in the loop's backl
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -396,7 +397,8 @@ class OutgoingConnection:
         if self._transport is not None:
             self._transport.close()
         else:
-            context.loop.poll.forget(sock)
+            with contextlib.suppress(KeyError):  # it may have failed between two watches
+                context.loop.poll.forget(sock)
             sock.close()
         context.loop.timers.cancel(self._timer)
         context.memory.hold(-self._held_octets)

@@ -5,9 +5,10 @@ under way is the *window*.  It begins at ``WINDOW_FIRST`` and grows with each su
 trouble it is 1 again, grows fast up to half of what it was and then by one a round, as TCP's does
 (RFC 5681).
 
-A destination that could not be reached at any of its addresses is left alone for a while, longer
-each time; what waits for it comes back at once, deferred.  But while others of its connections
-live, it takes so many and no more: the attempt waits for one of them.
+A destination that could not be reached at any of its addresses, or that has let down several
+attempts in a row, is left alone for a while, longer each time; what waits for it comes back at
+once, deferred.  But one that only takes no further connection, while others live, is sent no more
+than it takes: the attempt waits for one of those.
 """
 
 from __future__ import annotations
@@ -31,11 +32,14 @@ from mailsrv.smtp.sending.session import Trouble
 from mailsrv.units import NS_PER_S
 
 WINDOW_FIRST = 5
+TROUBLES_MAX = 3
+"""So many attempts in a row that end in trouble are as bad as one that reaches nothing."""
 PAUSE_MIN_NS = 15 * NS_PER_S
 PAUSE_MAX_NS = 300 * NS_PER_S
-"""How long a destination that could not be reached is left alone, the first time and at most."""
-BROKEN_NS = 600 * NS_PER_S
-"""How long an address that failed is tried last."""
+"""How long a destination in trouble is left alone, the first time and at most."""
+BROKEN_NS = 1800 * NS_PER_S
+"""How long an address that failed is tried last.  Meanwhile even a destination that is left alone
+for ``PAUSE_MAX_NS`` after each attempt has all its addresses tried."""
 IN_CLEAR_NS = 3600 * NS_PER_S
 """How long opportunistic TLS is not tried again where it fails."""
 KEPT_NS = 30 * NS_PER_S
@@ -84,7 +88,7 @@ class Destination:
     __slots__ = (
         *("_active", "_broken", "_closed", "_dispatcher", "_domain", "_grown", "_in_clear"),
         *("_key", "_last_good", "_next_start_ns", "_pause_ns", "_paused_until_ns", "_reason"),
-        *("_threshold", "_timer", "_waiting", "_window", "route"),
+        *("_threshold", "_timer", "_troubles", "_waiting", "_window", "route"),
     )
 
     def __init__(
@@ -100,6 +104,7 @@ class Destination:
         self._window = min(WINDOW_FIRST, route.connections)
         self._threshold = route.connections
         self._grown = 0
+        self._troubles = 0
         self._pause_ns = 0
         self._paused_until_ns = 0
         self._reason: Trouble | None = None
@@ -205,21 +210,18 @@ class Destination:
         )
 
     def _in_order(self, found: Found) -> Found:
-        """What worked last first, what failed lately last."""
+        """What worked last first, what failed latest last."""
         if isinstance(found, Unroutable):
             return found
         now_ns, broken = self.now_ns(), self._broken
         is_ours = isinstance(self.route.delivery, ToHosts)
         last_good = self._last_good if is_ours else None
-        return tuple(
-            sorted(
-                found,
-                key=lambda address: (
-                    broken.get(address[:2], 0) > now_ns,
-                    address != last_good,
-                ),
-            )
-        )
+
+        def rank(address: Address) -> tuple[int, bool]:
+            until_ns = broken.get(address[:2], 0)
+            return until_ns if until_ns > now_ns else 0, address != last_good
+
+        return tuple(sorted(found, key=rank))
 
     def connect(self, address: Address, attempt: Attempt) -> OutgoingConnection:
         """Open a connection.  Raises OSError."""
@@ -230,7 +232,6 @@ class Destination:
         """A connection to ``address`` was ready for a message."""
         self._last_good = address
         self._broken.pop(address[:2], None)
-        self._pause_ns = 0
 
     def broke(self, address: Address, why: str) -> None:
         """One was not, or could not go on."""
@@ -270,17 +271,19 @@ class Destination:
 
     def over(self, attempt: Attempt) -> None:
         """Its outcomes are known: pass them on, and learn from how it went."""
+        self._dispatcher.over(attempt)
+        self._dispatcher.wake(self)
         if attempt in self._active:
             del self._active[attempt]
             self._dispatcher.leave_slot()
             self._learn(attempt)
-        self._dispatcher.over(attempt)
-        self._dispatcher.wake(self)
 
     def _learn(self, attempt: Attempt) -> None:
         """Widen the window after a success, narrow it after trouble."""
         trouble = attempt.trouble
         if trouble is None:
+            self._troubles = 0
+            self._pause_ns = 0
             self._grown += 1
             if self._window < self._threshold or self._grown >= self._window:
                 self._window = min(self._window + 1, self.route.connections)
@@ -288,8 +291,11 @@ class Destination:
             return
         self._threshold = max(1, self._window // 2)
         self._window, self._grown = 1, 0
-        is_its_fault = not attempt.reached and not attempt.ours
-        if is_its_fault and trouble.kind is OutcomeKind.DEFERRED and not self._closed:
+        if attempt.ours or self._closed or trouble.kind is not OutcomeKind.DEFERRED:
+            return
+        self._troubles += 1
+        is_bad = not attempt.reached or self._troubles >= TROUBLES_MAX
+        if is_bad and self.now_ns() >= self._paused_until_ns:
             self._pause(trouble)
 
     def _pause(self, trouble: Trouble) -> None:

@@ -7,10 +7,12 @@ import errno
 from hops import CLOSE, Answer, Hop, Peer, World, message, mx, relay
 
 from mailsrv.config.routes import Route
+from mailsrv.delivery.next_hop.attempt import ADDRESSES_TRIED_MAX
 from mailsrv.delivery.next_hop.destination import (
     KEPT_EXCHANGER_NS,
     PAUSE_MAX_NS,
     PAUSE_MIN_NS,
+    TROUBLES_MAX,
     WINDOW_FIRST,
 )
 from mailsrv.delivery.next_hop.next_hops import (
@@ -86,9 +88,11 @@ def test_after_trouble_one_is_sent_and_the_window_opens_slowly() -> None:
         many(world, relay(A, connections=8), 8)
         world.settle()
         assert len(hop.held) == 8
-        for peer in hop.held[:]:
-            hop.held.remove(peer)
-            peer.act(CLOSE)
+        hop.held.pop().act(CLOSE)
+        world.settle()
+        hop.let_go(6)
+        world.settle()
+        hop.held.pop().act(CLOSE)
         told = many(world, relay(A, connections=8), 40)
         world.settle()
         at_once = []
@@ -96,7 +100,7 @@ def test_after_trouble_one_is_sent_and_the_window_opens_slowly() -> None:
             at_once.append(len(hop.held))
             hop.let_go()
             world.settle()
-        assert at_once[:6] == [1, 1, 2, 3, 4, 5] or at_once[:4] == [1, 2, 3, 4]
+        assert at_once[:6] == [1, 2, 3, 4, 5, 6] and max(at_once) == 8
         assert kinds(told) == {"relayed": 40}
 
 
@@ -142,6 +146,45 @@ def test_a_destination_that_is_down_is_left_alone_for_a_while() -> None:
         world.hops[A] = Hop()
         world.advance(PAUSE_MAX_NS / NS_PER_S)
         assert world.send(relay(A))[0].kind.value == "relayed"
+
+
+def test_a_next_hop_that_fails_each_message_is_left_alone_as_well() -> None:
+    def script(peer: Peer, line: bytes) -> Answer:
+        return b"421 4.3.2 no\r\n" if line.startswith(b"MAIL") else None
+
+    with World() as world:
+        world.hops[A] = hop = Hop(script)
+        told = many(world, relay(A), 100)
+        world.settle()
+        assert kinds(told) == {"deferred": 100}
+        assert len(hop.peers) <= WINDOW_FIRST + TROUBLES_MAX
+        assert [values["why"] for event, values in world.log if event == "next hop paused"]
+        hop.script = None
+        world.advance(PAUSE_MIN_NS / NS_PER_S)
+        assert world.send(relay(A))[0].kind.value == "relayed"
+
+
+def test_addresses_that_this_machine_has_no_route_to_are_passed_over() -> None:
+    v6 = [f"2001:db8::{n}" for n in range(1, 9)]
+    with World() as world:
+        world.hops |= dict.fromkeys(v6, errno.ENETUNREACH)
+        world.hops[A] = Hop()
+        assert world.send(relay(*v6, A))[0].kind.value == "relayed"
+        assert world.dialled == [*v6, A] and not world.log
+
+
+def test_an_attempt_tries_so_many_addresses_and_no_more() -> None:
+    ips = [f"192.0.2.{n}" for n in range(1, 17)]
+    with World() as world:
+        world.hops |= dict.fromkeys(ips, errno.ECONNREFUSED)
+        assert world.send(relay(*ips))[0].kind.value == "deferred"
+        assert world.dialled == ips[:ADDRESSES_TRIED_MAX]
+        world.advance(PAUSE_MIN_NS / NS_PER_S)
+        world.hops[ips[-1]] = Hop()
+        for _ in range(2):
+            world.send(relay(*ips))
+            world.advance(PAUSE_MAX_NS / NS_PER_S)
+        assert world.send(relay(*ips))[0].kind.value == "relayed"
 
 
 def test_a_down_destination_does_not_hold_up_another() -> None:
