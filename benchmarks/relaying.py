@@ -100,7 +100,7 @@ def smtp_sink(folder: Path) -> Iterator[Sink]:
 def mailsrv_relay(sink: Sink) -> Iterator[Contender]:
     """The shipped daemon; only the cap on transactions is out of the way of long sessions."""
     port = free_port()
-    with tempfile.TemporaryDirectory() as text, tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryDirectory() as text, tempfile.TemporaryFile("w+") as log:
         folder = Path(text)
         config = folder / "mailsrv.toml"
         config.write_text("transactions = 1_000_000_000\n")
@@ -108,7 +108,9 @@ def mailsrv_relay(sink: Sink) -> Iterator[Contender]:
         command += ["--listen", f"127.0.0.1:{port}", "--spool", str(folder / "spool")]
         command += ["--delivery", f"relay=127.0.0.1:{sink.port}"]
         environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=log, stderr=log, text=True, env=environment
+        )
         try:
             if not comes_up(process, port):
                 raise UnavailableError("mailsrv does not start")
