@@ -73,7 +73,9 @@ def test_after_many_messages_a_new_connection_is_made() -> None:
         for _ in range(MESSAGES_PER_CONNECTION_MAX + 1):
             world.send(relay(A))
         first, second = hop.peers
-        assert first.lines[-1] == b"QUIT" and first.lines.count(b"DATA") == MESSAGES_PER_CONNECTION_MAX
+        assert (
+            first.lines[-1] == b"QUIT" and first.lines.count(b"DATA") == MESSAGES_PER_CONNECTION_MAX
+        )
         assert second.lines.count(b"DATA") == 1
 
 
