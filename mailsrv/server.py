@@ -66,7 +66,8 @@ class ServerBackends:
     """What a server asks, and where its mail goes; a reload exchanges them.
 
     Left out, ``greylist`` is kept in memory if the settings want one, ``directory`` knows the
-    domains of the settings, and without ``tls`` no STARTTLS is offered.
+    domains of the settings, and without ``tls`` no STARTTLS is offered.  ``dsn``: the courier sees
+    to it that senders get the notices that they ask for.
     """
 
     resolver: Resolver
@@ -76,6 +77,7 @@ class ServerBackends:
     greylist: Greylist | None = None
     directory: Directory | None = None
     tls: ssl.SSLContext | None = None
+    dsn: bool = False
 
 
 class Server:
@@ -145,6 +147,7 @@ class Server:
                 policy.stages,
                 self._new_id,
                 tls=backends.tls is not None,
+                dsn=backends.dsn,
                 tolerates=policy.tolerates if settings.exceptions else None,
             ),
             policy=policy,
@@ -170,6 +173,7 @@ class Server:
                 policy.stages,
                 self._new_id,
                 tls=backends.tls is not None,
+                dsn=backends.dsn,
             ),
             timeouts=Timeouts(under_stress),
         )

@@ -17,7 +17,7 @@ from typing import Any
 from mailsrv.config.aliases import alias_complaints, parse_aliases
 from mailsrv.config.deliveries import DOMAIN_PART, Delivery, Discard, NextHop, ToMaildir
 from mailsrv.config.endpoints import LISTENERS_MAX, Endpoint, first_duplicate, parse_endpoint
-from mailsrv.config.routes import Entries, Route, Routes, delivery_at, parse_routes
+from mailsrv.config.routes import Entries, Routes, delivery_at, parse_routes
 from mailsrv.config.validation import ConfigError, choice, each, settings_from, text, texts
 from mailsrv.policy.aliases import Table
 from mailsrv.policy.recipients import EVERY_DOMAIN, Directory, domain_key
@@ -65,6 +65,8 @@ class Config:
     """Where accepted mail waits for its delivery; None is beside the Maildir."""
     routes: Entries = dataclasses.field(default_factory=dict)
     """Recipients whose mail goes another way than ``delivery``."""
+    elsewhere: Delivery | None = None
+    """Where mail for addresses in none of our domains goes: notices, and members of aliases."""
     aliases: Table = dataclasses.field(default_factory=dict)
     """Addresses that stand for others."""
     named: frozenset[str] = dataclasses.field(default=frozenset(), compare=False)
@@ -73,15 +75,21 @@ class Config:
     @property
     def routing(self) -> Routes:
         """The way of each recipient's mail."""
-        default = Route.of(self.settings, self.delivery)
-        return Routes(default, self.routes, self.settings)
+        return Routes(self.delivery, self.elsewhere, self.routes, self.settings)
 
     @property
     def deliveries(self) -> tuple[Delivery, ...]:
         """Every delivery that mail may take, the usual one first."""
-        return tuple(
-            dict.fromkeys((self.delivery, *(one.delivery for one in self.routes.values())))
-        )
+        routed = (one.delivery for one in self.routes.values())
+        others = () if self.elsewhere is None else (self.elsewhere,)
+        return tuple(dict.fromkeys((self.delivery, *routed, *others)))
+
+    @property
+    def keeps_dsn_promises(self) -> bool:
+        """Whether every sender can be told what became of its message: none is thrown away, and a
+        notice to any domain finds a way."""
+        is_discarding = any(isinstance(one, Discard) for one in self.deliveries)
+        return not is_discarding and self.routing.elsewhere is not None
 
     @property
     def spool_folder(self) -> Path | None:
@@ -199,6 +207,10 @@ def _resolvers(value: object, place: str, _: Path) -> tuple[Endpoint, ...]:
     return servers
 
 
+def _elsewhere(value: object, place: str, folder: Path) -> Delivery | None:
+    return delivery_at(value, place, folder) if text(value, place, "mx") else None
+
+
 def _aliases(value: object, place: str, _: Path) -> Table:
     return parse_aliases(value, place)
 
@@ -219,6 +231,7 @@ def _log_format(value: object, place: str, _: Path) -> str:
 _OWN: dict[str, Callable[[object, str, Path], object]] = {
     "listen": _endpoints,
     "delivery": delivery_at,
+    "elsewhere": _elsewhere,
     "routes": parse_routes,
     "aliases": _aliases,
     "spool": _file,
@@ -376,9 +389,9 @@ def _of_strangers(loaded: Config) -> list[str]:
         for member in members:
             route = routing.of(member)
             is_ours = directory.is_ours(domain_key(member.domain))
-            if not is_ours and isinstance(route.delivery, ToMaildir):
+            if route is None or (not is_ours and isinstance(route.delivery, ToMaildir)):
                 return [
-                    f"aliases: {key!r}: {member} is in none of domains, and would go to "
-                    f'{route.delivery}; needs a route, such as "{member.domain}" = "mx"'
+                    f"aliases: {key!r}: {member} is in none of domains; needs elsewhere, such as "
+                    f'elsewhere = "mx", or a route that leads to it'
                 ]
     return []

@@ -10,6 +10,7 @@ NEVER_DROPPED = {
     "listen_tls": "[]",
     "metrics_listen": '""',
     "delivery": '"maildir=mail"',
+    "elsewhere": '""',
     "routes": "{}",
     "aliases": "{}",
     "domains": '["example.org"]',

@@ -1,7 +1,8 @@
 """Routes: which recipients' mail goes which way, by address, domain or the domains below one.
 
 The most exact key wins: an address, then its domain, then ``*.DOMAIN`` from the longest to the
-shortest, then the configured ``delivery``.  An address with a subaddress is its user's.
+shortest.  Without one, an address in our domains takes the configured ``delivery``, any other one
+``elsewhere``.  An address with a subaddress is its user's.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from mailsrv.config.deliveries import Delivery, NextHop, parse_delivery
+from mailsrv.config.deliveries import Delivery, NextHop, ToMaildir, parse_delivery
 from mailsrv.config.validation import ConfigError, check_setting, each, text
-from mailsrv.policy.recipients import address_keys, domain_key, table_key
+from mailsrv.policy.recipients import Directory, address_keys, domain_key, table_key
 from mailsrv.settings import Settings
 from mailsrv.smtp.path import MailPath
 from mailsrv.smtp.sending.options import TlsPolicy
@@ -63,10 +64,20 @@ Entries = Mapping[str, RouteEntry]
 
 
 class Routes:
-    """Finds the route of each recipient: one of ``by_key``, or ``default``."""
+    """Finds the route of each recipient: one of ``by_key``, or else ``default`` for our domains and
+    ``elsewhere`` for others.  Without a delivery for those, they take the default, unless that is a
+    mailbox of ours."""
 
-    def __init__(self, default: Route, entries: Entries, settings: Settings) -> None:
-        self.default = default
+    def __init__(
+        self, delivery: Delivery, elsewhere: Delivery | None, entries: Entries, settings: Settings
+    ) -> None:
+        self.default = Route.of(settings, delivery)
+        self._directory = Directory.of(settings)
+        self.elsewhere: Route | None = None
+        if elsewhere is not None:
+            self.elsewhere = Route.of(settings, elsewhere)
+        elif self._directory.takes_all or not isinstance(delivery, ToMaildir):
+            self.elsewhere = self.default
         self.by_key = {
             key: replace(Route.of(settings, one.delivery), **one.settings)
             for key, one in entries.items()
@@ -77,14 +88,22 @@ class Routes:
     @property
     def all(self) -> frozenset[Route]:
         """Every route that mail may take."""
-        return frozenset((self.default, *self.by_key.values()))
+        others = [] if self.elsewhere is None else [self.elsewhere]
+        return frozenset((self.default, *others, *self.by_key.values()))
 
-    def of(self, path: MailPath) -> Route:
-        """The route of the recipient ``path``."""
+    def of(self, path: MailPath) -> Route | None:
+        """The route of the recipient ``path``; None: no way leads there."""
+        domain = domain_key(path.domain or self._hostname)
+        found = self._entry_for(path, domain)
+        if found is not None:
+            return found
+        is_ours = not path.domain or self._directory.is_ours(domain)
+        return self.default if is_ours else self.elsewhere
+
+    def _entry_for(self, path: MailPath, domain: str) -> Route | None:
         routes = self.by_key
         if not routes:
-            return self.default
-        domain = domain_key(path.domain or self._hostname)
+            return None
         for local in address_keys(path.local, self._delimiter):
             if (found := routes.get(f"{local}@{domain}")) is not None:
                 return found
@@ -94,7 +113,7 @@ class Routes:
             domain = domain.partition(".")[2]
             if (found := routes.get(_WILDCARD + domain)) is not None:
                 return found
-        return self.default
+        return None
 
 
 # -- reading --------------------------------------------------------------------------------------

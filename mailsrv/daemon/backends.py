@@ -14,9 +14,11 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mailsrv.config.aliases import aliases_of
 from mailsrv.config.deliveries import delivery_needs_dns
 from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
+from mailsrv.delivery.aliasing import AliasCourier
 from mailsrv.delivery.discard import DiscardCourier
 from mailsrv.policy.greylist import Greylist, MemoryStore, Store
 from mailsrv.policy.lookups import NoResolver, Resolver
@@ -27,6 +29,7 @@ from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.memory_budget import MemoryBudget
 from mailsrv.server import ServerBackends
 from mailsrv.settings import Settings
+from mailsrv.smtp.courier import Courier
 from mailsrv.stores.recipient_file import RecipientFileError, reading
 from mailsrv.telemetry.event_log import EventLog
 from mailsrv.telemetry.metrics import PREFIX, Metrics
@@ -75,13 +78,15 @@ class Backends:
             except RecipientFileError as error:
                 complaints = [f"recipient_table: {one}" for one in error.complaints]
                 raise ConfigError(*complaints) from None
+            table.update(config.aliases)  # whoever has an alias exists
         directory = Directory.of(config.settings, table)
         outgoing, prepared = self._prepared(config, directory)
         backends = ServerBackends(
-            courier=DiscardCourier() if outgoing is None else outgoing.spool,
+            courier=DiscardCourier() if outgoing is None else _behind_aliases(outgoing, config),
             greylist=self._greylist_of(config),
             directory=directory,
             tls=tls,
+            dsn=config.keeps_dsn_promises,
             resolver=self._resolver_of(config),  # last: it replaces what is in use
         )
         if outgoing is not None and prepared is not None:
@@ -203,6 +208,14 @@ class Backends:
             "Age of the oldest message in the spool.",
             lambda: self._outgoing.queue.oldest_s() if self._outgoing else None,
         )
+
+
+def _behind_aliases(outgoing: Outgoing, config: Config) -> Courier:
+    """The spool, behind the aliases if there are any."""
+    if not config.aliases:
+        return outgoing.spool
+    settings = config.settings
+    return AliasCourier(outgoing.spool, aliases_of(config.aliases, settings), settings.hostname)
 
 
 def import_what_is_needed(config: Config) -> None:

@@ -16,7 +16,7 @@ from mailsrv.config.routes import Route
 from mailsrv.config.validation import ConfigError
 from mailsrv.daemon.dry_run import dry_run, probe
 from mailsrv.policy.policy import needs_dns
-from mailsrv.policy.recipients import EVERY_DOMAIN, Directory
+from mailsrv.policy.recipients import EVERY_DOMAIN, Directory, domain_key
 from mailsrv.settings import Settings
 from mailsrv.stores.recipient_file import RecipientFileError, load_table
 from mailsrv.transport.tls_context import server_context
@@ -76,6 +76,9 @@ def _meaning(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
         yield f"delivers by other routes for {len(loaded.routes):,} addresses and domains:"
         routes = [(key, route) for key, route in loaded.routing.by_key.items()]
         yield from _first((f"  {key}: {_delivers(route)}" for key, route in routes), len(routes))
+    others = loaded.routing.elsewhere
+    if others is not None and others != loaded.routing.default:
+        yield f"for other domains {_delivers(others)}"
     if loaded.aliases:
         yield f"knows aliases, addresses that stand for others: {len(loaded.aliases):,}"
         lines = (f"  {key}: {', '.join(map(str, to))}" for key, to in loaded.aliases.items())
@@ -164,10 +167,23 @@ def _doubts(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
             f"recipient_table: {len(strangers):,} of the addresses are in none of domains, "
             f"such as {strangers[0]}"
         )
+    yield from _ghosts(loaded, table)
     if loaded.tls_files is not None:
         doubt = certificate_doubt(*loaded.tls_files, settings.hostname)
         if doubt:
             yield f"tls_certificate: {doubt}"
+
+
+def _ghosts(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
+    """Members of aliases who should be ours and do not exist."""
+    if table is None:
+        return
+    directory = Directory.of(loaded.settings, table | loaded.aliases.keys())
+    for key, members in loaded.aliases.items():
+        for member in members:
+            if directory.is_ours(domain_key(member.domain)) and directory.check(member):
+                yield f"aliases: {key}: {member} does not exist"
+                return
 
 
 def _score_max(settings: Settings) -> int:

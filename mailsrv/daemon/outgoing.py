@@ -17,6 +17,8 @@ from mailsrv.config.routes import Route
 from mailsrv.config.validation import ConfigError
 from mailsrv.daemon.ways_out import RoutedWays
 from mailsrv.delivery.discard import DiscardWay
+from mailsrv.delivery.mailbox.mailbox_delivery import MailboxDelivery
+from mailsrv.delivery.mailbox.mailboxes import Mailboxes
 from mailsrv.delivery.mailbox.maildir import Maildir
 from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
 from mailsrv.delivery.next_hop.connection import OutgoingContext
@@ -52,6 +54,7 @@ class Prepared(NamedTuple):
     config: Config
     directory: Directory
     maildirs: dict[Route, Maildir]
+    mailboxes: dict[Route, Mailboxes]
 
 
 class Outgoing:
@@ -93,18 +96,19 @@ class Outgoing:
 
     def prepare(self, config: Config, directory: Directory) -> Prepared:
         """Have what ``config`` needs.  Raises ConfigError, and then leaves everything as it was."""
-        maildirs = {}
+        prepared = Prepared(config, directory, {}, {})
         for route in config.routing.all:
             delivery = route.delivery
             if isinstance(delivery, ToMaildir):
-                if not delivery.is_shared or config.aliases:
-                    raise ConfigError(f"delivery: {delivery}, or aliases, are not carried out yet")
                 try:
-                    maildirs[route] = Maildir(delivery.path, self._clock)
+                    if delivery.is_shared:
+                        prepared.maildirs[route] = Maildir(delivery.path, self._clock)
+                    else:
+                        prepared.mailboxes[route] = Mailboxes(delivery, self._clock)
                 except OSError as error:
                     raise ConfigError(f"delivery {delivery}: {error.strerror}") from None
         self._follow(config.spool_folder)
-        return Prepared(config, directory, maildirs)
+        return prepared
 
     def _follow(self, folder: Path | None) -> None:
         """Have the spool where ``folder`` says, or the next start would not find what waits in it.
@@ -170,15 +174,17 @@ class Outgoing:
     # -- from a configuration ---------------------------------------------------------------------
 
     def _begin(self, loop: Loop, prepared: Prepared, resolver: Resolver) -> None:
-        config, directory, maildirs = prepared
+        config, directory, maildirs, mailboxes = prepared
         settings = config.settings
         self.spool.configure(settings.hostname, _limits(config), settings.received_fields)
         next_hops = self._next_hops_on(loop, config, resolver)
         local = {route: self._into(maildir, loop) for route, maildir in maildirs.items()}
+        for route, several in mailboxes.items():
+            local[route] = self._into_each(several, directory, loop)
         for route in config.routing.all:
             if isinstance(route.delivery, Discard):
                 local[route] = Way("discard", DiscardWay(), local=True)
-        ways = RoutedWays(config.routing, local, next_hops, directory)
+        ways = RoutedWays(config.routing, local, next_hops)
         self.queue.retries = retries = Retries(
             settings.retry_first_s,
             settings.retry_longest_s,
@@ -226,6 +232,17 @@ class Outgoing:
         )
         out.attach(loop)
         return Way("maildir", out, local=True, failing=lambda: out.failing)
+
+    def _into_each(self, mailboxes: Mailboxes, directory: Directory, loop: Loop) -> Way:
+        out = MailboxDelivery(
+            mailboxes,
+            directory.mailbox,
+            self._clock,
+            is_receiving=lambda: self.spool.is_receiving,
+            left_over_before=self._left_over_before,
+        )
+        out.attach(loop)
+        return Way("mailboxes", out, local=True)
 
     def _run_backlog(self, loop: Loop) -> None:
         """Have outcomes reported that are known."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mailsrv.config.deliveries import NextHop, ToExchangers, ToMaildir
+from mailsrv.config.deliveries import Discard, ToExchangers
 from mailsrv.config.routes import Route, Routes
 from mailsrv.delivery.next_hop.next_hops import NextHops
-from mailsrv.delivery.queue.ways import Way
-from mailsrv.policy.recipients import Directory, domain_key
+from mailsrv.delivery.queue.ways import NOWHERE, Way
 from mailsrv.smtp.path import MailPath
 
 
@@ -21,31 +20,28 @@ class RoutedWays:
         routing: Routes,
         local: Mapping[Route, Way],
         next_hops: NextHops,
-        directory: Directory,
     ) -> None:
         self._routing = routing
         self._local = local
         self._next_hops = next_hops
-        self._directory = directory
         self.only: Way | None = None
         default = routing.default
-        if not routing.by_key and not isinstance(default.delivery, ToExchangers):
+        has_one = not routing.by_key and routing.elsewhere in (None, default)
+        if has_one and not isinstance(default.delivery, ToExchangers):
             self.only = self._way(default, MailPath("", ""))
 
     def way(self, recipient: MailPath) -> Way:
-        return self._way(self._routing.of(recipient), recipient)
+        route = self._routing.of(recipient)
+        return NOWHERE if route is None else self._way(route, recipient)
 
     def close(self) -> None:
         for way in self._local.values():
             way.out.close()
 
     def reaches(self, sender: MailPath) -> bool:
-        """Whether a notice can get to the sender of a message.  One Maildir for all is read by
-        somebody else."""
-        delivery = self._routing.of(sender).delivery
-        if isinstance(delivery, ToMaildir):
-            return not delivery.is_shared and self._directory.is_ours(domain_key(sender.domain))
-        return isinstance(delivery, NextHop)
+        """Whether a notice can get to the sender of a message."""
+        route = self._routing.of(sender)
+        return route is not None and not isinstance(route.delivery, Discard)
 
     def _way(self, route: Route, recipient: MailPath) -> Way:
         found = self._local.get(route)

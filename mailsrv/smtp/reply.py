@@ -208,7 +208,7 @@ def hello(hostname: str) -> Reply:
     return reply(250, "", hostname)
 
 
-def extended_hello(settings: Settings, *, starttls: bool) -> Reply:
+def extended_hello(settings: Settings, *, starttls: bool, dsn: bool) -> Reply:
     """The answer to EHLO: a line for each extension (RFC 5321 section 4.1.1.1)."""
     return reply(
         250,
@@ -221,7 +221,7 @@ def extended_hello(settings: Settings, *, starttls: bool) -> Reply:
         "SMTPUTF8",
         "ENHANCEDSTATUSCODES",
         "CHUNKING",
-        "DSN",
+        *(("DSN",) if dsn else ()),
         f"LIMITS MAILMAX={settings.transactions} RCPTMAX={settings.recipients}",  # RFC 9422
     )
 

@@ -64,9 +64,11 @@ class SessionContext:
         stages: Container[Stage],
         new_id: Callable[[], str],
         tls: bool = False,
+        dsn: bool = False,
         tolerates: Callable[[str, str, Sequence[str]], bool] | None = None,
     ) -> SessionContext:
-        """Make the context with its replies encoded once."""
+        """Make the context with its replies encoded once.  ``dsn``: senders get the notices that
+        they ask for (RFC 3461)."""
         return cls(
             settings,
             courier,
@@ -74,8 +76,8 @@ class SessionContext:
             new_id,
             reply.greeting(settings.hostname),
             reply.hello(settings.hostname),
-            reply.extended_hello(settings, starttls=tls),
-            reply.extended_hello(settings, starttls=False),
+            reply.extended_hello(settings, starttls=tls, dsn=dsn),
+            reply.extended_hello(settings, starttls=False, dsn=dsn),
             reply.shutting_down(settings.hostname),
             settings.errors_soft if settings.error_pause_s else math.inf,
             tls,

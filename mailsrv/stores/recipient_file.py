@@ -51,7 +51,7 @@ def load_table(path: Path) -> AbstractSet[str]:
             return keys
 
 
-def reading(path: Path) -> Generator[None, None, AbstractSet[str]]:
+def reading(path: Path) -> Generator[None, None, set[str]]:
     """Read the table in a file step by step; the last step returns the keys.  Raises TableError."""
     if path.is_fifo():
         raise RecipientFileError(f"{path}: is a FIFO; takes a file")  # opening it may wait for ever
@@ -69,7 +69,7 @@ class _Reading:
         self._line = 0
         self._complaints: list[str] = []
 
-    def blocks(self, file: BinaryIO) -> Generator[None, None, AbstractSet[str]]:
+    def blocks(self, file: BinaryIO) -> Generator[None, None, set[str]]:
         octets, rest = 0, b""
         while block := file.read(BLOCK_OCTETS):
             octets += len(block)

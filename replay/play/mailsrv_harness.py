@@ -117,6 +117,7 @@ class MailsrvHarness(Harness):
                 greylist=greylist(self.clock) if greylist else None,
                 directory=Directory.of(settings, self.world.recipients),
                 tls=_server_tls() if self.world.tls else None,
+                dsn=True,  # the faked courier takes any promise on
             ),
             clock=self.clock,
             poll=self._poll,

@@ -84,7 +84,7 @@ def _answers(chunks: list[bytes]) -> bytes:
         unsolicited_pipelining="off",
     )
     context = SessionContext.of(
-        settings, DiscardCourier(), frozenset(), lambda: f"ID{next(numbers)}"
+        settings, DiscardCourier(), frozenset(), lambda: f"ID{next(numbers)}", dsn=True
     )
     one = Session(context, "192.0.2.1")
     said = b""

@@ -65,7 +65,8 @@ class Talk:
                 stages if decide is None else stages or {Stage.SENDER, Stage.RECIPIENT},
                 lambda: f"ID{next(numbers)}",
                 tls,
-                tolerates,
+                dsn=True,
+                tolerates=tolerates,
             ),
             CLIENT,
         )

@@ -25,6 +25,7 @@ domains = ["example.test"]
 listen = ["127.0.0.1:0"]
 listen_tls = ["127.0.0.1:0"]
 delivery = "maildir=mail"
+elsewhere = "relay=127.0.0.1:1"
 tls_certificate = "{CERTIFICATE}"
 tls_key = "{KEY}"
 message_octets = 8_000_000

@@ -63,7 +63,7 @@ def mailsrv(
     tls = server_context(CERTIFICATE, KEY)
     server = tap.server = Server(
         Settings(**{"hostname": "mx.example.test", **settings}),  # type: ignore[arg-type]
-        ServerBackends(resolver=NoResolver(), courier=DiscardCourier(), tls=tls),
+        ServerBackends(resolver=NoResolver(), courier=DiscardCourier(), tls=tls, dsn=True),
         clock=clock,
         poll=poll,
         random=random.Random(0),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mailsrv.delivery.job import Job
 from mailsrv.delivery.queue.progress import Progress
-from mailsrv.delivery.queue.ways import Way, Ways
+from mailsrv.delivery.queue.ways import ALIAS, Way, Ways
 from mailsrv.delivery.spool.rows import Entry, QueueRow
 from mailsrv.delivery.spool.stored_envelope import from_json
 from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
@@ -55,12 +55,14 @@ class Attempt:
 
     def places_by_way(self, ways: Ways) -> dict[Way, tuple[int, ...]]:
         """The recipients to be tried now, grouped by the way out."""
-        only, pending = ways.only, self.pending
-        if only is not None:
+        only, pending, expanded = ways.only, self.pending, self.envelope.expanded
+        if only is not None and not expanded:
             return {only: tuple(pending)}
         groups: dict[Way, list[int]] = {}
         for place in pending:
-            groups.setdefault(ways.way(self.envelope.forward_paths[place]), []).append(place)
+            path = self.envelope.forward_paths[place]
+            way = ALIAS if place in expanded else only or ways.way(path)
+            groups.setdefault(way, []).append(place)
         if self.waited_for is not None:
             groups = self._without_others(groups) or groups  # the ways may be new
         return {way: tuple(places) for way, places in groups.items()}

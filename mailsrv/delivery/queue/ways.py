@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from mailsrv.delivery.job import WayOut
+from mailsrv.delivery.job import Done, Job, WayOut
 from mailsrv.smtp.path import MailPath
+from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
 
 
 def _never() -> bool:
@@ -38,6 +39,29 @@ class Ways(Protocol):
 
     def close(self) -> None:
         """Nothing is begun here any more: close each way out once its last job has ended."""
+
+
+class Decided:
+    """A way that ends at once, for every recipient in the same manner."""
+
+    def __init__(self, kind: OutcomeKind, status: str, diagnostic: str) -> None:
+        self._verdict = kind, status, diagnostic
+
+    def deliver(self, job: Job, done: Done) -> None:
+        done([Outcome(place, *self._verdict) for place in job.places])
+
+    def room(self) -> int:
+        return 1
+
+    def close(self) -> None:
+        pass
+
+
+ALIAS = Way("alias", Decided(OutcomeKind.EXPANDED, "2.0.0", "It stands for several addresses"))
+"""Takes what is left of an alias whose members are recipients themselves (``Envelope.expanded``):
+the sender wants to know of it."""
+NOWHERE = Way("nowhere", Decided(OutcomeKind.FAILED, "5.4.4", "No way leads to this domain"))
+"""Takes what no route is for."""
 
 
 class OneWay:

@@ -58,7 +58,7 @@ def existing() -> Iterator[Row]:
 def kind_of(name: str, hint: object) -> str:
     if hint in (tuple[str, ...], tuple[Endpoint, ...]):
         return "list of networks" if name.endswith("networks") else "list of texts"
-    if hint in (str, Path | None, Endpoint | None, Delivery):
+    if hint in (str, Path | None, Endpoint | None, Delivery, Delivery | None):
         return "name" if name == "hostname" else "text"
     if get_origin(hint) is Literal:
         return " or ".join(f'"{one}"' for one in get_args(hint))

@@ -14,6 +14,7 @@ WHOLE = """\
 listen = ["192.0.2.25:25"]
 listen_tls = ["192.0.2.25:465"]
 delivery = "maildir=mail"
+elsewhere = "mx"
 routes = { "example.net" = "relay=192.0.2.26" }
 aliases = { info = "ann@example.org" }
 domains = ["example.org"]
@@ -46,7 +47,7 @@ def test_a_file_cut_at_any_line_is_refused_or_loses_nothing_that_mail_depends_on
         if number == 0:
             assert complaints == [
                 "the file is empty; the running configuration has aliases, delivery, domains, "
-                "idle_timeout_s, listen, listen_tls, metrics_listen, proxy_networks, "
+                "elsewhere, idle_timeout_s, listen, listen_tls, metrics_listen, proxy_networks, "
                 "recipient_table, routes, tls_certificate"
             ]
         else:

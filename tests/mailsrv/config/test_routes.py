@@ -171,13 +171,55 @@ def test_a_member_elsewhere_needs_a_route_that_leads_out(tmp_path: Path) -> None
         """
     (found,) = complaints(tmp_path, text)
     assert found == (
-        "aliases: 'team@example.org': bob@elsewhere.example is in none of domains, and would go "
-        'to maildir=mail; needs a route, such as "elsewhere.example" = "mx"'
+        "aliases: 'team@example.org': bob@elsewhere.example is in none of domains; needs "
+        'elsewhere, such as elsewhere = "mx", or a route that leads to it'
     )
     read = loaded(tmp_path, text + '[routes]\n"elsewhere.example" = "relay=10.0.0.1"')
-    assert read.routing.of(MailPath("bob", "elsewhere.example")).delivery == ToHosts(
-        "smtp", (Host("10.0.0.1", 25),)
-    )
+    route = read.routing.of(MailPath("bob", "elsewhere.example"))
+    assert route is not None
+    assert route.delivery == ToHosts("smtp", (Host("10.0.0.1", 25),))
+    assert loaded(tmp_path, f'elsewhere = "mx"\n{text}').aliases
+
+
+def test_mail_for_other_domains_never_ends_in_a_mailbox_of_ours(tmp_path: Path) -> None:
+    named, others = 'domains = ["example.org"]', 'elsewhere = "relay=10.0.0.9"'
+    stranger, ours = MailPath("sven", "sender.example"), MailPath("ann", "example.org")
+    relay = ToHosts("smtp", (Host("10.0.0.1", 25),))
+    smarthost = ToHosts("smtp", (Host("10.0.0.9", 25),))
+    mail = ToMaildir(tmp_path / "mail")
+    for lines, for_ours, for_others in (
+        (('delivery = "maildir=mail"',), mail, mail),  # there are no other domains
+        (('delivery = "maildir=mail"', named), mail, None),
+        (('delivery = "maildir=mail"', named, others), mail, smarthost),
+        (('delivery = "relay=10.0.0.1"', named), relay, relay),
+        (('delivery = "relay=10.0.0.1"', named, others), relay, smarthost),
+        (('delivery = "discard"', named), Discard(), Discard()),
+    ):
+        routing = loaded(tmp_path, "\n".join(lines)).routing
+        for path, delivery in ((ours, for_ours), (stranger, for_others)):
+            route = routing.of(path)
+            assert (route.delivery if route else None) == delivery, lines
+        postmaster = routing.of(MailPath("postmaster", ""))
+        assert postmaster is not None
+        assert postmaster.delivery == for_ours
+
+
+def test_dsn_is_promised_where_every_sender_can_be_told_and_nothing_is_thrown_away(
+    tmp_path: Path,
+) -> None:
+    named = 'domains = ["example.org"]'
+    for text, promised in (
+        ("", True),
+        (named, False),
+        (f'{named}\nelsewhere = "mx"', True),
+        (f'{named}\ndelivery = "relay=10.0.0.1"', True),
+        (f'{named}\ndelivery = "lmtp=10.0.0.1:24"', True),
+        (f'{named}\ndelivery = "discard"', False),
+        ('delivery = "discard"', False),
+        (f'{named}\nelsewhere = "discard"', False),
+        (f'{named}\nelsewhere = "mx"\n[routes]\n"a@example.org" = "discard"', False),
+    ):
+        assert loaded(tmp_path, text).keeps_dsn_promises == promised, text
 
 
 @pytest.mark.parametrize(

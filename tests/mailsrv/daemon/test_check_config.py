@@ -181,6 +181,7 @@ def test_routes_and_aliases_are_told_in_words(tmp_path: Path) -> None:
         domains = ["example.org"]
         delivery = "relay=10.0.0.1,mail.example.org:2525"
         relay_messages_per_min = 600
+        elsewhere = "mx"
         spool = "spool"
         recipient_table = "recipients"
         [routes]
@@ -192,7 +193,7 @@ def test_routes_and_aliases_are_told_in_words(tmp_path: Path) -> None:
     """
     (tmp_path / "recipients").write_text("ann@example.org")
     lines = inspected(tmp_path, ANY + text)
-    assert lines[3:11] == [
+    assert lines[3:12] == [
         "relays to 10.0.0.1:25, mail.example.org:2525 by SMTP, TLS: opportunistic, "
         "connections: 20, messages a minute: 600",
         "delivers by other routes for 3 addresses and domains:",
@@ -201,6 +202,8 @@ def test_routes_and_aliases_are_told_in_words(tmp_path: Path) -> None:
         "connections: 20",
         f"ann@example.org: delivers to a Maildir for each recipient, {tmp_path}/mail/"
         "{domain}/{local}",
+        "for other domains relays to the mail exchangers of the recipient, TLS: opportunistic, "
+        "connections: 20, messages a minute: 600",
         "knows aliases, addresses that stand for others: 1",
         "info: ann@example.org, bob@a.example",
         f"spools it in {tmp_path}/spool",
@@ -213,3 +216,17 @@ def test_of_many_routes_the_first_are_told_and_how_many_more_there_are(tmp_path:
     assert "d49.example: throws accepted mail away" in lines
     assert "d50.example: throws accepted mail away" not in lines
     assert "and 10 more" in lines
+
+
+def test_a_member_of_an_alias_who_does_not_exist_is_told(tmp_path: Path) -> None:
+    (tmp_path / "recipients").write_text("ann@example.org")
+    text = """
+        domains = ["example.org"]
+        recipient_table = "recipients"
+        [aliases]
+        info = ["ann+x@example.org", "team@example.org"]
+    """
+    aliases = 'team = "{}@example.org"'
+    doubt = "mind: aliases: team: bob@example.org does not exist"
+    assert doubt in inspected(tmp_path, ANY + text + aliases.format("bob"))
+    assert doubt not in inspected(tmp_path, ANY + text + aliases.format("ann"))
