@@ -29,6 +29,21 @@ DIRECTORY = Directory(["example.org", "example.net"], TABLE, hostname="mx.exampl
 ANN, BOB = Mailbox("ann", "example.org"), Mailbox("bob", "example.org")
 
 
+class NewFails(SystemFiles):
+    """Cannot sync the names in ``new/`` while it is ``failing``."""
+
+    def __init__(self) -> None:
+        self.failing = True
+        self.asked: list[Path] = []
+
+    def sync_directory(self, path: Path) -> None:
+        if path.name == "new":
+            self.asked.append(path)
+            if self.failing:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().sync_directory(path)
+
+
 class MailboxRun(VirtualRun):
     """A queue that delivers into ``mail/{domain}/{local}``."""
 
@@ -179,6 +194,21 @@ def test_every_call_of_the_file_system_may_fail_and_nothing_is_lost(tmp_path: Pa
             assert nth > 20, "the calls were counted"
             return
     pytest.fail("it never got through")
+
+
+def test_nothing_is_delivered_before_its_name_is_on_the_disk(tmp_path: Path) -> None:
+    files = NewFails()
+    run = MailboxRun(tmp_path, files)
+    run.receive("ann@example.org", "bob@example.org")
+    run.go_on(NS_PER_S)
+    assert {path.parent.name for path in files.asked} == {"ann", "bob"}
+    assert run.events == ["deferred"]
+    assert len(kept(run.spool)) == 1
+    files.failing = False
+    run.go_on(24 * 3600 * NS_PER_S)
+    assert run.events == ["deferred", "delivered"]
+    assert [len(texts) for texts in run.copies().values()] == [1, 1]
+    assert kept(run.spool) == {}
 
 
 def test_a_large_message_for_many_is_written_in_steps(tmp_path: Path) -> None:
