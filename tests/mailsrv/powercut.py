@@ -300,3 +300,15 @@ def cut(
                 if wrong and until_wrong:
                     return starts, wrong
     return starts, wrong
+
+
+def without(operations: Sequence[Operation], call: str, path: str) -> list[Operation]:
+    """``operations`` as if ``call`` were forgotten for descriptors of files with ``path``."""
+    names: dict[int, str] = {}
+    left = []
+    for one in operations:
+        if one.call == "openat":
+            names[one.descriptor] = one.path
+        if one.call != call or not names.get(one.descriptor, "").endswith(path):
+            left.append(one)
+    return left

@@ -96,13 +96,20 @@ class MaildirRun(VirtualRun):
 
 
 class Deliverer:
-    """Delivers what is in ``spool`` into the Maildir ``folder`` when it is told to, on a clock that
-    jumps from timer to timer."""
+    """Delivers what is in ``spool`` into the Maildir ``folder``, or by ``way``, when it is told to, on
+    a clock that jumps from timer to timer."""
 
-    def __init__(self, spool: Spool, folder: Path, clock: FakeClock, note: Any) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        folder: Path,
+        clock: FakeClock,
+        note: Any,
+        way: tuple[Any, OneWay] | None = None,
+    ) -> None:
         self._clock = clock
         self._loop = Loop(clock, VirtualPoll(), _raise)
-        out, ways = maildir_way(folder, spool, clock, note)
+        out, ways = way or maildir_way(folder, spool, clock, note)
         self._queue = Queue(spool, clock, random.Random(1), note)
         spool.attach(self._loop)
         out.attach(self._loop)

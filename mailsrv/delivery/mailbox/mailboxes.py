@@ -7,6 +7,7 @@ writable by everybody: a symbolic link put there by others would have us write e
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections import OrderedDict
@@ -82,13 +83,11 @@ class Mailboxes:
             raise UnsafeFolderError("is writable by everybody")
         for part in path.relative_to(folder).parts:
             folder /= part
-            try:
+            with contextlib.suppress(FileExistsError):
                 folder.mkdir(DIRECTORY_MODE)
-            except FileExistsError:
-                pass
-            else:
-                self._files.sync_directory(folder.parent)
             self._see_safe(folder)
+            # Whoever made it may have been killed before its name was on the disk.
+            self._files.sync_directory(folder.parent)
 
     def _see_safe(self, folder: Path) -> None:
         """Raises OSError if ``folder`` could be, or become, something else than it looks."""

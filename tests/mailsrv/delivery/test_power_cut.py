@@ -11,14 +11,13 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from powercut import Disk, Operation, cut, record
+from powercut import Disk, Operation, cut, record, without
 from queueing import Deliverer
 from spooling import spool_in
 
@@ -135,18 +134,6 @@ def test_a_second_cut_during_the_start_after_the_first_loses_nothing_either(
     starts, wrong = cut(second, again, start, initial=initial, promised=promised, every=11)
     assert starts > 30
     assert wrong == []
-
-
-def without(operations: Sequence[Operation], call: str, path: str) -> list[Operation]:
-    """``operations`` as if ``call`` were forgotten for descriptors of files with ``path``."""
-    names: dict[int, str] = {}
-    left = []
-    for one in operations:
-        if one.call == "openat":
-            names[one.descriptor] = one.path
-        if one.call != call or not names.get(one.descriptor, "").endswith(path):
-            left.append(one)
-    return left
 
 
 @pytest.mark.parametrize(
