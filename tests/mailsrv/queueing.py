@@ -96,8 +96,8 @@ class MaildirRun(VirtualRun):
 
 
 class Deliverer:
-    """Delivers what is in ``spool`` into the Maildir ``folder``, or by ``way``, when it is told to, on
-    a clock that jumps from timer to timer."""
+    """Delivers what is in ``spool`` into the Maildir ``folder``, or by ``way``, when it is told to.
+    Its clock jumps from timer to timer."""
 
     def __init__(
         self,

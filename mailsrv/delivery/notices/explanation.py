@@ -57,7 +57,8 @@ def _lines(report: Report, returned: str) -> Iterator[str]:
                 yield from _recipient(report, outcome)
             if len(concerned) > RECIPIENTS_SHOWN:
                 yield f"{CUT} and {len(concerned) - RECIPIENTS_SHOWN} more"
-    if report.retry_until_ns is not None:
+    is_tried = any(one.kind is OutcomeKind.DEFERRED for one in report.outcomes)
+    if is_tried and report.retry_until_ns is not None:
         yield ""
         yield from _paragraph(f"It is tried until {date(report.retry_until_ns)}.")
     yield ""

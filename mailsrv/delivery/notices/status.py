@@ -64,8 +64,9 @@ def recipient_text(path: MailPath, hostname: str) -> str:
 
 
 def _of_message(report: Report) -> Iterable[str]:
-    if report.envelope.envid:
-        yield from _field("Original-Envelope-Id", decode(report.envelope.envid))
+    envid = printable(decode(report.envelope.envid), utf8=False)
+    if envid.strip():  # in one line, for the blanks within
+        yield f"Original-Envelope-Id: {cut(envid, ADDRESS_OCTETS_MAX)}"
     yield from _field("Reporting-MTA", f"dns; {report.hostname}")
     yield from _field("Arrival-Date", date(report.received_ns))
 

@@ -138,6 +138,22 @@ def test_a_delay_says_until_when_it_is_tried() -> None:
     assert "could not be delivered yet" in text
 
 
+@pytest.mark.parametrize(
+    ("envid", "told_as"), [("a+20+20b", "a  b"), ("+20", None), ("", None), ("+41+2B", "A+")]
+)
+def test_the_sender_s_own_identifier_comes_back_as_it_was(envid: str, told_as: str | None) -> None:
+    found = read(made(told(envelope_to("ann@example.org", envid=envid), FAILED)))
+    assert found.groups[0].get("Original-Envelope-Id") == told_as
+
+
+def test_what_is_final_is_tried_no_more() -> None:
+    for outcome in (FAILED, Outcome(0, OutcomeKind.DELIVERED, "2.0.0", "")):
+        envelope = envelope_to("ann@example.org", notices=[Notice(ASKING)])
+        found = read(made(told(envelope, outcome, retry_until_ns=ORIGIN.now_ns + 10**9)))
+        assert "tried" not in found.parts[0].octets.decode()
+        assert "Will-Retry-Until" not in found.groups[1]
+
+
 def test_the_postmaster_without_a_domain_is_ours() -> None:
     found = read(made(told(envelope_to("postmaster"), FAILED)))
     assert found.groups[1]["Final-Recipient"] == "rfc822; postmaster@mx.example.org"
