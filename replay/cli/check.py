@@ -150,6 +150,9 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="the server's timeout for a command (300)",
     )
+    group.add_argument(
+        "--longest", type=seconds, metavar="S", help="leave out what may wait for longer"
+    )
     group.add_argument("--delivered", metavar="KIND=PLACE", help="look at what was delivered")
     group.add_argument("--error-limit", type=at_least(1), default=0, metavar="N", help="see below")
     group.add_argument("--junk-limit", type=at_least(1), default=0, metavar="N", help="see below")
@@ -308,6 +311,7 @@ def _how(options: argparse.Namespace) -> CheckOptions:
     from mailsrv.units import seconds_to_ns
     from replay.play.conditions import Patience
     from replay.play.realtime_player import RealtimeOptions
+    from replay.transcript.duration import DURATION_NS_MAX
     from replay.verify.check.delivered import run_of
     from replay.verify.check.profile import Profile
     from replay.verify.check.runner import CheckOptions
@@ -318,6 +322,7 @@ def _how(options: argparse.Namespace) -> CheckOptions:
         playing=RealtimeOptions(proxy=int(options.proxy[1:]) if options.proxy else 0),
         profile=Profile(options.error_limit, options.junk_limit, options.closes_after_refusal),
         jobs=options.jobs,
+        longest_ns=seconds_to_ns(options.longest) if options.longest else DURATION_NS_MAX,
         run=run_of(random.SystemRandom()),
     )
 

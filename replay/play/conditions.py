@@ -53,7 +53,8 @@ class Conditions:
         self._answers = Answers(connection)
         self._patience = patience
         self._expected = _replies_expected(connection)
-        self._bounds_ns: dict[int, int] = {}
+        self._silent_ns = sum(one.anchor.ns for one in connection.departures())
+        self._bounds_ns: dict[int, int] = {-1: 0}
         self._ends: set[int] = set()
         for claim in connection.claims:
             if not isinstance(claim.statement, Ends | StaysOpen | RepliesWith):
@@ -67,8 +68,9 @@ class Conditions:
 
     @property
     def longest_wait_ns(self) -> int:
-        """The longest that the claims make the sender wait; 0 where none is about time."""
-        return max(self._bounds_ns.values(), default=0)
+        """How long the sender keeps silent by its own clock, or waits because a claim is about
+        time, whichever is longer."""
+        return max(self._silent_ns, *self._bounds_ns.values())
 
     def stop(self, replies: Sequence[ReceivedReply], awaited: int) -> Then | None:
         """Whether the sender goes on, now that the first ``awaited`` replies are there: GO_ON, what

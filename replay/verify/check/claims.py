@@ -188,6 +188,8 @@ class _ConnectionJudge:
     ) -> Judged:
         observed = self._observed
         if number > len(observed.replies):
+            if not observed.end and self.progress.has_left_by_itself():
+                return Judged(Finding.NOT_REACHED)
             if not observed.end:
                 return Judged(Finding.BROKEN, How.HANG, "nothing came")
             if any(not one.codes for one in alternatives):
@@ -213,6 +215,8 @@ class _ConnectionJudge:
                 continue
             if observed.departed_ns[above] is None:
                 not_reached = True
+                continue
+            if number > len(observed.replies) and self.progress.has_left_by_itself():
                 continue
             if number > len(observed.replies):
                 how = How.CLOSE if observed.end else How.HANG

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import urllib.parse
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from random import Random
@@ -24,6 +25,7 @@ _LISTED_MAX = 500
 """Of the newest messages, how many mailpit lists at a time."""
 
 _MARK = re.compile(rb"rp[0-9a-f]{8}x[0-9]{1,6}z")
+_MESSAGE_ID = re.compile(rb"(?im)^Message-ID:[^\r\n]*")
 _FROM_LINE = re.compile(rb"^From [^\r\n]*\r?\n", re.MULTILINE)
 
 
@@ -68,8 +70,9 @@ class Delivered:
             if self._count > MESSAGES_MAX:
                 raise DeliveredError(f"more than {MESSAGES_MAX} messages; that is not looked at")
             message = message if b"\r\n" in message else message.replace(b"\n", b"\r\n")
-            _, _, body = message.partition(b"\r\n\r\n")
-            digest = hashlib.sha256(body).digest()  # one message for two recipients is one
+            head, _, body = message.partition(b"\r\n\r\n")
+            told = b"".join(_MESSAGE_ID.findall(head)[:1])
+            digest = hashlib.sha256(told + body).digest()  # one for two recipients is one
             for mark in set(_MARK.findall(message)):
                 self._contents.setdefault(mark.decode(), {}).setdefault(digest, message)
 
@@ -172,16 +175,16 @@ class Mailpit:
 
 
 class Called:
-    """A function that returns all messages so far."""
+    """A function that returns all messages so far, in any order."""
 
     def __init__(self, function: Callable[[], Iterable[bytes]]) -> None:
         self._function = function
-        self._seen = 0
+        self._seen: Counter[bytes] = Counter()
 
     def look(self) -> Iterable[bytes]:
-        messages = list(self._function())
-        yield from messages[self._seen :]
-        self._seen = len(messages)
+        messages = Counter(self._function())
+        yield from (messages - self._seen).elements()
+        self._seen = messages
 
 
 _KINDS: dict[str, Callable[[str], Mailbox]] = {

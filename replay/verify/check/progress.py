@@ -11,8 +11,10 @@ from replay.transcript.claims.claim import Claim, Then
 from replay.transcript.claims.places import departure_number, reply_number
 from replay.transcript.script import (
     UTTERANCES,
+    Close,
     Departure,
     Expectation,
+    Reset,
     ScriptedConnection,
     SendOctets,
     StartTls,
@@ -53,6 +55,16 @@ class Progress:
             for departure, at_ns in islice(
                 zip(self._connection.departures(), self._observed.departed_ns, strict=True),
                 departures,
+            )
+        )
+
+    def has_left_by_itself(self) -> bool:
+        """Whether the sender closed or reset the connection: what did not come may have come too
+        late for it."""
+        return any(
+            at_ns is not None and isinstance(departure.action, Close | Reset)
+            for departure, at_ns in zip(
+                self._connection.departures(), self._observed.departed_ns, strict=True
             )
         )
 

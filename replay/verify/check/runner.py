@@ -20,6 +20,7 @@ from replay.play.observed import ObservedConnection
 from replay.play.realtime import RealRun, RealtimeRun, SideBySide
 from replay.play.realtime_player import RealtimeOptions
 from replay.play.target import Target
+from replay.transcript.duration import DURATION_NS_MAX
 from replay.transcript.script import At, Close, Departure, Open, Scenario, ScriptedConnection
 from replay.verify.check.acceptance import messages_accepted
 from replay.verify.check.claims import CheckedRun
@@ -43,8 +44,11 @@ LONG_AT_ONCE_MAX = 60
 TRIES_MAX = 4
 SILENT_MAX = 5
 """So many scenarios in a row without a greeting, and the server is taken for gone."""
-DELIVERY_NS = 3 * NS_PER_S
+DELIVERY_NS = 10 * NS_PER_S
 """How long after the end of a scenario its messages are waited for."""
+SURPLUS_NS = NS_PER_S
+"""How long after it one is waited for that nobody was told of."""
+LOOK_EVERY_NS = 500 * NS_PER_MS
 PAUSES_NS = (0, NS_PER_S, 3 * NS_PER_S)
 """When each of the last tries to reach a target that is gone is made."""
 _NETWORKS = 250
@@ -59,6 +63,7 @@ class CheckOptions:
     playing: RealtimeOptions = field(default_factory=RealtimeOptions)
     profile: Profile = field(default_factory=Profile)
     jobs: int = JOBS_DEFAULT
+    longest_ns: int = DURATION_NS_MAX
     delivery_ns: int = DELIVERY_NS
     run: str = "00000000"
 
@@ -103,10 +108,12 @@ class _Job:
 
 @dataclass(slots=True)
 class _Done:
-    """A run that is over; ``due_ns`` is when its messages have been waited for."""
+    """A run that is over: from ``early_ns`` on it is judged if as many messages as were accepted
+    have come, and at ``due_ns`` whatever has come."""
 
     job: _Job
     run: RealRun
+    early_ns: int
     due_ns: int
 
 
@@ -134,7 +141,8 @@ class Check:
         self._jobs_max = options.jobs
         self._waiting: deque[_Job] = deque()
         self._playing: dict[int, _Job] = {}
-        self._done: deque[_Done] = deque()
+        self._done: list[_Done] = []
+        self._look_ns = 0
         self._silent = 0
 
     def results(self, scenarios: Iterable[NamedScenario]) -> Iterator[CheckResult]:
@@ -151,7 +159,7 @@ class Check:
         with SideBySide(self.target, self.options.how, self._clock) as loop:
             while (self._waiting and not self.ended) or self._playing or self._done:
                 self._begin(loop)
-                for run in loop.turn(self._done[0].due_ns if self._done else None):
+                for run in loop.turn(self._look_ns if self._done else None):
                     self._take(run)
                 yield from self._judged()
             self.not_played = len(self._waiting)
@@ -170,8 +178,10 @@ class Check:
                 scenario, f"127.{100 + number // _NETWORKS % 100}.{1 + number % _NETWORKS}"
             )
         patience = self.options.patience
-        waits_ns = [Conditions(one, patience).longest_wait_ns for one in scenario.connections]
-        return _Job(one, scenario, mark, max(waits_ns) > LONG_NS), ""
+        longest_ns = max(Conditions(one, patience).longest_wait_ns for one in scenario.connections)
+        if longest_ns > self.options.longest_ns:
+            return None, "it takes longer than is allowed (--longest)"
+        return _Job(one, scenario, mark, longest_ns > LONG_NS), ""
 
     # -- playing ----------------------------------------------------------------------------------
 
@@ -203,7 +213,11 @@ class Check:
             self._jobs_max = max(1, self._jobs_max // 2)
             self._waiting.append(job)
             return
-        self._done.append(_Done(job, result, self._clock.monotonic_ns() + self._delivery_ns))
+        now_ns = self._clock.monotonic_ns()
+        if not self._done:
+            self._look_ns = now_ns
+        wait_ns = self.options.delivery_ns if self._delivered else 0
+        self._done.append(_Done(job, result, now_ns + min(SURPLUS_NS, wait_ns), now_ns + wait_ns))
 
     @staticmethod
     def _expects_220(job: _Job) -> bool:
@@ -226,17 +240,27 @@ class Check:
 
     # -- judging ----------------------------------------------------------------------------------
 
-    @property
-    def _delivery_ns(self) -> int:
-        return self.options.delivery_ns if self._delivered else 0
-
     def _judged(self) -> Iterator[CheckResult]:
         """The results of those runs whose messages have been waited for."""
         now_ns = self._clock.monotonic_ns()
-        if self._delivered and self._done and self._done[0].due_ns <= now_ns:
+        if not self._done or now_ns < self._look_ns:
+            return
+        if self._delivered:
             self._delivered.look()
-        while self._done and self._done[0].due_ns <= now_ns:
-            yield self._result(self._done.popleft())
+        for done in self._done.copy():
+            if self._is_complete(done, now_ns):
+                self._done.remove(done)
+                yield self._result(done)
+        self._look_ns = self._clock.monotonic_ns() + min(LOOK_EVERY_NS, self.options.delivery_ns)
+
+    def _is_complete(self, done: _Done, now_ns: int) -> bool:
+        """Whether the messages of a run have come, or have been waited for."""
+        if now_ns >= done.due_ns or self._delivered is None:
+            return True
+        if now_ns < done.early_ns:
+            return False
+        accepted = messages_accepted(done.job.scenario, done.run.connections, None)
+        return len(self._delivered.contents(done.job.mark)) >= accepted
 
     def _result(self, done: _Done) -> CheckResult:
         job, run = done.job, done.run
