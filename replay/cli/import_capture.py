@@ -38,7 +38,7 @@ code, or to the octet where it was mailsrv, queue ids aside; at any time.
   replay run captures/mta/stall.smtp
       then tells where mailsrv answers otherwise
   replay import stall.pcap --for-any-server -o captures/mta/stall
-      claims what any server must do with this sender (docs/understand/claims.md)
+      claims what any server must do with it (docs/understand/claims.md)
   replay import stall.pcap --sanitize --key our.key -o captures/mta/stall
       the same, but with look-alikes for all that is somebody's, in both files;
       of stall.pcap nothing is copied (docs/use/sanitising.md)

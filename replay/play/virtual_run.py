@@ -21,6 +21,9 @@ from replay.transcript.script import Scenario, ScriptedConnection
 VIRTUAL_NS_MAX = 1000 * 24 * 3600 * 1_000_000_000
 """A scenario may last a thousand days."""
 
+RECEIVED_OCTETS_MAX = 8 * 1024 * 1024
+"""From one server to one sender, as in real time: the sender of more is disconnected from."""
+
 _TRACED_AS: dict[type[script.Action], str] = {
     script.Open: "Open",
     script.Listen: "Listen",
@@ -146,6 +149,7 @@ class VirtualPlayer:
         self._scheduled = False
         self._link: VirtualLink | None = None
         self._abandoned = False
+        self._received_octets = 0
         self._is_traced = True
         self.done = False
         self.observed = ObservedConnection(connection.name, [None] * len(self._schedule))
@@ -213,8 +217,7 @@ class VirtualPlayer:
         if self._is_traced:
             self._trace.departure(self._number, harness.now_ns, _TRACED_AS[type(action)], octets)
         if isinstance(action, script.Open):
-            self._link = harness.connect(action.client, self._received, self._ended)
-            self._link.on_handshake = self._shook_hands
+            self._open(action.client)
         elif isinstance(action, script.Listen):
             harness.receive(action.address, action.port, self._opened)
         elif isinstance(action, script.SendOctets):
@@ -235,6 +238,20 @@ class VirtualPlayer:
         ):
             self.done = True
         self.schedule()
+
+    def _open(self, client: str) -> None:
+        try:
+            self._link = self._harness.connect(client, self._received, self._ended)
+        except OSError as error:
+            self._give_up(f"a connection: {error.strerror or error}")
+        else:
+            self._link.on_handshake = self._shook_hands
+
+    def _give_up(self, waits_for: str) -> None:
+        """The script cannot go on."""
+        self._abandoned = self.done = True
+        self.observed.waits_for = waits_for
+        self._close()
 
     @property
     def _half_closes_at_once(self) -> bool:
@@ -288,6 +305,9 @@ class VirtualPlayer:
             self._trace.arrival(self._number, now_ns, octets)
         self._schedule.came(self._listener.received(octets, now_ns), now_ns)
         self.schedule()
+        self._received_octets += len(octets)
+        if self._received_octets > RECEIVED_OCTETS_MAX:
+            self._give_up(f"an end of what the server says, for {RECEIVED_OCTETS_MAX} octets")
 
     def _shook_hands(self, outcome: str) -> None:
         if self._abandoned:

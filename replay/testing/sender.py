@@ -53,6 +53,8 @@ class Send(Protocol):
     def __call__(self, line: str | bytes, pause: float = 0) -> None: ...
 
 
+RECEIVED_OCTETS_MAX = 64 * 1024 * 1024
+"""From a server to one sender: no test reads on for ever."""
 CLIENT = "192.0.2.1"
 """The address that the server sees, unless a sender says otherwise."""
 
@@ -240,6 +242,8 @@ class Inbox:
     def received(self, octets: bytes) -> None:
         replies = self._reader.feed(octets, self._now_ns())
         self.octets += len(octets)
+        if self.octets > RECEIVED_OCTETS_MAX:
+            raise Unexpected(f"the server sends more than {RECEIVED_OCTETS_MAX} octets")
         self.unread += replies
         self.replies += replies
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
+import math
 import selectors
 import socket
 import threading
@@ -142,9 +143,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Put a timer on the grid of nanoseconds, in a queue of our own."""
+        """Put a timer on the grid of nanoseconds, in our own queue; one at infinity never fires.
+
+        Raises ValueError for what is no number.
+        """
         self._check_open()
         handle = asyncio.TimerHandle(when, callback, args, self, context)
+        if when == math.inf:
+            return handle
         due_ns = max(round((when - START_S) * NS_PER_S), self._now_ns())
         heapq.heappush(self._timers, (due_ns, next(self._timer_order), handle))
         return handle

@@ -30,7 +30,10 @@ class Controller(Protocol):
 
 
 Started = (
-    Coroutine[Any, Any, asyncio.Server] | AbstractAsyncContextManager[asyncio.Server] | Controller
+    asyncio.Server
+    | Coroutine[Any, Any, asyncio.Server]
+    | AbstractAsyncContextManager[asyncio.Server]
+    | Controller
 )
 AsyncioTarget = Callable[[asyncio.AbstractEventLoop], Started]
 """Starts a server on the loop that it is called with: ``async def start(loop)`` that returns an
@@ -157,6 +160,8 @@ class AsyncioHarness(Harness):
             server = self._complete(started)
         elif isinstance(started, AbstractAsyncContextManager):
             server = self._complete(started.__aenter__())
+        elif isinstance(started, asyncio.Server):
+            server = started
         elif hasattr(started, "begin") and hasattr(started, "finalize"):
             controller = cast(Controller, started)
             with self._watch:
@@ -275,12 +280,14 @@ class AsyncioHarness(Harness):
         return self._uncaught
 
     def _keep_fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """What asyncio has to report: an exception that nothing caught, or a misuse."""
-        if len(self._uncaught) < FAULTS_MAX:
-            error = context.get("exception")
-            raised = f": {_said(error)}" if isinstance(error, BaseException) else ""
-            self._uncaught.append(f"{context.get('message', 'a fault')}{raised}")
-            self._keep_log(self._uncaught[-1])
+        """What asyncio has to report: an exception that nothing caught, or a misuse.  That a client
+        has gone is no fault of the server's."""
+        error = context.get("exception")
+        raised = f": {_said(error)}" if isinstance(error, BaseException) else ""
+        told = f"{context.get('message', 'a fault')}{raised}"
+        self._keep_log(told)
+        if not isinstance(error, ConnectionError) and len(self._uncaught) < FAULTS_MAX:
+            self._uncaught.append(told)
 
     def _left(self) -> list[str]:
         left = []

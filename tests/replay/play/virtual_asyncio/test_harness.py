@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import hashlib
+import math
 import os
 import socket
 import ssl
@@ -296,6 +298,18 @@ def test_an_exception_that_nothing_catches_fails_the_run() -> None:
         play(connection("+0 until-closed"), streams(serve))
 
 
+def test_that_a_client_has_gone_is_no_fault_of_the_server() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.read()
+        finally:
+            writer.close()
+
+    harness = AsyncioHarness(streams(serve))
+    play_at(harness, scenario(connection("+1s reset")))
+    assert any("ConnectionResetError" in line for line in harness.log)
+
+
 def test_a_connection_that_the_server_leaves_open_fails_the_run() -> None:
     kept: list[asyncio.StreamWriter] = []
 
@@ -313,7 +327,7 @@ def test_octets_that_the_client_does_not_read_stay_in_the_kernel_and_in_asyncio(
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
         line = b"250-" + b"x" * 1000 + b"\r\n"
-        for _ in range(20_000):
+        for _ in range(7_000):
             writer.write(line)
             await writer.drain()
         writer.write(b"250 end\r\n")
@@ -324,6 +338,55 @@ def test_octets_that_the_client_does_not_read_stay_in_the_kernel_and_in_asyncio(
     )
     run = play(text, streams(serve))
     assert run.connections[0].end_at_ns == NS_PER_S
+
+
+def test_a_server_that_sends_without_end_is_disconnected_from() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"250 x\r\n" * 10_000)
+                await writer.drain()
+        writer.close()
+
+    run = play(connection("+0 until-closed"), streams(serve))
+    assert run.connections[0].waits_for.startswith("an end of what the server says")
+
+
+def test_a_connection_that_is_refused_is_told_and_the_others_go_on() -> None:
+    async def start(loop: asyncio.AbstractEventLoop) -> asyncio.Server:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            server.close()
+            while line := await reader.readline():
+                writer.write(b"250 " + line)
+            writer.close()
+
+        server = await asyncio.start_server(serve, "localhost", 25)
+        return server
+
+    text = """+++
+notation = 2
+story = "x"
++++
+@0  a| open from 192.0.2.1
+@2s a| C: x\\n
+*   a| S? 250
++0  a| close
+@1s b| open from 192.0.2.1
++0  b| until-closed
+"""
+    a, b = play(text, start).connections
+    assert [one.code for one in a.replies] == [250]
+    assert b.waits_for == "a connection: Connection refused"
+
+
+def test_a_timer_at_infinity_never_fires_and_keeps_nothing_waiting() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asyncio.get_running_loop().call_later(math.inf, writer.close)
+        await reader.read(1)
+        writer.close()
+
+    run = play(connection("+0 until-closed"), streams(serve))
+    assert (run.connections[0].waits_for, run.virtual_ns) == ("the server to close", 0)
 
 
 # -- targets --------------------------------------------------------------------------------------
@@ -379,6 +442,14 @@ def test_a_server_may_speak_tls_from_the_first_octet_on() -> None:
     )
     assert codes(run) == [220, 221]
     assert (run.connections[0].handshake, run.virtual_ns) == ("done", 0)
+
+
+def test_a_target_may_return_a_server_that_it_has_started_on_the_loop() -> None:
+    def start(loop: asyncio.AbstractEventLoop) -> asyncio.Server:
+        factory = lambda: SMTP(Handler(), hostname="x")  # noqa: E731
+        return loop.run_until_complete(loop.create_server(factory, "localhost", 25))
+
+    assert codes(play(connection("* S? 220", "+0 close"), start)) == [220]
 
 
 def test_a_target_that_starts_no_server_is_declined() -> None:
