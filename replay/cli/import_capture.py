@@ -308,4 +308,7 @@ def _file(
         print(f"odd: {options.delayed} settles nothing: is it the same sender, held back?")
     print(f"departures: {evidence(imported)}")
     print("wrote " + ", ".join(map(str, written)))
-    print(f"next: replay run {written[0]}")
+    if options.for_any_server:
+        print(f"next: replay check HOST:PORT --from {written[0]}")
+    else:
+        print(f"next: replay run {written[0]}")

@@ -23,11 +23,13 @@ from replay.transcript.claims.claim import (
     Strength,
 )
 from replay.transcript.script import (
+    Close,
     Departure,
     ExactOctets,
     Expectation,
     PeerCloses,
     ReplyCode,
+    Reset,
     Scenario,
     ScriptedConnection,
     SendOctets,
@@ -73,13 +75,18 @@ def for_any_server(scenario: Scenario) -> Scenario:
 
 
 def _claimed(connection: ScriptedConnection) -> ScriptedConnection:
-    """``connection`` with codes alone expected, and claims below what they are about."""
+    """``connection`` with codes alone expected, and claims below what they are about.  What came
+    when the sender had closed already is not expected: it does not read that."""
     steps: list[Step] = []
     claims: list[Claim] = []
-    code, is_taken = 0, False
+    code, is_taken, is_closed = 0, False, False
     for step in connection.steps:
         if isinstance(step, Expectation):
+            if is_closed:
+                continue
             step = _by_code(step)
+        else:
+            is_closed = isinstance(step.action, Close | Reset)
         steps.append(step)
         if isinstance(step, Expectation) and isinstance(step.outcome, ReplyCode):
             code = step.outcome.code

@@ -11,13 +11,14 @@ from replay.convert.for_any_server import for_any_server
 from replay.convert.importer import import_capture
 from replay.transcript import transcript
 from replay.transcript.claims.claim import Accepts, RepliesAsExpected, RepliesWith, Strength
-from replay.transcript.script import ExactOctets, Scenario
+from replay.transcript.script import ExactOctets, ReplyCode, Scenario
 
 
 @pytest.fixture
 def imported(tmp_path: Path) -> Scenario:
     ran = replay("import", TO_POSTFIX, "--for-any-server", "-o", tmp_path / "family" / "name")
     assert (ran.status, ran.err) == (0, "")
+    assert ran.out.endswith(f"next: replay check HOST:PORT --from {tmp_path}/family/name.smtp\n")
     return transcript.load(tmp_path / "family" / "name.smtp")
 
 
@@ -63,6 +64,12 @@ def test_there_are_at_most_as_many_messages_as_were_sent(imported: Scenario) -> 
 )
 def test_the_extensions_that_its_sender_uses_are_needed(name: str, needs: set[str]) -> None:
     assert set(of_capture(f"client/{name}.pcap").needs) - {"SIZE"} == needs
+
+
+def test_a_reply_that_the_sender_did_not_wait_for_is_not_expected() -> None:
+    (connection,) = of_capture("mta/nullmailer.pcap").connections
+    codes = [one.outcome for one in connection.expectations() if isinstance(one.outcome, ReplyCode)]
+    assert codes[-1].code == 250  # to the final dot; that to QUIT came behind its close
 
 
 def test_it_is_a_transcript_that_can_be_read_again(imported: Scenario) -> None:
