@@ -18,8 +18,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -169,12 +170,13 @@ class TranscriptFile(pytest.File):
         yield TranscriptItem.from_parent(self, name=ITEM_NAME)
 
 
-def _transcript(_smtp_server: ServerUnderTest) -> None:
+def _transcript(_smtp_server: ServerUnderTest, smtp_delivered: object) -> None:
     """What a transcript asks for, as any test does: the server, by the fixtures around its file."""
 
 
 class TranscriptItem(pytest.Function):
-    """Runs a transcript against the server; one that cannot be read fails, and stops no other."""
+    """Runs a transcript against the server; one that cannot be read fails, and stops no other.  One
+    that names no server and makes claims is judged by these."""
 
     def __init__(self, **known: Any) -> None:
         super().__init__(**known, callobj=_transcript)
@@ -182,7 +184,12 @@ class TranscriptItem(pytest.Function):
 
     def runtest(self) -> None:
         __tracebackhide__ = True
+        from replay.verify.server_under_test import is_for_any_server
+
         server = cast("ServerUnderTest", self.funcargs["_smtp_server"])
+        if is_for_any_server(self.path):
+            _check([self.path], self, server, cast(Any, self.funcargs["smtp_delivered"]))
+            return
         result = _run(self.path, self, server)
         self.user_properties += [
             ("virtual_ns", result.virtual_ns),
@@ -390,8 +397,8 @@ def _check(
     item: pytest.Item,
     server: ServerUnderTest,
     delivered: Callable[[], Iterable[bytes]] | None,
-    should: bool,
-    introduced: dict[str, str],
+    should: bool = False,
+    introduced: Mapping[str, str] = MappingProxyType({}),
 ) -> list[CheckResult]:
     """Check the scenarios at ``paths`` for ``item``, which fails if the server violates a claim."""
     __tracebackhide__ = True

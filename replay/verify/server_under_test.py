@@ -28,6 +28,7 @@ from replay.testing.real_sender import RealServer
 from replay.testing.virtual_server import ServerInVirtualTime, VirtualServer
 from replay.transcript import transcript
 from replay.transcript.header import MAILSRV
+from replay.transcript.notation import TranscriptError
 from replay.transcript.script import ExactOctets, MaskedOctets, Outcome, Scenario
 from replay.verify import suite
 from replay.verify.check.delivered import Delivered, Mailbox
@@ -273,6 +274,17 @@ def _claims_something(path: Path) -> bool:
         return _CLAIM.search(path.read_bytes()) is not None
     except OSError:
         return True  # what is not there is told when it is to be played
+
+
+def is_for_any_server(path: Path) -> bool:
+    """Whether the transcript at ``path`` is judged by its claims alone: it has some, and names no
+    server.  False for one that cannot be read."""
+    if not _claims_something(path):
+        return False
+    try:
+        return not names_mailsrv(transcript.load(path))
+    except (OSError, TranscriptError):
+        return False
 
 
 def names_mailsrv(scenario: Scenario) -> bool:

@@ -192,6 +192,23 @@ def test_a_scenario_whose_extension_the_server_has_not_is_skipped_with_the_reaso
     result.stdout.fnmatch_lines(["SKIPPED*EHLO does not offer CHUNKING*"])
 
 
+def test_a_collected_transcript_with_claims_that_names_no_server_is_judged_by_these(
+    mine: pytest.Pytester,
+) -> None:
+    """Its codes are what one server answered; only the claims are about every server."""
+    text = SCENARIO.replace("S? 220", "S? 221").replace("S? 354", "S? 399")
+    (mine.path / "scenarios" / "mine.smtp").write_text(text)
+    mine.runpytest("scenarios/mine.smtp").assert_outcomes(passed=1)
+    mine.makeconftest(CONFTEST.replace('"250 Ok"', '"550 no"'))
+    result = mine.runpytest("scenarios/mine.smtp", IN_FULL)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*mine.smtp:13: stricter: must reply 25z*"])
+    (mine.path / "conftest.py").unlink()
+    result = mine.runpytest("scenarios/mine.smtp", IN_FULL)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["no server to play this at*"])
+
+
 def test_families_of_the_package_are_one_test_for_each_scenario(mine: pytest.Pytester) -> None:
     (mine.path / "scenarios" / "test_mine.py").write_text(
         """
