@@ -153,9 +153,7 @@ class Conversation:
         """Send MAIL, and in the same flight all that may go with it (RFC 2920 section 3.1)."""
         transaction = self.message_in_hand
         if not transaction.prepare():
-            self.step(Step.UNSENDABLE)
-            self.end_transaction()
-            self.be_ready()
+            self.pass_over()
             return
         self.step(Step.ENVELOPE)
         flight = [transaction.mail()]
@@ -169,6 +167,12 @@ class Conversation:
                 flight.append(self.content_command())
         self.send(b"".join(flight), replies=len(flight))
         self.wait(SendingTimeout.MAIL)
+
+    def pass_over(self) -> None:
+        """Nothing of the message was sent, and nothing will be."""
+        self.step(Step.UNSENDABLE)
+        self.end_transaction()
+        self.be_ready()
 
     def content_command(self) -> bytes:
         """DATA, or BDAT with the block that is at hand."""

@@ -136,8 +136,14 @@ class SendingSession(Conversation):
             self._send_content(b"")
 
     def fail_content(self, why: str) -> None:
-        """The content cannot be read: the message is deferred and the connection closed."""
-        self.close(deferred("4.3.0", why))
+        """The content cannot be read: the message is deferred, and the connection closed if a part
+        of the message was sent."""
+        verdict = deferred("4.3.0", why)
+        if self.state is State.PREVIEW:
+            self.message_in_hand.decide_rest(verdict)
+            self.pass_over()
+        else:
+            self.close(verdict)
 
     def take_outcomes(self) -> Sequence[Outcome] | None:
         """The outcomes of the message, once: when all are known."""

@@ -55,7 +55,7 @@ class Step(Enum):
     TLS_DENIED = "STARTTLS: 4yz or 5yz, and TLS is not required"
     SECURED = "TLS handshake: done"
     MESSAGE = "a message is to be sent"
-    UNSENDABLE = "no recipient of it can be sent to this next hop"
+    UNSENDABLE = "no recipient of it can be sent to this next hop, or it cannot be read"
     ENVELOPE = "MAIL is sent"
     MAIL_TAKEN = "MAIL: 2yz"
     MAIL_REFUSED = "MAIL: 4yz or 5yz"

@@ -372,14 +372,20 @@ def test_a_message_that_waits_for_rset_is_deferred_when_that_fails() -> None:
     assert exchange.session.trouble.elsewhere
 
 
-def test_content_that_cannot_be_read_defers_the_message() -> None:
-    wire = Wire(PLAIN)
+@pytest.mark.parametrize("begun", [False, True])
+def test_content_that_cannot_be_read_defers_the_message(begun: bool) -> None:
+    wire = Wire(FULL)
     wire.session.start(TWO)
+    if begun:
+        wire.session.feed(b"x" * 70_000)
+        wire.reply(b"250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n")
     wire.session.fail_content("the disk is broken")
     outcomes = wire.session.take_outcomes()
     assert outcomes is not None
-    assert {one[1:4] for one in outcomes} == {(OutcomeKind.DEFERRED, "4.3.0", "the disk is broken")}
-    assert wire.session.want is Want.CLOSE
+    decided = (OutcomeKind.DEFERRED, "4.3.0", "the disk is broken")
+    assert [one[1:4] for one in outcomes] == [decided] * 2
+    assert wire.session.want is (Want.CLOSE if begun else Want.MESSAGE)
+    assert wire.session.trouble is None
 
 
 def test_what_is_done_after_the_end_does_nothing() -> None:
