@@ -135,8 +135,11 @@ class Destination:
         return max(0, self._limit - len(self._active) - len(self._waiting))
 
     def add(self, attempt: Attempt) -> None:
-        """Another job."""
-        self._waiting.append(attempt)
+        """Another job.  A probe goes before mail: a client waits for it on the line."""
+        if attempt.job.probe:
+            self._waiting.appendleft(attempt)
+        else:
+            self._waiting.append(attempt)
         self._dispatcher.wake(self)
 
     def proceed(self) -> None:
@@ -173,7 +176,8 @@ class Destination:
         """Whether window and rate allow another attempt; if not, we are woken when they do."""
         if len(self._active) >= self._limit:
             return False
-        if not self.route.messages_per_min or self.now_ns() >= self._next_start_ns:
+        unlimited = not self.route.messages_per_min or self._waiting[0].job.probe
+        if unlimited or self.now_ns() >= self._next_start_ns:
             return True
         timers = self._dispatcher.loop.timers
         if self._timer is None:
@@ -185,7 +189,7 @@ class Destination:
 
     def _begin(self, attempt: Attempt) -> None:
         self._active[attempt] = None
-        if self.route.messages_per_min:
+        if self.route.messages_per_min and not attempt.job.probe:
             self._next_start_ns = self.now_ns() + _NS_PER_MIN // self.route.messages_per_min
         try:
             attempt.begin()

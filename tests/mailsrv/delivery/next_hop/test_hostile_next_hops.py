@@ -12,6 +12,7 @@ from collections.abc import Callable
 import pytest
 from hops import CLOSE, HANG, RESET, Answer, Hop, Peer, World, lmtp, message, relay
 
+from mailsrv.config.routes import Route
 from mailsrv.delivery.callouts import Callouts
 from mailsrv.delivery.queue.ways import Way
 from mailsrv.policy.lookups import CalloutAnswer
@@ -31,6 +32,7 @@ STAGES = {
 }
 LINES = ("PIPELINING",), ()
 FIRST, SECOND = "192.0.2.1", "192.0.2.2"
+PLAIN = relay(FIRST)
 BODY = b"Subject: x\r\n\r\nhello\r\n"
 
 BREAKS: dict[str, Answer] = {  # None: see ``breaking``
@@ -236,9 +238,9 @@ def test_a_greylister_takes_the_second_try() -> None:
 # -- recipients asked ahead -----------------------------------------------------------------------
 
 
-def ask(world: World, *addresses: str) -> list[CalloutAnswer]:
+def ask(world: World, *addresses: str, route: Route = PLAIN) -> list[CalloutAnswer]:
     """What callouts answer, in the order in which they do."""
-    way = world.way(relay(FIRST))
+    way = world.way(route)
     callouts = Callouts(world.clock.monotonic_ns)
     callouts.configure(lambda recipient: Way(way.name, way), 1000, 100)
     said: list[CalloutAnswer] = []
@@ -263,6 +265,24 @@ def test_a_callout_asks_for_each_recipient_and_sends_nothing() -> None:
         assert hop.taken == []
         (outcome,) = world.send(relay(FIRST), message("r0@d.test", content=b"\r\n", head=b""))
         assert outcome.kind is OutcomeKind.RELAYED
+
+
+def test_callouts_go_before_mail_and_do_not_count_towards_its_rate() -> None:
+    with World() as world:
+        hop = world.hops[FIRST] = Hop()
+        route = relay(FIRST, messages_per_min=1)
+        told = [world.deliver(route, message()) for _ in range(3)]
+        world.settle()
+        assert len(hop.taken) == 1
+        for number in range(5):
+            (said,) = ask(world, f"r{number}@d.test", route=route)
+            assert said.status == "taken"
+        assert world.now_s == 0
+        assert len(hop.taken) == 1
+        world.advance(60)
+        assert len(hop.taken) == 2
+        world.advance(60)
+        assert all(told)
 
 
 @EACH
