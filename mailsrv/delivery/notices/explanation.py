@@ -71,7 +71,8 @@ def _recipient(report: Report, outcome: Outcome) -> Iterator[str]:
     yield f"<{cut(address, ADDRESS_SHOWN_OCTETS)}>"
     said = cut(printable(outcome.diagnostic, utf8=False), report.diagnostic_octets)
     if outcome.kind in (OutcomeKind.FAILED, OutcomeKind.DEFERRED) and said:
-        speaker = f"{remote_text(outcome.remote)} said: " if outcome.remote else ""
+        remote = remote_text(outcome.remote)
+        speaker = f"{remote} said: " if outcome.is_reply else f"{remote}: " if remote else ""
         yield from lines(speaker + said, first="    ", indent="    ")
 
 

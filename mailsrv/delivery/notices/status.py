@@ -84,7 +84,7 @@ def _of_recipient(report: Report, outcome: Outcome, *, utf8: bool) -> Iterable[s
     if outcome.remote:
         yield from _field("Remote-MTA", f"dns; {remote_text(outcome.remote)}")
     if outcome.diagnostic:
-        kind = "smtp" if outcome.remote else _OWN_WORDS
+        kind = "smtp" if outcome.is_reply else _OWN_WORDS
         said = cut(printable(outcome.diagnostic, utf8=False), report.diagnostic_octets)
         yield from _field("Diagnostic-Code", f"{kind}; {said}")
     yield from _field("Last-Attempt-Date", date(report.now_ns))

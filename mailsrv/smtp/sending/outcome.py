@@ -39,3 +39,8 @@ class Outcome(NamedTuple):
     diagnostic: str
     remote: str = ""
     dsn: bool = False
+
+    @property
+    def is_reply(self) -> bool:
+        """Whether ``diagnostic`` is a reply of the next hop, and not in words of our own."""
+        return bool(self.remote) and self.diagnostic[:3].isdigit()

@@ -66,6 +66,17 @@ def test_a_failure_is_told_in_three_parts() -> None:
     assert found.parts[2].octets == CONTENT.partition(b"\r\n\r\n")[0] + b"\r\n"
 
 
+def test_what_a_next_hop_never_said_is_not_said_to_be_its_words() -> None:
+    for words in ("timed out, waiting for the reply to MAIL", "8-bit content"):
+        outcome = FAILED._replace(status="5.6.3", diagnostic=words)
+        found = read(made(told(envelope_to("ann@example.org"), outcome)))
+        assert found.groups[1]["Remote-MTA"] == "dns; next.example"
+        assert found.groups[1]["Diagnostic-Code"] == f"x-mailsrv; {words}"
+        assert f"<ann@example.org>\r\n    next.example: {words}\r\n" in (
+            found.parts[0].octets.decode()
+        )
+
+
 def test_it_goes_to_the_sender_from_nobody_and_asks_for_nothing() -> None:
     envelope = made(told(envelope_to("ann@example.org"), FAILED)).envelope
     assert envelope.reverse_path == NULL_PATH
