@@ -21,7 +21,7 @@ from mailsrv.config.validation import ConfigError
 from mailsrv.delivery.aliasing import AliasCourier
 from mailsrv.delivery.discard import DiscardCourier
 from mailsrv.policy.greylist import Greylist, MemoryStore, Store
-from mailsrv.policy.lookups import NoResolver, Resolver
+from mailsrv.policy.lookups import NoCallout, NoResolver, Resolver
 from mailsrv.policy.policy import needs_dns
 from mailsrv.policy.recipients import Directory
 from mailsrv.runtime.clock import Clock
@@ -83,6 +83,7 @@ class Backends:
         outgoing, prepared = self._prepared(config, directory)
         backends = ServerBackends(
             courier=DiscardCourier() if outgoing is None else _behind_aliases(outgoing, config),
+            callout=NoCallout() if outgoing is None else outgoing.callouts,
             greylist=self._greylist_of(config),
             directory=directory,
             tls=tls,

@@ -11,11 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from mailsrv.config.aliases import aliases_of
 from mailsrv.config.deliveries import Discard, ToMaildir
 from mailsrv.config.file import Config
 from mailsrv.config.routes import Route
 from mailsrv.config.validation import ConfigError
 from mailsrv.daemon.ways_out import RoutedWays
+from mailsrv.delivery.callouts import Callouts
 from mailsrv.delivery.discard import DiscardWay
 from mailsrv.delivery.mailbox.mailbox_delivery import MailboxDelivery
 from mailsrv.delivery.mailbox.mailboxes import Mailboxes
@@ -39,6 +41,7 @@ from mailsrv.policy.recipients import Directory
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.memory_budget import MemoryBudget
+from mailsrv.smtp.path import MailPath
 from mailsrv.smtp.sending.options import TlsPolicy
 from mailsrv.telemetry.event_log import EventLog
 from mailsrv.transport.tls_context import client_context
@@ -75,6 +78,8 @@ class Outgoing:
         self._in_use: tuple[Prepared, Resolver] | None = None
         self._wake: WakeSocket | None = None
         self._hurried = False
+        self.callouts = Callouts(clock.monotonic_ns)
+        """Asks the next hops about recipients."""
         folder = config.spool_folder
         assert folder is not None, "what is thrown away is not spooled"
         self.prepare(config, Directory(()))  # complains of the Maildir before there is a spool
@@ -200,6 +205,13 @@ class Outgoing:
             ways.reaches,
         )
         self.queue.use(ways)
+        aliases = aliases_of(config.aliases, settings)
+
+        def to_be_asked(recipient: MailPath) -> Way | None:
+            is_alias = aliases.members(recipient) != (recipient,)
+            return None if is_alias else ways.next_hop(recipient)
+
+        self.callouts.configure(to_be_asked, settings.callout_taken_s, settings.callout_refused_s)
 
     def _next_hops_on(self, loop: Loop, config: Config, resolver: Resolver) -> NextHops:
         hostname = config.settings.hostname

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mailsrv.config.deliveries import Discard, ToExchangers
+from mailsrv.config.deliveries import Discard, NextHop, ToExchangers
 from mailsrv.config.routes import Route, Routes
 from mailsrv.delivery.next_hop.next_hops import NextHops
 from mailsrv.delivery.queue.ways import NOWHERE, Way
@@ -33,6 +33,13 @@ class RoutedWays:
     def way(self, recipient: MailPath) -> Way:
         route = self._routing.of(recipient)
         return NOWHERE if route is None else self._way(route, recipient)
+
+    def next_hop(self, recipient: MailPath) -> Way | None:
+        """The way to the next hop that mail for ``recipient`` goes to; None if it goes to none."""
+        route = self._routing.of(recipient)
+        if route is None or not isinstance(route.delivery, NextHop):
+            return None
+        return self._way(route, recipient)
 
     def close(self) -> None:
         for way in self._local.values():
