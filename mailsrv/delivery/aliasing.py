@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
+from mailsrv.delivery.notices.occasions import UNASKED
 from mailsrv.policy.aliases import Aliases
 from mailsrv.smtp import reply
 from mailsrv.smtp.courier import Courier, Sink
@@ -63,17 +64,23 @@ def expand(envelope: Envelope, aliases: Aliases) -> Envelope:
 class _Expansion:
     def __init__(self, aliases: Aliases) -> None:
         self._aliases = aliases
-        self._keys: set[str] = set()
+        self._places: dict[str, int] = {}
         self.paths: list[MailPath] = []
         self.notices: dict[int, Notice] = {}
         self.expanded: list[int] = []
 
     def add(self, path: MailPath, notice: Notice | None) -> None:
+        """Have ``path`` get the message, once; the sender's wishes about it add up."""
         key = self._aliases.key_of(path)
-        if key in self._keys or len(self.paths) > RECIPIENTS_MAX:
-            return
-        self._keys.add(key)
-        self._append(path, notice)
+        place = self._places.get(key)
+        if place is not None:
+            first = self.notices.get(place, Notice())
+            notify = _both(first.notify, (notice or first).notify)
+            if notify != first.notify:
+                self.notices[place] = Notice(notify, first.orcpt)
+        elif len(self.paths) <= RECIPIENTS_MAX:
+            self._places[key] = len(self.paths)
+            self._append(path, notice)
 
     def expand(self, path: MailPath, members: tuple[MailPath, ...], asked: Notice) -> None:
         orcpt = asked.orcpt or (encode_orcpt(str(path)) if path.domain else "")
@@ -89,6 +96,15 @@ class _Expansion:
         if notice is not None:
             self.notices[len(self.paths)] = notice
         self.paths.append(path)
+
+
+def _both(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+    """What is asked for by one or the other of two NOTIFY parameters, () for none."""
+    if one == other or other == _NEVER:
+        return one
+    if one == _NEVER:
+        return other
+    return tuple(dict.fromkeys((*(one or UNASKED), *(other or UNASKED))))
 
 
 class AliasCourier:

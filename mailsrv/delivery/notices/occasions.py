@@ -9,7 +9,7 @@ from mailsrv.smtp.path import NULL_PATH
 from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
 
 _NOT_ASKED = Notice()
-_USUAL = ("FAILURE", "DELAY")
+UNASKED = ("FAILURE", "DELAY")
 """What is asked for by a recipient without NOTIFY (RFC 3461 section 4.1)."""
 _OCCASIONS = {
     OutcomeKind.DELIVERED: "SUCCESS",
@@ -31,5 +31,5 @@ def due(envelope: Envelope, outcomes: Iterable[Outcome]) -> list[Outcome]:
 def _is_due(envelope: Envelope, outcome: Outcome) -> bool:
     if outcome.kind is OutcomeKind.RELAYED and outcome.dsn:
         return False  # the next hop has promised to do it (section 5.2.1)
-    asked = envelope.notices.get(outcome.place, _NOT_ASKED).notify or _USUAL
+    asked = envelope.notices.get(outcome.place, _NOT_ASKED).notify or UNASKED
     return _OCCASIONS[outcome.kind] in asked

@@ -161,13 +161,29 @@ def test_the_sender_is_told_of_the_address_that_it_wrote_to() -> None:
     assert {one.orcpt for one in expanded.notices.values()} == {"rfc822;Team+2Bx+3Dy@example.org"}
 
 
-def test_who_was_written_to_directly_keeps_its_own_wishes() -> None:
-    envelope = envelope_to("team@example.org", "ann@example.org")
-    envelope.notices[0] = Notice(("FAILURE",))
-    envelope.notices[1] = Notice(("NEVER",))
+@pytest.mark.parametrize(
+    ("directly", "by_alias", "both"),
+    [
+        (("NEVER",), ("FAILURE",), ("FAILURE",)),
+        (("FAILURE",), ("NEVER",), ("FAILURE",)),
+        (("NEVER",), ("NEVER",), ("NEVER",)),
+        (("NEVER",), (), ()),
+        ((), ("NEVER",), ()),
+        ((), (), ()),
+        ((), ("SUCCESS",), ("FAILURE", "DELAY", "SUCCESS")),
+        (("SUCCESS",), (), ("SUCCESS", "FAILURE", "DELAY")),
+        (("SUCCESS", "DELAY"), ("DELAY", "FAILURE"), ("SUCCESS", "DELAY", "FAILURE")),
+    ],
+)
+def test_the_wishes_about_who_is_written_to_in_two_ways_add_up(
+    directly: tuple[str, ...], by_alias: tuple[str, ...], both: tuple[str, ...]
+) -> None:
+    envelope = envelope_to("info@example.org", "ann@example.org")
+    envelope.notices[0] = Notice(by_alias, "rfc822;Info")
+    envelope.notices[1] = Notice(directly, "rfc822;Ann")
     expanded = expand(envelope, TEAM)
-    assert recipients(expanded)[0] == "ann@example.org"
-    assert expanded.notices[0] == Notice(("NEVER",))
+    assert recipients(expanded) == ["ann@example.org"]
+    assert expanded.notices == {0: Notice(both, "rfc822;Ann")}
 
 
 # -- bounds and loops -----------------------------------------------------------------------------
