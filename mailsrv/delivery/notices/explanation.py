@@ -44,9 +44,10 @@ def explanation(report: Report, returned: str) -> bytes:
 
 
 def _lines(report: Report, returned: str) -> Iterator[str]:
-    yield from _paragraph(f"This is the mail server {report.hostname}.")
-    yield ""
-    yield from _paragraph(f"It is about your message that came here on {date(report.received_ns)}.")
+    yield from _paragraph(
+        f"This is the mail server {report.hostname}, about your message that came here on "
+        f"{date(report.received_ns)}."
+    )
     for kind, sentence in _SENTENCES.items():
         concerned = [one for one in report.outcomes if one.kind is kind]
         if concerned:
@@ -62,7 +63,7 @@ def _lines(report: Report, returned: str) -> Iterator[str]:
         yield ""
         yield from _paragraph(f"It is tried until {date(report.retry_until_ns)}.")
     yield ""
-    yield from _paragraph(f"The next part says the same for programs; the last is {returned}.")
+    yield from _paragraph(f"The next part says the same for programs; the last one is {returned}.")
 
 
 def _recipient(report: Report, outcome: Outcome) -> Iterator[str]:

@@ -146,6 +146,37 @@ def test_a_sender_makes_no_mailbox_by_writing_to_it(address: str) -> None:
     assert mailbox is None or mailbox.local in listed
 
 
+WORDS = st.lists(
+    st.sampled_from(
+        [
+            "ann",
+            "+",
+            "vip",
+            "info",
+            "postmaster",
+            "%",
+            "@",
+            "!",
+            '\\"',
+            " ",
+            "example.org",
+            "x.example",
+        ]
+    ),
+    min_size=1,
+    max_size=5,
+).map("".join)
+
+
+@given(WORDS, st.booleans(), st.sampled_from(["example.org", "example.net", "mx.example.org", ""]))
+def test_who_is_accepted_has_a_mailbox(local: str, quoted: bool, domain: str) -> None:
+    """Or else a forged sender would be sent a notice."""
+    text = f'"{local}"' if quoted else local
+    parsed = parse_forward_path(f"<{text}@{domain}>" if domain else f"<{text}>")
+    if parsed is not None and DIRECTORY.check(parsed[0]) is None:
+        assert DIRECTORY.mailbox(parsed[0]) is not None
+
+
 def test_without_a_table_there_are_no_mailboxes() -> None:
     everybody = Directory([])
     assert everybody.mailbox(MailPath("ann", "example.org")) is None
