@@ -48,6 +48,8 @@ NO_TARGET = (
 )
 PLAYED_AT = "smtp_server"
 """The property of a report that names the server under test."""
+CHECKED, DEPARTS = "smtp_check", ": departs"
+"""The property that tells a verdict, and the end of one that fails no test by itself."""
 _UNUSED: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
@@ -136,16 +138,20 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    served = [
-        value
+    told = [
+        one
         for reports in terminalreporter.stats.values()
         for report in reports
         if getattr(report, "when", "") == "call"
-        for name, value in report.user_properties
-        if name == PLAYED_AT
+        for one in report.user_properties
     ]
+    served = [value for name, value in told if name == PLAYED_AT]
     for server in sorted(set(served)):
         terminalreporter.line(f"smtp: {served.count(server)} at {server}")
+    checked = {value for name, value in told if name == CHECKED}
+    departs = sorted(one.removesuffix(DEPARTS) for one in checked if one.endswith(DEPARTS))
+    if departs:
+        terminalreporter.line(f"smtp: departs from what it should do in {', '.join(departs)}")
     if found := config.stash.get(_UNUSED, []):
         terminalreporter.section("unused beside transcripts")
         for line in found:
@@ -421,7 +427,7 @@ def _check(
     except (Leaked, NotVirtual, ServerFault, Stalled, TargetFault) as error:
         pytest.fail(f"{error}\nat {server.name}", pytrace=False)
     item.user_properties.append((PLAYED_AT, server.name))
-    item.user_properties += [("smtp_check", f"{one.name}: {one.verdict.value}") for one in results]
+    item.user_properties += [(CHECKED, f"{one.name}: {one.verdict.value}") for one in results]
     complaints = [line for one in results for line in _broken(one, should=should)]
     if complaints:
         pytest.fail("\n".join([*complaints, f"at {server.name}"]), pytrace=False)

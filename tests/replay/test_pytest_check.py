@@ -148,6 +148,7 @@ def test_should(smtp_check):
     result.stdout.fnmatch_lines(
         ["scenarios/mine departs", "*mine.smtp:21: stricter: should reply 250*451 later*"]
     )
+    result.stdout.fnmatch_lines(["smtp: departs from what it should do in scenarios/mine"])
 
 
 def test_contents_are_looked_at_where_they_can_be_seen(mine: pytest.Pytester) -> None:
