@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from replay.convert.for_any_server import for_any_server
 from replay.convert.importer import import_capture
 from replay.transcript import transcript
 from replay.transcript.claims.claim import Accepts, RepliesAsExpected, RepliesWith, Strength
-from replay.transcript.script import ExactOctets, ReplyCode, Scenario
+from replay.transcript.script import Abandon, Departure, ExactOctets, ReplyCode, Scenario
 
 
 @pytest.fixture
@@ -70,6 +71,17 @@ def test_a_reply_that_the_sender_did_not_wait_for_is_not_expected() -> None:
     (connection,) = of_capture("mta/nullmailer.pcap").connections
     codes = [one.outcome for one in connection.expectations() if isinstance(one.outcome, ReplyCode)]
     assert codes[-1].code == 250  # to the final dot; that to QUIT came behind its close
+
+
+def test_of_a_session_that_is_not_shown_whole_no_number_of_messages_is_claimed() -> None:
+    scenario = import_capture(TO_POSTFIX).scenario
+    (connection,) = scenario.connections
+    *steps, close = connection.steps
+    assert isinstance(close, Departure)
+    cut = replace(connection, steps=(*steps, replace(close, action=Abandon())))
+    assert for_any_server(replace(scenario, connections=(cut,))).claims == ()
+    late = replace(connection, steps=(connection.steps[0], close))
+    assert for_any_server(replace(scenario, connections=(late,))).claims == ()
 
 
 def test_it_is_a_transcript_that_can_be_read_again(imported: Scenario) -> None:
