@@ -130,6 +130,7 @@ class AsyncioHarness(Harness):
     """
 
     knows_client_hello = False
+    owns_descriptors = False
 
     def __init__(self, target: AsyncioTarget, *, clocks: bool = False) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ that is done only when asked for.
 from __future__ import annotations
 
 import datetime
+import gc
 import sys
 import sysconfig
 import threading
@@ -56,6 +57,7 @@ class NotVirtualWatch:
 
     def __init__(self, *, clocks: bool = False) -> None:
         self._clocks = clocks
+        self._collects = False
         self._hook = _audit_hook()
         self._thread = threading.get_ident()
         self._threads = set(threading.enumerate())
@@ -64,12 +66,16 @@ class NotVirtualWatch:
     def __enter__(self) -> None:
         self._hook.watch = self
         if self._clocks:
+            self._collects = gc.isenabled()
+            gc.disable()  # what others have hung on the collector is none of the server's
             sys.setprofile(self._look_at_call)
 
     def __exit__(self, *_: object) -> None:
         self._hook.watch = None
         if self._clocks:
             sys.setprofile(None)
+            if self._collects:
+                gc.enable()
 
     def add(self, what: str) -> None:
         """Write down what was done, with the line of the program that did it."""

@@ -323,6 +323,12 @@ def test_a_connection_that_the_server_leaves_open_fails_the_run() -> None:
     gc.collect()
 
 
+def test_what_an_application_opens_and_keeps_is_no_leak() -> None:
+    kept: list[int] = []
+    play(MESSAGE, aiosmtpd(Handler(lambda: kept.append(os.open("/dev/null", os.O_RDONLY)))))
+    os.close(kept[0])
+
+
 def test_octets_that_the_client_does_not_read_stay_in_the_kernel_and_in_asyncio() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import gc
 import importlib
 import logging
 import os
@@ -210,6 +211,24 @@ def test_the_loop_s_own_clock_is_virtual_and_the_log_s_is_nobody_s_business() ->
 
     play(act, clocks=True)
     assert seen == [1009.0]
+
+
+def test_what_others_do_when_garbage_is_collected_is_not_held_against_the_server() -> None:
+    """hypothesis times the collector, for one."""
+
+    def timed(phase: str, info: dict[str, int]) -> None:
+        SystemClock.monotonic_ns()
+
+    def act() -> None:
+        cycles.extend([] for _ in range(gc.get_threshold()[0] + 1))
+
+    cycles: list[list[object]] = []
+    gc.callbacks.append(timed)
+    try:
+        play(act, clocks=True)
+    finally:
+        gc.callbacks.remove(timed)
+    assert gc.isenabled()
 
 
 def test_what_others_do_meanwhile_is_not_held_against_the_server() -> None:
