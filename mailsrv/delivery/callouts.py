@@ -30,6 +30,8 @@ ANSWERS_MAX = 20_000
 """Answers kept; beyond them the one that was asked for least lately goes."""
 UNDER_WAY_MAX = 32
 """Recipients that are being asked about."""
+WAITING_MAX = 100
+"""Clients that wait for the same answer, those that have given up among them."""
 UNANSWERED_NS = 30 * NS_PER_S
 """How long it is remembered that there was no answer."""
 
@@ -40,6 +42,9 @@ Find = Callable[[MailPath], Way | None]
 TAKEN = CalloutAnswer(CalloutStatus.TAKEN)
 _TOO_MANY = CalloutAnswer(
     CalloutStatus.UNANSWERED, diagnostic=f"{UNDER_WAY_MAX} recipients are being asked about"
+)
+_CROWD = CalloutAnswer(
+    CalloutStatus.UNANSWERED, diagnostic=f"{WAITING_MAX} clients wait for the next hop's answer"
 )
 
 
@@ -81,7 +86,10 @@ class Callouts:
         if known is not None:
             answer(known)
         elif key in self._waiting:
-            self._waiting[key].append(answer)
+            if len(self._waiting[key]) < WAITING_MAX:
+                self._waiting[key].append(answer)
+            else:
+                answer(_CROWD)
         elif len(self._waiting) >= UNDER_WAY_MAX:
             answer(_TOO_MANY)
         else:

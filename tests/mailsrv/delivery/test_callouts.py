@@ -8,7 +8,13 @@ import pytest
 from advising import Advised, Asked
 from conversing import path
 
-from mailsrv.delivery.callouts import ANSWERS_MAX, UNANSWERED_NS, UNDER_WAY_MAX, Callouts
+from mailsrv.delivery.callouts import (
+    ANSWERS_MAX,
+    UNANSWERED_NS,
+    UNDER_WAY_MAX,
+    WAITING_MAX,
+    Callouts,
+)
 from mailsrv.delivery.job import Done, Job
 from mailsrv.delivery.queue.ways import Way
 from mailsrv.policy.greylist import Greylist
@@ -135,6 +141,15 @@ def test_no_more_than_so_many_are_asked_about_at_once() -> None:
     assert len(world.hop.jobs) == UNDER_WAY_MAX
     assert world.statuses == ["unanswered"]
     assert len(world.callouts) == 0  # which is not remembered: the next hop did not say it
+
+
+def test_no_more_than_so_many_wait_for_the_same_answer() -> None:
+    world = World()
+    for _ in range(WAITING_MAX + 5):
+        world.ask()
+    assert world.statuses == ["unanswered"] * 5
+    world.hop.answer(*YES)
+    assert world.statuses[5:] == ["taken"] * WAITING_MAX
 
 
 def test_no_more_than_so_many_answers_are_remembered_and_the_oldest_goes_first() -> None:
