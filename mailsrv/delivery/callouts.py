@@ -108,8 +108,14 @@ class Callouts:
         if len(self._answers) >= ANSWERS_MAX:
             del self._answers[next(iter(self._answers))]
         self._answers[key] = self._now_ns() + self._kept_ns.get(answer.status, 0), answer
+        fault: Exception | None = None
         for waiting in self._waiting.pop(key):
-            waiting(answer)
+            try:
+                waiting(answer)
+            except Exception as one:  # a defect of one client's checks is not the others'
+                fault = fault or one
+        if fault is not None:
+            raise fault
 
 
 def _meaning(outcome: Outcome) -> CalloutAnswer:

@@ -118,6 +118,19 @@ def test_those_who_ask_at_the_same_time_wait_for_one_answer() -> None:
     assert world.callouts.under_way == 0
 
 
+def test_a_defect_of_one_who_waits_keeps_the_answer_from_no_other() -> None:
+    world = World()
+
+    def broken(answer: CalloutAnswer) -> None:
+        raise RuntimeError
+
+    world.callouts.ask(BOB, broken)
+    world.ask()
+    with pytest.raises(RuntimeError):
+        world.hop.answer(*YES)
+    assert world.statuses == ["taken"]
+
+
 def test_what_one_next_hop_says_is_not_believed_of_another() -> None:
     world = World().ask()
     world.hop.answer(*NO)
