@@ -19,6 +19,7 @@ from replay.cli.common import (
     explain,
     refuse,
     replaces_evidence,
+    report_is_missing,
     seconds,
     write,
 )
@@ -267,6 +268,8 @@ def _check_outputs(options: argparse.Namespace) -> None:
     outputs = [options.json, options.html, options.junit]
     if outputs.count(Path("-")) > 1:
         raise _UseError("only one of --json, --html and --junit can print")
+    if options.html and (complaint := report_is_missing()):
+        raise _UseError(complaint)
     for file in filter(None, outputs):
         if complaint := replaces_evidence(file):
             raise _UseError(complaint)

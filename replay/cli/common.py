@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
@@ -53,6 +54,14 @@ def transcript_path(text: str) -> Path:
         return path_of(text)
     except CollectionError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def report_is_missing() -> str:
+    """A complaint where pages cannot be made, said before a run and not behind it."""
+    missing = [name for name in ("jinja2", "pygal") if find_spec(name) is None]
+    if not missing:
+        return ""
+    return f"--html needs {' and '.join(missing)}: pip install 'mailsrv[report]'"
 
 
 def at_least(least: int) -> Callable[[str], int]:

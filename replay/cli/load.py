@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from replay.cli.common import (
     explain,
     refuse,
     replaces_evidence,
+    report_is_missing,
     seconds,
     transcript_path,
     write,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from replay.load.job import LoadJob, LoadOptions
     from replay.load.limit import LimitStep
     from replay.load.result import LoadResult
+    from replay.report.load import Broken
 
 _DESCRIPTION = """\
 Play the sender side of .smtp transcripts at a server over real sockets, and
@@ -41,7 +44,7 @@ measure how long it takes to answer. Replies are compared by their codes.
       an open loop: 200 sessions begin in a second, whether the server has
       answered the others or not
   replay load captures/ --target 127.0.0.1:2525 --rate 200 \\
-      --fail-if 'p99(dot) > 50ms' --fail-if 'failed > 0.1%'
+      --fail-if 'p99(dot) > 50ms' --fail-if 'failed > 0.1%' --html load.html
   replay load captures/ --target 127.0.0.1:2525 --find-limit 'p99(dot) <= 10ms'
       the highest rate at which that holds
 
@@ -125,6 +128,7 @@ def add(commands: Commands) -> None:
         "--find-limit", metavar="COND", help="search the highest --rate at which this holds"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="results for machines; - prints")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="a page for people; - prints")
     parser.add_argument("--hgrm", type=Path, metavar="FOLDER", help="histograms as .hgrm files")
     parser.set_defaults(command=_load)
 
@@ -164,13 +168,19 @@ def _load(options: argparse.Namespace) -> int:
 
 
 def _misuse(options: argparse.Namespace) -> str:
-    if options.find_limit and (options.hgrm or options.fail_if or options.sessions):
-        return "--find-limit makes many runs; --hgrm, --fail-if and --sessions are of one"
-    try:
-        # Before the run, not behind it.
-        return replaces_evidence(options.json) if options.json else ""
-    except OSError as error:
-        return f"{options.json}: {error.strerror}"
+    if Path("-") == options.html == options.json:
+        return "--json - and --html - would both print; give one of them a file"
+    if options.find_limit and (options.html or options.hgrm or options.fail_if or options.sessions):
+        return "--find-limit makes many runs; --html, --hgrm, --fail-if and --sessions are of one"
+    if options.html and (complaint := report_is_missing()):
+        return complaint
+    for file in (options.json, options.html):  # before the run, not behind it
+        try:
+            if file and (complaint := replaces_evidence(file)):
+                return complaint
+        except OSError as error:
+            return f"{file}: {error.strerror}"
+    return ""
 
 
 def _task(options: argparse.Namespace) -> _Task:
@@ -236,15 +246,25 @@ def _conclude(options: argparse.Namespace, task: _Task, outcome: LoadResult) -> 
         for one in task.conditions
         if one.holds(outcome) or one.value(outcome) is None  # a figure that is missing fails, too
     ]
-    if options.json and not write(options.json, load.as_json(outcome, task.skipped, broken)):
+    documents: list[tuple[Path | None, Callable[[], str]]] = [
+        (options.json, lambda: load.as_json(outcome, task.skipped, broken)),
+        (options.html, lambda: _page(outcome, task.skipped, broken)),
+    ]
+    if not all(write(path, make()) for path, make in documents if path):
         return WRONG_USE
     if options.hgrm:
         load.write_hgrm(outcome.tally, options.hgrm)
-    if options.json != Path("-"):
+    if Path("-") not in (options.json, options.html):
         load.show(outcome, task.skipped, console.make_console(), broken)
     if outcome.interrupted:
         return INTERRUPTED
     return AS_EXPECTED if outcome.all_well and not broken else DIFFERS
+
+
+def _page(outcome: LoadResult, skipped: Sequence[str], broken: Broken) -> str:
+    from replay.report.html.load_page import page
+
+    return page(outcome, skipped, broken)
 
 
 def _find_limit(options: argparse.Namespace, task: _Task, condition: Condition) -> int:

@@ -23,7 +23,7 @@ from replay.cli import (
     show,
     shrink,
 )
-from replay.cli.common import INTERRUPTED, READER_GONE, WRONG_USE, refuse
+from replay.cli.common import INTERRUPTED, READER_GONE, refuse
 
 _EPILOG = """\
 From a tcpdump of a sender to a test:
@@ -64,11 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _forget_output()
         return refuse(f"{error.filename or 'the output'}: {error.strerror or error}")
     except ModuleNotFoundError as error:
-        print(
-            f"replay: needs {error.name}, which is not installed: pip install 'mailsrv[replay]'",
-            file=sys.stderr,
-        )
-        return WRONG_USE
+        extra = "report" if error.name in ("jinja2", "pygal") else "replay"
+        return refuse(f"needs {error.name}, which is not installed: pip install 'mailsrv[{extra}]'")
 
 
 def _forget_output() -> None:

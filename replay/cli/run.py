@@ -15,6 +15,7 @@ from replay.cli.common import (
     explain,
     refuse,
     replaces_evidence,
+    report_is_missing,
     transcript_path,
 )
 from replay.cli.run_virtual import run_virtual
@@ -181,6 +182,8 @@ def _misuse(options: argparse.Namespace) -> str:
         return f"{shipped}: comes with the package; copy it, and update the copy"
     if Path("-") == options.html == options.json:
         return "--json - and --html - would both print; give one of them a file"
+    if options.html and (complaint := report_is_missing()):
+        return complaint
     for file in (options.json, options.html):  # before minutes of playing, not behind them
         with contextlib.suppress(OSError):
             if file and (complaint := replaces_evidence(file)):

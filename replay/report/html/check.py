@@ -1,18 +1,19 @@
 """The report of a check as one HTML file that needs nothing else: no network and no script.
 
 First the verdicts, then each scenario that was played: its claims, and what was said.  What a
-server says is escaped (``markup``), and the page's own policy forbids every script and every load.
+server says is escaped (``templates``), and the page's own policy forbids scripts and loads.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from replay.play.observed import ObservedConnection
 from replay.report.check import Known
-from replay.report.html.markup import Html, tag, text
-from replay.report.html.page import style
+from replay.report.html.templates import render_page
+from replay.report.html.transcript import VerdictBadge
 from replay.transcript.claims.text import statement_text
 from replay.transcript.duration import format_ns, long_duration
 from replay.transcript.octets import to_text
@@ -29,7 +30,6 @@ _SIGNS = {
     Verdict.COULD_NOT_TELL: ("?", ""),
     Verdict.DOES_NOT_APPLY: ("·", ""),
 }
-_ORDER = list(_SIGNS)
 _FIRST = (Verdict.VIOLATES, Verdict.DEPARTS, Verdict.COULD_NOT_TELL, Verdict.HOLDS)
 LINES_MAX = 200
 """Of one connection's dialogue."""
@@ -37,105 +37,61 @@ LINE_CHARACTERS_MAX = 500
 _NS_PER_US = 1000
 
 
+class ScenarioView(NamedTuple):
+    """A scenario in the table and, where it was played, below it: then it has an ``anchor``."""
+
+    anchor: str
+    name: str
+    story: str
+    what: list[str]
+    verdict: VerdictBadge
+    real: str
+    claims: list[str]
+    dialogues: list[str]
+
+
 def check_page(check: Check, results: Sequence[CheckResult], known: Known) -> str:
     """The whole page."""
-    title = f"Check of {check.target.name}"
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", text(title)),
-        tag("style", style()),
-    )
     ordered = sorted(results, key=lambda one: (_rank(one), one.name))
-    played = [one for one in ordered if one.scenario is not None]
-    names = {one.name: f"c{number}" for number, one in enumerate(played, 1)}
-    main = tag(
-        "main",
-        _summary(check, results, title),
-        tag(
-            "section",
-            tag("h2", text("All scenarios")),
-            tag("table", *(_row(one, names, known) for one in ordered), class_="captures"),
-        ),
-        tag("section", tag("h2", text("What was said")), *(_article(one, names) for one in played)),
+    views = [_view(one, f"c{number}", known) for number, one in enumerate(ordered, 1)]
+    counts = Counter(one.verdict for one in results)
+    return render_page(
+        "check.html",
+        f"Check of {check.target.name}",
+        remarks=[one for one in (check.offer.greeting, check.offer.doubt, check.ended) if one],
+        totals=[
+            (verdict.value, str(counts[verdict]), kind if counts[verdict] else "none")
+            for verdict, (_, kind) in _SIGNS.items()
+        ],
+        rows=views,
+        played=[one for one in views if one.anchor],
     )
-    return "<!DOCTYPE html>\n" + tag("html", head, tag("body", main), lang="en")
 
 
 def _rank(result: CheckResult) -> int:
     return _FIRST.index(result.verdict) if result.verdict in _FIRST else len(_FIRST)
 
 
-def _summary(check: Check, results: Sequence[CheckResult], title: str) -> Html:
-    counts = Counter(one.verdict for one in results)
-    tiles = (
-        tag(
-            "div",
-            tag("dt", text(verdict.value)),
-            tag("dd", text(str(counts[verdict]))),
-            class_=_SIGNS[verdict][1] if counts[verdict] else "none",
-        )
-        for verdict in _ORDER
-    )
-    remarks = [check.offer.greeting, check.offer.doubt, check.ended]
-    return tag(
-        "header",
-        tag("h1", text(title)),
-        *(tag("p", text(remark), class_="sentence") for remark in remarks if remark),
-        tag("dl", *tiles, class_="tiles"),
-    )
-
-
-def _badge(verdict: Verdict) -> Html:
-    sign, kind = _SIGNS[verdict]
-    return tag("span", text(f"{sign} {verdict.value}"), class_=f"verdict {kind}".strip())
-
-
-def _row(result: CheckResult, names: dict[str, str], known: Known) -> Html:
-    name = text(result.name)
-    if result.name in names:
-        name = tag("a", name, href=f"#{names[result.name]}")
-    story = tag("span", text(result.named.scenario.story), class_="story")
+def _view(result: CheckResult, anchor: str, known: Known) -> ScenarioView:
     what = [result.judgement.reason] if result.judgement.reason else []
     what += [f"{one.how.value if one.how else ''}: {_said(one)}" for one in result.judgement.broken]
     if result.name in known and not is_new(result.name, result.verdict, dict(known)):
         what.append("known")
-    return tag(
-        "tr",
-        tag(
-            "th",
-            name,
-            story,
-            *(tag("span", text(one), class_="what") for one in what),
-            scope="row",
-            class_="is-capture",
-        ),
-        tag("td", _badge(result.verdict), class_="is-verdict"),
-        tag("td", text(long_duration(result.real_ns) if result.real_ns else "")),
-    )
-
-
-def _article(result: CheckResult, names: dict[str, str]) -> Html:
-    assert result.scenario is not None
-    heading = tag("h3", text(f"{result.name} "), _badge(result.verdict))
-    claims = tag("ul", *(tag("li", text(_said(one))) for one in result.judgement.results))
-    pairs = zip(result.scenario.connections, result.observed, strict=True)
-    dialogues = (
-        tag("pre", text("\n".join(_dialogue(connection, observed))))
-        for connection, observed in pairs
-    )
-    return tag(
-        "details",
-        tag("summary", heading),
-        tag("p", text(result.named.scenario.story), class_="story"),
-        claims,
-        *dialogues,
-        class_="capture",
-        id=names[result.name],
+    sign, kind = _SIGNS[result.verdict]
+    played = result.scenario
+    connections = played.connections if played else ()
+    return ScenarioView(
+        anchor if played else "",
+        result.name,
+        result.named.scenario.story,
+        what,
+        VerdictBadge(kind, sign, result.verdict.value),
+        long_duration(result.real_ns) if result.real_ns else "",
+        [_said(one) for one in result.judgement.results],
+        [
+            "\n".join(_dialogue(connection, observed))
+            for connection, observed in zip(connections, result.observed, strict=bool(played))
+        ],
     )
 
 

@@ -1,7 +1,7 @@
 """Draws a ladder: time downward, expected beside observed, in each the sender left of the server.
 
 Plain SVG: horizontal places are percentages and text has a fixed size, so that one drawing is
-legible on a telephone and on a wide screen; what does not fit a column is cut off at its edge.
+legible on a telephone and on a wide screen; what does not fit a column ends in an ellipsis.
 Time is to scale between rungs; it stands still (the axis is thick) where several rungs belong to
 one instant, and long silences are bands.  Colours, fonts and arrow heads come from the page's
 style sheet, by class.
@@ -262,13 +262,11 @@ class _Ladder:
 
 
 def _text(shown: Sequence[Label], top: int, lines: int, sender: float, server: float) -> Html:
-    """The lines of one side, cut off where its column ends."""
-    written = [
-        tag("text", _with_mark(one), y=TEXT_RISE_PX + LINE_PX * number)
-        for number, one in enumerate(shown)
-    ]
+    """The lines of one side; a style of HTML ends in an ellipsis what its column cuts off, which
+    SVG has no means for."""
+    written = [tag("div", _with_mark(one)) for one in shown]
     return tag(
-        "svg",
+        "foreignObject",
         *written,
         x=f"{sender + LABEL_INSET:.1f}%",
         y=top,
@@ -283,7 +281,7 @@ def _with_mark(label: Label) -> Html:
         return text(label.text)
     marked = text(label.text[begin:end])
     after = text(label.text[end:])
-    return joined([text(label.text[:begin]), tag("tspan", marked, class_="mark"), after or NOTHING])
+    return joined([text(label.text[:begin]), tag("span", marked, class_="mark"), after or NOTHING])
 
 
 def _tooltip(pair: StepPair) -> str:

@@ -1,34 +1,44 @@
-"""HTML and SVG as text in which nothing from outside can act: what is not ``Html`` is escaped.
+"""SVG as text in which nothing from outside can act: what is not ``Html`` is escaped.
 
-``Html`` is a type of its own, so that the type checker refuses a plain string where markup goes.
-Only ``tag``, ``text`` and ``joined`` make it.  What they make is well-formed XML too.
+``Html`` is a type of its own, so that the type checker refuses a plain string where markup goes;
+templates write it as it is and escape everything else.  Only ``tag``, ``text``, ``joined`` and
+templates make it.  What they make is well-formed XML too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
-from typing import NewType
 
 from replay.transcript.octets import printable
 
-Html = NewType("Html", str)
-"""Markup that may stand in a page as it is."""
+
+class Html(str):
+    """Markup that may stand in a page as it is."""
+
+    __slots__ = ()
+
+    def __html__(self) -> str:
+        """What Jinja2 asks for; without it a text is escaped."""
+        return str(self)
+
 
 NOTHING = Html("")
 
-_VOID = frozenset(
-    ["br", "circle", "col", "input", "line", "link", "meta", "path", "polyline", "rect", "use"]
-)
+_VOID = frozenset(["circle", "line", "path", "rect", "use"])
 """Elements that are written without an end tag when there is nothing in them."""
 
 
-def text(plain: str) -> Html:
-    """``plain`` as character data: escaped, and without what would move the cursor or the
-    direction of writing; line feeds stay."""
-    if not plain.isprintable():
-        plain = "\n".join(printable(line) for line in plain.split("\n"))
-    return Html(escape(plain))
+def plain(text: str) -> str:
+    """``text`` without what would move the cursor or the direction of writing; line feeds stay."""
+    if text.isprintable():
+        return text
+    return "\n".join(printable(line) for line in text.split("\n"))
+
+
+def text(words: str) -> Html:
+    """``words`` as character data, ``plain`` and escaped."""
+    return Html(escape(plain(words)))
 
 
 def tag(name: str, /, *content: Html, **attributes: str | int | float | None) -> Html:

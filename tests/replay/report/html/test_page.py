@@ -16,8 +16,8 @@ import pytest
 from running import GOODBYE, HELLO, replay, write
 
 from mailsrv.runtime.clock import SystemClock
+from replay.report.html import connection, transcript
 from replay.report.html import page as html_report
-from replay.report.html import transcript
 from replay.verify import suite
 
 WRONG = HELLO.replace("@1ms      S: 250 mx", "@1ms      S[7]: 550 mx") + GOODBYE
@@ -137,7 +137,7 @@ def test_a_long_ladder_shows_its_first_difference_before_all_of_it(tmp_path: Pat
     root = parsed(page(played(write(tmp_path / "long.smtp", body))))
     near, all_of_it = ladders(root)
     rungs = of_class(near, "row")
-    assert len(rungs) < transcript.LONG_LADDER_RUNGS
+    assert len(rungs) < connection.LONG_LADDER_RUNGS
     assert len(of_class(near, "first")) == 1
     assert len(of_class(all_of_it, "row")) == 65
 
@@ -264,7 +264,7 @@ def test_what_captures_say_neither_runs_nor_breaks_the_page(tmp_path: Path) -> N
 def test_a_megabyte_of_content_is_folded_and_cut_with_a_word(tmp_path: Path) -> None:
     text = page(played(hostile(tmp_path)))
     assert len(text) < 100_000
-    shown = transcript.STEP_CHARACTERS_MAX
+    shown = connection.STEP_CHARACTERS_MAX
     assert f"… and {40_000 * 30 - shown:,} octets more" in text
     assert "1,200,000 octets, 0 lines" in [one.text for one in parsed(text).iter("summary")]
 
