@@ -24,7 +24,7 @@ MAILSRV = (
 )
 REPLAY = (
     *("__init__", "smtp", "capture", "transcript", "sanitize", "play", "record", "load"),
-    *("testing", "verify", "convert", "report", "pytest_plugin", "cli", "__main__"),
+    *("testing", "verify", "convert", "report", "pytest_plugin", "locust_user", "cli", "__main__"),
 )
 """The folders and top modules of each package, in the order in which they may import."""
 

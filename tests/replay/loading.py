@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from mailsrv.delivery.discard import DiscardCourier
+from mailsrv.policy.lookups import NoResolver
 from mailsrv.runtime.clock import SystemClock
+from mailsrv.runtime.listener import bind
+from mailsrv.runtime.poll import SelectorPoll
+from mailsrv.server import Server, ServerBackends
+from mailsrv.settings import Settings
+from mailsrv.telemetry.event_log import EventLog
+from mailsrv.transport.tls_context import server_context
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.load import runner
 from replay.load.arrivals import parse
@@ -16,6 +25,7 @@ from replay.load.plan import Plan, plans_of
 from replay.load.result import LoadResult
 from replay.load.runner import LoadProgress
 from replay.play.target import resolve
+from replay.play.tls_client import CERTIFICATE, KEY
 from replay.transcript import transcript
 
 LIMIT_NS = 100 * NS_PER_MS
@@ -127,3 +137,41 @@ def saying(*replies: bytes) -> Callable[[socket.socket], None]:
             pass
 
     return behave
+
+
+@contextmanager
+def served(*, tls: bool = False, implicit: bool = False) -> Iterator[int]:
+    """The real server in a thread, on any free port."""
+    clock = SystemClock()
+    context = server_context(CERTIFICATE, KEY) if tls else None
+    server = Server(
+        Settings(),
+        ServerBackends(resolver=NoResolver(), courier=DiscardCourier(), tls=context),
+        clock=clock,
+        poll=SelectorPoll(clock),
+        random=random.Random(1),
+        event_log=EventLog(clock, lambda _: None),
+    )
+    sock = bind("127.0.0.1", 0)
+    port: int = sock.getsockname()[1]
+    server.listen(sock, implicit_tls=implicit)
+    bell, rope = socket.socketpair()
+
+    class Doorbell:
+        number = -1
+
+        def ready(self, events: int) -> None:
+            server.loop.poll.forget(bell)
+            server.stop()
+            server.end_all()
+
+    server.loop.poll.watch(bell, 1, Doorbell())
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield port
+    finally:
+        rope.send(b"x")
+        thread.join()
+        bell.close()
+        rope.close()
