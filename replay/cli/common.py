@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
@@ -56,9 +56,9 @@ def transcript_path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def report_is_missing() -> str:
+def report_is_missing(needed: Sequence[str] = ("jinja2", "pygal")) -> str:
     """A complaint where pages cannot be made, said before a run and not behind it."""
-    missing = [name for name in ("jinja2", "pygal") if find_spec(name) is None]
+    missing = [name for name in needed if find_spec(name) is None]
     if not missing:
         return ""
     return f"--html needs {' and '.join(missing)}: pip install 'mailsrv[report]'"

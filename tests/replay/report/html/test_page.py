@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as Xml
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +18,7 @@ import pytest
 from running import GOODBYE, HELLO, replay, write
 
 from mailsrv.runtime.clock import SystemClock
+from replay.cli.common import report_is_missing
 from replay.report.html import connection, transcript
 from replay.report.html import page as html_report
 from replay.verify import suite
@@ -398,6 +401,23 @@ def test_a_page_that_cannot_be_written_is_status_2(good: Path, tmp_path: Path) -
     ran = replay("run", good, "--html", tmp_path / "nowhere" / "report.html")
     assert ran.status == 2
     assert ran.err.endswith("No such file or directory\n")
+
+
+def test_without_the_libraries_of_pages_it_is_said_what_to_install() -> None:
+    assert report_is_missing() == ""
+    assert report_is_missing(("no_such_one", "json", "nor_such")) == (
+        "--html needs no_such_one and nor_such: pip install 'mailsrv[report]'"
+    )
+
+
+def test_a_run_without_a_page_does_not_load_them(good: Path) -> None:
+    program = (
+        "import sys\nfrom replay.cli.main import main\nmain(sys.argv[1:])\n"
+        "print('loaded:', {'jinja2', 'pygal', 'markupsafe', 'locust'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", program, "run", str(good)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "loaded: set()"
 
 
 @pytest.mark.parametrize("sweep", ["--cuts", "--timer-edges"])
