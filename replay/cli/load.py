@@ -109,9 +109,14 @@ def add(commands: Commands) -> None:
         help="sessions in progress at all times (default: 10)",
     )
     how.add_argument("--rate", metavar="RATE", help="sessions begun in a second; see below")
+    parser.add_argument(
+        "--open-max",
+        type=at_least(1),
+        metavar="N",
+        help="with --rate: connections open at one time (default: 10000, or what may be open)",
+    )
     number = at_least(0)
     for name, kind, metavar, default, meaning in (
-        ("--open-max", at_least(1), "N", 10_000, "with --rate: connections open at one time"),
         ("--late-max", seconds, "S", 0.01, "with --rate: lateness of 99 in 100 that is let pass"),
         ("--idle", number, "M", 0, "connections held beside them"),
         ("--duration", seconds, "S", 10, "seconds in which sessions are begun"),
@@ -174,6 +179,8 @@ def _misuse(options: argparse.Namespace) -> str:
         return "--find-limit makes many runs; --html, --hgrm, --fail-if and --sessions are of one"
     if options.html and (complaint := report_is_missing()):
         return complaint
+    if options.hgrm and options.hgrm.exists() and not options.hgrm.is_dir():
+        return f"{options.hgrm}: histograms are many files; name a folder"
     for file in (options.json, options.html):  # before the run, not behind it
         try:
             if file and (complaint := replaces_evidence(file)):
@@ -205,7 +212,8 @@ def _task(options: argparse.Namespace) -> _Task:
 
 def _amounts(options: argparse.Namespace, rate: Rate | None) -> LoadOptions:
     from mailsrv.units import seconds_to_ns
-    from replay.load.job import LoadOptions
+    from replay.load.job import OPEN_MAX, LoadOptions
+    from replay.load.runner import connections_allowed
 
     return LoadOptions(
         concurrency=options.concurrency,
@@ -214,7 +222,7 @@ def _amounts(options: argparse.Namespace, rate: Rate | None) -> LoadOptions:
         timeout_ns=seconds_to_ns(options.timeout),
         sessions=options.sessions,
         rate=rate,
-        open_limit=options.open_max,
+        open_limit=options.open_max or connections_allowed(options.idle, OPEN_MAX),
         tls=options.tls or "",
         clients=options.clients,
         lateness_max_ns=seconds_to_ns(options.late_max),

@@ -108,6 +108,14 @@ def raise_descriptor_limit(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
+def connections_allowed(idle: int, at_most: int) -> int:
+    """How many may be open beside so many idle ones, by the limit on descriptors."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        return at_most
+    return max(min(at_most, hard - DESCRIPTOR_RESERVE - idle), 1)
+
+
 class LoadRun:
     """One process's part of a job.
 

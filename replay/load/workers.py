@@ -14,6 +14,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -23,7 +24,7 @@ from replay.load.interval import Interval
 from replay.load.job import LoadJob
 from replay.load.plan import LoadError
 from replay.load.result import LoadResult, ProcessEnd, sum_of_ends
-from replay.load.runner import LoadProgress, LoadRun, raise_descriptor_limit, result_of
+from replay.load.runner import LoadProgress, LoadRun, result_of
 from replay.load.tally import Intervals, Row, Tally
 
 WORKERS_MAX = 64
@@ -64,7 +65,6 @@ def play(job: LoadJob, clock: Clock, workers: int, watcher: LoadWatcher) -> Load
     Raises LoadError; Ctrl-C gives what there is so far.
     """
     options = job.options
-    raise_descriptor_limit(options.open_max + options.idle)  # each may have that much
     shares = min(workers, WORKERS_MAX, options.open_max, options.sessions or WORKERS_MAX)
     run = _Parent(job, clock, watcher)
     with _processes(job.split(shares)) as crew:
@@ -170,6 +170,8 @@ def _processes(jobs: Sequence[LoadJob]) -> Iterator[list[Connection]]:
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
     """Processes that are started here never receive it; this one does so behind this."""
+    # Starting this helper of its own, multiprocessing would let the signal through again.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -191,7 +193,8 @@ def work(pipe: Connection, job: LoadJob) -> None:
         # be the sessions' lateness.
         gc.collect()
         gc.freeze()
-        run.load(begins_ns[0] if begins_ns else 0)
+        if begins_ns:
+            run.load(begins_ns[0])
         pipe.send(run.end())
     except LoadError as error:
         _send(pipe, Failed(str(error)))

@@ -213,10 +213,12 @@ def write_hgrm(tally: Tally, folder: Path) -> list[Path]:
 
 
 def duration(us: int) -> str:
-    """Microseconds for people: "870 us", "12.3 ms", "1.25 s"."""
+    """Microseconds for people: "870 us", "12.3 ms", "153 ms", "1.25 s"."""
     if us < 1000:
         return f"{us} us"
-    return f"{us / 1000:.1f} ms" if us < 1_000_000 else f"{us / 1_000_000:.2f} s"
+    if us < 1_000_000:
+        return f"{us / 1000:.1f} ms" if us < 100_000 else f"{us // 1000} ms"
+    return f"{us / 1_000_000:.2f} s"
 
 
 def facts(outcome: LoadResult) -> list[tuple[str, str, str]]:
@@ -259,11 +261,11 @@ def _latencies(outcome: LoadResult) -> Table:
     """Response times; beside them service times where they are another thing."""
     tally = outcome.tally
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("\nlatency")
+    table.add_column("\nlatency", no_wrap=True, min_width=max(map(len, tally.steps), default=0))
     for name in ("count", *(f"p{one:g}" for one in TAIL_PERCENTILES), "max"):
         table.add_column(f"\n{name}", justify="right", no_wrap=True)
     if outcome.rate:
-        table.add_column("\nservice p99", justify="right", no_wrap=True)
+        table.add_column("service\np99", justify="right", no_wrap=True)
     for step in tally.steps:
         one = tally.response[step]
         times = [one.percentile_us(percentile) for percentile in TAIL_PERCENTILES]

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
+from load_results import interval, result
 from loading import (
     HELLO,
     rude_server,
@@ -155,7 +161,7 @@ def test_an_open_loop_tells_how_late_it_was(
 ) -> None:
     assert main.main(paced(file, mailsrv_port)) == 0
     out = capsys.readouterr().out
-    for words in ("50 sessions/s", "5 good", "late", "p99.99", "service p99"):
+    for words in ("50 sessions/s", "5 good", "late", "p99.99", "service"):
         assert words in out
 
 
@@ -246,7 +252,49 @@ def test_what_does_not_go_together_or_is_not_understood_is_told_in_a_sentence(
     assert shown.err.count("\n") == 1
 
 
+def test_histograms_need_a_folder(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--target", "127.0.0.1:1", "--hgrm", str(file)]
+    assert main.main(["load", str(file), *options]) == 2
+    assert "histograms are many files; name a folder" in capsys.readouterr().err
+
+
 def test_results_replace_no_evidence(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--target", "127.0.0.1:1", "--json", str(file)]
     assert main.main(["load", str(file), *options]) == 2
     assert "is a transcript; results do not replace it" in capsys.readouterr().err
+
+
+def test_tables_fit_a_narrow_terminal() -> None:
+    """Of 80 columns, with names as long as they come and durations of any length."""
+    steps = {"STARTTLS": {150: 9}, "greeting": {7_000: 100}, "session": {99: 10_000}}
+    file = io.StringIO()
+    run = result(interval(late_ms=3, **steps), rate="poisson:1000")
+    load_report.show(run, (), Console(file=file, width=80))
+    lines = file.getvalue().splitlines()
+    assert any(line.startswith("STARTTLS") and "150 ms" in line for line in lines)
+    assert "…" not in file.getvalue()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+
+
+def test_ctrl_c_reaches_all_processes_and_ends_with_the_report(file: Path) -> None:
+    connected = threading.Event()
+
+    def behave(sock: socket.socket) -> None:
+        connected.set()
+        sock.recv(1)
+
+    with rude_server(behave) as port:
+        options = ["--target", f"127.0.0.1:{port}", "--workers", "2", "--duration", "60"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "replay", "load", str(file), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        connected.wait()
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "")
+    assert "interrupted: this is what there is so far" in out
