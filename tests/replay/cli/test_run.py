@@ -128,7 +128,7 @@ def test_a_changed_timeout_makes_a_capture_fail_with_both_times(tmp_path: Path) 
     path.write_text(text.replace("idle_timeout_s = 60", "idle_timeout_s = 45"), encoding="utf-8")
     ran = replay("run", path)
     assert ran.status == 1
-    assert "reply 3: text differs, 15s too early (line 12)" in ran.out
+    assert "reply 3: text differs, 15s too early (line 14)" in ran.out
     assert "expected @67.001s 421 4.4.2" in ran.out
     assert "observed @52.001s 421 4.4.2" in ran.out
 
