@@ -1,8 +1,8 @@
 """The servers that are set beside one another, the client that works them, and their CPU time.
 
-What is measured is the CPU time of the server process, user and system, as the kernel accounts
-it: unlike elapsed time it says little about who else uses the machine.  The client is Postfix's
-``smtp-source``, so that no client of ours can flatter our server.
+What is measured is the CPU time of the server, user and system, as the kernel accounts it, over
+the whole tree of its processes: unlike elapsed time it says little about who else uses the
+machine.  The client is Postfix's ``smtp-source``, so that no client of ours can flatter our server.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from mailsrv.units import NS_PER_S
+
 AIOSMTPD_VERSION = "1.4.6"
 ROOT = Path(__file__).resolve().parents[1]
 AIOSMTPD_FOLDER = ROOT / ".benchmarks" / f"aiosmtpd-{AIOSMTPD_VERSION}"
@@ -29,6 +31,7 @@ SOURCE_GUARD_S = 600
 """A run of smtp-source that takes longer than this hangs."""
 START_TRIES = 500
 START_PAUSE_S = 0.02
+STOP_WAIT_S = 20
 
 
 class UnavailableError(Exception):
@@ -129,18 +132,21 @@ CONTENDERS: dict[str, Command] = {
 
 
 @contextmanager
-def running(name: str, python: str = sys.executable, wrap: Wrap = list) -> Iterator[Running]:
-    """Start a contender, and in the end stop it with SIGINT.
+def running(
+    name: str, python: str = sys.executable, wrap: Wrap = list, command: Command | None = None
+) -> Iterator[Running]:
+    """Start a contender, or what ``command`` says, and in the end stop it.
 
     Raises ``UnavailableError`` when it does not come up.
     """
+    made = command or CONTENDERS[name]
     port = free_port()
     with tempfile.TemporaryDirectory() as text, tempfile.TemporaryFile("w+") as output:
         os.chmod(text, 0o755)  # smtp-sink works as nobody
-        command = wrap(CONTENDERS[name](port, Path(text), python))
+        arguments = wrap(made(port, Path(text), python))
         environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
         process = subprocess.Popen(
-            command, cwd=text, stdout=output, stderr=output, text=True, env=environment
+            arguments, cwd=text, stdout=output, stderr=output, text=True, env=environment
         )
         try:
             if not comes_up(process, port):
@@ -149,12 +155,16 @@ def running(name: str, python: str = sys.executable, wrap: Wrap = list) -> Itera
                 raise UnavailableError(f"{name} does not start: {said[-1]}")
             yield Running(name, process.pid, port)
         finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            stop(process)
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """Ask, in each way that a server may know, and then do not ask any more."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        process.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=STOP_WAIT_S)
+            return
 
 
 def free_port() -> int:
@@ -177,9 +187,41 @@ def comes_up(process: subprocess.Popen[str], port: int) -> bool:
 
 
 def cpu_ns(pid: int) -> int:
-    """User and system time of a process so far, all its threads, in nanoseconds."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+    """User and system time so far of a process and all below it, in nanoseconds.
+
+    Those that have ended count by the kernel's ticks, in which their parents account them.
+    """
+    total = 0
+    for one in tree(pid):
+        place = Path(f"/proc/{one}")
+        with suppress(OSError):  # it has ended meanwhile: its parent has its time
+            tasks = [(task / "schedstat").read_text() for task in (place / "task").iterdir()]
+            waited = (place / "stat").read_text().rpartition(")")[2].split()[13:15]
+            total += sum(int(task.split()[0]) for task in tasks)
+            total += sum(map(int, waited)) * NS_PER_S // os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def resident_octets(pid: int) -> int:
+    """Memory of a process and all below it; what they share counts once for each."""
+    total = 0
+    for one in tree(pid):
+        with suppress(OSError):
+            pages = int(Path(f"/proc/{one}/statm").read_text().split()[1])
+            total += pages * os.sysconf("SC_PAGE_SIZE")
+    return total
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all below it."""
+    found, known = [pid], {pid}
+    for one in found:
+        with suppress(OSError):
+            for task in Path(f"/proc/{one}/task").iterdir():
+                children = map(int, (task / "children").read_text().split())
+                found += [child for child in children if child not in known]
+                known.update(found)
+    return found
 
 
 def work(server: Running, workload: Workload, sessions: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from statistics import median
 
 from benchmarks.contenders import (
     CONTENDERS,
+    Command,
     Running,
     UnavailableError,
     Workload,
@@ -86,10 +87,11 @@ def compare(
     rounds: int = ROUNDS,
     sessions: int = SESSIONS,
     python: str = sys.executable,
+    commands: Mapping[str, Command] = CONTENDERS,
 ) -> Comparison:
     """Start the named servers and let each do every workload, in turns.
 
-    ``python`` runs the servers that are written in it.
+    ``python`` runs the servers that are written in it; ``commands`` start them.
     """
     postfix_program("smtp-source")
     comparison = Comparison(units={one.name: one.unit for one in workloads})
@@ -97,7 +99,7 @@ def compare(
         servers: list[Running] = []
         for name in names:
             try:
-                servers.append(stack.enter_context(running(name, python)))
+                servers.append(stack.enter_context(running(name, python, command=commands[name])))
             except UnavailableError as reason:
                 comparison.missing[name] = str(reason)
         for workload in workloads:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import pygal
@@ -24,6 +24,16 @@ SERIES_MAX = 8
 """In one chart: as many colours the style sheet has."""
 _LABELS_WANTED = 6
 _NOT_DRAWN = ("script", "defs", "style", "desc", "title", "comment")
+
+
+class Chart(NamedTuple):
+    """A drawing with its words; without one, ``empty`` says why there is none."""
+
+    title: str
+    svg: Html
+    caption: str
+    empty: str = "Nothing was measured."
+
 
 Points = Sequence[tuple[float, float]]
 Labels = Sequence[tuple[float, str]]
@@ -51,21 +61,11 @@ def line_chart(
     scale: Callable[[float], float] = math.log10 if logarithmic else float
     ticks = _decades(values) if logarithmic else _ticks(max(values))
     chart = pygal.XY(
-        css=(),
-        js=(),
-        explicit_size=False,
-        width=WIDTH,
-        height=HEIGHT,
-        margin=8,
-        margin_right=34,
+        **_common(),
         show_dots=any(len(points) == 1 for points in drawn.values()),
         dots_size=3,
         legend_at_bottom=True,
         truncate_legend=-1,
-        truncate_label=-1,
-        classes=("chart",),
-        title=None,
-        style=Style(label_font_size=FONT_PX, legend_font_size=FONT_PX),  # room for text, no more
         range=(scale(ticks[0]), scale(ticks[-1])),
         xrange=(x_labels[0][0], x_labels[-1][0]),
     )
@@ -75,6 +75,37 @@ def line_chart(
     for label, points in drawn.items():
         chart.add(plain(label), [(x, scale(y)) for x, y in points])
     return _pruned(chart.render_tree(), title)
+
+
+def bar_chart(name: str, title: str, values: Mapping[str, float], y_format: Format) -> Html:
+    """A bar for each value, beside each other; nothing where there are none."""
+    if not values:
+        return NOTHING
+    labels = list(values)[::-1]  # from the bottom up
+    ticks = _ticks(max(values.values()))
+    chart = pygal.HorizontalBar(**_common(), range=(0, ticks[-1]), show_legend=False)
+    chart.uuid = name
+    chart.x_labels = [plain(label) for label in labels]
+    chart.y_labels = [{"value": at, "label": y_format(at)} for at in ticks]
+    chart.add("", [values[label] for label in labels])
+    return _pruned(chart.render_tree(), title)
+
+
+def _common() -> dict[str, Any]:
+    """What all charts share: nothing but the drawing, with room for the page's text."""
+    return {
+        "css": (),
+        "js": (),
+        "explicit_size": False,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "margin": 8,
+        "margin_right": 34,
+        "truncate_label": -1,
+        "classes": ("chart",),
+        "title": None,
+        "style": Style(label_font_size=FONT_PX, legend_font_size=FONT_PX),
+    }
 
 
 def time_labels(seconds: float) -> Labels:

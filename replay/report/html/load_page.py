@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 from mailsrv.units import NS_PER_S
 from replay.load.reply_labels import CONNECT, DOT, GREETING, SESSION, TLS
 from replay.load.result import LoadResult
 from replay.load.tally import PERCENTILES, TAIL_PERCENTILES, Latency, Row
-from replay.report.html.charts import SERIES_MAX, Labels, Points, line_chart, time_labels
+from replay.report.html.charts import SERIES_MAX, Chart, Labels, Points, line_chart, time_labels
 from replay.report.html.markup import Html
 from replay.report.html.templates import render_page
 from replay.report.load import Broken, duration, warnings
@@ -30,15 +29,6 @@ _NOTE_OPEN = (
     "from when something was really sent."
 )
 _NOTE_CLOSED = "From when something was due: in a closed loop, when the reply before it came."
-
-
-class Chart(NamedTuple):
-    """A drawing with its words; without one, ``empty`` says why there is none."""
-
-    title: str
-    svg: Html
-    caption: str
-    empty: str = "Nothing was measured."
 
 
 def page(outcome: LoadResult, skipped: Sequence[str], broken: Broken = ()) -> str:

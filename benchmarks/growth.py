@@ -1,0 +1,121 @@
+"""How what mailsrv does costs more as there is more of it: timers, rows, content, connections."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from benchmarks.contenders import Running, Workload, cost_ns, resident_octets, running
+from benchmarks.greylist_file import Filled
+from mailsrv.runtime.clock import SystemClock
+from mailsrv.runtime.timer_wheel import TICK_NS, TimerWheel
+from replay.load.interval import Interval
+from replay.load.job import LoadJob, LoadOptions
+from replay.load.plan import idle_plan
+from replay.load.runner import LoadRun
+from replay.play.target import resolve
+
+CONNECTIONS = (100, 1_000, 5_000, 15_000)
+TIMERS = (1_000, 10_000, 100_000, 1_000_000)
+CONTENT_OCTETS = (1 << 10, 16 << 10, 256 << 10, 4 << 20, 50 << 20)
+GREYLIST_ROWS = (1, 1_000, 100_000, 1_000_000)
+CONTENT_IN_ALL_OCTETS = 200 << 20
+MESSAGES_MAX = 5_000
+BATCH = 1_000
+ROUNDS = 9
+TRIES = 100
+SPREAD_TICKS = 300_000
+_NS_PER_US = 1000
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Curve:
+    """``points`` pair a size with what something cost then, in ``unit``."""
+
+    of: str
+    unit: str
+    points: tuple[tuple[int, float], ...]
+
+
+def curves(scale: float, python: str = sys.executable) -> Iterator[Curve]:
+    """All of them; a ``scale`` below 1 leaves out the greater sizes."""
+    yield Curve("timers", "µs to set one and cancel it", _points(TIMERS, scale, timers_us))
+    yield Curve("rows of the greylist", "µs a first try", _points(GREYLIST_ROWS, scale, rows_us))
+    with running("mailsrv", python) as server:
+        of_content = _points(
+            CONTENT_OCTETS, scale, lambda octets: content_us(server, octets, scale)
+        )
+        yield Curve("octets of a message", "µs of server CPU a MiB", of_content)
+    with running("mailsrv", python) as server:
+        of_idle = _points(CONNECTIONS, scale, lambda number: idle_octets(server, number))
+        yield Curve("idle connections", "octets of server memory each", of_idle)
+
+
+def _points(
+    sizes: tuple[int, ...], scale: float, cost: Callable[[int], float]
+) -> tuple[tuple[int, float], ...]:
+    chosen = [size for size in sizes if size <= max(sizes[0], sizes[-1] * scale)]
+    return tuple((size, cost(size)) for size in chosen)
+
+
+def timers_us(timers: int) -> float:
+    """To set a timer and cancel it, beside so many."""
+    wheel, clock = TimerWheel(0), SystemClock()
+    for number in range(timers):
+        wheel.schedule(number * 7919 % SPREAD_TICKS * TICK_NS + 1, _nothing)
+    deadlines = [number * 37 % SPREAD_TICKS * TICK_NS for number in range(BATCH)]
+    gc.freeze()
+    rounds = []
+    for _ in range(ROUNDS):
+        began_ns = clock.monotonic_ns()
+        for deadline_ns in deadlines:
+            wheel.cancel(wheel.schedule(deadline_ns, _nothing))
+        rounds.append(clock.monotonic_ns() - began_ns)
+    gc.unfreeze()
+    return median(rounds) / BATCH / _NS_PER_US
+
+
+def _nothing() -> None:
+    pass
+
+
+def rows_us(rows: int) -> float:
+    """A first try at a greylist whose file knows so many transactions; its write is not in it."""
+    clock = SystemClock()
+    with TemporaryDirectory() as folder:
+        filled = Filled(Path(folder) / "greylist.db", rows)
+        rounds = []
+        for _ in range(ROUNDS):
+            began_ns = clock.monotonic_ns()
+            filled.check(TRIES)
+            rounds.append(clock.monotonic_ns() - began_ns)
+            filled.store.flush()
+        filled.close()
+    return median(rounds) / TRIES / _NS_PER_US
+
+
+def content_us(server: Running, octets: int, scale: float) -> float:
+    """Messages of so many octets over kept connections."""
+    messages = max(1, min(MESSAGES_MAX, int(CONTENT_IN_ALL_OCTETS * min(scale, 1)) // octets))
+    work = Workload("content", messages, octets, kept=True)
+    return cost_ns(server, work, 4) / _NS_PER_US / (octets / _MIB)
+
+
+def idle_octets(server: Running, connections: int) -> float:
+    """So many connections that have said EHLO and nothing more."""
+    before = resident_octets(server.pid)
+    target = resolve(f"127.0.0.1:{server.port}")
+    job = LoadJob([idle_plan()], target, LoadOptions(idle=connections, concurrency=1))
+    kept: list[Interval] = []
+    run = LoadRun(job, SystemClock(), kept.append)
+    try:
+        run.open_idle()
+        return (resident_octets(server.pid) - before) / connections
+    finally:
+        run.close()

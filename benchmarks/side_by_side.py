@@ -1,0 +1,138 @@
+"""mailsrv and its peers side by side in one run, and how its costs grow.
+
+Run as ``python -m benchmarks.side_by_side``; with ``--install`` it first installs the peers from
+Debian, npm and PyPI, with ``--html`` it draws a page.  Servers take turns, round after round, so
+that whatever else the machine does hits all of them: ratios are medians of those within a round.
+A peer that is missing is named with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from benchmarks import growth, peers
+from benchmarks.contenders import CONTENDERS, UnavailableError
+from benchmarks.server_cpu import WORKLOADS, YARDSTICK, compare
+
+SERVERS = {**CONTENDERS, **peers.PEERS}
+SESSIONS = (4, 20)
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number: what of whom.  ``value`` is in ``unit``; ``ratio`` a multiple of smtp-sink's."""
+
+    work: str
+    server: str
+    value: float
+    unit: str
+    ratio: float | None = None
+
+
+@dataclass
+class SideBySide:
+    """All that was measured.  ``missing`` says why a server took no part."""
+
+    figures: list[Figure] = field(default_factory=list)
+    growth: list[growth.Curve] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def measure(
+    names: Sequence[str], *, rounds: int, scale: float, python: str = sys.executable
+) -> Iterator[SideBySide]:
+    """Everything, told as it comes: each time the same object, with more in it.
+
+    Raises UnavailableError without Postfix's smtp-source.
+    """
+    result = SideBySide()
+    workloads = [one.scaled(scale) for one in WORKLOADS]
+    for sessions in SESSIONS:
+        some = workloads if sessions == SESSIONS[0] else workloads[:2]
+        comparison = compare(
+            names,
+            some,
+            commands=SERVERS,
+            rounds=rounds,
+            sessions=sessions,
+            python=python,
+        )
+        result.missing.update(comparison.missing)
+        for workload, servers in comparison.rounds_ns.items():
+            unit = f"µs a {comparison.units[workload]}"
+            result.figures += [
+                Figure(
+                    f"{workload}, {sessions} sessions",
+                    server,
+                    comparison.median_ns(workload, server) / 1000,
+                    unit,
+                    comparison.ratio(workload, server),
+                )
+                for server in servers
+            ]
+        yield result
+    for curve in growth.curves(scale, python):
+        result.growth.append(curve)
+        yield result
+
+
+def table(result: SideBySide) -> str:
+    """As Markdown."""
+    lines = [f"| work | server | median | times {YARDSTICK} |", "|---|---|---|---|"]
+    for one in result.figures:
+        ratio = "" if one.ratio is None else f"{one.ratio:.2f}"
+        lines.append(f"| {one.work} | {one.server} | {one.value:,.1f} {one.unit} | {ratio} |")
+    for curve in result.growth:
+        lines += ["", f"| {curve.of} | {curve.unit} |", "|---|---|"]
+        lines += [f"| {size:,} | {value:,.2f} |" for size, value in curve.points]
+    lines += [f"\n{name} took no part: {reason}" for name, reason in result.missing.items()]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="side_by_side", description=__doc__)
+    parser.add_argument("servers", nargs="*", metavar="SERVER", help=f"of {', '.join(SERVERS)}")
+    parser.add_argument("--install", action="store_true", help="install the peers first")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--scale", type=float, default=1, help="work, as a multiple")
+    parser.add_argument("--python", default=sys.executable, help="what runs the Python servers")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="a page with plots")
+    options = parser.parse_args()
+    for name in options.servers:
+        if name not in SERVERS:
+            parser.error(f"no server is named {name!r}")
+    if options.install:
+        for failed in peers.install():
+            print(f"cannot be installed: {failed}", file=sys.stderr)
+    result = SideBySide()
+    names = options.servers or list(SERVERS)
+    try:
+        for result in measure(
+            names, rounds=options.rounds, scale=options.scale, python=options.python
+        ):
+            done = len(result.figures) + len(result.growth)
+            print(f"{done} results so far", file=sys.stderr)
+    except UnavailableError as reason:
+        print(reason, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: this is what there is so far", file=sys.stderr)
+    print(table(result))
+    if options.json:
+        options.json.write_text(json.dumps(asdict(result), indent=2) + "\n")
+    if options.html:
+        from benchmarks.side_by_side_page import page
+
+        options.html.write_text(page(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
