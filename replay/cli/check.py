@@ -154,6 +154,9 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--longest", type=seconds, metavar="S", help="leave out what may wait for longer"
     )
+    group.add_argument(
+        "--cuts", action="store_true", help="play what holds again, its octets cut in other ways"
+    )
     group.add_argument("--delivered", metavar="KIND=PLACE", help="look at what was delivered")
     group.add_argument("--error-limit", type=at_least(1), default=0, metavar="N", help="see below")
     group.add_argument("--junk-limit", type=at_least(1), default=0, metavar="N", help="see below")
@@ -211,6 +214,7 @@ def _collect(
     from replay.report import console
     from replay.report.check import show_result
     from replay.verify.check.delivered import DeliveredError
+    from replay.verify.check.verdict import Verdict
 
     output = console.make_console()
     results: list[CheckResult] = []
@@ -219,6 +223,12 @@ def _collect(
             results.append(result)
             if not _prints_a_document(options):
                 show_result(result, known, output)
+        for result in check.recut_results(list(results)) if options.cuts else ():
+            check.variants += 1
+            if result.verdict in (Verdict.VIOLATES, Verdict.DEPARTS):
+                results.append(result)
+                if not _prints_a_document(options):
+                    show_result(result, known, output)
     except KeyboardInterrupt:
         return results, True
     except DeliveredError as error:
@@ -252,7 +262,8 @@ def _conclude(
     if interrupted:
         raise KeyboardInterrupt(f"{len(results)} scenarios were judged")
     if check.ended:
-        return refuse(check.ended)
+        left = f"; {check.not_played} scenarios were not played" if check.not_played else ""
+        return refuse(check.ended + left)
     bad = any(
         one.verdict is Verdict.VIOLATES and is_new(one.name, one.verdict, known) for one in results
     )

@@ -23,6 +23,8 @@ PATIENCE_NS = 30 * NS_PER_S
 """How much longer than the transcript says the server may take for what is waited for."""
 RECEIVED_OCTETS_MAX = 8 * 1024 * 1024
 """From one server to one sender: the sender of more is disconnected from."""
+REPLIES_MAX = 10_000
+"""More than are expected: the server that sends more is disconnected from, too."""
 FAREWELL_NS = NS_PER_S
 """How long a sender that does not go on waits for the answer to its QUIT."""
 
@@ -258,7 +260,9 @@ class RealtimePlayer:
             self.run.came(now_ns)
         self._schedule.came(came, now_ns + self.run.skipped_ns)
         self.schedule()
-        if self._received_octets > RECEIVED_OCTETS_MAX:
+        if len(self.observed.replies) > REPLIES_MAX + self._replies:
+            self._give_up(f"an end of what the server says, for {REPLIES_MAX} replies")
+        elif self._received_octets > RECEIVED_OCTETS_MAX:
             self._give_up(f"an end of what the server says, for {RECEIVED_OCTETS_MAX} octets")
 
     def shook_hands(self, outcome: str) -> None:

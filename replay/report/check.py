@@ -31,8 +31,6 @@ STYLES = {
 _NAMES_MAX, _REASONS_MAX = 6, 3
 """In the summary, of each verdict."""
 _VERDICT_WIDTH = max(len(verdict.value) for verdict in Verdict)
-_REPLIES_MAX = 1000
-"""Of one connection, in JSON."""
 
 Known = Mapping[str, Verdict]
 
@@ -92,9 +90,8 @@ def _remarks(check: Check, results: Sequence[CheckResult], known: Known) -> list
     fixed = gone(((one.name, one.verdict) for one in results), dict(known))
     if fixed:
         remarks.append(f"known, and holds now: {_some(fixed, _NAMES_MAX)}")
-    if check.ended:
-        left = f"; {check.not_played} were not played" if check.not_played else ""
-        remarks.append(f"{check.ended}{left}")
+    if check.variants:
+        remarks.append(f"{check.variants} variants were played, their octets cut in other ways")
     return remarks
 
 
@@ -109,6 +106,7 @@ def as_json(check: Check, results: Sequence[CheckResult], known: Known) -> str:
         "keywords": sorted(check.offer.keywords),
         "ended": check.ended,
         "not_played": check.not_played,
+        "variants": check.variants,
         "verdicts": {verdict.value: counts[verdict] for verdict in Verdict},
         "scenarios": [_scenario(one, known) for one in results],
     }
@@ -131,7 +129,7 @@ def _scenario(result: CheckResult, known: Known) -> dict[str, Any]:
         "connections": [
             {
                 "name": one.name,
-                "replies": [to_text(reply.octets) for reply in one.replies[:_REPLIES_MAX]],
+                "replies": [to_text(reply.octets) for reply in one.replies],
                 "end": one.end,
             }
             for one in result.observed

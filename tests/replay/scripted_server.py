@@ -38,7 +38,7 @@ class Manners:
     It closes behind what ``closes_behind`` names, and after ``idle_s`` of silence.  With
     ``keeps_buffer`` what came behind STARTTLS is a command under TLS.  ``commands`` and
     ``messages`` are what it was told and what it accepted.  More than ``connections_max`` at a time
-    are greeted with 421.
+    are greeted with 421.  With ``needs_whole_lines`` a line end that is cut in two is lost.
     """
 
     replies: dict[str, bytes] = field(default_factory=dict)
@@ -47,6 +47,7 @@ class Manners:
     idle_s: float = 10
     implicit_tls: bool = False
     keeps_buffer: bool = False
+    needs_whole_lines: bool = False
     connections_max: int = 1000
     present: list[str] = field(default_factory=list)
     commands: list[bytes] = field(default_factory=list)
@@ -137,6 +138,8 @@ class _Session:
             octets = self._sock.recv(64 * 1024)
         except (TimeoutError, ssl.SSLError):
             return False
+        if self._manners.needs_whole_lines and octets.endswith(b"\r"):
+            octets = octets[:-1]
         self._buffer += octets
         return bool(octets)
 

@@ -89,7 +89,7 @@ class Maildir:
         self._seen: set[str] = set()
 
     def look(self) -> Iterable[bytes]:
-        if not self._folder.is_dir():
+        if not (self._folder.is_dir() or self._folder.parent.is_dir()):
             raise DeliveredError(f"{self._folder}: no such folder")
         for place in ("new", "cur"):
             for path in sorted(self._folder.glob(f"**/{place}/*")):

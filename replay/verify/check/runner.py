@@ -33,6 +33,7 @@ from replay.verify.check.prepared import (
     with_clients,
 )
 from replay.verify.check.profile import Profile
+from replay.verify.check.recut import recut
 from replay.verify.check.selection import NamedScenario
 from replay.verify.check.verdict import Judgement, Verdict, judge
 
@@ -48,6 +49,8 @@ DELIVERY_NS = 10 * NS_PER_S
 """How long after the end of a scenario its messages are waited for."""
 SURPLUS_NS = NS_PER_S
 """How long after it one is waited for that nobody was told of."""
+REPLIES_KEPT_MAX = 1000
+"""Of one connection, for reports."""
 LOOK_EVERY_NS = 500 * NS_PER_MS
 PAUSES_NS = (0, NS_PER_S, 3 * NS_PER_S)
 """When each of the last tries to reach a target that is gone is made."""
@@ -119,7 +122,7 @@ class _Done:
 
 class Check:
     """One check of the server at ``target``: ``results`` yields, ``ended`` says why it ended before
-    its time, ``not_played`` counts what was left."""
+    its time, ``not_played`` counts what was left, ``variants`` those with octets cut otherwise."""
 
     def __init__(
         self,
@@ -135,6 +138,7 @@ class Check:
         self.options = options
         self.ended = ""
         self.not_played = 0
+        self.variants = 0
         self._clock = clock
         self._delivered = delivered
         self._pauses_ns = pauses_ns
@@ -143,18 +147,42 @@ class Check:
         self._playing: dict[int, _Job] = {}
         self._done: list[_Done] = []
         self._look_ns = 0
-        self._silent = 0
+        self._silent = self._number = 0
 
     def results(self, scenarios: Iterable[NamedScenario]) -> Iterator[CheckResult]:
         """Play all of ``scenarios``; what does not apply comes first.  Raises DeliveredError."""
         jobs = []
-        for number, one in enumerate(scenarios):
-            job, reason = self._job(one, number)
+        for one in scenarios:
+            job, reason = self._job(one)
             if job is None:
                 yield CheckResult(one, Judgement(Verdict.DOES_NOT_APPLY, reason))
             else:
                 jobs.append(job)
         jobs.sort(key=lambda job: not job.is_long)
+        yield from self._play(jobs)
+
+    def recut_results(self, results: Iterable[CheckResult]) -> Iterator[CheckResult]:
+        """Play what holds again, each send cut in other ways: a result for each variant.  Raises
+        DeliveredError."""
+        jobs: list[_Job] = []
+        for result in results:
+            if result.verdict is Verdict.HOLDS and not self.ended:
+                jobs += self._recut(result.named)
+        yield from self._play(jobs)
+
+    def _recut(self, one: NamedScenario) -> Iterator[_Job]:
+        """A job for each variant, with a mark of its own."""
+        place = 0
+        while (job := self._job(one)[0]) is not None and not job.is_long:
+            variants = list(recut(replace(one, scenario=job.scenario)))
+            if place >= len(variants):
+                return
+            job.named = variants[place]
+            job.scenario = job.named.scenario
+            yield job
+            place += 1
+
+    def _play(self, jobs: Iterable[_Job]) -> Iterator[CheckResult]:
         self._waiting.extend(jobs)
         with SideBySide(self.target, self.options.how, self._clock) as loop:
             while (self._waiting and not self.ended) or self._playing or self._done:
@@ -164,10 +192,12 @@ class Check:
                 yield from self._judged()
             self.not_played = len(self._waiting)
 
-    def _job(self, one: NamedScenario, number: int) -> tuple[_Job | None, str]:
+    def _job(self, one: NamedScenario) -> tuple[_Job | None, str]:
         introduction = introduction_for(one.scenario, self.options.introduction)
         if reason := does_not_apply(one.scenario, self.offer, self.options.introduction):
             return None, reason
+        self._number += 1
+        number = self._number
         mark = mark_of(self.options.run, number) if self._delivered else ""
         try:
             scenario = prepare(one.scenario, introduction, mark)
@@ -272,7 +302,7 @@ class Check:
             self.options.profile,
             self.options.patience,
         )
-        return CheckResult(
+        result = CheckResult(
             job.named,
             judge(job.scenario, checked),
             run.real_ns,
@@ -281,6 +311,9 @@ class Check:
             messages_accepted(job.scenario, run.connections, None),
             None if contents is None else len(contents),
         )
+        for one in run.connections:
+            del one.replies[REPLIES_KEPT_MAX:]
+        return result
 
 
 def _knocks(pauses_ns: Sequence[int]) -> Scenario:

@@ -45,6 +45,14 @@ def test_a_maildir(tmp_path: Path) -> None:
     assert_finds_both(mailbox(f"maildir={tmp_path}"))
 
 
+def test_a_maildir_that_the_first_message_makes(tmp_path: Path) -> None:
+    place = mailbox(f"maildir={tmp_path}/mail")
+    assert list(place.look()) == []
+    (tmp_path / "mail" / "new").mkdir(parents=True)
+    (tmp_path / "mail" / "new" / "1").write_bytes(ONE)
+    assert list(place.look()) == [ONE]
+
+
 def test_an_mbox_that_grows(tmp_path: Path) -> None:
     path = tmp_path / "mbox"
     place = mailbox(f"mbox={path}")

@@ -11,7 +11,7 @@ from mailsrv.units import NS_PER_MS
 from replay.verify.check.delivered import Called, Delivered
 from replay.verify.check.offer import Offer
 from replay.verify.check.prepared import Introduction
-from replay.verify.check.runner import Check, CheckOptions
+from replay.verify.check.runner import REPLIES_KEPT_MAX, Check, CheckOptions
 from replay.verify.check.selection import NamedScenario
 from replay.verify.check.verdict import Verdict
 
@@ -136,3 +136,12 @@ def test_messages_are_found_again_by_their_marks_among_those_of_others() -> None
     assert [one.verdict for one in results] == [Verdict.HOLDS] * 3
     assert [(one.accepted, one.delivered) for one in results] == [(1, 1)] * 3
     assert b"MAIL FROM:<a+rp0123abcdx2z@example.org>\r\n" in manners.commands
+
+
+def test_a_flood_of_replies_is_not_kept() -> None:
+    flood = Manners(replies={"NOOP": b"250 x\r\n" * 60_000})
+    with scripted(flood, waits=False) as target:
+        check = Check(target, OFFER, CheckOptions(patience=QUICK), SystemClock())
+        (result,) = check.results([named(WAITS + "must     [RFC 5321 4.2] no reply\n")])
+    assert result.verdict is Verdict.VIOLATES
+    assert len(result.observed[0].replies) == REPLIES_KEPT_MAX
