@@ -49,6 +49,10 @@ from mailsrv.units import NS_PER_S, seconds_to_ns
 
 FINISH_NS = 10 * NS_PER_S
 """How long the end of the process goes on delivering into local folders."""
+FAREWELL_NS = NS_PER_S
+"""How long it waits for the replies to QUIT."""
+TICK_NS = NS_PER_S // 10
+"""How often it looks whether it has waited enough."""
 
 
 class Prepared(NamedTuple):
@@ -156,12 +160,7 @@ class Outgoing:
         if loop is not None and next_hops is not None and self._in_use is not None:
             grace_ns = seconds_to_ns(self._in_use[0].config.settings.grace_s)
             next_hops.close(grace_ns)
-            now_ns = self._clock.monotonic_ns
-            until_ns = now_ns() + max(grace_ns, FINISH_NS)
-            while now_ns() < until_ns and not self._hurried:
-                if not self.queue.busy and next_hops.done:
-                    break
-                loop.run_once()
+            self._finish(loop, next_hops, grace_ns)
             next_hops.cut()
             self._run_backlog(loop)
         if self._wake is not None:
@@ -255,6 +254,23 @@ class Outgoing:
         )
         out.attach(loop)
         return Way("mailboxes", out, local=True)
+
+    def _finish(self, loop: Loop, next_hops: NextHops, grace_ns: int) -> None:
+        began_ns = self._clock.monotonic_ns()
+        tick = loop.timers.schedule(loop.now_ns + TICK_NS, lambda: None)
+        while not self._hurried:
+            if self.queue.busy:
+                at_most_ns = grace_ns if next_hops.active else FINISH_NS
+            elif not next_hops.done:
+                at_most_ns = FAREWELL_NS
+            else:
+                break
+            if self._clock.monotonic_ns() - began_ns >= at_most_ns:
+                break
+            if not tick.pending:
+                loop.timers.reschedule(tick, loop.now_ns + TICK_NS)
+            loop.run_once()
+        loop.timers.cancel(tick)
 
     def _run_backlog(self, loop: Loop) -> None:
         """Have outcomes reported that are known."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,15 @@ def maildir_way(
 class VirtualRun:
     """A spool in ``folder`` and its queue; ``notes`` is the log."""
 
-    def __init__(self, folder: Path, **more: Any) -> None:
+    def __init__(
+        self, folder: Path, factory: type[sqlite3.Connection] = sqlite3.Connection
+    ) -> None:
         self.notes: list[dict[str, Any]] = []
         self.folder = folder
         self.clock = FakeClock(START_S)
         self.loop = Loop(self.clock, VirtualPoll(), self._on_fault)
-        self.spool = spool_in(folder / "spool", self.clock)
-        self.queue = Queue(self.spool, self.clock, random.Random(1), self.note, **more)
+        self.spool = spool_in(folder / "spool", self.clock, factory=factory)
+        self.queue = Queue(self.spool, self.clock, random.Random(1), self.note)
 
     def begin(self) -> None:
         self.spool.attach(self.loop)

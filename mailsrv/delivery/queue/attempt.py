@@ -18,7 +18,7 @@ Content = Callable[[], Iterator[bytes]]
 
 class Attempt:
     """An attempt at one message.  ``under_way`` has the ways out with a job that has no outcome
-    yet, and the places in it; ``blocked`` is a way that had no room.
+    yet, and the places in it; ``blocked`` are those that had no room.
 
     ``waited_for`` names the way that the message waited for, if the attempt is made because that
     has room now: the recipients who were deferred elsewhere are left to their own time.
@@ -38,7 +38,7 @@ class Attempt:
         self.progress = Progress.from_json(entry.row.progress if entry.row else "")
         self.under_way: dict[Way, tuple[int, ...]] = {}
         self.waited_for = waited_for
-        self.blocked: Way | None = None
+        self.blocked: dict[Way, None] = {}
         self.content_trouble = ""
         self.deferred = self.tried = False
         self.verb = ""
@@ -57,7 +57,7 @@ class Attempt:
         """The recipients to be tried now, grouped by the way out."""
         only, pending, expanded = ways.only, self.pending, self.envelope.expanded
         if only is not None and not expanded:
-            return {only: tuple(pending)}
+            return {only: tuple(pending)} if pending else {}
         groups: dict[Way, list[int]] = {}
         for place in pending:
             path = self.envelope.forward_paths[place]

@@ -41,6 +41,8 @@ TAKEN_MAX = 32
 """Messages that are begun in one go; other work of the loop comes in between."""
 BLOCKED_PAUSE_NS = NS_PER_S
 """How often a way out is looked at that had no room, and none of our jobs."""
+BLOCKED_MAX_NS = 60 * NS_PER_S
+"""How long a message waits for one way out while others of its ways may have room."""
 TROUBLE_PAUSE_NS = NS_PER_S
 """How long the queue waits when the spool cannot be read."""
 LOOK_NS = 3600 * NS_PER_S
@@ -121,8 +123,7 @@ class Queue:
             for attempt in list(self._active.values()):
                 for way in [way for way in attempt.under_way if way.local]:
                     del attempt.under_way[way]
-                if not attempt.under_way:
-                    self._again.append(attempt)
+            self._again = [one for one in self._active.values() if not one.under_way]
             self._set_aside = dict.fromkeys(self._set_aside)  # the name may mean another now
         self.wake()
 
@@ -150,7 +151,12 @@ class Queue:
         if any(not way.failing() for one in self._active.values() for way in one.under_way):
             return True
         only = self._only()
-        return only is not None and only.local and not only.failing() and bool(self._peek_fresh())
+        if only is None or not only.local or only.failing():
+            return False
+        try:
+            return bool(self._peek_fresh())
+        except SpoolError:
+            return False
 
     @property
     def active(self) -> int:
@@ -170,6 +176,11 @@ class Queue:
 
     def _run(self) -> None:
         """Begin attempts, and set the timer for the next time."""
+        if self._spool.trouble:  # what is delivered could not be forgotten
+            self._spool.commit()
+            if self._spool.trouble:
+                self._arm(TROUBLE_PAUSE_NS)
+                return
         fresh = [number for number, one in self._active.items() if one.row is None]
         self._spool.none_is_fresh_below(min(fresh, default=self._position + 1))
         try:
@@ -292,7 +303,7 @@ class Queue:
             if way.out.room() > 0:
                 ready.append((way, places))
             else:
-                attempt.blocked = way
+                attempt.blocked[way] = None
         if not ready:
             self._finish(attempt, (), soon=False)
             return
@@ -353,11 +364,12 @@ class Queue:
             due_ns = self._next_due_ns(attempt)
         elif attempt.waited_for is not None and attempt.row is not None:
             due_ns = attempt.row.due_ns
-        if attempt.blocked is not None:
-            waits_for = attempt.blocked.name
-            self._set_aside[waits_for] = attempt.blocked
-        elif due_ns is None:
-            due_ns = self._clock.realtime_ns()  # the ways out changed meanwhile
+        for way in attempt.blocked:
+            waits_for = way.name
+            self._set_aside[waits_for] = way
+        if due_ns is None and len(attempt.blocked) != 1:
+            # For one of several ways it cannot wait for long; without any, they changed meanwhile.
+            due_ns = self._clock.realtime_ns() + BLOCKED_MAX_NS * bool(attempt.blocked)
         return attempt.kept(due_ns, waits_for)
 
     def _next_due_ns(self, attempt: Attempt) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from queueing import VirtualRun
-from spooling import envelope, kept
+from spooling import Trouble, envelope, failing, kept
 
 from mailsrv.delivery.job import Done, Job
 from mailsrv.delivery.queue.notifier import Notifier
@@ -86,8 +87,14 @@ class WaysByDomain:
 
 
 class Run(VirtualRun):
-    def __init__(self, folder: Path, *hop: NextHop, **hops: NextHop) -> None:
-        super().__init__(folder)
+    def __init__(
+        self,
+        folder: Path,
+        *hop: NextHop,
+        factory: type[sqlite3.Connection] = sqlite3.Connection,
+        **hops: NextHop,
+    ) -> None:
+        super().__init__(folder, factory)
         self.queue.use(OneWay(Way("relay", *hop)) if hop else WaysByDomain(**hops))
         self.begin()
 
@@ -383,3 +390,54 @@ def test_what_waits_after_an_orderly_end_is_not_said_to_be_sent_twice(tmp_path: 
     run = Run(tmp_path, NextHop())
     run.go_on(NS_PER_S)
     assert run.events == ["relayed"]
+
+
+def test_two_reloads_in_a_row_begin_nothing_twice(tmp_path: Path) -> None:
+    class Local(NextHop):
+        def close(self) -> None:
+            self.jobs.clear()
+
+    old, between, new = Local(None), Local(None), NextHop()
+    run = Run(tmp_path, old)
+    run.queue.use(OneWay(Way("maildir", old, local=True)))
+    run.receive(1)
+    run.go_on(NS_PER_S)
+    run.queue.use(OneWay(Way("maildir", between, local=True)))
+    run.queue.use(OneWay(Way("relay", new)))
+    run.go_on(NS_PER_S)
+    assert (len(old.tried), len(between.tried), len(new.tried)) == (1, 0, 1)
+    assert kept(run.spool) == {}
+
+
+def test_who_waits_for_two_ways_is_tried_where_room_comes_first(tmp_path: Path) -> None:
+    dead, slow = NextHop(room=0), NextHop(room=0)
+    for hops in ({"x": dead, "y": slow}, {"y": dead, "x": slow}):
+        run = Run(tmp_path / "".join(hops), **hops)
+        run.receive(1, "a@x", "b@y")
+        run.go_on(NS_PER_S)
+        slow.rooms, slow.tried = 1, []
+        run.go_on(70 * NS_PER_S)
+        assert len(slow.tried) == 1 and dead.tried == []
+        slow.rooms = 0
+
+
+def test_nothing_is_delivered_that_could_not_be_forgotten(tmp_path: Path) -> None:
+    trouble = Trouble(sqlite3.SQLITE_FULL, only="COMMIT")
+    hop = NextHop(None, room=1)
+    run = Run(tmp_path, hop, factory=failing(trouble))
+    for number in range(6):
+        run.receive(number)
+    run.spool.commit()
+    run.go_on(NS_PER_S)
+    trouble.armed = trouble.lasting = True
+    for _ in range(5):
+        if hop.jobs:
+            hop.end()
+        run.go_on(NS_PER_S)
+    assert len(hop.tried) <= 2, "what is done with cannot be written down"
+    trouble.armed, hop.answer = False, RELAYED
+    if hop.jobs:
+        hop.end()
+    run.go_on(5 * NS_PER_S)
+    assert kept(run.spool) == {}
+    assert sorted(hop.tried) == [(f"ID{number}", (0,)) for number in range(6)]
