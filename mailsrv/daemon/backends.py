@@ -97,11 +97,11 @@ class Backends:
     def attach(self, loop: Loop) -> None:
         """Work on ``loop`` from now on."""
         self._loop = loop
-        if self._outgoing is not None:
-            self._attach_outgoing(loop, self._outgoing)
         for one in (self._resolver, self._database):
             if one is not None:
                 one.attach(loop)
+        if self._outgoing is not None:  # last: it looks next hops up
+            self._attach_outgoing(loop, self._outgoing)
 
     def hurry(self) -> None:
         """Have ``close`` wait for no delivery."""

@@ -7,12 +7,12 @@ import os
 import random
 import ssl
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from mailsrv.config.aliases import aliases_of
-from mailsrv.config.deliveries import Discard, ToMaildir
+from mailsrv.config.deliveries import Discard, ToHosts, ToMaildir
 from mailsrv.config.file import Config
 from mailsrv.config.routes import Route
 from mailsrv.config.validation import ConfigError
@@ -23,9 +23,10 @@ from mailsrv.delivery.mailbox.mailbox_delivery import MailboxDelivery
 from mailsrv.delivery.mailbox.mailboxes import Mailboxes
 from mailsrv.delivery.mailbox.maildir import Maildir
 from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
+from mailsrv.delivery.next_hop.addresses import Unroutable
 from mailsrv.delivery.next_hop.connection import OutgoingContext
 from mailsrv.delivery.next_hop.dial import dial
-from mailsrv.delivery.next_hop.lookup import LookupRules
+from mailsrv.delivery.next_hop.lookup import Found, LookupRules
 from mailsrv.delivery.next_hop.next_hops import NextHops
 from mailsrv.delivery.queue.notifier import Notifier
 from mailsrv.delivery.queue.queue import Queue
@@ -49,6 +50,8 @@ from mailsrv.units import NS_PER_S, seconds_to_ns
 
 FINISH_NS = 10 * NS_PER_S
 """How long the end of the process goes on delivering into local folders."""
+LOOKED_UP_MAX = 16
+"""Next hops that are looked up when a configuration comes into use."""
 FAREWELL_NS = NS_PER_S
 """How long it waits for the replies to QUIT."""
 TICK_NS = NS_PER_S // 10
@@ -211,6 +214,17 @@ class Outgoing:
             return None if is_alias else ways.next_hop(recipient)
 
         self.callouts.configure(to_be_asked, settings.callout_taken_s, settings.callout_refused_s)
+        self._look_up(config, next_hops)
+
+    def _look_up(self, config: Config, next_hops: NextHops) -> None:
+        """Have the log say at once which next hops are not found, some of many."""
+        named = [one for one in config.routing.all if isinstance(one.delivery, ToHosts)]
+        for route in named[:LOOKED_UP_MAX]:
+            next_hops.find_addresses(route, "", partial(self._looked_up, route))
+
+    def _looked_up(self, route: Route, found: Found) -> None:
+        if isinstance(found, Unroutable):
+            self._journal.note("next hop not found", to=route.delivery, why=found.diagnostic)
 
     def _next_hops_on(self, loop: Loop, config: Config, resolver: Resolver) -> NextHops:
         hostname = config.settings.hostname

@@ -1,0 +1,159 @@
+"""A server that relays: notices, retries, a next hop that is down or not found, and its own end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from process import PATIENCE_S, Process, fields, serving
+
+from mailsrv.cli import main
+
+HOP = """
+hostname = "hop.example.test"
+domains = ["example.test"]
+listen = ["127.0.0.1:0"]
+delivery = "maildir=mail"
+"""
+
+
+def config(port: int, more: str = "") -> str:
+    return (
+        'hostname = "gateway.example.test"\nlisten = ["127.0.0.1:0"]\n'
+        f'delivery = "relay=127.0.0.1:{port}"\n{more}'
+    )
+
+
+def send(running: Process, *to: str) -> None:
+    with running.client() as client:
+        client.sendmail("ann@example.test", to, "Subject: x\r\n\r\nhello\r\n")
+
+
+def mail(folder: Path) -> list[str]:
+    return sorted(path.read_text() for path in (folder / "mail" / "new").iterdir())
+
+
+def test_mail_goes_on_and_the_sender_is_told_who_does_not_exist(tmp_path: Path) -> None:
+    hop_folder, own = tmp_path / "hop", tmp_path / "gateway"
+    hop_folder.mkdir()
+    own.mkdir()
+    with serving(hop_folder, HOP, ()) as hop, serving(own, config(hop.port), ()) as running:
+        send(running, "bob@example.test", "carol@elsewhere.example")
+        line = fields(running.log.until("event=relayed", "recipients="))
+        assert line["recipients"] == "<bob@example.test>"
+        assert fields(running.log.until("event=failed"))["status"] == "5.7.1"
+        running.log.until("event=relayed")
+        for _ in range(2):
+            hop.log.until("event=delivered")
+        running.end()
+        hop.end()
+    notice, message = sorted(
+        mail(hop_folder), key=lambda text: "Subject: x\n\nhello\n" not in text[-30:]
+    )[::-1]
+    assert "multipart/report" in notice and "carol@elsewhere.example" in notice
+    assert message.count("Received: ") == 2 and message.endswith("\n\nhello\n")
+    assert "carol" not in message
+
+
+class Peer:
+    """A port of which the connections are refused until ``open``; then each is taken, and answered
+    by a script, or not at all."""
+
+    def __init__(self, *replies: bytes) -> None:
+        self._replies = replies
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.taken: list[socket.socket] = []
+        self.connected = threading.Event()
+
+    def open(self) -> None:
+        self._socket.listen()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self._socket.accept()
+                self.taken.append(sock)
+                self.connected.set()
+                for reply in self._replies:
+                    sock.sendall(reply)
+                    sock.recv(65536)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        for sock in (self._socket, *self.taken):
+            sock.close()
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    made = Peer()
+    yield made
+    made.close()
+
+
+def queue(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["queue", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_what_a_next_hop_that_is_down_cannot_take_waits_and_is_retried_when_asked(
+    tmp_path: Path, peer: Peer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spool = str(tmp_path / "mailsrv.spool")
+    with serving(tmp_path, config(peer.port, f'spool = "{spool}"\n'), ()) as running:
+        send(running, "bob@example.test")
+        assert "refused" in fields(running.log.until("event=deferred"))["reply"]
+        [one] = json.loads(queue(capsys, "list", "--json", "--spool", spool))["messages"]
+        assert one["attempts"] == 1 or one["state"] == "new", "its row may not be written yet"
+        queue(capsys, "retry", "--all", "--spool", spool)
+        running.log.until('event="queue command"')
+        running.log.until("event=deferred")
+        running.end()
+
+
+def test_the_end_of_the_server_waits_for_the_grace_time_and_keeps_what_has_no_outcome(
+    tmp_path: Path, peer: Peer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spool = str(tmp_path / "mailsrv.spool")
+    more = f'spool = "{spool}"\ngrace_s = 0.2\n'
+    peer.open()
+    with serving(tmp_path, config(peer.port, more), ()) as running:
+        send(running, "bob@example.test")
+        assert peer.connected.wait(PATIENCE_S)
+        running.ring(signal.SIGTERM)
+        assert running.process.wait(PATIENCE_S) == 0
+        assert fields(next(x for x in running.log.rest() if "left waiting" in x))["messages"] == "1"
+    [one] = json.loads(queue(capsys, "list", "--json", "--spool", spool))["messages"]
+    assert one["state"] in ("new", "due"), "it is tried at the next start"
+
+
+def test_a_second_signal_waits_for_nothing(tmp_path: Path, peer: Peer) -> None:
+    peer.open()
+    with serving(tmp_path, config(peer.port, "grace_s = 1000\n"), ()) as running:
+        send(running, "bob@example.test")
+        assert peer.connected.wait(PATIENCE_S)
+        running.ring(signal.SIGTERM)
+        running.log.until("event=stopping")
+        running.ring(signal.SIGTERM)
+        assert running.process.wait(PATIENCE_S) == 0
+
+
+def test_a_next_hop_that_is_not_found_is_told_at_the_start_and_mail_waits(tmp_path: Path) -> None:
+    text = config(25).replace("relay=127.0.0.1:25", "relay=hop.invalid")
+    text += 'resolvers = ["127.0.0.1:1"]\n'  # where nobody answers
+    with serving(tmp_path, text, ()) as running:
+        line = fields(running.log.until('event="next hop not found"'))
+        assert line["to"] == "relay=hop.invalid:25"
+        send(running, "bob@example.test")
+        running.log.until("event=deferred")
+        running.end()
