@@ -5,21 +5,34 @@ from __future__ import annotations
 import os
 import random
 import sqlite3
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spooling import START_S, spool_in
+from spooling import START_S, envelope, spool_in
 
 from mailsrv.delivery.files import SystemFiles
+from mailsrv.delivery.job import Done, Job
 from mailsrv.delivery.mailbox.maildir import Maildir
 from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
 from mailsrv.delivery.queue.queue import Queue
 from mailsrv.delivery.queue.ways import OneWay, Way
+from mailsrv.delivery.spool.queue_table import QueueTable
 from mailsrv.delivery.spool.spool import Spool
 from mailsrv.runtime.clock import Clock, FakeClock
 from mailsrv.runtime.loop import Loop
+from mailsrv.smtp.path import MailPath
+from mailsrv.smtp.reply import Reply
+from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
 from mailsrv.units import NS_PER_S
 from replay.play.mailsrv_harness import VirtualPoll
+
+RELAYED = OutcomeKind.RELAYED, "2.0.0", "250 2.0.0 Ok"
+DEFERRED = OutcomeKind.DEFERRED, "4.2.0", "450 4.2.0 greylisted"
+FAILED = OutcomeKind.FAILED, "5.1.1", "550 5.1.1 no such user"
+
+Answer = tuple[OutcomeKind, str, str]
 
 
 def maildir_way(
@@ -132,3 +145,90 @@ class Deliverer:
 
 def _raise(_: object, fault: Exception) -> None:
     raise fault
+
+
+class NextHop:
+    """A way out that answers as it is told, or keeps its jobs until it is told to end them."""
+
+    def __init__(self, answer: Answer | None = RELAYED, room: int = 100) -> None:
+        self.answer = answer
+        self.by_local: dict[str, Answer] = {}
+        self.jobs: list[tuple[Job, Done]] = []
+        self.tried: list[tuple[str, tuple[int, ...]]] = []
+        self.contents: list[bytes] = []
+        self.rooms = room
+        self.closed = False
+
+    def deliver(self, job: Job, done: Done) -> None:
+        self.tried.append((job.message.id, job.places))
+        self.contents.append(job.head + b"".join(job.content()))
+        if self.answer is None:
+            self.jobs.append((job, done))
+        else:
+            done(self._outcomes(job, self.answer))
+
+    def end(self, answer: Answer = RELAYED, number: int = 1) -> None:
+        for _ in range(number):
+            job, done = self.jobs.pop(0)
+            done(self._outcomes(job, answer))
+
+    def _outcomes(self, job: Job, answer: Answer) -> Sequence[Outcome]:
+        paths = job.envelope.forward_paths
+        return [
+            Outcome(place, *self.by_local.get(paths[place].local, answer), remote="next.example")
+            for place in job.places
+        ]
+
+    def room(self) -> int:
+        return self.rooms - len(self.jobs)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class WaysByDomain:
+    """A way out for each domain, by its name."""
+
+    only = None
+
+    def __init__(self, **hops: NextHop) -> None:
+        self._ways = {name: Way(name, hop) for name, hop in hops.items()}
+
+    def way(self, recipient: MailPath) -> Way:
+        return self._ways[recipient.domain]
+
+    def close(self) -> None:
+        for way in self._ways.values():
+            way.out.close()
+
+
+class QueueRun(VirtualRun):
+    """One whose mail goes to a next hop, or to one for each domain."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *hop: NextHop,
+        factory: type[sqlite3.Connection] = sqlite3.Connection,
+        **hops: NextHop,
+    ) -> None:
+        super().__init__(folder, factory)
+        self.queue.use(OneWay(Way("relay", *hop)) if hop else WaysByDomain(**hops))
+        self.begin()
+
+    def receive(self, number: int, *to: str) -> None:
+        """A message to ``user@domain``, each."""
+        one = envelope(number)
+        if to:
+            one.forward_paths[:] = [MailPath(*address.split("@")) for address in to]
+        replies: list[Reply] = []
+        sink = self.spool.begin(one)
+        sink.write(b"Subject: x\r\n\r\ntext\r\n")
+        sink.finish(replies.append)
+
+    def rows(self) -> dict[int, Any]:
+        found = {}
+        for one in self.spool.after(0, 1000):
+            entry = self.spool.read(partial(QueueTable.one, number=one.number))
+            found[one.number] = entry.row if entry else None
+        return found

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import islice
 
 from mailsrv.delivery.queue.attempt import Attempt, Content
 from mailsrv.delivery.queue.commands import carried_out
@@ -33,12 +34,15 @@ from mailsrv.units import NS_PER_S
 
 ACTIVE_MAX = 512
 """Messages in memory."""
-RECIPIENTS_MAX = 50_000
+RECIPIENTS_MAX = 20_000
 """Of the messages in memory: beyond that no other is taken."""
 AHEAD_MAX = 64
 """Messages that are looked up at once."""
 TAKEN_MAX = 32
 """Messages that are begun in one go; other work of the loop comes in between."""
+NAMES_MAX = 10_000
+NAMES_LOOKED_AT_MAX = 256
+"""Ways out without room that are remembered, and those that are looked at in one go."""
 BLOCKED_PAUSE_NS = NS_PER_S
 """How often a way out is looked at that had no room, and none of our jobs."""
 BLOCKED_MAX_NS = 60 * NS_PER_S
@@ -96,7 +100,7 @@ class Queue:
         self._active: dict[int, Attempt] = {}
         self._recipients = 0
         self._fresh: list[Entry] = []  # in reverse order
-        self._position = spool.fresh_from - 1  # of the last fresh message that was taken
+        self._position = spool.read(QueueTable.fresh_from) - 1  # of the last one taken
         self._due: list[Entry] = []  # in reverse order
         self._due_behind = _BEFORE_ALL
         self._due_from_ns: int | None = 0  # nothing is due before; None: nothing is due at all
@@ -257,12 +261,13 @@ class Queue:
 
     def _take_waiting(self) -> bool:
         """The next message that waits for a way out which has room."""
-        if self._name_behind is not None:
+        if self._name_behind is not None and len(self._set_aside) < NAMES_MAX:
             behind = self._name_behind
             self._name_behind = self._spool.read(lambda table: table.next_name(behind))
             if self._name_behind is not None:
                 self._set_aside.setdefault(self._name_behind, None)
-        for name, way in list(self._set_aside.items()):
+        for name in list(islice(self._set_aside, NAMES_LOOKED_AT_MAX)):
+            way = self._set_aside[name] = self._set_aside.pop(name)  # the last one of the next time
             if way is not None and way.out.room() <= 0:
                 continue
             at_most = len(self._active) + self._spool.unwritten + 1
@@ -274,6 +279,12 @@ class Queue:
             if not found:
                 del self._set_aside[name]
         return False
+
+    def _set_aside_for(self, way: Way) -> None:
+        if len(self._set_aside) < NAMES_MAX or way.name in self._set_aside:
+            self._set_aside[way.name] = way
+        else:
+            self._name_behind = ""  # there is room for names again later
 
     def _is_free(self, entry: Entry) -> bool:
         """Whether it is not in memory, and what the database says is the latest."""
@@ -366,7 +377,7 @@ class Queue:
             due_ns = attempt.row.due_ns
         for way in attempt.blocked:
             waits_for = way.name
-            self._set_aside[waits_for] = way
+            self._set_aside_for(way)
         if due_ns is None and len(attempt.blocked) != 1:
             # For one of several ways it cannot wait for long; without any, they changed meanwhile.
             due_ns = self._clock.realtime_ns() + BLOCKED_MAX_NS * bool(attempt.blocked)

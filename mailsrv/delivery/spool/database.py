@@ -227,6 +227,10 @@ class SpoolDatabase:
         execute = self._connection.execute  # file names are octets, and need not be UTF-8
         return [one for one in ids if not execute(query, (os.fsencode(one),)).fetchone()]
 
+    def wait_for_others(self, at_most_ms: int) -> None:
+        """Let a transaction wait while another process writes: only at the end of the process."""
+        self._connection.execute(f"PRAGMA busy_timeout = {at_most_ms}")
+
     def close(self) -> None:
         """Close it; the last connection carries the log into the file."""
         self._connection.close()

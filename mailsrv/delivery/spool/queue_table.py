@@ -93,6 +93,11 @@ class QueueTable:
 
     # -- reading ----------------------------------------------------------------------------------
 
+    def fresh_from(self) -> int:
+        """Below this number there is no message that was never tried."""
+        (number,) = self._connection.execute("SELECT fresh_from FROM total").fetchone()
+        return int(number)
+
     def fresh(self, number: int, at_most: int) -> list[Entry]:
         """The oldest fresh messages behind ``number``."""
         rows = self._connection.execute(_FRESH, (number, at_most)).fetchall()

@@ -271,9 +271,9 @@ class Spool:
     def next_due_ns(self, now_ns: int) -> int | None:
         """When the first message is due after ``now_ns``, or before, if that is not written yet.
         Raises SpoolError."""
-        unwritten = [row.due_ns for row in self._changes.rows.values() if row.due_ns is not None]
-        written = self.read(lambda table: table.next_due_ns(now_ns))
-        return min(unwritten if written is None else [written, *unwritten], default=None)
+        dues = [self.read(lambda table: table.next_due_ns(now_ns))]
+        dues += [row.due_ns for row in self._changes.rows.values()]
+        return min((one for one in dues if one is not None), default=None)
 
     @property
     def unwritten(self) -> int:
@@ -309,11 +309,6 @@ class Spool:
     def none_is_fresh_below(self, number: int) -> None:
         """Every message below ``number`` was tried; written when something else is."""
         self._changes.fresh_from = number
-
-    @property
-    def fresh_from(self) -> int:
-        """Below this number there is no message that was never tried."""
-        return 0 if self._database is None else self._database.fresh_from
 
     def _change(self, soon: bool) -> None:
         due_ns = self._now_ns() + (COMMIT_WITHIN_NS if soon else FORGET_WITHIN_NS)
@@ -420,7 +415,8 @@ class Spool:
     ) -> None:
         """The transaction failed: try again if another process was writing, else answer."""
         now_ns = self._now_ns()
-        if is_busy(error) and batch and now_ns - self._since_ns < LOCKED_NS:
+        wanted_ns = self._since_ns if batch else self._changes_due_ns
+        if is_busy(error) and now_ns - wanted_ns < LOCKED_NS:
             self._waiting[:0] = batch
             self._retry_ns = now_ns + LOCKED_PAUSE_NS
             self._arm(self._retry_ns)
@@ -455,6 +451,7 @@ class Spool:
             self._since_ns = self._now_ns() - LOCKED_NS  # no more waiting for others
             self.commit()
         if self._changes and self._database is not None:
+            self._database.wait_for_others(LOCKED_NS // NS_PER_MS)
             self.commit()
         self._close_database()
         lock, self._lock = self._lock, -1

@@ -4,121 +4,27 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Sequence
-from functools import partial
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
-from queueing import VirtualRun
-from spooling import Trouble, envelope, failing, kept
+from queueing import DEFERRED, FAILED, RELAYED, NextHop, QueueRun
+from spooling import Trouble, failing, kept
 
 from mailsrv.delivery.job import Done, Job
 from mailsrv.delivery.queue.notifier import Notifier
 from mailsrv.delivery.queue.queue import EXPIRED_STATUS
 from mailsrv.delivery.queue.retries import Retries
 from mailsrv.delivery.queue.ways import OneWay, Way
-from mailsrv.delivery.spool.queue_table import QueueTable
 from mailsrv.delivery.spool.stored_envelope import from_json
-from mailsrv.smtp.path import MailPath
-from mailsrv.smtp.reply import Reply
-from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
+from mailsrv.smtp.sending.outcome import Outcome
 from mailsrv.units import NS_PER_MS, NS_PER_S
-
-RELAYED = OutcomeKind.RELAYED, "2.0.0", "250 2.0.0 Ok"
-DEFERRED = OutcomeKind.DEFERRED, "4.2.0", "450 4.2.0 greylisted"
-FAILED = OutcomeKind.FAILED, "5.1.1", "550 5.1.1 no such user"
-
-Answer = tuple[OutcomeKind, str, str]
-
-
-class NextHop:
-    """A way out that answers as it is told, or keeps its jobs until it is told to end them."""
-
-    def __init__(self, answer: Answer | None = RELAYED, room: int = 100) -> None:
-        self.answer = answer
-        self.by_local: dict[str, Answer] = {}
-        self.jobs: list[tuple[Job, Done]] = []
-        self.tried: list[tuple[str, tuple[int, ...]]] = []
-        self.contents: list[bytes] = []
-        self.rooms = room
-        self.closed = False
-
-    def deliver(self, job: Job, done: Done) -> None:
-        self.tried.append((job.message.id, job.places))
-        self.contents.append(job.head + b"".join(job.content()))
-        if self.answer is None:
-            self.jobs.append((job, done))
-        else:
-            done(self._outcomes(job, self.answer))
-
-    def end(self, answer: Answer = RELAYED, number: int = 1) -> None:
-        for _ in range(number):
-            job, done = self.jobs.pop(0)
-            done(self._outcomes(job, answer))
-
-    def _outcomes(self, job: Job, answer: Answer) -> Sequence[Outcome]:
-        paths = job.envelope.forward_paths
-        return [
-            Outcome(place, *self.by_local.get(paths[place].local, answer), remote="next.example")
-            for place in job.places
-        ]
-
-    def room(self) -> int:
-        return self.rooms - len(self.jobs)
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class WaysByDomain:
-    only = None
-
-    def __init__(self, **hops: NextHop) -> None:
-        self._ways = {name: Way(name, hop) for name, hop in hops.items()}
-
-    def way(self, recipient: MailPath) -> Way:
-        return self._ways[recipient.domain]
-
-    def close(self) -> None:
-        for way in self._ways.values():
-            way.out.close()
-
-
-class Run(VirtualRun):
-    def __init__(
-        self,
-        folder: Path,
-        *hop: NextHop,
-        factory: type[sqlite3.Connection] = sqlite3.Connection,
-        **hops: NextHop,
-    ) -> None:
-        super().__init__(folder, factory)
-        self.queue.use(OneWay(Way("relay", *hop)) if hop else WaysByDomain(**hops))
-        self.begin()
-
-    def receive(self, number: int, *to: str) -> None:
-        """A message to ``user@domain``, each."""
-        one = envelope(number)
-        if to:
-            one.forward_paths[:] = [MailPath(*address.split("@")) for address in to]
-        replies: list[Reply] = []
-        sink = self.spool.begin(one)
-        sink.write(b"Subject: x\r\n\r\ntext\r\n")
-        sink.finish(replies.append)
-
-    def rows(self) -> dict[int, Any]:
-        found = {}
-        for one in self.spool.after(0, 1000):
-            entry = self.spool.read(partial(QueueTable.one, number=one.number))
-            found[one.number] = entry.row if entry else None
-        return found
 
 
 def test_what_the_next_hop_takes_is_forgotten_at_once_and_told(tmp_path: Path) -> None:
     hop = NextHop()
-    run = Run(tmp_path, hop)
+    run = QueueRun(tmp_path, hop)
     run.receive(1)
     run.go_on(10 * NS_PER_MS)
     assert kept(run.spool) == {}
@@ -140,7 +46,7 @@ def test_what_the_next_hop_takes_is_forgotten_at_once_and_told(tmp_path: Path) -
 def test_a_message_is_tried_after_longer_and_longer_pauses_and_at_last_given_up(
     tmp_path: Path,
 ) -> None:
-    run = Run(tmp_path, NextHop(DEFERRED))
+    run = QueueRun(tmp_path, NextHop(DEFERRED))
     run.receive(1)
     times: list[int] = []
     told = run.note
@@ -161,7 +67,7 @@ def test_a_message_is_tried_after_longer_and_longer_pauses_and_at_last_given_up(
 
 
 def test_messages_that_fail_together_do_not_come_back_together(tmp_path: Path) -> None:
-    run = Run(tmp_path, NextHop(DEFERRED))
+    run = QueueRun(tmp_path, NextHop(DEFERRED))
     for number in range(20):
         run.receive(number)
     run.go_on(NS_PER_S)
@@ -173,7 +79,7 @@ def test_messages_that_fail_together_do_not_come_back_together(tmp_path: Path) -
 def test_only_the_recipients_without_a_final_outcome_are_tried_again(tmp_path: Path) -> None:
     hop = NextHop()
     hop.by_local = {"b": DEFERRED, "c": FAILED}
-    run = Run(tmp_path, hop)
+    run = QueueRun(tmp_path, hop)
     run.receive(1, "a@x", "b@x", "c@x")
     run.go_on(NS_PER_S)
     assert [(one["event"], one["recipients"]) for one in run.notes] == [
@@ -190,12 +96,12 @@ def test_only_the_recipients_without_a_final_outcome_are_tried_again(tmp_path: P
 def test_what_was_deferred_is_known_after_a_kill(tmp_path: Path) -> None:
     hop = NextHop()
     hop.by_local = {"b": DEFERRED}
-    killed = Run(tmp_path, hop)
+    killed = QueueRun(tmp_path, hop)
     killed.receive(1, "a@x", "b@x")
     killed.go_on(NS_PER_S)
     killed.kill()
     again = NextHop()
-    run = Run(tmp_path, again)
+    run = QueueRun(tmp_path, again)
     run.go_on(NS_PER_S)
     assert again.tried == [], "it is not due yet"
     run.go_on(400 * NS_PER_S)
@@ -206,13 +112,13 @@ def test_what_was_deferred_is_known_after_a_kill(tmp_path: Path) -> None:
 
 def test_what_was_under_way_when_the_process_was_killed_is_sent_again(tmp_path: Path) -> None:
     slow, fast = NextHop(None), NextHop()
-    killed = Run(tmp_path, x=slow, y=fast)
+    killed = QueueRun(tmp_path, x=slow, y=fast)
     killed.receive(1, "a@x", "b@y")
     killed.receive(2, "c@x")
     killed.go_on(NS_PER_S)
     killed.kill()
     slow, fast = NextHop(), NextHop()
-    run = Run(tmp_path, x=slow, y=fast)
+    run = QueueRun(tmp_path, x=slow, y=fast)
     run.go_on(NS_PER_S)
     assert sorted(slow.tried) == [("ID1", (0,)), ("ID2", (0,))]
     assert [one["id"] for one in run.notes if one["event"] == "may be sent twice"] == ["ID1", "ID2"]
@@ -222,7 +128,7 @@ def test_what_was_under_way_when_the_process_was_killed_is_sent_again(tmp_path: 
 
 def test_a_way_out_without_room_starves_no_other_and_is_served_in_order(tmp_path: Path) -> None:
     dead, good = NextHop(None, room=2), NextHop()
-    run = Run(tmp_path, x=dead, y=good)
+    run = QueueRun(tmp_path, x=dead, y=good)
     for number in range(700):
         run.receive(number, "a@x")
     run.receive(700, "b@y")
@@ -240,13 +146,13 @@ def test_a_way_out_without_room_starves_no_other_and_is_served_in_order(tmp_path
 
 
 def test_what_waits_for_a_way_out_is_known_after_a_kill(tmp_path: Path) -> None:
-    killed = Run(tmp_path, x=NextHop(None, room=1), y=NextHop())
+    killed = QueueRun(tmp_path, x=NextHop(None, room=1), y=NextHop())
     for number in range(5):
         killed.receive(number, "a@x")
     killed.go_on(NS_PER_S)
     killed.kill()
     hop = NextHop()
-    run = Run(tmp_path, x=hop, y=NextHop())
+    run = QueueRun(tmp_path, x=hop, y=NextHop())
     run.go_on(NS_PER_S)
     assert len(hop.tried) == 5
     assert kept(run.spool) == {}
@@ -254,7 +160,7 @@ def test_what_waits_for_a_way_out_is_known_after_a_kill(tmp_path: Path) -> None:
 
 def test_room_that_comes_back_by_itself_is_noticed(tmp_path: Path) -> None:
     full = NextHop(room=0)
-    run = Run(tmp_path, x=full, y=NextHop())
+    run = QueueRun(tmp_path, x=full, y=NextHop())
     run.receive(1, "a@x", "b@y")
     run.go_on(10 * NS_PER_S)
     assert full.tried == []
@@ -268,7 +174,7 @@ def test_who_was_deferred_elsewhere_is_not_tried_again_when_another_way_has_room
     tmp_path: Path,
 ) -> None:
     full, grey = NextHop(room=0), NextHop(DEFERRED)
-    run = Run(tmp_path, x=full, y=grey)
+    run = QueueRun(tmp_path, x=full, y=grey)
     run.receive(1, "a@x", "b@y")
     run.go_on(5 * NS_PER_S)
     full.rooms = 1
@@ -285,7 +191,7 @@ def test_other_ways_out_take_over_what_waits_and_what_was_under_way_is_finished(
     tmp_path: Path,
 ) -> None:
     old, new = NextHop(None, room=1), NextHop()
-    run = Run(tmp_path, old)
+    run = QueueRun(tmp_path, old)
     for number in range(3):
         run.receive(number)
     run.go_on(NS_PER_S)
@@ -306,7 +212,7 @@ def test_a_way_out_that_reports_nothing_or_twice_loses_nothing(tmp_path: Path, t
             for _ in range(max(times, 1)):
                 done(outcomes)
 
-    run = Run(tmp_path, Careless())
+    run = QueueRun(tmp_path, Careless())
     run.receive(1, "a@x", "b@x", "c@x")
     run.go_on(NS_PER_S)
     assert list(kept(run.spool)) == ["ID1"]
@@ -329,7 +235,7 @@ def test_the_last_attempt_is_made_at_the_end_of_the_lifetime(received_ns: int) -
     assert retries.next_due_ns(10**6, received_ns, received_ns, Most()) == ends_ns
 
 
-def with_notices(run: Run) -> Run:
+def with_notices(run: QueueRun) -> QueueRun:
     run.queue.make_notices = Notifier(
         run.clock, random.Random(2), "mx.example.test", run.queue.retries, 50_000
     )
@@ -341,7 +247,7 @@ def test_the_sender_is_told_of_a_failure_with_the_transaction_that_records_it(
 ) -> None:
     hop = NextHop()
     hop.by_local = {"c": FAILED, "a": DEFERRED}
-    run = with_notices(Run(tmp_path, hop))
+    run = with_notices(QueueRun(tmp_path, hop))
     run.receive(1, "b@x", "c@x")
     run.go_on(1)
     assert run.spool.messages == 1 + 1 - 1, "the notice is there, and the message is done with"
@@ -361,7 +267,7 @@ def test_the_sender_is_told_of_a_failure_with_the_transaction_that_records_it(
 def test_the_sender_is_told_once_of_a_delay_and_then_of_the_end(tmp_path: Path) -> None:
     hop = NextHop()
     hop.by_local = {"b": DEFERRED}
-    run = with_notices(Run(tmp_path, hop))
+    run = with_notices(QueueRun(tmp_path, hop))
     run.receive(1, "b@x")
     run.go_on(6 * 24 * 3600 * NS_PER_S)
     notices = [content for content in hop.contents if b"multipart/report" in content]
@@ -373,21 +279,21 @@ def test_the_sender_is_told_once_of_a_delay_and_then_of_the_end(tmp_path: Path) 
 def test_a_delay_is_told_once_although_the_process_was_killed(tmp_path: Path) -> None:
     hop = NextHop()
     hop.by_local = {"b": DEFERRED}
-    run = with_notices(Run(tmp_path, hop))
+    run = with_notices(QueueRun(tmp_path, hop))
     run.receive(1, "b@x")
     run.go_on(6 * 3600 * NS_PER_S)
     run.kill()
-    later = with_notices(Run(tmp_path, hop))
+    later = with_notices(QueueRun(tmp_path, hop))
     later.go_on(24 * 3600 * NS_PER_S)
     assert sum(b"Action: delayed" in content for content in hop.contents) == 1
 
 
 def test_what_waits_after_an_orderly_end_is_not_said_to_be_sent_twice(tmp_path: Path) -> None:
-    ended = Run(tmp_path, NextHop(None))
+    ended = QueueRun(tmp_path, NextHop(None))
     ended.receive(1)
     ended.go_on(NS_PER_S)
     ended.spool.close()
-    run = Run(tmp_path, NextHop())
+    run = QueueRun(tmp_path, NextHop())
     run.go_on(NS_PER_S)
     assert run.events == ["relayed"]
 
@@ -398,7 +304,7 @@ def test_two_reloads_in_a_row_begin_nothing_twice(tmp_path: Path) -> None:
             self.jobs.clear()
 
     old, between, new = Local(None), Local(None), NextHop()
-    run = Run(tmp_path, old)
+    run = QueueRun(tmp_path, old)
     run.queue.use(OneWay(Way("maildir", old, local=True)))
     run.receive(1)
     run.go_on(NS_PER_S)
@@ -412,7 +318,7 @@ def test_two_reloads_in_a_row_begin_nothing_twice(tmp_path: Path) -> None:
 def test_who_waits_for_two_ways_is_tried_where_room_comes_first(tmp_path: Path) -> None:
     dead, slow = NextHop(room=0), NextHop(room=0)
     for hops in ({"x": dead, "y": slow}, {"y": dead, "x": slow}):
-        run = Run(tmp_path / "".join(hops), **hops)
+        run = QueueRun(tmp_path / "".join(hops), **hops)
         run.receive(1, "a@x", "b@y")
         run.go_on(NS_PER_S)
         slow.rooms, slow.tried = 1, []
@@ -424,7 +330,7 @@ def test_who_waits_for_two_ways_is_tried_where_room_comes_first(tmp_path: Path) 
 def test_nothing_is_delivered_that_could_not_be_forgotten(tmp_path: Path) -> None:
     trouble = Trouble(sqlite3.SQLITE_FULL, only="COMMIT")
     hop = NextHop(None, room=1)
-    run = Run(tmp_path, hop, factory=failing(trouble))
+    run = QueueRun(tmp_path, hop, factory=failing(trouble))
     for number in range(6):
         run.receive(number)
     run.spool.commit()
@@ -441,3 +347,46 @@ def test_nothing_is_delivered_that_could_not_be_forgotten(tmp_path: Path) -> Non
     run.go_on(5 * NS_PER_S)
     assert kept(run.spool) == {}
     assert sorted(hop.tried) == [(f"ID{number}", (0,)) for number in range(6)]
+
+
+def test_outcomes_that_another_process_keeps_from_being_written_are_written_soon(
+    tmp_path: Path,
+) -> None:
+    hop = NextHop(None)
+    run = QueueRun(tmp_path, hop)
+    run.receive(1)
+    run.go_on(NS_PER_S)
+    with closing(sqlite3.connect(tmp_path / "spool" / "spool.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        hop.end()
+        run.go_on(NS_PER_S)
+        assert run.spool.trouble == ""
+        other.execute("ROLLBACK")
+    run.go_on(20 * NS_PER_MS)
+    assert kept(run.spool) == {}
+    assert run.events == ["relayed"]
+
+
+def test_many_ways_without_room_cost_one_look_at_some_of_them(tmp_path: Path) -> None:
+    names = [f"d{number}" for number in range(600)]
+    hops = {name: NextHop(room=0) for name in names}
+    run = QueueRun(tmp_path, **hops)
+    for number, name in enumerate(names):
+        run.receive(number, f"a@{name}")
+    run.go_on(2 * NS_PER_S)
+    looked_at = 0
+
+    def room() -> int:
+        nonlocal looked_at
+        looked_at += 1
+        return 0
+
+    for hop in hops.values():
+        hop.room = room  # type: ignore[method-assign]
+    run.queue._take_one()
+    assert looked_at <= 256
+    last = hops["d599"]
+    del last.room  # type: ignore[method-assign]
+    last.rooms = 1
+    run.go_on(5 * NS_PER_S)
+    assert len(last.tried) == 1
