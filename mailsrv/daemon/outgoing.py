@@ -243,6 +243,7 @@ class Outgoing:
                 rules=rules,
                 note=self._journal.note,
             )
+            self.queue.on_retry = self._next_hops.resume
         else:
             self._next_hops.configure(resolver, hostname, rules)
         return self._next_hops

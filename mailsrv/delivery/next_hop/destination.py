@@ -155,6 +155,10 @@ class Destination:
         if self._waiting:
             self._dispatcher.wake(self)
 
+    def resume(self) -> None:
+        """Leave it alone no longer: somebody says that it works again."""
+        self._paused_until_ns = 0
+
     def close(self, why: str) -> None:
         """Begin nothing more: what waits is deferred."""
         self._closed = True

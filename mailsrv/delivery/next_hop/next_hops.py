@@ -146,6 +146,11 @@ class NextHops:
             destination.route = route
         return destination
 
+    def resume(self) -> None:
+        """Leave no destination alone any longer: an operator wants mail to be tried."""
+        for destination in self._destinations.values():
+            destination.resume()
+
     def close(self, grace_ns: int = GRACE_NS) -> None:
         """Begin nothing more, and end what is under way after ``grace_ns``; what has no outcome
         then is deferred.  Harmless when closed."""

@@ -18,7 +18,7 @@ from functools import partial
 from itertools import islice
 
 from mailsrv.delivery.queue.attempt import Attempt, Content
-from mailsrv.delivery.queue.commands import carried_out
+from mailsrv.delivery.queue.commands import Verb, carried_out
 from mailsrv.delivery.queue.reports import Note, report
 from mailsrv.delivery.queue.retries import RandomBits, Retries
 from mailsrv.delivery.queue.ways import Way, Ways
@@ -94,6 +94,8 @@ class Queue:
         self._note = note
         self.retries = retries
         self.make_notices = make_notices
+        self.on_retry: Callable[[], object] = lambda: None
+        """Called when an operator wants messages to be tried now."""
         self._ways: Ways | None = None
         self._loop: Loop | None = None
         self._timer: Timer | None = None
@@ -419,6 +421,8 @@ class Queue:
         Raises SpoolError."""
         commands = self._spool.commands(COMMANDS_MAX)
         self._may_have_commands = bool(commands)
+        if any(one.verb in (Verb.RETRY.value, Verb.RELEASE.value) for one in commands):
+            self.on_retry()
         if commands:
             self._fresh.clear()  # what was read ahead may be changed now
             self._due.clear()
