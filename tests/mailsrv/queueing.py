@@ -216,7 +216,7 @@ class QueueRun(VirtualRun):
         self.queue.use(OneWay(Way("relay", *hop)) if hop else WaysByDomain(**hops))
         self.begin()
 
-    def receive(self, number: int, *to: str) -> None:
+    def receive(self, number: int, *to: str) -> list[Reply]:
         """A message to ``user@domain``, each."""
         one = envelope(number)
         if to:
@@ -225,6 +225,7 @@ class QueueRun(VirtualRun):
         sink = self.spool.begin(one)
         sink.write(b"Subject: x\r\n\r\ntext\r\n")
         sink.finish(replies.append)
+        return replies
 
     def rows(self) -> dict[int, Any]:
         found = {}

@@ -30,7 +30,7 @@ from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.timer_wheel import Timer
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
-from mailsrv.units import NS_PER_S
+from mailsrv.units import NS_PER_MS, NS_PER_S
 
 ACTIVE_MAX = 512
 """Messages in memory."""
@@ -39,7 +39,9 @@ RECIPIENTS_MAX = 20_000
 AHEAD_MAX = 64
 """Messages that are looked up at once."""
 TAKEN_MAX = 32
-"""Messages that are begun in one go; other work of the loop comes in between."""
+RUN_NS = NS_PER_MS
+"""Messages that are begun in one go, and how long that may take: one with many recipients takes
+milliseconds.  Other work of the loop comes in between."""
 NAMES_MAX = 10_000
 NAMES_LOOKED_AT_MAX = 256
 """Ways out without room that are remembered, and those that are looked at in one go."""
@@ -52,7 +54,7 @@ TROUBLE_PAUSE_NS = NS_PER_S
 LOOK_NS = 3600 * NS_PER_S
 """The longest that the queue sleeps while something is due later: the time of day may be set."""
 
-COMMANDS_MAX = 100
+COMMANDS_MAX = 32
 """An operator's commands that are carried out in one go."""
 UNWRITTEN_PAUSE_NS = NS_PER_S // 10
 """How long a command waits for what became of its message to be written."""
@@ -192,10 +194,13 @@ class Queue:
         try:
             if self._may_have_commands:
                 self.carry_out_commands()
+            over_ns = self._clock.monotonic_ns() + RUN_NS
             for _ in range(TAKEN_MAX):
                 if not self._take_one():
                     self._arm_for_due()
                     return
+                if self._clock.monotonic_ns() >= over_ns:
+                    break
         except SpoolError:  # the spool says so in the log when it cannot store
             self._arm(TROUBLE_PAUSE_NS)
             return
@@ -233,7 +238,7 @@ class Queue:
         while self._peek_fresh():
             entry = self._fresh.pop()
             self._position = entry.message.number
-            if self._is_free(entry):
+            if self._is_free(entry.message.number):
                 self._open(entry)
                 return True
         return False
@@ -243,7 +248,7 @@ class Queue:
             entry = self._due.pop()
             if entry.row is not None:
                 self._due_behind = (entry.row.due_ns or 0, entry.message.number)
-            if self._is_free(entry):
+            if self._is_free(entry.message.number):
                 self._open(entry)
                 return True
         return False
@@ -274,7 +279,11 @@ class Queue:
                 continue
             at_most = len(self._active) + self._spool.unwritten + 1
             found = self._spool.read(partial(QueueTable.waiting, name=name, at_most=at_most))
-            for entry in filter(self._is_free, found):
+            number = next(filter(self._is_free, found), None)
+            entry = (
+                None if number is None else self._spool.read(partial(QueueTable.one, number=number))
+            )
+            if entry is not None:
                 self._due.clear()  # it may be among them
                 self._open(entry, name)
                 return True
@@ -288,9 +297,8 @@ class Queue:
         else:
             self._name_behind = ""  # there is room for names again later
 
-    def _is_free(self, entry: Entry) -> bool:
-        """Whether it is not in memory, and what the database says is the latest."""
-        number = entry.message.number
+    def _is_free(self, number: int) -> bool:
+        """Whether a message is not in memory, and what the database says of it is the latest."""
         return number not in self._active and self._spool.is_written(number)
 
     # -- an attempt -------------------------------------------------------------------------------

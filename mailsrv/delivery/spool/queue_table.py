@@ -50,10 +50,7 @@ WHERE due_ns <= ? AND (due_ns, queue.number) > (?, ?) ORDER BY due_ns, queue.num
 _NEXT_DUE = """
 SELECT due_ns FROM queue WHERE due_ns > ? ORDER BY due_ns, number LIMIT 1
 """
-_WAITING = f"""
-SELECT {_COLUMNS} FROM queue CROSS JOIN message ON message.number = queue.number
-WHERE waits_for = ? ORDER BY queue.number LIMIT ?
-"""
+_WAITING = "SELECT number FROM queue WHERE waits_for = ? ORDER BY number LIMIT ?"
 _NEXT_NAME = "SELECT waits_for FROM queue WHERE waits_for > ? ORDER BY waits_for LIMIT 1"
 _ONE = f"""
 SELECT {_COLUMNS} FROM message LEFT JOIN queue ON queue.number = message.number
@@ -113,10 +110,9 @@ class QueueTable:
         row = self._connection.execute(_NEXT_DUE, (now_ns,)).fetchone()
         return None if row is None else int(row[0])
 
-    def waiting(self, name: str, at_most: int) -> list[Entry]:
-        """The oldest that wait for a way out."""
-        rows = self._connection.execute(_WAITING, (name, at_most)).fetchall()
-        return [_entry(row) for row in rows]
+    def waiting(self, name: str, at_most: int) -> list[int]:
+        """The numbers of the oldest messages that wait for a way out."""
+        return [int(row[0]) for row in self._connection.execute(_WAITING, (name, at_most))]
 
     def next_name(self, name: str) -> str | None:
         """The next way out behind ``name`` that messages wait for, in the order of names."""
