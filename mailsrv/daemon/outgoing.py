@@ -205,6 +205,7 @@ class Outgoing:
             retries,
             settings.notice_content_octets,
             ways.reaches,
+            aliases_of(config.aliases, settings),
         )
         self.queue.use(ways)
         aliases = aliases_of(config.aliases, settings)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
+from mailsrv.delivery.aliasing import expand
 from mailsrv.delivery.notices.notice import Origin, notice
 from mailsrv.delivery.notices.occasions import due
 from mailsrv.delivery.notices.returned import Original, beginning_octets
 from mailsrv.delivery.queue.retries import RandomBits, Retries
 from mailsrv.delivery.spool.rows import NewMessage, SpoolError, StoredMessage
 from mailsrv.delivery.spool.stored_envelope import to_json
+from mailsrv.policy.aliases import Aliases
 from mailsrv.runtime.clock import Clock
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.path import MailPath
@@ -23,7 +25,8 @@ Content = Callable[[], Iterator[bytes]]
 
 class Notifier:
     """Tells senders in the name of ``hostname``, those whom a notice ``reaches``;
-    ``returned_octets_max`` bounds a message that comes back whole."""
+    ``returned_octets_max`` bounds a message that comes back whole.  A sender may be an alias of
+    ours, which ``aliases`` knows."""
 
     def __init__(
         self,
@@ -33,7 +36,9 @@ class Notifier:
         retries: Retries,
         returned_octets_max: int,
         reaches: Callable[[MailPath], bool] = lambda sender: True,
+        aliases: Aliases | None = None,
     ) -> None:
+        self._aliases = aliases
         self._reaches = reaches
         self._clock = clock
         self._dice = dice
@@ -60,7 +65,10 @@ class Notifier:
         made = notice(envelope, outcomes, original, message.received_ns, origin, until_ns)
         if made is None:
             return []
-        text = to_json(made.envelope)
+        addressed = made.envelope
+        if self._aliases is not None:
+            addressed = expand(addressed, self._aliases)
+        text = to_json(addressed)
         return [NewMessage(id_, now_ns, hostname, len(made.content), text, made.content)]
 
 

@@ -116,6 +116,22 @@ def test_a_sender_who_asks_is_told_of_the_alias_and_of_the_mailbox(folder: Path)
     assert len(copies(folder / "mail" / "example.org" / "bob")) == 1
 
 
+def test_a_sender_who_is_an_alias_is_told_where_its_mail_goes(folder: Path) -> None:
+    config = MANY.replace("[aliases]", 'elsewhere = "relay=127.0.0.1:1"\n[aliases]')
+    with serving(folder, config, ()) as running:
+        with running.client() as client:
+            client.ehlo()
+            client.mail("info@example.org")
+            client.rcpt("bob@example.org", ["NOTIFY=SUCCESS"])
+            client.data(MESSAGE)
+        running.log.until("event=delivered")
+        running.log.until("event=delivered")
+        running.end()
+    (notice,) = copies(folder / "mail" / "example.org" / "ann")
+    assert "\nTo: <info@example.org>\n" in notice
+    assert not (folder / "mail" / "example.org" / "info").exists()
+
+
 def test_without_a_configuration_a_promise_is_kept_too(folder: Path) -> None:
     with serving(folder, ALL, ()) as running:
         with running.client() as client:
