@@ -25,7 +25,7 @@ from mailsrv.delivery.mailbox.maildir import Maildir
 from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
 from mailsrv.delivery.next_hop.addresses import Unroutable
 from mailsrv.delivery.next_hop.connection import OutgoingContext
-from mailsrv.delivery.next_hop.dial import dial
+from mailsrv.delivery.next_hop.dial import Dial, dial
 from mailsrv.delivery.next_hop.lookup import Found, LookupRules
 from mailsrv.delivery.next_hop.next_hops import NextHops
 from mailsrv.delivery.queue.notifier import Notifier
@@ -46,6 +46,7 @@ from mailsrv.smtp.path import MailPath
 from mailsrv.smtp.sending.options import TlsPolicy
 from mailsrv.telemetry.event_log import EventLog
 from mailsrv.transport.tls_context import client_context
+from mailsrv.transport.transport import TransportTap
 from mailsrv.units import NS_PER_S, seconds_to_ns
 
 FINISH_NS = 10 * NS_PER_S
@@ -67,6 +68,15 @@ class Prepared(NamedTuple):
     mailboxes: dict[Route, Mailboxes]
 
 
+class Network(NamedTuple):
+    """How next hops are reached: by which connections, with ``authorities`` for certificates that
+    are to be verified (None: those of the system), and with a ``tap`` on their octets."""
+
+    dial: Dial = dial
+    authorities: Path | None = None
+    tap: TransportTap | None = None
+
+
 class Outgoing:
     """The spool and the queue of one process.  ``memory`` counts the content on its way.
 
@@ -74,9 +84,17 @@ class Outgoing:
     """
 
     def __init__(
-        self, config: Config, clock: Clock, journal: EventLog, memory: MemoryBudget
+        self,
+        config: Config,
+        clock: Clock,
+        journal: EventLog,
+        memory: MemoryBudget,
+        *,
+        dice: random.Random | None = None,
+        network: Network = Network(),  # noqa: B008 - immutable
     ) -> None:
         """Open the spool.  Raises ConfigError."""
+        self._network = network
         self._clock = clock
         self._journal = journal
         self._memory = memory
@@ -103,7 +121,7 @@ class Outgoing:
             raise ConfigError(f"spool: {error}") from None
         # What an earlier process left may be delivered already, and even be read.
         self._left_over_before = self.spool.next_number if self.spool.messages else 0
-        self._dice = random.SystemRandom()
+        self._dice = dice or random.SystemRandom()
         self.queue = Queue(self.spool, clock, self._dice, journal.note)
 
     def prepare(self, config: Config, directory: Directory) -> Prepared:
@@ -156,16 +174,31 @@ class Outgoing:
         except OSError as error:  # commands are then seen after the next start
             self._journal.note("queue commands wait", error=error.strerror)
 
+    def stop(self) -> None:
+        """Begin nothing more, and finish what is being delivered within the grace time."""
+        self.queue.stop()
+        if self._next_hops is not None:
+            self._next_hops.close(self._grace_ns)
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is being delivered any more."""
+        return not self.queue.busy and (self._next_hops is None or self._next_hops.done)
+
+    @property
+    def _grace_ns(self) -> int:
+        assert self._in_use is not None
+        return seconds_to_ns(self._in_use[0].config.settings.grace_s)
+
     def close(self) -> None:
         """Finish what is being delivered, for a while; the rest waits for the next start."""
         loop, next_hops = self._loop, self._next_hops
-        self.queue.stop()
-        if loop is not None and next_hops is not None and self._in_use is not None:
-            grace_ns = seconds_to_ns(self._in_use[0].config.settings.grace_s)
-            next_hops.close(grace_ns)
-            self._finish(loop, next_hops, grace_ns)
+        self.stop()
+        if loop is not None and next_hops is not None:
+            self._finish(loop, next_hops, self._grace_ns)
             next_hops.cut()
             self._run_backlog(loop)
+        self.queue.close()
         if self._wake is not None:
             self._wake.close()
         if self.spool.messages:
@@ -236,11 +269,11 @@ class Outgoing:
         )
         if self._next_hops is None:
             self._next_hops = NextHops(
-                OutgoingContext(loop, dial, self._memory),
+                OutgoingContext(loop, self._network.dial, self._memory, tap=self._network.tap),
                 resolver,
                 self._dice,
                 hostname=hostname,
-                tls_contexts=_tls_contexts(),
+                tls_contexts=_tls_contexts(self._network.authorities),
                 rules=rules,
                 note=self._journal.note,
             )
@@ -299,9 +332,9 @@ def _limits(config: Config) -> Limits:
     return Limits(config.settings.spool_octets, config.settings.spool_free_octets)
 
 
-def _tls_contexts() -> Callable[[TlsPolicy], ssl.SSLContext]:
+def _tls_contexts(authorities: Path | None) -> Callable[[TlsPolicy], ssl.SSLContext]:
     @cache
     def context(policy: TlsPolicy) -> ssl.SSLContext:
-        return client_context(verified=policy is TlsPolicy.VERIFIED)
+        return client_context(verified=policy is TlsPolicy.VERIFIED, authorities=authorities)
 
     return context

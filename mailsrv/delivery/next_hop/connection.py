@@ -134,6 +134,22 @@ class OutgoingConnection:
     # -- what its user calls ----------------------------------------------------------------------
 
     @property
+    def sock(self) -> socket.socket:
+        """Its socket, while it is open."""
+        assert self._sock is not None
+        return self._sock
+
+    @property
+    def reading(self) -> bool:
+        """Whether it reads now: always, once it is connected."""
+        return self._transport is not None
+
+    @property
+    def pending_octets(self) -> int:
+        """Octets that it has to send and that the kernel has not taken."""
+        return 0 if self._transport is None else self._transport.unsent_octets
+
+    @property
     def free(self) -> bool:
         """True while it waits for a message."""
         return self._transport is not None and self._session.want is _WANT_MESSAGE

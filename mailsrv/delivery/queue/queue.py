@@ -153,6 +153,12 @@ class Queue:
         """Begin nothing more, but for what goes into a local folder at once."""
         self._stopping = True
 
+    def close(self) -> None:
+        """Work on the loop no more; what waits is in the spool."""
+        if self._loop is not None and self._timer is not None:
+            self._loop.timers.cancel(self._timer)
+        self._loop = None
+
     @property
     def busy(self) -> bool:
         """Whether waiting a little longer gets something delivered."""

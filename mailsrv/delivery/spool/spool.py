@@ -454,6 +454,8 @@ class Spool:
             self._database.wait_for_others(LOCKED_NS // NS_PER_MS)
             self.commit()
         self._close_database()
+        if self._loop is not None and self._timer is not None:
+            self._loop.timers.cancel(self._timer)
         lock, self._lock = self._lock, -1
         if lock >= 0:
             os.close(lock)
