@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import random
 import selectors
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from mailsrv.daemon.outgoing import Network, Outgoing
 from mailsrv.policy.greylist import Greylist
 from mailsrv.policy.recipients import Directory
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.listener import bind
+from mailsrv.runtime.memory_budget import MemoryBudget
 from mailsrv.runtime.poll import READ, Handler, Ready
 from mailsrv.server import Server, ServerBackends
 from mailsrv.settings import Settings
+from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.trace import trace_fields
 from mailsrv.telemetry.event_log import EventLog
 from mailsrv.telemetry.metrics import Metrics
 from mailsrv.transport.tls_context import server_context
 from mailsrv.transport.transport import TransportOwner
+from replay.play.fakes.config import config_from
+from replay.play.fakes.watched_courier import WatchedCourier
 from replay.play.fakes.world import DeliveredMessage, World, world_from
 from replay.play.receivers import Receivers
 from replay.play.tls_client import CERTIFICATE, KEY
@@ -83,8 +91,9 @@ class _Answer:
 class MailsrvHarness(Harness):
     """One run against the shipped server.
 
-    ``settings`` and ``world`` are a scenario's; ``stub`` is the server's own resolver where the
-    world has name servers for it.
+    ``settings`` and ``world`` are a scenario's, ``delivery`` what its [server] says of where mail
+    goes: without it the courier is faked.  ``stub`` is the server's own resolver where the world
+    has name servers for it.
     """
 
     def __init__(
@@ -94,28 +103,48 @@ class MailsrvHarness(Harness):
         *,
         seed: int = 0,
         greylist: Callable[[FakeClock], Greylist] | None = None,
+        delivery: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__()
         self._poll = VirtualPoll()
         self._arriving: VirtualLink | None = None
+        self._folder: TemporaryDirectory[str] | None = None
+        self._hostname = settings.hostname
         self.world: World = world_from(
             world or {},
             self._call_later,
-            lambda envelope: trace_fields(envelope, settings.hostname, self.clock.realtime_ns()),
+            self._trace_of,
         )
         self.receivers = Receivers(self.world.hosts, lambda: self.now_ns)
         self.metrics = Metrics()
         journal = EventLog(self.clock, self._keep_log, metrics=self.metrics)
         nameserver = self.world.nameserver
         self.stub = nameserver.resolver(seed, journal.note) if nameserver else None
+        resolver = self.stub or self.world.resolver
+        directory = Directory.of(settings, self.world.recipients)
+        memory = MemoryBudget(settings.memory_octets)
+        self.outgoing: Outgoing | None = None
+        if delivery:
+            self._folder = _temporary_folder()
+            config = config_from(settings, delivery, Path(self._folder.name))
+            self.outgoing = Outgoing(
+                config,
+                self.clock,
+                journal,
+                memory,
+                dice=random.Random(f"delivery {seed}"),
+                network=Network(self.receivers.dial, CERTIFICATE, self),
+            )
+            self.outgoing.use(self.outgoing.prepare(config, directory), resolver)
+            self.world.courier = WatchedCourier(self.outgoing.spool, self._trace_of)
         self.server = Server(
             settings,
             ServerBackends(
-                resolver=self.stub or self.world.resolver,
+                resolver=resolver,
                 reputation=self.world.reputation,
                 courier=self.world.courier,
                 greylist=greylist(self.clock) if greylist else None,
-                directory=Directory.of(settings, self.world.recipients),
+                directory=directory,
                 tls=_server_tls() if self.world.tls else None,
                 dsn=True,  # the faked courier takes any promise on
             ),
@@ -125,7 +154,11 @@ class MailsrvHarness(Harness):
             event_log=journal,
             peer_name=self._client_of,
             tap=self,
+            memory=memory,
         )
+        if self.outgoing is not None:
+            self.outgoing.attach(self.server.loop)
+            self.server.loop.at_end_of_pass(journal.flush)
         if self.stub is not None:
             self.stub.attach(self.server.loop)
         implicit_tls = self.world.tls == "implicit"
@@ -135,6 +168,9 @@ class MailsrvHarness(Harness):
     @property
     def accepted(self) -> Sequence[DeliveredMessage]:
         return self.world.delivery.accepted
+
+    def _trace_of(self, envelope: Envelope) -> bytes:
+        return trace_fields(envelope, self._hostname, self.clock.realtime_ns())
 
     # -- time, and the server's passes ------------------------------------------------------------
 
@@ -216,12 +252,17 @@ class MailsrvHarness(Harness):
 
     def _stop(self) -> None:
         self.server.stop()
+        if self.outgoing is not None:
+            self.outgoing.stop()
 
     def _stopped(self) -> bool:
-        return self.server.done
+        return self.server.done and (self.outgoing is None or self.outgoing.done)
 
     def _release(self) -> None:
         self.server.loop.dispatch(None)
+        if self.outgoing is not None:
+            self.outgoing.close()
+            self.server.loop.dispatch(None)
         if self.stub is not None:
             self.stub.close()
 
@@ -246,6 +287,17 @@ class MailsrvHarness(Harness):
     def _close(self) -> None:
         self._poll.close()
         self.receivers.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+
+def _temporary_folder() -> TemporaryDirectory[str]:
+    """For files that no scenario is about: in memory, where the system has a place."""
+    in_memory = "/dev/shm"
+    return TemporaryDirectory(
+        prefix="mailsrv-", dir=in_memory if os.access(in_memory, os.W_OK) else None
+    )
 
 
 @cache

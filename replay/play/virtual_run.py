@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from replay.play.conditions import Conditions, Patience
-from replay.play.fakes.world import DeliveredMessage, settings_from
+from replay.play.fakes.world import DeliveredMessage, delivery_from, settings_from
 from replay.play.mailsrv_harness import MailsrvHarness
 from replay.play.observed import ObservedConnection, Trace, listener_of
 from replay.play.receivers import Dialled
@@ -68,7 +68,8 @@ def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
 
     Raises WorldError for a header that cannot be, and what ``play_at`` raises.
     """
-    harness = MailsrvHarness(settings_from(scenario.server), scenario.world, seed=seed)
+    settings, delivery = settings_from(scenario.server), delivery_from(scenario.server)
+    harness = MailsrvHarness(settings, scenario.world, seed=seed, delivery=delivery)
     run = play_at(harness, scenario, harness.world.submissions)
     dialled = tuple(harness.receivers.unexpected)
     return replace(run, metrics=harness.metrics.page, dialled=dialled)

@@ -399,10 +399,21 @@ def _tls(value: object) -> str:
     raise WorldError("world.tls", 'true, false or "implicit"')
 
 
+DELIVERY_KEYS = ("delivery", "routes", "aliases")
+"""Keys of [server] that are no settings; see ``play.fakes.config``."""
+
+
+def delivery_from(table: Mapping[str, object]) -> dict[str, object]:
+    """What a header's [server] table says of where mail goes."""
+    return {key: value for key, value in table.items() if key in DELIVERY_KEYS}
+
+
 def settings_from(table: Mapping[str, object]) -> Settings:
-    """The settings of a header's [server] table.  Raises WorldError."""
+    """The settings of a header's [server] table, without what it says of the mail's ways out.
+    Raises WorldError."""
+    own = {key: value for key, value in table.items() if key not in DELIVERY_KEYS}
     try:
-        return validation.settings_from({"hostname": HOSTNAME_DEFAULT, **table}, "server")
+        return validation.settings_from({"hostname": HOSTNAME_DEFAULT, **own}, "server")
     except validation.ConfigError as error:
         key, _, message = error.complaints[0].removeprefix("server: ").partition(": ")
         raise WorldError(f"server.{key}", message) from None
