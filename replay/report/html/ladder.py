@@ -222,10 +222,12 @@ class _Ladder:
         """Where in time the first difference was expected."""
         self._due_ns = None
         self._pass_time_until(at_ns)
-        server, top = COLUMNS[0][1], self._y
-        mark = tag("use", href="#due", x=f"{server}%", y=top + RUNG_PX // 2)
-        words = text("due here")
-        label = tag("text", words, class_="due right", x=f"{server - 2.5}%", y=top + 16)
+        is_servers, top = self._first is None or self._first.by_server, self._y
+        end = COLUMNS[0][is_servers]
+        mark = tag("use", href="#due", x=f"{end}%", y=top + RUNG_PX // 2)
+        words, class_ = text("due here"), "due right" if is_servers else "due"
+        label_at = end - 2.5 if is_servers else end + 2.5
+        label = tag("text", words, class_=class_, x=f"{label_at}%", y=top + 16)
         self._parts.append(tag("g", mark, label, class_="row"))
         self._y += RUNG_PX
 
@@ -251,7 +253,7 @@ class _Ladder:
                 x1, x2 = (f"{x}%" for x in ends)
                 parts.append(tag("line", class_="arrow", x1=x1, x2=x2, y1=arrow_y, y2=arrow_y))
         if mark := EVIDENCE_CLASSES.get(pair.evidence):
-            x = f"{COLUMNS[0][0]}%"
+            x = f"{COLUMNS[0][pair.by_server]}%"
             parts.append(tag("use", href=f"#{mark}", x=x, y=arrow_y))
         is_first = pair is self._first
         classes = ["row", "by-server" if pair.by_server else "by-sender"]
