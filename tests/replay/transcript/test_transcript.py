@@ -14,6 +14,7 @@ from replay.transcript import notation, octets
 from replay.transcript.duration import DURATION_NS_MAX
 from replay.transcript.rules import faults
 from replay.transcript.script import (
+    CONTENT,
     Abandon,
     AcceptedMessage,
     Action,
@@ -22,15 +23,18 @@ from replay.transcript.script import (
     Anchor,
     At,
     Close,
+    CommandVerb,
     Departure,
     ExactOctets,
     Expectation,
     HalfClose,
     HalfCloseAtOnce,
+    Listen,
     Mask,
     Open,
     Outcome,
     PeerCloses,
+    PeerOpens,
     PeerResets,
     ReplyCode,
     Reset,
@@ -243,6 +247,7 @@ endings: st.SearchStrategy[Action] = st.sampled_from([Close(), Reset(), UntilClo
 outcomes: st.SearchStrategy[Outcome] = st.one_of(
     st.builds(ExactOctets, octet_strings),
     st.builds(ReplyCode, st.integers(100, 999), st.just(b"") | octet_strings),
+    st.builds(CommandVerb, st.sampled_from(["MAIL", "X", CONTENT]), st.just(b"") | octet_strings),
     st.sampled_from([PeerCloses(), PeerResets(), TlsDone(), TlsRefused()]),
 )
 expectations = st.builds(
@@ -254,8 +259,11 @@ departures = st.builds(Departure, anchors, actions, packet=packets, line=st.just
 @st.composite
 def connections(draw: st.DrawFn, name: str) -> ScriptedConnection:
     """Random steps, of which those that break a rule are left out."""
-    client = draw(st.ip_addresses().map(str))
-    steps: list[Step] = [Departure(At(draw(times_ns)), Open(client), packet=draw(packets))]
+    address, first = draw(st.ip_addresses().map(str)), At(draw(times_ns))
+    steps: list[Step] = [Departure(first, Open(address), packet=draw(packets))]
+    if draw(st.booleans()):
+        listen = Listen(address, draw(st.integers(1, 65535)))
+        steps = [Departure(first, listen, packet=draw(packets)), Expectation(PeerOpens())]
     ending = Departure(
         draw(anchors.filter(lambda anchor: not isinstance(anchor, AfterArrival))),
         draw(endings),
