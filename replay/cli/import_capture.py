@@ -39,6 +39,10 @@ code, or to the octet where it was mailsrv, queue ids aside; at any time.
       then tells where mailsrv answers otherwise
   replay import stall.pcap --for-any-server -o captures/mta/stall
       claims what any server must do with it (docs/understand/claims.md)
+  replay import --receiver strange-mx.pcap -o captures/next_hop/strange-mx
+      the other way round: the server of the capture is played, its replies
+      hung on the commands that they answered, and mailsrv delivers to it the
+      mail that the recorded client did
   replay import stall.pcap --sanitize --key our.key -o captures/mta/stall
       the same, but with look-alikes for all that is somebody's, in both files;
       of stall.pcap nothing is copied (docs/use/sanitising.md)

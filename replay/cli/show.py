@@ -31,6 +31,8 @@ was sent before a reply could have been seen is marked as proven early.
 
 _EPILOG = """\
 A capture of which only a part is usable is shown for that part, and says so.
+Its sender becomes a test with "replay import", its receiver with "replay
+import --receiver".
 
 Exit status: 0 shown, 2 wrong use, an unreadable file, or no SMTP session in
 it.
