@@ -16,14 +16,15 @@ import pytest
 from running import CAPTURES, GOODBYE, HELLO, TO_POSTFIX, replay, transcript_text, write
 
 from mailsrv.runtime.clock import FakeClock
+from replay.smtp.commands import command_at
 from replay.transcript import transcript
 from replay.transcript.ehlo import with_word
 from replay.transcript.script import (
+    CommandVerb,
     ExactOctets,
     Expectation,
     ReplyCode,
     Scenario,
-    ScriptedConnection,
 )
 from replay.verify import suite
 from replay.verify.suite import AS_EXPECTED, DIFFERS, UPDATED, ScenarioResult
@@ -426,16 +427,23 @@ def test_a_golden_transcript_made_open_is_created_as_it_was(path: Path, tmp_path
 
 
 def made_open(scenario: Scenario) -> Scenario:
-    """``scenario`` expecting codes alone, at any time."""
+    """``scenario`` expecting codes and verbs alone, at any time."""
     connections = []
     for connection in scenario.connections:
         steps = []
         for step in connection.steps:
             if isinstance(step, Expectation):
                 outcome = step.outcome
-                if isinstance(outcome, ExactOctets):
+                if isinstance(outcome, ExactOctets) and connection.plays_receiver:
+                    outcome = CommandVerb(verb_of(outcome.octets))
+                elif isinstance(outcome, ExactOctets):
                     outcome = ReplyCode(int(outcome.octets[:3]))
                 step = dataclasses.replace(step, outcome=outcome, at_ns=None)
             steps.append(step)
-        connections.append(ScriptedConnection(connection.name, tuple(steps)))
+        connections.append(dataclasses.replace(connection, steps=tuple(steps)))
     return dataclasses.replace(scenario, connections=tuple(connections))
+
+
+def verb_of(command: bytes) -> str:
+    is_content = command.endswith(b"\r\n.\r\n") and not command.startswith(b"BDAT")
+    return "content" if is_content else command_at(command, 0).verb
