@@ -115,7 +115,7 @@ class MailsrvHarness(Harness):
             self._call_later,
             self._trace_of,
         )
-        self.receivers = Receivers(self.world.hosts, lambda: self.now_ns)
+        self.receivers: Receivers = Receivers(self.world.hosts, lambda: self.now_ns)
         self.metrics = Metrics()
         journal = EventLog(self.clock, self._keep_log, metrics=self.metrics)
         nameserver = self.world.nameserver

@@ -71,8 +71,8 @@ class Harness(ABC):
     """
 
     address: SocketAddress
-    receivers: Receivers
-    """Where the server's own connections lead; only a server that begins some has them."""
+    receivers: Receivers | None = None
+    """Where the server's own connections lead; None for a server that begins none."""
     knows_client_hello = True
     """Whether the server tells a TLS handshake from commands where it wants none.  Others take its
     random octets for lines: how many there are, nothing decides, and the trace leaves them out."""
@@ -200,7 +200,9 @@ class Harness(ABC):
 
     def receive(self, address: str, port: int, opened: Callable[[VirtualLink], None]) -> None:
         """Take the next connection that the server begins to ``address``; ``opened`` is told of it
-        and then listens to the link."""
+        and then listens to the link.  A server without ``receivers`` never begins one."""
+        if self.receivers is None:
+            return
 
         def accepted(sock: socket.socket, dialled: socket.socket) -> None:
             self._opened += 1
