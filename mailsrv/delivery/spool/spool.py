@@ -62,7 +62,6 @@ RECEIVED_FIELDS_MAX = 100
 PIECE_OCTETS = 256 * 1024
 """Of a large content, what is read at once."""
 
-
 Found = TypeVar("Found")
 Waiting = tuple[SpoolSink, Answer]
 Note = Callable[[str, str | None], object]
@@ -74,8 +73,7 @@ class Spool:
 
     ``memory`` counts what is held, and ``note`` is told of failures.  ``on_stored`` is called
     after each transaction that leaves something to be delivered, now or later; ``hostname`` is
-    our name in Received fields.
-    Raises SpoolError.
+    our name in Received fields.  Raises SpoolError.
     """
 
     def __init__(
