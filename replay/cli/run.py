@@ -159,7 +159,7 @@ def _branch(options: argparse.Namespace) -> Branch:
     """The way that the options ask for."""
     if options.unused:
         return _list_unused
-    if options.target:
+    if options.target or options.listen:
         return run_target.run_target
     if options.cuts:
         return run_cuts

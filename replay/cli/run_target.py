@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
+import socket
+import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,7 @@ from replay.cli.common import refuse, seconds
 from replay.cli.results import Report, collect, conclude
 
 if TYPE_CHECKING:
+    from replay.play.target import Target
     from replay.play.tls_client import Verify
     from replay.transcript.script import MaskedOctets
     from replay.verify.suite import ScenarioResult
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
   replay run captures/client --target 127.0.0.1:25
       play them against any SMTP server, in real time
+  replay run captures/next_hop/tarpit.smtp --listen 127.0.0.1:2526
+      play its receivers for any client that delivers there, in real time
 """
 
 EPILOG = """\
@@ -45,6 +51,11 @@ timers do something after more than 5 s. A server on this machine
 (127.0.0.0/8) sees each captured address as one of 127/8, always the same:
 192.0.2.10 as 127.X.2.10; with --proxy, any server is told the captured address
 by the PROXY protocol, if it trusts us with that.
+
+--listen plays the receivers of the transcripts, one file after another; each
+takes one connection of whatever client delivers there, and what that says is
+compared as above (--codes-only: by its verbs alone). A client that does not
+come is waited for as long as the transcript says, and --timeout longer.
 """
 
 _OPTIONS = {
@@ -67,6 +78,9 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     """Add ``--target`` and what goes with it."""
     group = parser.add_argument_group("any server, in real time")
     group.add_argument("--target", metavar="HOST:PORT", help="the server")
+    group.add_argument(
+        "--listen", metavar="HOST:PORT", help="instead of a server: play receivers for a client"
+    )
     group.add_argument("--speed", type=_speed, metavar="X", help="the senders wait X times shorter")
     group.add_argument(
         "--max-wait", type=seconds, metavar="S", help="no sender keeps all silent for longer"
@@ -107,7 +121,11 @@ def add_target(parser: argparse.ArgumentParser) -> None:
 
 def misuse(options: argparse.Namespace) -> str:
     """What does not go together, as a sentence; empty if all does."""
-    if options.target:
+    if options.target and options.listen:
+        return "--target plays senders and --listen receivers; give one of them"
+    if options.listen and (options.proxy or options.ca):
+        return "--proxy and --ca are about a server; leave them out with --listen"
+    if options.target or options.listen:
         for name, given in (
             ("--update", options.update),
             ("--cuts", options.cuts),
@@ -115,7 +133,8 @@ def misuse(options: argparse.Namespace) -> str:
             ("--unused", options.unused),
         ):
             if given:
-                return f"{name} is about mailsrv in virtual time; leave out --target"
+                how = "--target" if options.target else "--listen"
+                return f"{name} is about mailsrv in virtual time; leave out {how}"
         return ""
     for name, option in _OPTIONS.items():
         if getattr(options, name) is not None:
@@ -124,22 +143,37 @@ def misuse(options: argparse.Namespace) -> str:
 
 
 def run_target(options: argparse.Namespace, paths: Sequence[Path]) -> int:
-    """Play each transcript at the target, and report."""
+    """Play each transcript at the target, or for the client, and report."""
     from mailsrv.runtime.clock import SystemClock
     from replay.play.target import TargetError, resolve
     from replay.transcript.notation import TranscriptError
-    from replay.verify.target_suite import TargetRun
+    from replay.verify.target_suite import ClientRun, TargetRun
 
     try:
-        target = resolve(options.target)
-        run = TargetRun(target, _how(options, target.host), SystemClock())
-        results, interrupted = collect(options, run.run_all(paths), paths, virtual=False)
+        target = resolve(options.target or options.listen)
+        how = _how(options, target.host)
+        with ExitStack() as stack:
+            run = TargetRun(target, how, SystemClock())
+            if options.listen:
+                listener = stack.enter_context(_listen(target))
+                run = ClientRun(target, listener, how, SystemClock())
+                print(f"listening on {options.listen}", file=sys.stderr)
+            results, interrupted = collect(options, run.run_all(paths), paths, virtual=False)
     except (TargetError, TranscriptError, _FileError) as error:
         return refuse(str(error))
     status = conclude(options, results, _report(options, run, results), interrupted=interrupted)
     if not results:
         return refuse("nothing was played: every transcript was left out; --all plays them")
     return status
+
+
+def _listen(target: Target) -> socket.socket:
+    """A socket that listens at ``target``.  Raises _FileError."""
+    try:
+        host, port = str(target.address[0]), int(target.address[1])
+        return socket.create_server((host, port), family=target.family)
+    except OSError as error:
+        raise _FileError(f"cannot listen on {target.name}: {error.strerror or error}") from None
 
 
 def _report(
@@ -151,7 +185,8 @@ def _report(
     def as_html() -> str:
         from replay.report.html.page import page
 
-        return page(results, title=f"Replay against {options.target}")
+        where = f"against {options.target}" if options.target else f"at {options.listen}"
+        return page(results, title=f"Replay {where}")
 
     def show(readable: Sequence[ScenarioResult]) -> None:
         if readable or run.left_out:

@@ -1,4 +1,4 @@
-"""A sender's socket in real time: it never blocks, and what cannot be written yet is written later.
+"""A played end's socket in real time: it never blocks; what cannot be written yet waits for later.
 
 It knows neither script nor selector.  Its driver asks ``events`` what to wait for, calls ``ready``
 when the socket is, and looks at ``gone`` afterwards.
@@ -16,7 +16,7 @@ from typing import Protocol
 
 from replay.play import sockets
 from replay.play.target import SocketAddress
-from replay.play.tls_client import TlsClient, Verify
+from replay.play.tls_client import TlsClient, TlsServer, TlsSide, Verify
 
 _READ_OCTETS = 64 * 1024
 _RESETS = (errno.ECONNRESET, errno.EPIPE)
@@ -29,7 +29,7 @@ class LinkListener(Protocol):
         """Octets have come, decrypted."""
 
     def ended(self, how: str) -> None:
-        """The server has ended the connection: "eof" or "reset"."""
+        """The peer has ended the connection: "eof" or "reset"."""
 
     def shook_hands(self, outcome: str) -> None:
         """A TLS handshake is over: ``tls_client.DONE`` or ``REFUSED``."""
@@ -65,7 +65,7 @@ class RealLink:
         self._sock = sock
         self._listener = listener
         self._verify = verify
-        self._tls: TlsClient | None = None
+        self._tls: TlsSide | None = None
         self._unsent: deque[memoryview | Callable[[], None]] = deque()
         self._reading = True
         self._ended = False
@@ -91,7 +91,7 @@ class RealLink:
         read = EVENT_READ if self._reading and not self._ended else 0
         return read | (EVENT_WRITE if self._unsent else 0)
 
-    # -- what the sender does ---------------------------------------------------------------------
+    # -- what the played end does ------------------------------------------------------------------
 
     def connect(self, address: SocketAddress) -> None:
         """Begin to connect."""
@@ -114,10 +114,20 @@ class RealLink:
 
     def start_tls(self) -> None:
         """Begin a TLS handshake; ``send`` waits for its end."""
-        self._tls = TlsClient(self._write, self._listener.shook_hands, self._verify)
-        self._tls.begin()
+        self._begin_tls(TlsClient(self._write, self._listener.shook_hands, self._verify))
+
+    def serve_tls(self, octets: bytes) -> None:
+        """Wait for a TLS handshake, of which ``octets`` have arrived already."""
+        tls = TlsServer(self._write, self._listener.shook_hands)
+        self._begin_tls(tls)
+        if plain := tls.feed(octets):
+            self._listener.received(plain)
+
+    def _begin_tls(self, tls: TlsSide) -> None:
+        self._tls = tls
+        tls.begin()
         if self._ended:
-            self._tls.ended()
+            tls.ended()
 
     def half_close(self) -> None:
         """Send a FIN behind all that is unsent, and go on reading."""

@@ -1,4 +1,4 @@
-"""The real-time driver: plays scenarios against any SMTP server, over real sockets.
+"""The real-time driver: plays senders against any SMTP server, receivers for any client.
 
 One thread, one selector, for one scenario or many side by side.  Departures keep the schedule of
 the transcript, counted from absolute instants, and how late each was is measured.  A selector
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import heapq
 import selectors
+import socket
+from collections import deque
 from dataclasses import dataclass
 from itertools import count
 from selectors import SelectorKey
@@ -80,6 +82,21 @@ def play(scenario: Scenario, target: Target, options: RealtimeOptions, clock: Cl
         return run.result()
 
 
+def serve(
+    scenario: Scenario, listener: socket.socket, options: RealtimeOptions, clock: Clock
+) -> RealRun:
+    """Play the receivers that ``scenario`` is made of, for whatever client connects to
+    ``listener``: each takes one connection, in the order in which they begin to listen.
+
+    As ``play`` it never hangs.  The caller closes ``listener``.
+    """
+    with SideBySide(None, options, clock, listener) as loop:
+        run = loop.begin(scenario)
+        while not loop.turn():
+            pass
+        return run.result()
+
+
 def wait(selector: Selector, clock: Clock, until_ns: int) -> Ready:
     """Return what is ready, or nothing once ``clock`` reads ``until_ns``, never later than need be.
 
@@ -94,16 +111,51 @@ def wait(selector: Selector, clock: Clock, until_ns: int) -> Ready:
             return ready
 
 
+class Reception:
+    """Takes connections at ``listener`` as long as receivers wait for one; others stay in the
+    kernel's queue."""
+
+    def __init__(self, listener: socket.socket, selector: selectors.BaseSelector) -> None:
+        self._listener = listener
+        self._selector = selector
+        self._waiting: deque[RealtimePlayer] = deque()
+
+    def add(self, player: RealtimePlayer) -> None:
+        """``player`` takes the next connection that none before it takes."""
+        if not self._waiting:
+            self._selector.register(self._listener, selectors.EVENT_READ, self)
+        self._waiting.append(player)
+
+    def ready(self, events: int) -> None:
+        """A client connects."""
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return  # it has gone again
+        player = self._waiting.popleft()
+        if not self._waiting:
+            self._selector.unregister(self._listener)
+        player.accepted(sock)
+        player.run.look_at(player)
+
+
 class SideBySide:
     """Plays scenarios at one server, as many at a time as are begun, in one loop; each has a
-    schedule of its own."""
+    schedule of its own.  With a ``listener`` they are receivers, and there is no ``target``."""
 
-    def __init__(self, target: Target, options: RealtimeOptions, clock: Clock) -> None:
+    def __init__(
+        self,
+        target: Target | None,
+        options: RealtimeOptions,
+        clock: Clock,
+        listener: socket.socket | None = None,
+    ) -> None:
         self._target = target
         self._options = options
         self._clock = clock
         self._selector = selectors.DefaultSelector()
         self._runs: list[RealtimeRun] = []
+        self._reception = Reception(listener, self._selector) if listener else None
 
     def __enter__(self) -> SideBySide:
         return self
@@ -120,7 +172,9 @@ class SideBySide:
 
     def begin(self, scenario: Scenario) -> RealtimeRun:
         """Begin to play ``scenario``: its time 0 is now."""
-        run = RealtimeRun(scenario, self._target, self._options, self._clock, self._selector)
+        run = RealtimeRun(
+            scenario, self._target, self._options, self._clock, self._selector, self._reception
+        )
         self._runs.append(run)
         return run
 
@@ -132,9 +186,10 @@ class SideBySide:
         if not wakes_ns:
             return []
         for key, events in wait(self._selector, self._clock, min(wakes_ns)):
-            player: RealtimePlayer = key.data
-            player.ready(events)
-            player.run.look_at(player)
+            handler: RealtimePlayer | Reception = key.data
+            handler.ready(events)
+            if isinstance(handler, RealtimePlayer):
+                handler.run.look_at(handler)
         over = [run for run in self._runs if not run.goes_on()]
         for run in over:
             run.release()
@@ -151,11 +206,13 @@ class RealtimeRun:
     def __init__(
         self,
         scenario: Scenario,
-        target: Target,
+        target: Target | None,
         options: RealtimeOptions,
         clock: Clock,
         selector: selectors.BaseSelector,
+        reception: Reception | None = None,
     ) -> None:
+        self._reception = reception
         self.target = target
         self.options = options
         self._clock = clock
@@ -256,6 +313,11 @@ class RealtimeRun:
     def at(self, due_ns: int, player: RealtimePlayer) -> None:
         """Let ``player`` depart at ``due_ns`` of script time."""
         heapq.heappush(self._agenda, (due_ns, next(self._order), player))
+
+    def listen(self, player: RealtimePlayer) -> None:
+        """``player`` takes a connection; where there is no place for one, it waits in vain."""
+        if self._reception is not None:
+            self._reception.add(player)
 
     def came(self, now_ns: int) -> None:
         """Something has come that the script waits for."""

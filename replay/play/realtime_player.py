@@ -1,15 +1,16 @@
-"""One sender in real time: leaves when its schedule says, and listens to what comes back."""
+"""One played end in real time: leaves when its schedule says, and listens to what comes."""
 
 from __future__ import annotations
 
 import contextlib
+import socket
 from dataclasses import dataclass
 from typing import Protocol
 
 from mailsrv.units import NS_PER_S
 from replay.play import sockets
 from replay.play.conditions import Conditions, Patience
-from replay.play.observed import ObservedConnection, ReplyListener
+from replay.play.observed import ObservedConnection, listener_of
 from replay.play.real_link import RealLink
 from replay.play.schedule import Schedule
 from replay.play.target import Target, bind_client, loopback_address
@@ -55,7 +56,8 @@ class PlayersRun(Protocol):
     """What a player needs of the run that it is in."""
 
     @property
-    def target(self) -> Target: ...
+    def target(self) -> Target | None:
+        """None where receivers are played."""
 
     @property
     def options(self) -> RealtimeOptions: ...
@@ -70,6 +72,9 @@ class PlayersRun(Protocol):
 
     def at(self, due_ns: int, player: RealtimePlayer) -> None:
         """Let ``player`` depart at ``due_ns`` of script time."""
+
+    def listen(self, player: RealtimePlayer) -> None:
+        """``player`` takes the next connection that none before it takes."""
 
     def came(self, now_ns: int) -> None:
         """Something has come that the script waits for."""
@@ -102,7 +107,9 @@ class RealtimePlayer:
         self.watched = 0
         self.failure = ""
         self.observed = ObservedConnection(connection.name, [None] * len(self._schedule))
-        self._listener = ReplyListener(self.observed)
+        self._receives = connection.plays_receiver
+        self._held = b""  # arrived for a handshake that this end has yet to begin
+        self._listener = listener_of(self.observed, receiver=self._receives)
 
     @property
     def done(self) -> bool:
@@ -113,7 +120,7 @@ class RealtimePlayer:
             case script.Close():
                 return self.link is None or self.link.gone
             case script.Abandon():  # it goes when the record ended; here replies may take longer
-                return bool(self.observed.end) or len(self.observed.replies) >= self._replies
+                return bool(self.observed.end) or len(self.observed.utterances) >= self._replies
             case script.UntilClosed():
                 return bool(self.observed.end)
         return self._ending is not None
@@ -196,6 +203,8 @@ class RealtimePlayer:
         action = self._schedule.depart().action
         if isinstance(action, script.Open):
             self._open(action.client)
+        elif isinstance(action, script.Listen):
+            self.run.listen(self)
         elif self.link is not None:
             self._act(action, self.link)
         if isinstance(action, script.ENDINGS):
@@ -207,6 +216,7 @@ class RealtimePlayer:
 
     def _open(self, client: str) -> None:
         target, options = self.run.target, self.run.options
+        assert target is not None, "senders are played at a server"
         try:
             sock = sockets.sender_socket(target.family)
             sock.setblocking(False)
@@ -228,7 +238,11 @@ class RealtimePlayer:
                 following = self._schedule.next
                 if following and isinstance(following.action, script.HalfCloseAtOnce):
                     link.hold_back()
+                self._listener.sent(octets)
                 link.send(octets)
+            case script.StartTls() if self._receives:
+                held, self._held = self._held, b""
+                link.serve_tls(held)
             case script.StartTls():
                 link.start_tls()
             case script.HalfClose():
@@ -249,14 +263,30 @@ class RealtimePlayer:
         if self.link is not None:
             self.link.ready(events)
 
+    def accepted(self, sock: socket.socket) -> None:
+        """A client has connected."""
+        now_ns = self.run.now_ns
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.link = RealLink(sock, self)
+        self.link.connected = True
+        self.observed.opened_at_ns = now_ns
+        self.run.came(now_ns)
+        self._schedule.came(1, now_ns + self.run.skipped_ns)
+        self.schedule()
+
     def received(self, octets: bytes) -> None:
         if self._is_leaving:
             self._give_up("")
             return
         now_ns = self.run.now_ns
         self._received_octets += len(octets)
+        following = self._schedule.next
+        if self._receives and following and isinstance(following.action, script.StartTls):
+            self._held += octets
+            return
         came = self._listener.received(octets, now_ns)
-        if came and len(self.observed.replies) - came < self._replies:
+        if came and len(self.observed.utterances) - came < self._replies:
             self.run.came(now_ns)
         self._schedule.came(came, now_ns + self.run.skipped_ns)
         self.schedule()

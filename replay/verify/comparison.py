@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from replay.play.observed import ObservedConnection
 from replay.play.schedule import server_delays_ns
-from replay.smtp.commands import ReceivedCommand
+from replay.smtp.commands import END_OF_CONTENT, ReceivedCommand, command_at
 from replay.smtp.replies import ReceivedReply
 from replay.transcript import masks, script
 from replay.transcript.duration import format_ns
@@ -375,6 +375,13 @@ def _outcome(outcome: script.Outcome, letter: str) -> str:
             return f"{letter} {PEER_VERB_OF[type(outcome)]}"
 
 
+def _verb_of(octets: bytes) -> str:
+    """What a whole command begins with; content has a dot of its own at its end."""
+    verb = command_at(octets, 0).verb
+    is_content = octets == b".\r\n" or octets.endswith(END_OF_CONTENT)
+    return CONTENT if is_content and verb != "BDAT" else verb
+
+
 def _recorded(octets: bytes) -> str:
     return f", recorded as {_show(octets)}" if octets else ""
 
@@ -397,12 +404,15 @@ class _ReplyComparison:
             case CommandVerb(verb):
                 return "" if verb == said.verb else f"{said.verb} instead of {verb}"
             case ExactOctets(octets):
-                return self._text(octets == said.octets)
+                wanted, why = _verb_of(octets), self._text(octets == said.octets)
             case MaskedOctets():
                 why = masks.mismatch(outcome, said.octets, self._bindings)
-                return self._text(not why, why)
+                wanted, why = said.verb, self._text(not why, why)
             case _:
                 return ""
+        return (
+            f"{said.verb} instead of {wanted}" if self._codes_only and wanted != said.verb else why
+        )
 
     def _of_reply(self, outcome: script.Outcome, reply: ReceivedReply) -> str:
         match outcome:

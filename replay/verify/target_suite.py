@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +13,7 @@ from mailsrv.units import NS_PER_MS
 from replay.load.plan import RECEIVES, UnsuitableError, needs_of_its_own, refuse_timers
 from replay.load.tally import Latency
 from replay.play import realtime
-from replay.play.realtime import CappedWait
+from replay.play.realtime import CappedWait, RealRun
 from replay.play.realtime_player import RealtimeOptions
 from replay.play.target import Target, TargetError
 from replay.transcript import transcript
@@ -77,16 +79,22 @@ class TargetRun:
             except OSError as error:
                 yield ScenarioResult(path, "", 0, UNREADABLE, complaint=f"{path}: {error.strerror}")
                 continue
-            reason = RECEIVES if scenario.plays_receivers else ""
-            reason = reason or ("" if self.how.forced else unsuitable(scenario))
-            if reason:
+            if reason := self._unsuitable(scenario):
                 self.left_out.append(f"{path}: {reason}")
             else:
                 yield self._run(scenario, path)
 
+    def _unsuitable(self, scenario: Scenario) -> str:
+        if scenario.plays_receivers:
+            return RECEIVES
+        return "" if self.how.forced else unsuitable(scenario)
+
+    def _play(self, scenario: Scenario) -> RealRun:
+        return realtime.play(scenario, self.target, self.how.options, self._clock)
+
     def _run(self, scenario: Scenario, path: Path) -> ScenarioResult:
         how = self.how
-        played = realtime.play(scenario, self.target, how.options, self._clock)
+        played = self._play(scenario)
         if played.unreachable and not self._reached:
             raise TargetError(f"cannot connect to {self.target.name}: {played.unreachable}")
         self._reached = True
@@ -112,6 +120,29 @@ class TargetRun:
             scenario=scenario,
             observed=played.connections,
         )
+
+
+class ClientRun(TargetRun):
+    """Plays the receivers of files for a client that is there: ``target`` is where it connects to.
+
+    Senders of a file, which bring ``mailsrv`` its mail, are left out: the client has its own.
+    """
+
+    def __init__(
+        self, target: Target, listener: socket.socket, how: TargetOptions, clock: Clock
+    ) -> None:
+        super().__init__(target, how, clock)
+        self._listener = listener
+
+    def _unsuitable(self, scenario: Scenario) -> str:
+        return "" if scenario.plays_receivers else "it plays no receiver of mail"
+
+    def _play(self, scenario: Scenario) -> RealRun:
+        return realtime.serve(scenario, self._listener, self.how.options, self._clock)
+
+    def _run(self, scenario: Scenario, path: Path) -> ScenarioResult:
+        receivers = tuple(one for one in scenario.connections if one.plays_receiver)
+        return super()._run(dataclasses.replace(scenario, connections=receivers), path)
 
 
 def unsuitable(scenario: Scenario) -> str:

@@ -206,3 +206,24 @@ def test_a_line_without_a_mask_in_a_file_of_masks_is_refused(tmp_path: Path) -> 
     ran = replay("run", write(tmp_path / "x.smtp"), "--target", "127.0.0.1:25", "--masks", masks)
     assert ran.status == 2
     assert f"{masks}:2:1: a line without a mask excuses nothing" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--listen", "127.0.0.1:1", "--target", "127.0.0.1:1"), "give one of them"),
+        (("--listen", "127.0.0.1:1", "--proxy", "v1"), "--proxy and --ca are about a server"),
+        (("--listen", "127.0.0.1:1", "--update"), "leave out --listen"),
+        (("--listen", "here"), "a target is HOST:PORT"),
+        (("--listen", "192.0.2.1:2525"), "cannot listen on 192.0.2.1:2525"),
+    ],
+)
+def test_a_place_to_listen_goes_with_no_server(
+    options: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "hop.smtp"
+    path.write_text(
+        '+++\nstory = "x"\n+++\n@0 listen at 192.0.2.25\n* C open\n+0 close\n', encoding="utf-8"
+    )
+    done = replay("run", path, *options)
+    assert (done.status, said in done.err) == (2, True), done.err
