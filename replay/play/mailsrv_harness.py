@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from mailsrv.config.validation import ConfigError
 from mailsrv.daemon.outgoing import Network, Outgoing
 from mailsrv.policy.greylist import Greylist
 from mailsrv.policy.recipients import Directory
@@ -28,6 +29,7 @@ from mailsrv.telemetry.metrics import Metrics
 from mailsrv.transport.tls_context import server_context
 from mailsrv.transport.transport import TransportOwner
 from replay.play.fakes.config import config_from
+from replay.play.fakes.tables import WorldError
 from replay.play.fakes.watched_courier import WatchedCourier
 from replay.play.fakes.world import DeliveredMessage, World, world_from
 from replay.play.receivers import Receivers
@@ -110,11 +112,7 @@ class MailsrvHarness(Harness):
         self._arriving: VirtualLink | None = None
         self._folder: TemporaryDirectory[str] | None = None
         self._hostname = settings.hostname
-        self.world: World = world_from(
-            world or {},
-            self._call_later,
-            self._trace_of,
-        )
+        self.world: World = world_from(world or {}, self._call_later, self._trace_of)
         self.receivers: Receivers = Receivers(self.world.hosts, lambda: self.now_ns)
         self.metrics = Metrics()
         journal = EventLog(self.clock, self._keep_log, metrics=self.metrics)
@@ -125,18 +123,23 @@ class MailsrvHarness(Harness):
         memory = MemoryBudget(settings.memory_octets)
         self.outgoing: Outgoing | None = None
         if delivery:
-            self._folder = _temporary_folder()
-            config = config_from(settings, delivery, Path(self._folder.name))
-            self.outgoing = Outgoing(
-                config,
-                self.clock,
-                journal,
-                memory,
-                dice=random.Random(f"delivery {seed}"),
-                network=Network(self.receivers.dial, CERTIFICATE, self),
-            )
-            self.outgoing.use(self.outgoing.prepare(config, directory), resolver)
-            self.world.courier = WatchedCourier(self.outgoing.spool, self._trace_of)
+            folder = self._folder = _temporary_folder()
+            try:
+                config = config_from(settings, delivery, Path(folder.name))
+                if config.spool_folder is not None:
+                    dice = random.Random(f"delivery {seed}")
+                    network = Network(self.receivers.dial, CERTIFICATE, self)
+                    self.outgoing = Outgoing(
+                        config, self.clock, journal, memory, dice=dice, network=network
+                    )
+                    self.outgoing.use(self.outgoing.prepare(config, directory), resolver)
+                    self.world.courier = WatchedCourier(self.outgoing.spool, self._trace_of)
+            except ConfigError as error:
+                folder.cleanup()
+                raise WorldError("server", error.complaints[0]) from None
+            except WorldError:
+                folder.cleanup()
+                raise
         self.server = Server(
             settings,
             ServerBackends(
