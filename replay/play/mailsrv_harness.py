@@ -113,7 +113,7 @@ class MailsrvHarness(Harness):
         self._folder: TemporaryDirectory[str] | None = None
         self._hostname = settings.hostname
         self.world: World = world_from(world or {}, self._call_later, self._trace_of)
-        self.receivers: Receivers = Receivers(self.world.hosts, lambda: self.now_ns)
+        self.receivers: Receivers = Receivers(self.world.hosts, lambda: self.now_ns, self._moved)
         self.metrics = Metrics()
         journal = EventLog(self.clock, self._keep_log, metrics=self.metrics)
         nameserver = self.world.nameserver

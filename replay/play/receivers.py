@@ -24,6 +24,8 @@ KINDS = (SILENCE, REFUSED, NO_ROUTE)
 """What an address without a scripted receiver may be."""
 SOURCES = 64
 """Loopback addresses at which the server's connections take turns, so that ports never run out."""
+IN_VAIN_MAX = 2_000
+"""Connections that come to nothing and still count as something that happens."""
 UNEXPECTED_MAX = 1_000
 """Connections without a receiver that are kept for the report."""
 
@@ -41,12 +43,14 @@ Accepted = Callable[[socket.socket, socket.socket], None]
 
 
 class Receivers:
-    """``hosts`` is the scenario's [world.hosts]; ``now_ns`` the virtual clock.
+    """``hosts`` is the scenario's [world.hosts]; ``now_ns`` the virtual clock.  ``moved`` is called
+    when something happens that a test may wait for.
 
     Raises WorldError for hosts that cannot be.
     """
 
-    def __init__(self, hosts: object, now_ns: Callable[[], int]) -> None:
+    def __init__(self, hosts: object, now_ns: Callable[[], int], moved: Callable[[], None]) -> None:
+        self._moved = moved
         self._hosts = {
             _host_key(address): _kind(address, kind)
             for address, kind in table_of("world.hosts", hosts).items()
@@ -55,7 +59,7 @@ class Receivers:
         self._waiting: dict[tuple[str, int], deque[Accepted]] = {}
         self._listener: socket.socket | None = None
         self._silent: list[socket.socket] = []
-        self._dialled = 0
+        self._dialled = self._in_vain = 0
         self.unexpected: list[Dialled] = []
         """Connections to addresses of which the scenario says nothing; the first of them."""
 
@@ -69,6 +73,9 @@ class Receivers:
         waiting = self._waiting.get((key, port))
         if waiting:
             return self._connect(waiting.popleft())
+        self._in_vain += 1
+        if self._in_vain <= IN_VAIN_MAX:
+            self._moved()
         kind = self._hosts.get(key)
         if kind is None and len(self.unexpected) < UNEXPECTED_MAX:
             self.unexpected.append(Dialled(self._now_ns(), key, port))

@@ -95,3 +95,34 @@ def test_the_same_five_days_have_the_same_hash_and_another_seed_has_another() ->
     hashes = {virtual_run.play(scenario).trace_hash for _ in range(3)}
     assert len(hashes) == 1
     assert virtual_run.play(scenario, seed=1).trace_hash not in hashes
+
+
+REFUSED = """+++
+story = "A next hop refuses connections."
+[server]
+delivery = "relay=192.0.2.25"
+{settings}
+[world]
+messages = [{{ from = "ann@example.org", to = ["bob@example.net"] }}]
+hosts = {{ "192.0.2.25" = "refused" }}
++++
+@{listens} listen at 192.0.2.25
+* C open
++0 close
+"""
+
+
+def test_a_message_is_tried_for_as_long_as_its_lifetime_however_often_in_vain() -> None:
+    text = REFUSED.format(settings="queue_lifetime_s = 5_000_000", listens="700h")
+    run = virtual_run.play(transcript.parse(text, "x.smtp"))
+    opened_ns = run.connections[0].opened_at_ns
+    assert opened_ns is not None
+    assert 29 * DAY < opened_ns < 30 * DAY
+
+
+def test_a_queue_that_tries_each_millisecond_in_vain_is_not_waited_for() -> None:
+    settings = "retry_first_s = 0.001\nretry_longest_s = 0.001\nqueue_lifetime_s = 31_536_000"
+    text = REFUSED.format(settings=settings, listens="0").replace("at 192.0.2.25", "at 192.0.2.26")
+    run = virtual_run.play(transcript.parse(text, "x.smtp"))
+    assert run.virtual_ns < DAY
+    assert run.connections[0].waits_for == "the client to connect, to go on at line 14"
