@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from mailsrv.runtime.clock import FakeClock
+from replay.play.fakes.tables import WorldError
 from replay.play.fakes.world import DeliveredMessage, World, delivery_from, settings_from
 from replay.play.mailsrv_harness import MailsrvHarness
 from replay.play.virtual_time import Harness
@@ -167,6 +168,8 @@ class VirtualServer(ServerInVirtualTime):
     harness: MailsrvHarness
 
     def __init__(self, world: Mapping[str, object] | None = None, **settings: object) -> None:
+        if world and "messages" in world:
+            raise WorldError("world.messages", "stands in transcripts; a test has senders")
         delivery = delivery_from(settings)
         super().__init__(MailsrvHarness(settings_from(settings), world, delivery=delivery))
         self._receivers: list[VirtualReceiver] = []

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from dialling import ToyClient
 
+from replay.play.fakes.tables import WorldError
 from replay.testing import Unexpected, VirtualServer
 
 S = 1_000_000_000
@@ -64,3 +65,9 @@ def test_what_cannot_be_is_refused(mail_server: Server) -> None:
         server.receiver("mx.example.org")
     with pytest.raises(ValueError, match="expect takes a verb"):
         server.receiver("192.0.2.25").expect("mail")
+
+
+def test_mail_that_comes_in_by_itself_is_for_transcripts(mail_server: Server) -> None:
+    messages = [{"from": "a@example.org", "to": ["b@example.net"]}]
+    with pytest.raises(WorldError, match=r"world\.messages: stands in transcripts"):
+        mail_server(delivery="relay=192.0.2.25", world={"messages": messages})
