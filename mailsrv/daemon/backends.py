@@ -82,7 +82,7 @@ class Backends:
         directory = Directory.of(config.settings, table)
         outgoing, prepared = self._prepared(config, directory)
         backends = ServerBackends(
-            courier=DiscardCourier() if outgoing is None else _behind_aliases(outgoing, config),
+            courier=DiscardCourier() if outgoing is None else behind_aliases(outgoing, config),
             callout=NoCallout() if outgoing is None else outgoing.callouts,
             greylist=self._greylist_of(config),
             directory=directory,
@@ -211,7 +211,7 @@ class Backends:
         )
 
 
-def _behind_aliases(outgoing: Outgoing, config: Config) -> Courier:
+def behind_aliases(outgoing: Outgoing, config: Config) -> Courier:
     """The spool, behind the aliases if there are any."""
     if not config.aliases:
         return outgoing.spool

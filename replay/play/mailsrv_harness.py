@@ -8,11 +8,14 @@ import selectors
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
+from mailsrv.daemon.backends import behind_aliases
 from mailsrv.daemon.outgoing import Network, Outgoing
 from mailsrv.policy.greylist import Greylist
 from mailsrv.policy.recipients import Directory
@@ -118,39 +121,31 @@ class MailsrvHarness(Harness):
         journal = EventLog(self.clock, self._keep_log, metrics=self.metrics)
         nameserver = self.world.nameserver
         self.stub = nameserver.resolver(seed, journal.note) if nameserver else None
-        resolver = self.stub or self.world.resolver
         directory = Directory.of(settings, self.world.recipients)
         memory = MemoryBudget(settings.memory_octets)
         self.outgoing: Outgoing | None = None
+        backends = ServerBackends(
+            resolver=self.stub or self.world.resolver,
+            reputation=self.world.reputation,
+            courier=self.world.courier,
+            greylist=greylist(self.clock) if greylist else None,
+            directory=directory,
+            tls=_server_tls() if self.world.tls else None,
+            dsn=True,  # the faked courier takes any promise on
+        )
         if delivery:
-            folder = self._folder = _temporary_folder()
-            try:
-                config = config_from(settings, delivery, Path(folder.name))
-                if config.spool_folder is not None:
-                    dice = random.Random(f"delivery {seed}")
-                    network = Network(self.receivers.dial, CERTIFICATE, self)
-                    self.outgoing = Outgoing(
-                        config, self.clock, journal, memory, dice=dice, network=network
-                    )
-                    self.outgoing.use(self.outgoing.prepare(config, directory), resolver)
-                    self.world.courier = WatchedCourier(self.outgoing.spool, self._trace_of)
-            except ConfigError as error:
-                folder.cleanup()
-                raise WorldError("server", error.complaints[0]) from None
-            except WorldError:
-                folder.cleanup()
-                raise
+            outgoing = partial(
+                Outgoing,
+                clock=self.clock,
+                journal=journal,
+                memory=memory,
+                dice=random.Random(f"delivery {seed}"),
+                network=Network(self.receivers.dial, CERTIFICATE, self),
+            )
+            backends = self._with_ways_out(settings, delivery, outgoing, backends)
         self.server = Server(
             settings,
-            ServerBackends(
-                resolver=resolver,
-                reputation=self.world.reputation,
-                courier=self.world.courier,
-                greylist=greylist(self.clock) if greylist else None,
-                directory=directory,
-                tls=_server_tls() if self.world.tls else None,
-                dsn=True,  # the faked courier takes any promise on
-            ),
+            backends,
             clock=self.clock,
             poll=self._poll,
             random=random.Random(seed),
@@ -167,6 +162,37 @@ class MailsrvHarness(Harness):
         implicit_tls = self.world.tls == "implicit"
         listener = self.server.listen(bind("127.0.0.1", 0), implicit_tls=implicit_tls)
         self.address = listener.address
+
+    def _with_ways_out(
+        self,
+        settings: Settings,
+        delivery: Mapping[str, object],
+        make: Callable[[Config], Outgoing],
+        backends: ServerBackends,
+    ) -> ServerBackends:
+        """``backends`` with the shipped spool and queue.  Raises WorldError."""
+        folder = self._folder = _temporary_folder()
+        try:
+            config = config_from(settings, delivery, Path(folder.name))
+            if config.spool_folder is None:
+                return backends  # what is thrown away is taken as by the faked courier
+            outgoing = self.outgoing = make(config)
+            assert backends.directory is not None
+            outgoing.use(outgoing.prepare(config, backends.directory), backends.resolver)
+        except ConfigError as error:
+            folder.cleanup()
+            raise WorldError("server", error.complaints[0]) from None
+        except WorldError:
+            folder.cleanup()
+            raise
+        courier = WatchedCourier(behind_aliases(outgoing, config), self._trace_of)
+        self.world.courier = courier
+        return replace(
+            backends,
+            courier=courier,
+            dsn=config.keeps_dsn_promises,
+            callout=outgoing.callouts,
+        )
 
     @property
     def accepted(self) -> Sequence[DeliveredMessage]:

@@ -55,6 +55,22 @@ def test_a_message_goes_to_the_next_hop_under_tls(
     assert any("event=relayed" in line for line in server.log)
 
 
+def test_what_an_alias_stands_for_is_what_the_next_hop_is_told(
+    mail_server: Server, sent: Callable[[VirtualServer], None]
+) -> None:
+    aliases = {"bob@example.test": ["eve@example.net"]}
+    server = mail_server(delivery="relay=192.0.2.25", aliases=aliases)
+    hop = server.receiver("192.0.2.25")
+    sent(server)
+    hop.expect_open()
+    hop.send("220 hop ESMTP")
+    hop.expect("EHLO")
+    hop.send("250 hop")
+    hop.expect("MAIL")
+    hop.send("250 ok")
+    assert hop.expect("RCPT").octets.startswith(b"RCPT TO:<eve@example.net>")
+
+
 def test_a_next_hop_that_is_silent_costs_the_connect_timeout_and_then_the_message_waits(
     mail_server: Server, sent: Callable[[VirtualServer], None]
 ) -> None:
