@@ -9,7 +9,14 @@ from itertools import islice
 from pathlib import Path
 
 from mailsrv.config import file as config
-from mailsrv.config.deliveries import Discard, Host, ToExchangers, ToHosts, ToMaildir
+from mailsrv.config.deliveries import (
+    Discard,
+    Host,
+    NextHop,
+    ToExchangers,
+    ToHosts,
+    ToMaildir,
+)
 from mailsrv.config.endpoints import Endpoint
 from mailsrv.config.file import Config
 from mailsrv.config.routes import Route
@@ -71,6 +78,9 @@ def _meaning(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
     yield f"takes mail for {domains or 'every domain, on this machine only'}"
     if table is not None:
         yield f"knows who exists from {loaded.recipient_table}, entries: {len(table):,}"
+    if settings.recipient_callout != "off":
+        silence = f"{settings.recipient_callout}s a recipient on whom it does not answer"
+        yield f"asks the next hop who exists, and {silence}"
     yield _delivers(loaded.routing.default)
     if loaded.routes:
         yield f"delivers by other routes for {len(loaded.routes):,} addresses and domains:"
@@ -160,6 +170,12 @@ def _doubts(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
     threshold, reachable = settings.reputation_threshold, _score_max(settings)
     if threshold > reachable:
         yield f"reputation_threshold: all scores together make {reachable}, so nobody is refused"
+    backscatter = isinstance(loaded.delivery, NextHop) and settings.recipient_callout == "off"
+    if public and backscatter and table is None:
+        yield (
+            "delivery: what the next hop refuses is returned to senders who may be forged; set "
+            "recipient_callout, or recipient_table"
+        )
     directory = Directory.of(settings)
     strangers = sorted(entry for entry in table or () if not _is_ours(directory, entry))
     if strangers:

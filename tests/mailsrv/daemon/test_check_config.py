@@ -143,6 +143,12 @@ def test_values_that_make_no_sense_are_named_before_anything_is_tried(tmp_path: 
             "hostname: localhost is no name to greet the internet with",
         ),
         (
+            'listen = ["0.0.0.0:0"]\nhostname = "mx.example.org"\ndomains = ["example.org"]\n'
+            'delivery = "relay=10.0.0.1"\nspool = "spool"\nelsewhere = "mx"',
+            "delivery: what the next hop refuses is returned to senders who may be forged; set "
+            "recipient_callout, or recipient_table",
+        ),
+        (
             'listen = ["127.0.0.1:0"]\nmetrics_listen = "[::]:0"',
             "metrics_listen: everybody who reaches [::]:0 can read them",
         ),
@@ -208,6 +214,13 @@ def test_routes_and_aliases_are_told_in_words(tmp_path: Path) -> None:
         "info: ann@example.org, bob@a.example",
         f"spools it in {tmp_path}/spool",
     ]
+
+
+def test_what_is_done_about_recipients_is_told_in_words(tmp_path: Path) -> None:
+    text = f'{ANY}delivery = "relay=10.0.0.1"\nspool = "spool"\nrecipient_callout = "defer"'
+    assert inspected(tmp_path, text)[2] == (
+        "asks the next hop who exists, and defers a recipient on whom it does not answer"
+    )
 
 
 def test_of_many_routes_the_first_are_told_and_how_many_more_there_are(tmp_path: Path) -> None:
