@@ -140,7 +140,7 @@ class LoadRun:
         self._plans = job.plans_of_share()
         self._addresses = job.client_addresses()
         self._selector = selectors.EpollSelector()
-        self._active: set[LoadSession] = set()
+        self._active: dict[LoadSession, None] = {}  # in the order in which they began
         self._held: set[LoadSession] = set()
         self._recorder = Recorder()
         self._idle = Recorder()
@@ -258,7 +258,7 @@ class LoadRun:
             raise LoadError(f"cannot open a socket: {error.strerror}") from None
         timeout_ns = self._options.timeout_ns
         session = LoadSession(plan, sock, self._clock, recorder, timeout_ns, due_ns)
-        self._active.add(session)
+        self._active[session] = None
         late_ns = None if due_ns is None else max(session.began_ns - due_ns, 0)
         recorder.begun(late_ns, len(self._active))
         session.connect(self._job.target.address)
@@ -315,7 +315,7 @@ class LoadRun:
         return self._selector.select(0)
 
     def _hold(self, session: LoadSession) -> None:
-        self._active.discard(session)
+        self._active.pop(session, None)
         self._held.add(session)
         self._opened += 1
         self._ever_connected = True
@@ -325,7 +325,7 @@ class LoadRun:
         connected = session.connected
         session.release()
         self._lost += session in self._held
-        self._active.discard(session)
+        self._active.pop(session, None)
         self._held.discard(session)
         if connected:
             self._ever_connected = True
@@ -336,7 +336,8 @@ class LoadRun:
 
     def _check(self, now_ns: int) -> None:
         """Look for timeouts, close intervals, and tell how it goes."""
-        for session in [one for one in self._active if one.deadline_ns < now_ns]:
+        expired = itertools.takewhile(lambda one: one.deadline_ns < now_ns, self._active)
+        for session in list(expired):
             session.time_out()
             self._selector.unregister(session.sock)
             self._retire(session)
@@ -383,7 +384,7 @@ class LoadRun:
 
     def close(self) -> None:
         """Close everything; nothing of this counts."""
-        for session in self._active | self._held:
+        for session in (*self._active, *self._held):
             session.release()
         self._selector.close()
 
