@@ -207,6 +207,8 @@ class LoadRun:
             self._begin_what_is_due(now_ns)  # late rather than never, if the end was slept through
             if now_ns >= ends_ns:
                 break
+            if self._options.sessions and self._next_arrival_ns is None:
+                return  # the last of them closes the window
             self._turn(ends_ns)
         if not self._interrupted and self._next_arrival_ns is not None:
             rest = sum(1 for _ in itertools.islice(self._arrivals, UNBEGUN_MAX))

@@ -54,7 +54,7 @@ def test_response_times_count_from_when_a_session_was_due() -> None:
         sock.sendall(b"250 x\r\n")
 
     with rude_server(behave) as port:
-        outcome = run(HELLO, port, rate="100", sessions=5, duration_ns=NS_PER_S, open_limit=1)
+        outcome = run(HELLO, port, rate="100", sessions=5, open_limit=1)
         ended.set()
     tally = outcome.tally
     assert tally.good == 5
