@@ -140,7 +140,6 @@ service lmtp {{
 class NextHopServer:
     """A server that has started; ``delivery`` leads mailsrv to it."""
 
-    name: str
     delivery: str
     folder: Path
 
@@ -207,7 +206,7 @@ def postfix(users: Sequence[str]) -> Iterator[NextHopServer]:
         run = [program, "-c", str(folder / "etc")]
         subprocess.run([*run, "start"], check=True, capture_output=True, timeout=GUARD_S)
         try:
-            yield NextHopServer("Postfix", f"relay=127.0.0.1:{port}", folder)
+            yield NextHopServer(f"relay=127.0.0.1:{port}", folder)
         finally:
             subprocess.run([*run, "stop"], check=False, capture_output=True, timeout=GUARD_S)
 
@@ -229,7 +228,7 @@ def exim(users: Sequence[str]) -> Iterator[NextHopServer]:
         (folder / "conf").write_text(text)
         command = [program, "-C", str(folder / "conf"), "-bdf", "-q1s"]
         with _running(command, port):
-            yield NextHopServer("Exim", f"relay=127.0.0.1:{port}", folder)
+            yield NextHopServer(f"relay=127.0.0.1:{port}", folder)
 
 
 @contextmanager
@@ -253,7 +252,7 @@ def dovecot(users: Sequence[str]) -> Iterator[NextHopServer]:
         )
         (folder / "conf").write_text(text)
         with _running([program, "-F", "-c", str(folder / "conf")], port):
-            yield NextHopServer("Dovecot LMTP", f"lmtp=127.0.0.1:{port}", folder)
+            yield NextHopServer(f"lmtp=127.0.0.1:{port}", folder)
 
 
 @contextmanager

@@ -15,8 +15,8 @@ import smtplib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,8 @@ CROWD_GUARD_S = 600
 SENDER = "sender"
 UTF8_USER = "δοκιμή"
 CROWD = [f"user{n}" for n in range(1000)]
-SERVERS = (postfix, exim, dovecot)
+Start = Callable[[Sequence[str]], AbstractContextManager[NextHopServer]]
+SERVERS: dict[str, Start] = {"Postfix": postfix, "Exim": exim, "Dovecot LMTP": dovecot}
 LARGE_OCTETS = 50 * 1024 * 1024
 FIELDS = (
     b"From: sender@example.test\r\nDate: Thu, 26 Nov 2026 01:02:03 +0000\r\n"
@@ -185,25 +186,25 @@ def mailsrv(delivery: str) -> Iterator[int]:
             process.wait()
 
 
-def results(start: Callable[..., object], kinds: list[str]) -> Iterator[tuple[str, str]]:
-    """Each kind of message, and what became of it; every one with a next hop that is new."""
+def results(start: Start, kinds: list[str]) -> Iterator[str]:
+    """What became of each kind of message; every one with a next hop that is new."""
     for kind in kinds:
-        with start(USERS) as hop, mailsrv(hop.delivery) as port:  # type: ignore[attr-defined]
+        with start(USERS) as hop, mailsrv(hop.delivery) as port:
             try:
-                yield kind, KINDS[kind](Trial(hop, port))
+                yield KINDS[kind](Trial(hop, port))
             except smtplib.SMTPException as error:
-                yield kind, f"**mailsrv: {error}**"
+                yield f"**mailsrv: {error}**"
 
 
 def table(kinds: list[str]) -> Iterator[str]:
     """The lines of the table, and behind it whoever takes no part."""
     columns: dict[str, dict[str, str]] = {}
     absent = []
-    for start in SERVERS:
+    for name, start in SERVERS.items():
         try:
-            columns[start.__name__] = dict(results(start, kinds))
+            columns[name] = dict(zip(kinds, results(start, kinds), strict=True))
         except UnavailableError as reason:
-            absent.append(f"{start.__name__} took no part: {reason}")
+            absent.append(f"{name} took no part: {reason}")
     yield f"| message | {' | '.join(columns)} |"
     yield "|---" * (len(columns) + 1) + "|"
     for kind in kinds:
