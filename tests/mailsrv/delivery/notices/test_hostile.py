@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from noticing import CONTENT, FAILED, ORIGIN, envelope_to, read, told
 
 from mailsrv.delivery.notices.returned import HEADER_OCTETS_MAX
+from mailsrv.smtp import command
 from mailsrv.smtp.envelope import Envelope, Notice
 from mailsrv.smtp.path import MailPath, parse_forward_path
+from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
+from mailsrv.smtp.xtext import ASCII_TYPE, UTF8_TYPE, embed, encode_orcpt, unembed
 
 HOSTILE = st.text(max_size=200) | st.lists(
     st.sampled_from(
@@ -146,6 +149,22 @@ def test_what_goes_to_a_forged_sender_is_bounded_by_what_it_sent_and_by_us() -> 
     assert len(read(notice).groups) == 1001
     for_each = 1000 * 600
     assert len(notice.content) < for_each + HEADER_OCTETS_MAX + 8192
+
+
+@given(
+    st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=100),
+    st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=40),
+)
+def test_what_a_sender_said_of_a_recipient_reads_back(ascii_address: str, address: str) -> None:
+    utf8 = f"{UTF8_TYPE};{embed(address, utf8=False)}"
+    for orcpt, said in ((encode_orcpt(ascii_address), ascii_address), (utf8, address)):
+        asked = command.rcpt(f"ORCPT={orcpt}", False)
+        assert not isinstance(asked, Reply)
+        assert asked.notice == Notice((), orcpt)
+        notice = told(envelope_to("ann@example.org", notices=[asked.notice]), FAILED)
+        assert notice is not None
+        kind, _, text = read(notice).groups[1]["Original-Recipient"].partition("; ")
+        assert (text if kind == ASCII_TYPE else unembed(text)) == said
 
 
 @given(st.from_regex(r'\A(?:[a-z.+]{1,5}|"[ -~é]{0,5}")@x\.example\Z'))
