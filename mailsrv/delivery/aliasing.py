@@ -11,7 +11,7 @@ through us several times is refused at its final dot, where no notice to a forge
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from mailsrv.delivery.notices.occasions import UNASKED
@@ -25,6 +25,9 @@ from mailsrv.smtp.xtext import encode_orcpt
 
 RECIPIENTS_MAX = 10_000
 """Of one message, once its aliases are expanded."""
+MEMBERS_MAX = 2 * RECIPIENTS_MAX
+"""Of all its aliases together, those that are members of several counted for each: a client that
+names the same list a thousand times keeps nobody else waiting."""
 PASSES_MAX = 3
 """How often a message for an alias may have passed through us before."""
 HEADER_OCTETS_MAX = 256 * 1024
@@ -40,19 +43,25 @@ _TOO_MANY = reply.reply(
 _LOOP = reply.reply(554, "5.4.6", "Error: mail forwarding loop: it has passed through here before")
 
 
-def expand(envelope: Envelope, aliases: Aliases) -> Envelope:
+def expand(envelope: Envelope, aliases: Aliases) -> Envelope | None:
     """``envelope`` for the addresses that its recipients stand for, each of them once; itself, if
-    none is an alias.  There may be one more than ``RECIPIENTS_MAX`` of them, and then not all."""
-    members = [aliases.members(path) for path in envelope.forward_paths]
-    if all(one == (path,) for one, path in zip(members, envelope.forward_paths, strict=True)):
+    none is an alias.  None: they are too many."""
+    paths, notices = envelope.forward_paths, envelope.notices
+    found = [aliases.expansion(path) for path in paths]
+    if not any(found):
         return envelope
-    expansion = _Expansion(aliases)
-    for place, path in enumerate(envelope.forward_paths):
-        if members[place] == (path,):
-            expansion.add(path, envelope.notices.get(place))
-    for place, path in enumerate(envelope.forward_paths):
-        if members[place] != (path,):
-            expansion.expand(path, members[place], envelope.notices.get(place, Notice()))
+    members = sum(len(one) for one in found if one is not None)
+    if members > MEMBERS_MAX:
+        return None
+    expansion = _Expansion()
+    for place, path in enumerate(paths):
+        if found[place] is None:
+            expansion.add(aliases.key_of(path), path, notices.get(place))
+    for place, path in enumerate(paths):
+        if (alias := found[place]) is not None:
+            expansion.expand(path, alias, notices.get(place, Notice()))
+    if len(expansion.paths) > RECIPIENTS_MAX:
+        return None
     return replace(
         envelope,
         forward_paths=expansion.paths,
@@ -62,35 +71,35 @@ def expand(envelope: Envelope, aliases: Aliases) -> Envelope:
 
 
 class _Expansion:
-    def __init__(self, aliases: Aliases) -> None:
-        self._aliases = aliases
+    def __init__(self) -> None:
         self._places: dict[str, int] = {}
         self.paths: list[MailPath] = []
         self.notices: dict[int, Notice] = {}
         self.expanded: list[int] = []
 
-    def add(self, path: MailPath, notice: Notice | None) -> None:
+    def add(self, key: str, path: MailPath, notice: Notice | None) -> None:
         """Have ``path`` get the message, once; the sender's wishes about it add up."""
-        key = self._aliases.key_of(path)
         place = self._places.get(key)
-        if place is not None:
-            first = self.notices.get(place, Notice())
-            notify = _both(first.notify, (notice or first).notify)
-            if notify != first.notify:
-                self.notices[place] = Notice(notify, first.orcpt)
-        elif len(self.paths) <= RECIPIENTS_MAX:
+        if place is None:
             self._places[key] = len(self.paths)
             self._append(path, notice)
+            return
+        first = self.notices.get(place, Notice())
+        notify = _both(first.notify, (notice or Notice()).notify)
+        if notify != first.notify:
+            self.notices[place] = Notice(notify, first.orcpt)
 
-    def expand(self, path: MailPath, members: tuple[MailPath, ...], asked: Notice) -> None:
+    def expand(self, path: MailPath, members: Mapping[str, MailPath], asked: Notice) -> None:
+        """Have the members of the alias ``path`` get the message."""
         orcpt = asked.orcpt or (encode_orcpt(str(path)) if path.domain else "")
         notify = asked.notify
         if len(members) > 1 and _SUCCESS in notify:
             self.expanded.append(len(self.paths))
             self._append(path, Notice((_SUCCESS,), asked.orcpt))
             notify = tuple(one for one in notify if one != _SUCCESS) or _NEVER
-        for member in members:
-            self.add(member, Notice(notify, orcpt))
+        notice = Notice(notify, orcpt)
+        for key, member in members.items():
+            self.add(key, member, notice)
 
     def _append(self, path: MailPath, notice: Notice | None) -> None:
         if notice is not None:
@@ -120,7 +129,7 @@ class AliasCourier:
         expanded = expand(envelope, self._aliases)
         if expanded is envelope:
             return self._courier.begin(envelope)
-        if len(expanded.forward_paths) > RECIPIENTS_MAX:
+        if expanded is None:
             return _RefusingSink(_TOO_MANY)
         return _LoopWatch(self._courier.begin(expanded), self._ours)
 

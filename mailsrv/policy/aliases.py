@@ -35,10 +35,11 @@ class Aliases:
     of ``<postmaster>``.
     """
 
-    __slots__ = ("_delimiter", "_directory", "_hostname", "_table")
+    __slots__ = ("_delimiter", "_directory", "_expansions", "_hostname", "_table")
 
     def __init__(self, table: Table, directory: Directory, delimiter: str, hostname: str) -> None:
         self._table = table
+        self._expansions: dict[str, dict[str, MailPath]] = {}  # of those that were asked for
         self._directory = directory
         self._delimiter = delimiter
         self._hostname = hostname
@@ -49,11 +50,21 @@ class Aliases:
     def members(self, path: MailPath) -> tuple[MailPath, ...]:
         """The addresses that ``path`` stands for, none of them twice: itself, if it is no alias.
         Raises AliasError."""
-        if not self._table:
-            return (path,)
-        found: dict[str, MailPath] = {}
-        self._expand(path, (), found, set())
-        return tuple(found.values())
+        found = self.expansion(path)
+        return (path,) if found is None else tuple(found.values())
+
+    def expansion(self, path: MailPath) -> Mapping[str, MailPath] | None:
+        """The members of the alias ``path`` by their keys (``key_of``); None if it is no alias.
+        Raises AliasError."""
+        key = self._find(path) if self._table else None
+        if key is None:
+            return None
+        found = self._expansions.get(key)
+        if found is None:
+            found = {}
+            self._expand(path, (), found, set())
+            self._expansions[key] = found
+        return found
 
     def check(self) -> None:
         """Raises AliasError if an alias stands for itself by way of others, or for too many."""

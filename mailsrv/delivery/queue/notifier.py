@@ -67,7 +67,7 @@ class Notifier:
             return []
         addressed = made.envelope
         if self._aliases is not None:
-            addressed = expand(addressed, self._aliases)
+            addressed = expand(addressed, self._aliases) or addressed
         text = to_json(addressed)
         return [NewMessage(id_, now_ns, hostname, len(made.content), text, made.content)]
 

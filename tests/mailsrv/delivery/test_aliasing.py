@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from noticing import envelope_to
 
 from mailsrv.delivery import aliasing
-from mailsrv.delivery.aliasing import PASSES_MAX, RECIPIENTS_MAX, AliasCourier, expand
+from mailsrv.delivery.aliasing import MEMBERS_MAX, PASSES_MAX, RECIPIENTS_MAX, AliasCourier
 from mailsrv.policy.aliases import Aliases
 from mailsrv.policy.recipients import Directory
 from mailsrv.smtp import reply
@@ -39,6 +39,12 @@ TEAM = aliases(
     info="ann@example.org",
     both="team@example.org info@example.org",
 )
+
+
+def expand(envelope: Envelope, which: Aliases) -> Envelope:
+    expanded = aliasing.expand(envelope, which)
+    assert expanded is not None
+    return expanded
 
 
 def recipients(envelope: Envelope) -> list[str]:
@@ -204,6 +210,17 @@ def test_a_message_with_too_many_recipients_behind_its_aliases_is_deferred() -> 
         sink.finish(answers.append)
         assert answers[0].code == code
         assert bool(inner.envelopes) == (code == 250)
+
+
+def test_a_list_that_is_named_again_and_again_is_not_gone_through_each_time() -> None:
+    members = 500
+    large = aliases(all=" ".join(f"u{n}@example.org" for n in range(members)))
+    for times, is_taken in ((MEMBERS_MAX // members, True), (MEMBERS_MAX // members + 1, False)):
+        named = envelope_to(*(f"all+{n}@example.org" for n in range(times)))
+        expanded = aliasing.expand(named, large)
+        assert (expanded is not None) == is_taken
+        if expanded is not None:
+            assert len(expanded.forward_paths) == members
 
 
 @pytest.mark.parametrize("cuts", [1, 7, 100, 10**6])
