@@ -21,6 +21,8 @@ from mailsrv.units import NS_PER_S
 
 JOBS_MAX = 64
 """Jobs that are taken before the first of them is done."""
+STEPS_MIN = 4
+"""In a run, for which the names are synced once."""
 RETRY_MIN_NS = NS_PER_S
 RETRY_MAX_NS = 60 * NS_PER_S
 """The pauses before a Maildir that fails is tried again; each is twice the one before."""
@@ -52,7 +54,7 @@ class MaildirDelivery:
         self._maildir = maildir
         self._clock = clock
         self._note = note
-        self._runs = PacedRuns(clock, self._take_step, self._end_run, is_receiving)
+        self._runs = PacedRuns(clock, self._take_step, self._end_run, is_receiving, STEPS_MIN)
         self._jobs: deque[Assigned] = deque()
         self._linked: list[Assigned] = []
         self._work: Generator[None, None, None] | None = None

@@ -15,16 +15,16 @@ from mailsrv.runtime.timer_wheel import Timer
 from mailsrv.units import NS_PER_MS
 
 RUN_NS = 2 * NS_PER_MS
-STEPS_MIN = 4
 STEPS_MAX = 16
-"""How long a run is, and how many steps are in it whatever they take."""
+"""How long a run is, and how many steps are in it at most."""
 
 
 class PacedRuns:
     """Runs on a loop, from ``attach`` on and whenever ``wake`` says that there is work.
 
     ``step`` takes a step; False: the run ends with it.  ``end_run`` returns after how many
-    nanoseconds there is to be another run at the soonest; None: none before ``wake``.
+    nanoseconds there is to be another run at the soonest; None: none before ``wake``.  At least
+    ``steps_min`` steps are taken, whatever time they need.
     """
 
     def __init__(
@@ -33,7 +33,9 @@ class PacedRuns:
         step: Callable[[], bool],
         end_run: Callable[[], int | None],
         is_receiving: Callable[[], bool],
+        steps_min: int = 1,
     ) -> None:
+        self._steps_min = steps_min
         self._clock = clock
         self._step = step
         self._end_run = end_run
@@ -58,7 +60,7 @@ class PacedRuns:
     def _run(self) -> None:
         began_ns = self._clock.monotonic_ns()
         for number in range(STEPS_MAX):
-            is_late = number >= STEPS_MIN and self._clock.monotonic_ns() >= began_ns + RUN_NS
+            is_late = number >= self._steps_min and self._clock.monotonic_ns() >= began_ns + RUN_NS
             if is_late or not self._step():
                 break
         wanted_ns = self._end_run()

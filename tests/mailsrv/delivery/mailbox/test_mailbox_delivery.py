@@ -44,6 +44,25 @@ class NewFails(SystemFiles):
         super().sync_directory(path)
 
 
+class SlowFiles(SystemFiles):
+    """Each sync takes 5 ms; ``calls`` counts them."""
+
+    def __init__(self, clock: list[FakeClock]) -> None:
+        self._clock = clock
+        self.calls = 0
+
+    def sync(self, descriptor: int) -> None:  # type: ignore[override]
+        self._take_long()
+
+    def sync_directory(self, path: Path) -> None:
+        self._take_long()
+
+    def _take_long(self) -> None:
+        self.calls += 1
+        for one in self._clock:
+            one.advance(0.005)
+
+
 class MailboxRun(VirtualRun):
     """A queue that delivers into ``mail/{domain}/{local}``."""
 
@@ -222,6 +241,23 @@ def test_a_large_message_for_many_is_written_in_steps(tmp_path: Path) -> None:
         assert runs < 1000
     assert runs >= 2 * pieces // STEPS_MAX - 2
     assert all(text.endswith("x" * PIECE_OCTETS * pieces) for (text,) in run.copies().values())
+
+
+def test_a_mailbox_on_a_slow_disk_holds_up_the_loop_for_one_copy_at_a_time(tmp_path: Path) -> None:
+    clock: list[FakeClock] = []
+    files = SlowFiles(clock)
+    run = MailboxRun(tmp_path, files)
+    clock.append(run.clock)
+    run.receive(*(f"{one}@example.{end}" for one in ("ann", "bob") for end in ("org", "net")))
+    syncs_max = 0
+    while (wake_ns := run.loop.timers.next_wake_ns()) is not None and kept(run.spool):
+        run.clock.advance(max(wake_ns - run.clock.monotonic_ns(), 0) / NS_PER_S)
+        began_ns, files.calls = run.clock.monotonic_ns(), 0
+        run.loop.dispatch(began_ns)
+        run.loop.expire()
+        syncs_max = max(syncs_max, files.calls)
+    assert len(run.copies()) == 4
+    assert syncs_max <= 10  # to make one mailbox, and to write one copy into it
 
 
 def test_what_a_killed_process_had_delivered_is_not_delivered_again(tmp_path: Path) -> None:
