@@ -18,6 +18,7 @@ It comes with the extra ``locust``.  The sockets are gevent's: what waits lets o
 
 from __future__ import annotations
 
+import logging
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ import gevent
 from gevent.select import select
 from locust import User, events, task
 from locust.env import Environment
-from locust.exception import StopTest
+from locust.exception import StopUser
 
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.units import NS_PER_MS, NS_PER_S, seconds_to_ns
@@ -79,8 +80,8 @@ class CaptureUser(User):
         try:
             stage = _stage(self.captures, self.weights, self.tls, self.host or "", self.clients)
         except (LoadError, TargetError, InputError, CollectionError) as error:
-            self.environment.process_exit_code = _WRONG_USE
-            raise StopTest(f"replay: {error}") from None  # Locust logs it
+            _end_test(self.environment, str(error))
+            raise StopUser from None
         session = stage.session(_Observer(self.environment), seconds_to_ns(self.timeout_s))
         try:
             session.connect(stage.target.address)
@@ -91,6 +92,14 @@ class CaptureUser(User):
             session.release()
         if not connected:
             gevent.sleep(RETRY_PAUSE_S)
+
+
+def _end_test(environment: Environment, complaint: str) -> None:
+    """End this process's part of the test with a sentence, whichever user is the first to know."""
+    if environment.process_exit_code != _WRONG_USE:
+        environment.process_exit_code = _WRONG_USE
+        logging.getLogger("locust").error("replay: %s", complaint)
+        gevent.spawn(environment.runner.quit)
 
 
 @dataclass(frozen=True)
