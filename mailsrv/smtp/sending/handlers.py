@@ -34,7 +34,18 @@ def unwelcome(conversation: Conversation, reply: ReceivedReply) -> None:
     """The next hop does not want to talk now; another may, so this is no judgement of the mail."""
     state = conversation.state
     never = state is State.GREETING and reply.code == NEVER_TAKES_MAIL
-    conversation.give_up(refused(reply, state) if never else put_off(reply, state))
+    _take_leave(conversation, refused(reply, state) if never else put_off(reply, state))
+
+
+def _take_leave(conversation: Conversation, verdict: Verdict) -> None:
+    """Say QUIT, whose reply is not waited for (RFC 5321 section 4.1.1.10), and give up."""
+    conversation.output.append(b"QUIT\r\n")
+    conversation.give_up(verdict)
+
+
+def closing(conversation: Conversation, reply: ReceivedReply) -> None:
+    """421: the next hop closes the connection now, whatever was sent."""
+    conversation.give_up(put_off(reply, conversation.state))
 
 
 def _hello(conversation: Conversation, reply: ReceivedReply) -> None:
@@ -51,8 +62,9 @@ def _hello(conversation: Conversation, reply: ReceivedReply) -> None:
     elif policy is TlsPolicy.OPPORTUNISTIC:
         conversation.be_ready()
     else:
-        conversation.give_up(
-            deferred("4.7.4", "TLS is required, and the next hop does not offer STARTTLS")
+        _take_leave(
+            conversation,
+            deferred("4.7.4", "TLS is required, and the next hop does not offer STARTTLS"),
         )
 
 

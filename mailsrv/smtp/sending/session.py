@@ -35,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mailsrv.smtp.sending.conversation import Conversation, Trouble, Want
-from mailsrv.smtp.sending.handlers import ONLY_IN, REPLIES, unexpected, unwelcome
+from mailsrv.smtp.sending.handlers import ONLY_IN, REPLIES, closing, unexpected
 from mailsrv.smtp.sending.message import OutgoingMessage
 from mailsrv.smtp.sending.outcome import Outcome
 from mailsrv.smtp.sending.reply_reader import ReceivedReply, ReplyError
@@ -164,7 +164,7 @@ class SendingSession(Conversation):
     def _take_reply(self, reply: ReceivedReply) -> None:
         """Raises ReplyError for one that cannot be the reply to what was sent."""
         if reply.code == SERVICE_NOT_AVAILABLE and self.state is not State.QUIT:
-            unwelcome(self, reply)
+            closing(self, reply)
             return
         if self.due:
             self.due -= 1

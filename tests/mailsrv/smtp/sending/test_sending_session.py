@@ -6,7 +6,7 @@ import pytest
 from next_hop import BODY, CHUNKS, FULL, HANGS, OPTIONS, PLAIN, REMOTE, Exchange, Hop, message
 
 from mailsrv.smtp.sending.message import OutgoingMessage
-from mailsrv.smtp.sending.options import Dialect, TlsPolicy
+from mailsrv.smtp.sending.options import Dialect, SendingOptions, TlsPolicy
 from mailsrv.smtp.sending.outcome import OutcomeKind
 from mailsrv.smtp.sending.session import SendingSession, Want
 from mailsrv.smtp.sending.timeouts import SENDING_TIMEOUTS_NS, SendingTimeout
@@ -333,6 +333,28 @@ def test_quit_amid_a_message_defers_it() -> None:
     assert exchange.session.output == []
     assert exchange.run().summary == [("deferred", "4.3.2")] * 2
     assert exchange.session.want is Want.CLOSE
+
+
+@pytest.mark.parametrize(
+    ("replies", "options", "takes_leave"),
+    [
+        ({"greeting": b"554 no\r\n"}, OPTIONS, True),
+        ({"EHLO": b"450 later\r\n"}, OPTIONS, True),
+        ({"EHLO": NO, "HELO": NO}, OPTIONS, True),
+        ({"EHLO": FULL}, OPTIONS._replace(tls=TlsPolicy.REQUIRED), True),
+        ({"RCPT": NO, "RSET": NO}, OPTIONS, True),
+        ({"greeting": b"421 going\r\n"}, OPTIONS, False),
+        ({"greeting": b"what\r\n"}, OPTIONS, False),
+        ({"MAIL": b"354 go\r\n"}, OPTIONS, False),
+    ],
+)
+def test_quit_is_sent_where_the_next_hop_is_understood_and_goes_on(
+    replies: dict[str, bytes], options: SendingOptions, takes_leave: bool
+) -> None:
+    hop = Hop().script(**replies)
+    exchange = Exchange(hop, message(), options=options)
+    assert exchange.session.want is Want.CLOSE
+    assert (hop.lines[-1:] == ["QUIT"]) is takes_leave
 
 
 def test_a_next_hop_that_closes_an_idle_connection_is_no_trouble() -> None:
