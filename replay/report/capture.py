@@ -39,6 +39,7 @@ UNWRAPPED = 1_000_000
 """Octets of a line that goes to a file or a pipe: it is left whole."""
 
 _HELO = re.compile(rb"(?i)(?:EHLO|HELO|LHLO)[ \t]+([^\r\n]*)")
+_GREETING = re.compile(rb"220[ -]([^\r\n]{1,100})")
 _MAIL = re.compile(rb"(?i)MAIL[ \t]+FROM[ \t]*:")
 _AGENT = re.compile(rb"(?im)^(?:X-Mailer|User-Agent): ([^\r\n]{1,80})")
 
@@ -53,7 +54,7 @@ def show_sessions(capture: Capture, console: Console) -> None:
         console.print(_table(found, console, with_servers=len(servers) > 1))
         console.print()
     sessions = f"{len(found)} SMTP session{'s' if len(found) != 1 else ''}"
-    at_server = f" with {servers.pop()}" if len(servers) == 1 else ""
+    at_server = f" with {servers.pop()}{_who_is(found)}" if len(servers) == 1 else ""
     sentence = f"{printable(capture.name)}: {capture.packets} packets, {sessions}{at_server}"
     console.print(Text(sentence, "bold"), soft_wrap=True)
     _show_oddities("", capture.oddities, console)
@@ -66,6 +67,15 @@ def show_sessions(capture: Capture, console: Console) -> None:
         console.print(f"  … and {len(capture.left_out) - ODDITIES_SHOWN_MAX} more left out")
     for reason, count in capture.more_left_out.most_common():
         console.print(Text(f"  left out besides, {count}: {reason}"), soft_wrap=True)
+
+
+def _who_is(found: list[Conversation]) -> str:
+    """What the one server of all sessions greets with, where that is always the same."""
+    greetings = {one.replies[0].octets for one in found if one.replies}
+    match = _GREETING.match(greetings.pop()) if len(greetings) == 1 else None
+    if match is None:
+        return ""
+    return f", which says it is {printable(match[1].decode('utf-8', 'replace'))}"
 
 
 def _table(found: list[Conversation], console: Console, *, with_servers: bool) -> Table:

@@ -46,7 +46,10 @@ def test_a_line_a_session_says_who_it_is_and_what_came_of_it() -> None:
         "EHLO MAIL RCPT*2 DATA QUIT",
         *("1", "8", "27.8 ms"),
     ]
-    assert total == "swaks-to-postfix.pcap: 23 packets, 1 SMTP session with 127.0.0.2:25"
+    assert total == (
+        "swaks-to-postfix.pcap: 23 packets, 1 SMTP session with 127.0.0.2:25, "
+        "which says it is mx.example.test ESMTP Postfix"
+    )
 
 
 def test_servers_have_a_column_where_there_are_several(tmp_path: Path) -> None:
@@ -343,3 +346,15 @@ def test_each_capture_of_the_public_corpus_is_shown_without_a_traceback() -> Non
         assert listed.status in (0, 2)
         if listed.status == 0:
             assert shown(path, "--session", "1")
+
+
+def test_what_a_server_says_it_is_is_shown_harmless_and_cut(
+    tmp_path: Path,
+) -> None:
+    wire = Wire().handshake()
+    wire.server_says(b"220 \x1b[31mmx\x00 " + b"x" * 500 + b"\r\n", 1)
+    wire.client_says(b"EHLO me\r\n", 2)
+    (*_, total) = replay("show", wire.write(tmp_path / "x.pcap")).out.strip().splitlines()
+    assert "\x1b" not in total
+    assert "which says it is ?[31mmx? xxx" in total
+    assert len(total) < 250
