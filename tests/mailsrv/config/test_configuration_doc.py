@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from mailsrv.config import endpoints
+from mailsrv.config import deliveries, endpoints
 from mailsrv.config import file as config
 from mailsrv.config.deliveries import Delivery, ToMaildir
 from mailsrv.config.endpoints import Endpoint
 from mailsrv.config.file import Config
+from mailsrv.delivery import aliasing
+from mailsrv.delivery.notices import returned
+from mailsrv.policy import aliases
 from mailsrv.resolver import cache, stub
 from mailsrv.settings import CheckException, Settings
 from mailsrv.stores.recipient_file import load_table
@@ -102,6 +105,26 @@ def test_the_numbers_told_about_places_are_those_that_hold() -> None:
     text = " ".join(PAGES["configure.md"].split())
     assert f"at most {endpoints.LISTENERS_MAX}; an IPv6 address" in text
     assert f"listens on {Config().listen[0]}," in text
+
+
+def test_the_numbers_told_about_deliveries_are_those_that_hold() -> None:
+    assert aliasing.PASSES_MAX == 3
+    for told in (
+        f"Several, at most {deliveries.HOSTS_MAX}, stand with commas",
+        f"{aliases.DEPTH_MAX} deep and {aliases.MEMBERS_MAX:,} addresses at most in the end",
+        "passed through this server more than three times before",
+        f"the header of the message, up to {returned.HEADER_OCTETS_MAX // 1024} KiB",
+    ):
+        assert told in " ".join(PAGES["delivery.md"].split()), told
+
+
+def test_the_examples_of_tables_are_configurations(tmp_path: Path) -> None:
+    examples = re.findall(r"```toml\n(.*?)```", PAGES["delivery.md"], re.DOTALL)
+    file = tmp_path / "mailsrv.toml"
+    file.write_text('domains = ["example.org"]\nelsewhere = "mx"\n' + "".join(examples))
+    loaded = config.load(file)
+    assert len(loaded.routes) == 3
+    assert len(loaded.aliases) == 2
 
 
 def test_the_numbers_told_about_dns_are_those_that_hold() -> None:
