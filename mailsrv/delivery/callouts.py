@@ -22,7 +22,7 @@ from mailsrv.delivery.spool.rows import StoredMessage
 from mailsrv.policy.lookups import CalloutAnswer, CalloutStatus
 from mailsrv.policy.recipients import domain_key, local_key
 from mailsrv.smtp.envelope import Envelope
-from mailsrv.smtp.path import NULL_PATH, MailPath, needs_smtputf8
+from mailsrv.smtp.path import NULL_PATH, MailPath
 from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
 from mailsrv.units import NS_PER_S, seconds_to_ns
 
@@ -136,7 +136,6 @@ def _probe(recipient: MailPath) -> Job:
         id="",
         reverse_path=NULL_PATH,
         forward_paths=[recipient],
-        smtputf8=needs_smtputf8(recipient),
     )
     nothing = StoredMessage(0, "", 0, "", 0, "", in_file=False)
     return Job(nothing, envelope, (0,), b"", _no_content, probe=True)

@@ -279,7 +279,9 @@ def test_callouts_go_before_mail_and_do_not_count_towards_its_rate() -> None:
             assert said.status == "taken"
         assert world.now_s == 0
         assert len(hop.taken) == 1
-        world.advance(60)
+        world.advance(30)
+        ask(world, "later@d.test", route=route)
+        world.advance(30)
         assert len(hop.taken) == 2
         world.advance(60)
         assert all(told)
@@ -292,6 +294,23 @@ def test_a_next_hop_that_breaks_is_no_answer_to_a_callout(stage: bytes, how: str
         (said,) = ask(world, "b@d.test")
         asked = stage not in (b"DATA", b".")
         assert said.status == ("unanswered" if asked else "taken")
+
+
+def test_a_mailbox_server_is_asked_in_its_own_protocol() -> None:
+    with World() as world:
+        hop = world.hops[FIRST] = Hop(every_second)
+        said = ask(world, "r0@d.test", "r1@d.test", route=lmtp(FIRST))
+        assert sorted(one.status for one in said) == ["refused", "taken"]
+        assert hop.peers[0].lines[0] == b"LHLO mx.our.test"
+
+
+def test_a_callout_about_an_address_beyond_ascii_asks_for_smtputf8() -> None:
+    for offered, said in ((("SMTPUTF8",), "taken"), ((), "refused")):
+        with World() as world:
+            hop = world.hops[FIRST] = Hop(extensions=offered)
+            (answer,) = ask(world, "gr\u00fc\u00dfe@d.test")
+            assert answer.status == said
+            assert (b"MAIL FROM:<> SMTPUTF8" in hop.peers[0].lines) == bool(offered)
 
 
 def test_a_null_reverse_path_that_is_refused_is_no_answer_to_a_callout() -> None:
