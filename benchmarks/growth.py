@@ -10,15 +10,16 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from benchmarks.contenders import Running, Workload, cost_ns, resident_octets, running
+from benchmarks.contenders import Running, Workload, cost_ns, mailsrv, resident_octets, running
 from benchmarks.greylist_file import Filled
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.runtime.timer_wheel import TICK_NS, TimerWheel
 from replay.load.interval import Interval
 from replay.load.job import LoadJob, LoadOptions
-from replay.load.plan import idle_plan
+from replay.load.plan import STARTTLS, idle_plan
 from replay.load.runner import LoadRun
 from replay.play.target import resolve
+from replay.play.tls_client import CERTIFICATE, KEY
 
 CONNECTIONS = (100, 1_000, 5_000, 15_000)
 TIMERS = (1_000, 10_000, 100_000, 1_000_000)
@@ -52,9 +53,12 @@ def curves(scale: float, python: str = sys.executable) -> Iterator[Curve]:
             CONTENT_OCTETS, scale, lambda octets: content_us(server, octets, scale)
         )
         yield Curve("octets of a message", "µs of server CPU a MiB", of_content)
-    with running("mailsrv", python) as server:
-        of_idle = _points(CONNECTIONS, scale, lambda number: idle_octets(server, number))
-        yield Curve("idle connections", "octets of server memory each", of_idle)
+    of_idle = _points(CONNECTIONS, scale, lambda number: idle_octets(python, number))
+    yield Curve("idle connections", "octets of server memory each", of_idle)
+    under_tls = _points(
+        CONNECTIONS[:-1], scale, lambda number: idle_octets(python, number, STARTTLS)
+    )
+    yield Curve("idle connections under TLS", "octets of server memory each", under_tls)
 
 
 def _points(
@@ -107,15 +111,24 @@ def content_us(server: Running, octets: int, scale: float) -> float:
     return cost_ns(server, work, 4) / _NS_PER_US / (octets / _MIB)
 
 
-def idle_octets(server: Running, connections: int) -> float:
-    """So many connections that have said EHLO and nothing more."""
-    before = resident_octets(server.pid)
-    target = resolve(f"127.0.0.1:{server.port}")
-    job = LoadJob([idle_plan()], target, LoadOptions(idle=connections, concurrency=1))
-    kept: list[Interval] = []
-    run = LoadRun(job, SystemClock(), kept.append)
-    try:
-        run.open_idle()
-        return (resident_octets(server.pid) - before) / connections
-    finally:
-        run.close()
+def mailsrv_with_tls(port: int, folder: Path, python: str) -> list[str]:
+    """As it is started elsewhere, but offering STARTTLS."""
+    command = mailsrv(port, folder, python)
+    with (folder / "mailsrv.toml").open("a") as config:
+        config.write(f'tls_certificate = "{CERTIFICATE}"\ntls_key = "{KEY}"\n')
+    return command
+
+
+def idle_octets(python: str, connections: int, tls: str = "") -> float:
+    """So many connections that have said EHLO and nothing more, at a server that had none."""
+    with running("mailsrv", python, command=mailsrv_with_tls if tls else mailsrv) as server:
+        before = resident_octets(server.pid)
+        options = LoadOptions(idle=connections, concurrency=1, tls=tls)
+        job = LoadJob([idle_plan(tls)], resolve(f"127.0.0.1:{server.port}"), options)
+        kept: list[Interval] = []
+        run = LoadRun(job, SystemClock(), kept.append)
+        try:
+            run.open_idle()
+            return (resident_octets(server.pid) - before) / connections
+        finally:
+            run.close()

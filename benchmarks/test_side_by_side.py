@@ -31,6 +31,7 @@ def test_everything_side_by_side(benchmark: BenchmarkFixture) -> None:
     print(table(result))
     assert {one.server for one in result.figures} | set(result.missing) == set(names)
     assert [curve.of for curve in result.growth] == [
-        *("timers", "rows of the greylist", "octets of a message", "idle connections")
+        *("timers", "rows of the greylist", "octets of a message", "idle connections"),
+        "idle connections under TLS",
     ]
     Xml.fromstring(page(result).removeprefix("<!DOCTYPE html>\n"))

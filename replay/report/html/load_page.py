@@ -72,7 +72,7 @@ def _tiles(outcome: LoadResult) -> list[tuple[str, str, str]]:
     tally = outcome.tally
     tiles = [
         ("sessions/s", f"{outcome.sessions_per_s:,.0f}", "none"),
-        ("as expected", f"{tally.good:,}", "good"),
+        ("as expected", f"{tally.good:,}", "good" if tally.good else "none"),
         ("failed", f"{tally.failed:,}", "bad" if tally.failed else "none"),
     ]
     if tally.messages:
