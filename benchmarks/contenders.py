@@ -8,6 +8,7 @@ machine.  The client is Postfix's ``smtp-source``, so that no client of ours can
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import socket
@@ -159,12 +160,22 @@ def running(
 
 
 def stop(process: subprocess.Popen[str]) -> None:
-    """Ask, in each way that a server may know, and then do not ask any more."""
+    """Ask, in each way that a server may know, and then do not ask any more; and let nothing that
+    it has started be left."""
+    below = [os.pidfd_open(pid) for pid in tree(process.pid)[1:]]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         process.send_signal(number)
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=STOP_WAIT_S)
-            return
+            break
+    left = below
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for one in left:
+            with suppress(OSError):  # it has ended
+                signal.pidfd_send_signal(one, number)
+        left = [one for one in left if not select.select([one], [], [], STOP_WAIT_S)[0]]
+    for one in below:
+        os.close(one)
 
 
 def free_port() -> int:
