@@ -20,6 +20,8 @@ from mailsrv.units import NS_PER_MS, NS_PER_S
 
 DOMAINS = ("x", "y", "z")
 STEPS = 150
+STATEMENTS = ("COMMIT", "BEGIN", "INSERT OR REPLACE", "DELETE", "UPDATE total", "SELECT", "")
+"""What fails at times: statements with this in them."""
 
 
 class Unreliable(NextHop):
@@ -61,7 +63,7 @@ class Life:
         self.ends: Counter[tuple[str, str]] = Counter()
         self.expected: set[tuple[str, str]] = set()
         self.dropped: set[str] = set()
-        self.trouble = Trouble(sqlite3.SQLITE_FULL, only="COMMIT")
+        self.trouble = Trouble(sqlite3.SQLITE_FULL)
         self.kills = self.number = 0
         self.start()
 
@@ -119,6 +121,7 @@ class Life:
         self.start()
 
     def fail(self) -> None:
+        self.trouble.only = self.dice.choice(STATEMENTS)
         self.trouble.armed = self.trouble.lasting = True
         self.run.go_on(self.dice.choice((NS_PER_MS, 10 * NS_PER_S)))
         self.trouble.armed = False
