@@ -18,7 +18,8 @@ Content = Callable[[], Iterator[bytes]]
 
 class Attempt:
     """An attempt at one message.  ``under_way`` has the ways out with a job that has no outcome
-    yet, and the places in it; ``blocked`` are those that had no room.
+    yet, and the places in it; ``blocked`` are those that had no room;
+    ``ways`` are all of the configuration in which it was begun.
 
     ``waited_for`` names the way that the message waited for, if the attempt is made because that
     has room now: the recipients who were deferred elsewhere are left to their own time.
@@ -28,7 +29,7 @@ class Attempt:
 
     __slots__ = (
         *("blocked", "content_trouble", "deferred", "envelope", "message", "progress", "row"),
-        *("tried", "under_way", "verb", "waited_for"),
+        *("tried", "under_way", "verb", "waited_for", "ways"),
     )
 
     def __init__(self, entry: Entry, waited_for: str | None = None) -> None:
@@ -38,6 +39,7 @@ class Attempt:
         self.progress = Progress.from_json(entry.row.progress if entry.row else "")
         self.under_way: dict[Way, tuple[int, ...]] = {}
         self.waited_for = waited_for
+        self.ways: Ways | None = None
         self.blocked: dict[Way, None] = {}
         self.content_trouble = ""
         self.deferred = self.tried = False

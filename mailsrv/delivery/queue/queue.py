@@ -293,13 +293,13 @@ class Queue:
                 self._due.clear()  # it may be among them
                 self._open(entry, name)
                 return True
-            if not found:
+            if not found and not self._spool.unwritten:
                 del self._set_aside[name]
         return False
 
-    def _set_aside_for(self, way: Way) -> None:
-        if len(self._set_aside) < NAMES_MAX or way.name in self._set_aside:
-            self._set_aside[way.name] = way
+    def _set_aside_for(self, name: str, way: Way | None) -> None:
+        if len(self._set_aside) < NAMES_MAX or name in self._set_aside:
+            self._set_aside[name] = way
         else:
             self._name_behind = ""  # there is room for names again later
 
@@ -326,6 +326,7 @@ class Queue:
         """Hand its jobs to the ways out that have room."""
         assert self._ways is not None, "the ways out are set before the first attempt"
         ready: list[tuple[Way, tuple[int, ...]]] = []
+        attempt.ways, attempt.blocked = self._ways, {}
         for way, places in attempt.places_by_way(self._ways).items():
             if way.out.room() > 0:
                 ready.append((way, places))
@@ -393,7 +394,8 @@ class Queue:
             due_ns = attempt.row.due_ns
         for way in attempt.blocked:
             waits_for = way.name
-            self._set_aside_for(way)
+            # What was a way out when this was begun may never have room again.
+            self._set_aside_for(waits_for, way if attempt.ways is self._ways else None)
         if due_ns is None and len(attempt.blocked) != 1:
             # For one of several ways it cannot wait for long; without any, they changed meanwhile.
             due_ns = self._clock.realtime_ns() + BLOCKED_MAX_NS * bool(attempt.blocked)

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from queueing import DEFERRED, FAILED, RELAYED, NextHop, QueueRun
+from queueing import DEFERRED, FAILED, RELAYED, NextHop, QueueRun, WaysByDomain
 from spooling import Trouble, failing, kept
 
 from mailsrv.delivery.job import Done, Job
@@ -390,3 +390,32 @@ def test_many_ways_without_room_cost_one_look_at_some_of_them(tmp_path: Path) ->
     last.rooms = 1
     run.go_on(5 * NS_PER_S)
     assert len(last.tried) == 1
+
+
+def test_what_waits_for_a_way_that_a_reload_replaced_is_tried_by_the_new_one(
+    tmp_path: Path,
+) -> None:
+    full, slow = NextHop(room=0), NextHop(None)
+    run = QueueRun(tmp_path, x=full, y=slow)
+    run.receive(1, "a@x", "b@y")
+    run.go_on(NS_PER_S)
+    new = NextHop()
+    run.queue.use(WaysByDomain(x=new, y=slow))
+    slow.end()
+    run.go_on(2 * NS_PER_S)
+    assert new.tried == [("ID1", (0,))]
+    assert kept(run.spool) == {}
+    assert run.loop.timers.next_wake_ns() is None, "nothing is left to do"
+
+
+def test_room_that_comes_before_what_waits_for_it_is_written_is_used(tmp_path: Path) -> None:
+    full, other = NextHop(room=0), NextHop()
+    run = QueueRun(tmp_path, x=full, y=other)
+    run.receive(1, "a@x")
+    while run.spool.is_written(1):
+        run.go_on(NS_PER_MS)
+    full.rooms = 1
+    run.queue._take_one()
+    run.go_on(3 * NS_PER_S)
+    assert full.tried == [("ID1", (0,))]
+    assert kept(run.spool) == {}

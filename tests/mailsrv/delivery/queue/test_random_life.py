@@ -117,8 +117,10 @@ class Life:
 
     def kill(self) -> None:
         self.kills += 1
+        killed_ns = self.run.clock.monotonic_ns()
         self.run.kill()
         self.start()
+        self.run.clock.advance_to_ns(killed_ns)
 
     def fail(self) -> None:
         self.trouble.only = self.dice.choice(STATEMENTS)
@@ -132,7 +134,8 @@ class Life:
             while hop.jobs:
                 hop.end_one()
         self.run.go_on(2 * NS_PER_S)
-        self.command("release", [one.number for one in self.run.spool.after(0, 1000)])
+        held = [number for number, row in self.run.rows().items() if row is not None and row.held]
+        self.command("release", held)  # and nothing else needs anybody
         self.run.go_on(2 * 3600 * NS_PER_S)
 
 
