@@ -158,6 +158,7 @@ class NextHop:
         self.contents: list[bytes] = []
         self.rooms = room
         self.closed = False
+        self.local = False
 
     def deliver(self, job: Job, done: Done) -> None:
         self.tried.append((job.message.id, job.places))
@@ -184,6 +185,8 @@ class NextHop:
 
     def close(self) -> None:
         self.closed = True
+        if self.local:
+            self.jobs.clear()  # they are begun anew elsewhere
 
 
 class WaysByDomain:
@@ -192,7 +195,7 @@ class WaysByDomain:
     only = None
 
     def __init__(self, **hops: NextHop) -> None:
-        self._ways = {name: Way(name, hop) for name, hop in hops.items()}
+        self._ways = {name: Way(name, hop, local=hop.local) for name, hop in hops.items()}
 
     def way(self, recipient: MailPath) -> Way:
         return self._ways[recipient.domain]

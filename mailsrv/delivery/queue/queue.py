@@ -269,7 +269,10 @@ class Queue:
         behind = self._due_behind
         self._due = self._spool.read(lambda table: table.due(now_ns, behind, AHEAD_MAX))[::-1]
         if not self._due:
-            self._due_from_ns = self._spool.next_due_ns(now_ns)
+            due_ns = self._spool.next_due_ns(now_ns)
+            if behind != _BEFORE_ALL:  # there may be more before it
+                due_ns = min(due_ns or now_ns + LOOK_AT_ALL_NS, now_ns + LOOK_AT_ALL_NS)
+            self._due_from_ns = due_ns
         return bool(self._due)
 
     def _take_waiting(self) -> bool:

@@ -419,3 +419,18 @@ def test_room_that_comes_before_what_waits_for_it_is_written_is_used(tmp_path: P
     run.go_on(3 * NS_PER_S)
     assert full.tried == [("ID1", (0,))]
     assert kept(run.spool) == {}
+
+
+def test_a_clock_that_is_set_back_hides_nothing_that_is_due(tmp_path: Path) -> None:
+    hop = NextHop(DEFERRED)
+    run = QueueRun(tmp_path, hop)
+    run.receive(1)
+    run.go_on(NS_PER_S)
+    hop.answer = None
+    run.go_on(400 * NS_PER_S)
+    run.clock.step(-1000)
+    hop.end(DEFERRED)
+    hop.answer = RELAYED
+    run.go_on(1000 * NS_PER_S)
+    assert len(hop.tried) == 3
+    assert kept(run.spool) == {}

@@ -19,6 +19,7 @@ from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
 from mailsrv.units import NS_PER_MS, NS_PER_S
 
 DOMAINS = ("x", "y", "z")
+LOCAL = "z"
 STEPS = 150
 STATEMENTS = ("COMMIT", "BEGIN", "INSERT OR REPLACE", "DELETE", "UPDATE total", "SELECT", "")
 """What fails at times: statements with this in them."""
@@ -68,9 +69,13 @@ class Life:
         self.start()
 
     def start(self) -> None:
-        self.hops = {name: Unreliable(self.dice, self.ends) for name in DOMAINS}
-        hops: dict[str, NextHop] = {**self.hops}
+        hops = self.new_hops()
         self.run = QueueRun(self.folder, factory=failing(self.trouble), **hops)
+
+    def new_hops(self) -> dict[str, NextHop]:
+        self.hops = {name: Unreliable(self.dice, self.ends) for name in DOMAINS}
+        self.hops[LOCAL].local = True
+        return {**self.hops}
 
     def step(self) -> None:
         acts = [self.receive] * 4 + [self.answer] * 4 + [self.wait] * 3
@@ -108,11 +113,10 @@ class Life:
         self.run.queue.look_for_commands()
 
     def reload(self) -> None:
-        old = self.hops
-        self.hops = {name: Unreliable(self.dice, self.ends) for name in DOMAINS}
-        for name in DOMAINS:  # what was under way is finished
-            self.hops[name].jobs = old[name].jobs
-        hops: dict[str, NextHop] = {**self.hops}
+        old, hops = self.hops, self.new_hops()
+        for name in DOMAINS:  # what is under way to next hops is finished
+            if name != LOCAL:
+                self.hops[name].jobs = old[name].jobs
         self.run.queue.use(WaysByDomain(**hops))
 
     def kill(self) -> None:
