@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mailsrv.delivery.aliasing import expand
 from mailsrv.delivery.notices.notice import Origin, notice
@@ -21,6 +21,16 @@ from mailsrv.smtp.sending.outcome import Outcome
 ID_BITS = 60
 
 Content = Callable[[], Iterator[bytes]]
+
+NoticeMaker = Callable[[StoredMessage, Envelope, Sequence[Outcome], Content], Iterable[NewMessage]]
+"""Makes the notices that outcomes ask for: final ones, and deferred ones when the delay is told."""
+
+
+def no_notices(
+    message: StoredMessage, envelope: Envelope, outcomes: Sequence[Outcome], content: Content
+) -> Iterable[NewMessage]:
+    """Nobody is told."""
+    return ()
 
 
 class Notifier:

@@ -17,18 +17,18 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
 
-from mailsrv.delivery.queue.attempt import Attempt, Content
+from mailsrv.delivery.queue.attempt import Attempt
 from mailsrv.delivery.queue.commands import Verb, carried_out
+from mailsrv.delivery.queue.notifier import NoticeMaker, no_notices
 from mailsrv.delivery.queue.reports import Note, report
 from mailsrv.delivery.queue.retries import RandomBits, Retries
 from mailsrv.delivery.queue.ways import Way, Ways
 from mailsrv.delivery.spool.queue_table import QueueTable
-from mailsrv.delivery.spool.rows import Entry, NewMessage, QueueRow, SpoolError, StoredMessage
+from mailsrv.delivery.spool.rows import Entry, NewMessage, QueueRow, SpoolError
 from mailsrv.delivery.spool.spool import Spool
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.timer_wheel import Timer
-from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
 from mailsrv.units import NS_PER_MS, NS_PER_S
 
@@ -64,17 +64,6 @@ still under way, is passed over."""
 
 EXPIRED_STATUS = "4.4.7"  # RFC 3463 section 3.5: delivery time expired
 _BEFORE_ALL = (-1, 0)
-
-
-NoticeMaker = Callable[[StoredMessage, Envelope, Sequence[Outcome], Content], Iterable[NewMessage]]
-"""Makes the notices that outcomes ask for: final ones, and deferred ones when the delay is told."""
-
-
-def no_notices(
-    message: StoredMessage, envelope: Envelope, outcomes: Sequence[Outcome], content: Content
-) -> Iterable[NewMessage]:
-    """Nobody is told."""
-    return ()
 
 
 class Queue:
