@@ -11,7 +11,7 @@ from replay.play.mailsrv_harness import MailsrvHarness
 from replay.play.observed import ObservedConnection, Trace, listener_of
 from replay.play.receivers import Dialled
 from replay.play.schedule import Schedule
-from replay.play.tls_client import REFUSED
+from replay.play.tls_client import DONE
 from replay.play.virtual_link import VirtualLink
 from replay.play.virtual_time import Harness
 from replay.transcript import script
@@ -265,6 +265,7 @@ class VirtualPlayer:
                 held, self._held = self._held, b""
                 link.serve_tls(held)
             case script.StartTls():
+                self._is_traced = self._is_traced and self._harness.knows_client_hello
                 link.start_tls()
             case script.HalfClose():
                 link.half_close()
@@ -300,8 +301,6 @@ class VirtualPlayer:
             self._held += octets
             return
         now_ns = self._harness.now_ns
-        if self.observed.handshake == REFUSED and not self._harness.knows_client_hello:
-            self._is_traced = False
         if self._is_traced:
             self._trace.arrival(self._number, now_ns, octets)
         self._schedule.came(self._listener.received(octets, now_ns), now_ns)
@@ -314,7 +313,9 @@ class VirtualPlayer:
         if self._abandoned:
             return
         now_ns = self._harness.now_ns
-        self._trace.handshake(self._number, now_ns, outcome)
+        self._is_traced = self._is_traced or outcome == DONE
+        if self._is_traced:
+            self._trace.handshake(self._number, now_ns, outcome)
         self._listener.shook_hands(outcome, now_ns)
 
     def _ended(self, how: str) -> None:

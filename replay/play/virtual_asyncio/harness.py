@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import socket
 from collections.abc import Callable, Coroutine
@@ -287,7 +288,7 @@ class AsyncioHarness(Harness):
         raised = f": {_said(error)}" if isinstance(error, BaseException) else ""
         told = f"{context.get('message', 'a fault')}{raised}"
         self._keep_log(told)
-        if not isinstance(error, ConnectionError) and len(self._uncaught) < FAULTS_MAX:
+        if not _is_gone(error) and len(self._uncaught) < FAULTS_MAX:
             self._uncaught.append(told)
 
     def _left(self) -> list[str]:
@@ -311,6 +312,12 @@ class AsyncioHarness(Harness):
 
 def _ignore(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Nothing is to be told any more."""
+
+
+def _is_gone(error: object) -> bool:
+    """Whether an error says that the other end of a connection has gone."""
+    is_closed = isinstance(error, OSError) and error.errno == errno.ENOTCONN
+    return is_closed or isinstance(error, ConnectionError)
 
 
 def _said(error: BaseException) -> str:

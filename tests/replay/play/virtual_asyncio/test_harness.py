@@ -181,6 +181,20 @@ def test_a_plaintext_server_s_answers_to_a_client_hello_are_no_part_of_the_hash(
     assert len({run.trace_hash for run in runs}) == 1
 
 
+def test_how_a_plaintext_server_ends_a_client_hello_is_no_part_of_the_hash_either() -> None:
+    """How many lines it finds in one decides what it does, and when."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        octets = await reader.read(10_000)
+        await pause(octets.count(b"\n"))
+        writer.write(b"220 me\r\n" * (octets[20] % 2))
+        await pause(octets[21])
+        writer.close()
+
+    text = connection("+0 starttls", "+1h C: NOOP\\n", "+0 until-closed")
+    assert len({play(text, streams(serve)).trace_hash for _ in range(10)}) == 1
+
+
 # -- ties -----------------------------------------------------------------------------------------
 
 
