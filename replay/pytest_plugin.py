@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -211,6 +210,7 @@ def _run(path: Path, item: pytest.Item, server: ServerUnderTest) -> ScenarioResu
     __tracebackhide__ = True
     from mailsrv.runtime.clock import SystemClock
     from replay.play.target import TargetError
+    from replay.report.complaint import of_transcript
     from replay.verify import suite
     from replay.verify.server_under_test import LeftOut, NoTarget
 
@@ -231,7 +231,7 @@ def _run(path: Path, item: pytest.Item, server: ServerUnderTest) -> ScenarioResu
             return result
         if result.log:
             item.add_report_section("call", "server log", _log_shown(result.log))
-        complaint = f"{_complaint(result, shown)}\nplayed at {server.name}"
+        complaint = of_transcript(result, shown, server.name)
     pytest.fail(complaint, pytrace=False)
 
 
@@ -244,29 +244,6 @@ def _shown(path: Path, config: pytest.Config) -> str:
 def _log_shown(lines: Sequence[str]) -> str:
     """The last lines of a server's log."""
     return "\n".join(lines[-LOG_LINES_SHOWN_MAX:])
-
-
-def _complaint(result: ScenarioResult, shown: str) -> str:
-    """Every difference, each under its file and line, and at last what the transcript shows.
-
-    pytest's summary has room for the first line.
-    """
-    lines = [_updated(result, shown)] if result.changes else []
-    lines += [f"{shown}: {result.complaint}"] if result.complaint else []
-    for one in result.differences:
-        place = f"{shown}:{one.line}" if one.line else shown
-        name = f"connection {one.connection}, " if one.connection and result.sessions > 1 else ""
-        lines.append(f"{place}: {name}{dataclasses.replace(one, line=0)}")
-    return "\n".join([*lines, f"{shown}: {result.story}"])
-
-
-def _updated(result: ScenarioResult, shown: str) -> str:
-    """What an update wrote.  Its test fails, so that no run that writes passes for a check."""
-    counts = ", ".join(f"{one.expectations} {one.kind}" for one in result.changes)
-    lines = [f"{shown}: updated ({counts}): read the change, then run again"]
-    for change in result.changes:
-        lines += [f"{change.kind}:", *change.diff]
-    return "\n".join(lines)
 
 
 # -- fixtures -------------------------------------------------------------------------------------
@@ -411,6 +388,7 @@ def _check(
     from mailsrv.runtime.clock import SystemClock
     from replay.play.target import TargetError
     from replay.play.virtual_time import Leaked, NotVirtual, ServerFault, Stalled, TargetFault
+    from replay.report.complaint import of_checks
     from replay.verify.check.delivered import Called, DeliveredError
     from replay.verify.check.prepared import Introduction
     from replay.verify.server_under_test import NoTarget, named_scenarios
@@ -428,25 +406,12 @@ def _check(
         pytest.fail(f"{error}\nat {server.name}", pytrace=False)
     item.user_properties.append((PLAYED_AT, server.name))
     item.user_properties += [(CHECKED, f"{one.name}: {one.verdict.value}") for one in results]
-    complaints = [line for one in results for line in _broken(one, should=should)]
-    if complaints:
-        pytest.fail("\n".join([*complaints, f"at {server.name}"]), pytrace=False)
+    if complaint := of_checks(results, server.name, should=should):
+        pytest.fail(complaint, pytrace=False)
     if not any(one.verdict.value in ("holds", "departs") for one in results):
         reasons = dict.fromkeys(one.judgement.reason for one in results)
         pytest.skip(f"at {server.name}: " + "; ".join(list(reasons)[:3]))
     return results
-
-
-def _broken(result: CheckResult, *, should: bool) -> list[str]:
-    """What the server does that it must not (or ``should`` not), each under its file and line."""
-    from replay.verify.check.verdict import told
-
-    verdicts = ("violates", "departs") if should else ("violates",)
-    if result.verdict.value not in verdicts:
-        return []
-    path = result.named.path
-    lines = [f"{path}:{one.claim.line}: {told(one)}" for one in result.judgement.broken]
-    return [f"{result.name} {result.verdict.value}", *lines, result.named.scenario.story]
 
 
 def _path_of_scenario(name: str | Path, beside: Path) -> Path:
