@@ -257,7 +257,9 @@ class VirtualPlayer:
     @property
     def _half_closes_at_once(self) -> bool:
         following = self._schedule.next
-        return following is not None and isinstance(following.action, script.HalfCloseAtOnce)
+        if following is None or following.anchor != script.After(0):
+            return False
+        return isinstance(following.action, script.HalfCloseAtOnce)
 
     def _act(self, action: script.Action, link: VirtualLink) -> None:
         match action:

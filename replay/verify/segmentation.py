@@ -275,7 +275,10 @@ def _chopped(connection: ScriptedConnection, chop: _Chop) -> ScriptedConnection:
 
 
 def _after_all_above(departure: Departure, above: list[Step]) -> Departure:
-    """``departure`` once all replies that are expected above it have come."""
+    """``departure`` once all replies that are expected above it have come; then a half-close is in
+    one flight with nothing."""
+    if isinstance(departure.action, script.HalfCloseAtOnce):
+        departure = dataclasses.replace(departure, action=script.HalfClose())
     replies = any(isinstance(getattr(one, "outcome", None), script.UTTERANCES) for one in above)
     return dataclasses.replace(departure, anchor=AfterArrival(0) if replies else After(0))
 

@@ -56,6 +56,20 @@ def test_every_place_is_cut_and_all_at_once_and_octet_by_octet_are_played_too() 
     assert found.ways == found.variants == found.octets - 1 + 2
 
 
+def test_a_half_close_in_one_flight_with_octets_that_are_cut_comes_behind_them() -> None:
+    steps = """\
+@0       open from 192.0.2.1
+*        S? 220
+reply+0  C: NOOP\\r\\nQUIT\\r\\n
++0       half-close-at-once
+*        S? 250
+*        S? 221
++0       until-closed
+"""
+    found = sweep(steps)
+    assert (found.good, found.left_out, found.octets) == (True, "", 12)
+
+
 def test_fewer_places_are_taken_at_even_distances_and_the_result_says_so() -> None:
     found = sweep(MESSAGE, cuts_max=10)
     assert 2 < found.variants <= 12
