@@ -1,4 +1,4 @@
-"""Small asyncio servers for tests in virtual time.  No test itself."""
+"""Small asyncio servers for tests in virtual time, and what plays at them.  No test itself."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from typing import Any
 
 from aiosmtpd.controller import UnthreadedController
 from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from replay.play.virtual_asyncio.harness import AsyncioHarness, AsyncioTarget
+from replay.play.virtual_run import VirtualRun, play_at
+from replay.transcript import transcript
+from replay.transcript.script import Scenario
 
 HOSTNAME = "mx.example.test"
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -66,3 +71,23 @@ async def turns() -> None:
         turned = loop.create_future()
         loop.call_soon(lambda turned=turned: turned.done() or turned.set_result(None))
         await turned
+
+
+# -- playing a few lines at one --------------------------------------------------------------------
+
+
+def scenario(text: str) -> Scenario:
+    return transcript.parse(text.lstrip(), "x.smtp")
+
+
+def play(text: str, target: AsyncioTarget) -> VirtualRun:
+    return play_at(AsyncioHarness(target), scenario(text))
+
+
+def connection(*lines: str, client: str = "192.0.2.10") -> str:
+    header = ["+++", "notation = 2", 'story = "x"', "+++"]
+    return "\n".join([*header, f"@0 open from {client}", *lines])
+
+
+def codes(run: VirtualRun) -> list[int]:
+    return [reply.code for reply in run.connections[0].replies]

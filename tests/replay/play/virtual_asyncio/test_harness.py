@@ -8,26 +8,30 @@ import gc
 import hashlib
 import math
 import os
-import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from aiosmtpd.controller import Controller, UnthreadedController
-from aiosmtpd.smtp import SMTP
-from asyncio_servers import Handler, aiosmtpd, pause, streams, turns
+from asyncio_servers import (
+    Handler,
+    aiosmtpd,
+    codes,
+    connection,
+    pause,
+    play,
+    scenario,
+    streams,
+    turns,
+)
 
 from mailsrv.units import NS_PER_S
 from replay.play.tls_client import CERTIFICATE, KEY
 from replay.play.virtual_asyncio.harness import AsyncioHarness, AsyncioTarget
-from replay.play.virtual_run import VirtualRun, play_at
-from replay.play.virtual_time import Leaked, ServerFault, Stalled, TargetFault
+from replay.play.virtual_run import play_at
+from replay.play.virtual_time import Leaked, ServerFault, Stalled
 from replay.transcript import collection, transcript
-from replay.transcript.script import Scenario
 
 MESSAGE = r"""
 +++
@@ -53,23 +57,6 @@ reply+1s C: QUIT\r\n
 +0       until-closed
 *        S eof
 """
-
-
-def scenario(text: str) -> Scenario:
-    return transcript.parse(text.lstrip(), "x.smtp")
-
-
-def play(text: str, target: AsyncioTarget) -> VirtualRun:
-    return play_at(AsyncioHarness(target), scenario(text))
-
-
-def connection(*lines: str, client: str = "192.0.2.10") -> str:
-    header = ["+++", "notation = 2", 'story = "x"', "+++"]
-    return "\n".join([*header, f"@0 open from {client}", *lines])
-
-
-def codes(run: VirtualRun) -> list[int]:
-    return [reply.code for reply in run.connections[0].replies]
 
 
 # -- a session ------------------------------------------------------------------------------------
@@ -407,97 +394,6 @@ def test_a_timer_at_infinity_never_fires_and_keeps_nothing_waiting() -> None:
 
     run = play(connection("+0 until-closed"), streams(serve))
     assert (run.connections[0].waits_for, run.virtual_ns) == ("the server to close", 0)
-
-
-# -- targets --------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def managed(loop: asyncio.AbstractEventLoop) -> AsyncIterator[asyncio.Server]:
-    await pause(3)  # such as a store that opens
-    controller = UnthreadedController(Handler(), loop=loop)
-    server = await controller._create_server()
-    try:
-        yield server
-    finally:
-        await pause(2)
-
-
-def test_a_target_may_be_an_async_context_manager_that_takes_its_time() -> None:
-    with AsyncioHarness(managed) as harness:
-        assert harness.now_ns == 3 * NS_PER_S
-        harness.settle()
-    assert harness.now_ns == 5 * NS_PER_S
-
-
-def test_a_threaded_controller_is_declined_by_the_name_of_the_one_that_fits() -> None:
-    with pytest.raises(TargetFault, match="UnthreadedController with loop=loop"):
-        AsyncioHarness(lambda loop: Controller(Handler()))  # type: ignore[arg-type, return-value]
-
-
-def test_a_target_that_takes_another_loop_is_declined() -> None:
-    with pytest.raises(TargetFault, match="another event loop"):
-        AsyncioHarness(lambda loop: UnthreadedController(Handler(), port=0))
-
-
-def test_a_server_may_listen_at_a_socket_of_its_own() -> None:
-    async def start(loop: asyncio.AbstractEventLoop) -> asyncio.Server:
-        return await loop.create_server(
-            lambda: SMTP(Handler(), hostname="x"), sock=socket.create_server(("127.0.0.1", 0))
-        )
-
-    assert codes(play(connection("* S? 220", "+0 close"), start)) == [220]
-
-
-def test_a_server_may_speak_tls_from_the_first_octet_on() -> None:
-    async def start(loop: asyncio.AbstractEventLoop) -> asyncio.Server:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(CERTIFICATE, KEY)
-        factory = lambda: SMTP(Handler(), hostname="x")  # noqa: E731
-        return await loop.create_server(factory, "localhost", 465, ssl=context)
-
-    run = play(
-        connection("+0 starttls", "* S tls", "* S? 220", r"reply+0 C: QUIT\r\n", "+0 until-closed"),
-        start,
-    )
-    assert codes(run) == [220, 221]
-    assert (run.connections[0].handshake, run.virtual_ns) == ("done", 0)
-
-
-def test_a_target_may_return_a_server_that_it_has_started_on_the_loop() -> None:
-    def start(loop: asyncio.AbstractEventLoop) -> asyncio.Server:
-        factory = lambda: SMTP(Handler(), hostname="x")  # noqa: E731
-        return loop.run_until_complete(loop.create_server(factory, "localhost", 25))
-
-    assert codes(play(connection("* S? 220", "+0 close"), start)) == [220]
-
-
-def test_a_target_that_starts_no_server_is_declined() -> None:
-    async def nothing(loop: asyncio.AbstractEventLoop) -> None:
-        return None
-
-    for target in (lambda loop: 25, lambda loop: None, nothing):
-        with pytest.raises(TargetFault):
-            AsyncioHarness(target)  # type: ignore[arg-type]
-
-
-def test_a_target_that_waits_for_what_never_comes_is_declined() -> None:
-    async def stuck(loop: asyncio.AbstractEventLoop) -> asyncio.Server:
-        await loop.create_future()
-        raise AssertionError
-
-    with pytest.raises(TargetFault, match="never comes"):
-        AsyncioHarness(stuck)
-
-
-def test_what_a_target_raises_while_it_starts_reaches_its_author() -> None:
-    async def broken(loop: asyncio.AbstractEventLoop) -> asyncio.Server:
-        raise ZeroDivisionError("mine")
-
-    before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(ZeroDivisionError, match="mine"):
-        AsyncioHarness(broken)
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 if __name__ == "__main__":
