@@ -202,7 +202,7 @@ def statement_text(statement: Statement) -> str:
         case ShakesHands(refused):
             return "tls-refused" if refused else "tls"
         case Accepts(least, most):
-            how = "at least" if most is None else "exactly" if least == most else "at most"
+            how = "at least" if most is None else "exactly" if 0 < least == most else "at most"
             return f"accept {how} {least if most is None else most}"
         case ContentHas(octets, lacks):
             return f"content {'lacks' if lacks else 'has'}: {to_text(octets)}"

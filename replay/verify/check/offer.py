@@ -141,7 +141,7 @@ def does_not_apply(scenario: Scenario, offer: Offer, introduction: Introduction)
         if introduction.tls != IMPLICIT:
             return "it speaks TLS from the first octet on, and the target does not (--tls implicit)"
         return ""
-    if speaks_tls(scenario):
+    if speaks_tls(scenario) or scenario.world.get("tls") is True:
         if introduction.tls:
             return "it begins TLS itself, and the target's is on already (--tls)"
         if "STARTTLS" not in offer.keywords:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from replay.play.observed import ObservedConnection
@@ -11,6 +11,7 @@ from replay.transcript.claims.claim import Claim, Then
 from replay.transcript.claims.places import departure_number, reply_number
 from replay.transcript.script import (
     UTTERANCES,
+    Abandon,
     Close,
     Departure,
     Expectation,
@@ -41,8 +42,25 @@ class Progress:
 
     @property
     def is_cut_short(self) -> bool:
-        """Whether something was not sent any more, though no alternative ended the session."""
-        return not self._end and not self._has_left(len(self._observed.departed_ns))
+        """Whether something was not sent any more, or not answered in an open connection, though no
+        alternative ended the session."""
+        return not self._end and not (self._is_answered and self._has_left(len(self._departed_ns)))
+
+    @property
+    def _departed_ns(self) -> Sequence[int | None]:
+        return self._observed.departed_ns
+
+    @property
+    def _is_answered(self) -> bool:
+        """Whether all replies came that the sender was there for, or the connection ended."""
+        expected, departed_ns = 0, iter(self._departed_ns)
+        for step in self._connection.steps:
+            if isinstance(step, Departure):
+                if next(departed_ns) is None or isinstance(step.action, Close | Reset | Abandon):
+                    break
+            else:
+                expected += isinstance(step.outcome, UTTERANCES)
+        return bool(self._observed.end) or len(self._observed.replies) >= expected
 
     def came_to(self, claim: Claim) -> bool:
         """Whether all that is said above ``claim`` has been sent, a last QUIT not counted."""
