@@ -48,6 +48,8 @@ class Contender:
     name: str
     port: int
     process: subprocess.Popen[str] | None
+    pid: int = 0
+    """Of the process whose children, if it has any, do the work."""
 
 
 @contextmanager
@@ -60,7 +62,7 @@ def mailsrv(delivery: str) -> Iterator[Contender]:
         try:
             if not comes_up(process, port):
                 raise UnavailableError("mailsrv does not start")
-            yield Contender("mailsrv", port, process)
+            yield Contender("mailsrv", port, process, process.pid)
         finally:
             process.kill()
             process.wait()
@@ -121,7 +123,9 @@ def postfix(more_main: str = "", more_master: str = "") -> Iterator[Contender]:
         run = [program, "-c", str(folder / "etc")]
         subprocess.run([*run, "start"], check=True, capture_output=True, timeout=GUARD_S)
         try:
-            yield Contender("Postfix", port, None)
+            yield Contender(
+                "Postfix", port, None, int((folder / "spool/pid/master.pid").read_text())
+            )
         finally:
             subprocess.run([*run, "stop"], check=False, capture_output=True, timeout=GUARD_S)
 
