@@ -256,8 +256,9 @@ class _ConnectionJudge:
         if within is not None:
             until_ns = departed_ns + self._run.patience.at_least_ns(within)
         if observed.end and (until_ns is None or observed.end_at_ns < until_ns):
-            took = format_ns(observed.end_at_ns - departed_ns)
-            return Judged(Finding.BROKEN, How.CLOSE, f"ended ({observed.end}) after {took}")
+            took_ns = max(observed.end_at_ns - departed_ns, 0)  # the sender may not have noticed
+            ended = f"ended ({observed.end}) after {format_ns(took_ns)}"
+            return Judged(Finding.BROKEN, How.CLOSE, ended)
         if within is not None and not observed.end and self._run.lasted_ns < (until_ns or 0):
             return Judged(Finding.NOT_REACHED)
         return Judged(Finding.HOLDS)

@@ -77,6 +77,7 @@ reply+0  C: STARTTLS\r\n
 reply+0  starttls
 +50ms    until-closed
 """
+LATE = NOOP + "+100ms   close\nmust     [RFC 5321 4.5.3.2.7] "
 SILENCE = NOOP + "reply+0  until-closed\nmust     [RFC 5321 4.5.3.2.7] "
 CLOSES = {"closes_behind": "NOOP"}
 NO = b"550 No\r\n"
@@ -123,6 +124,7 @@ def must(body: str, claim: str, rest: str = QUIT) -> str:
         (SILENCE + "no end", {}, {"idle_s": 0.01}, How.CLOSE),
         (SILENCE + "end", {"idle_s": 0.05}, {"idle_s": 1}, How.STAYS_OPEN),
         (SILENCE + "end within timeout", {"idle_s": 0.05}, {"idle_s": 1}, How.STAYS_OPEN),
+        (LATE + "no end", {}, {"idle_s": 0.01}, How.CLOSE),
         (SILENCE + "no end within 100ms", {"idle_s": 0.2}, {"idle_s": 0.05}, How.CLOSE),
         (must(NOOP, "no end", QUIT.replace("+0", "+50ms", 1)), {}, CLOSES, How.CLOSE),
         (must(MESSAGE + QUIT, "accept exactly 1", ""), {}, {"replies": {".": NO}}, How.STRICTER),
