@@ -237,8 +237,8 @@ class SpoolDatabase:
 
 
 def refuse_others(path: Path) -> bool:
-    """True if the file is to be created: it is missing, or has no application id yet because the
-    power was cut while it was created.  Writes nothing.  Raises SpoolError and OSError."""
+    """True if the file is to be created: it is missing, or has no application id or no header yet
+    because the power was cut while it was created.  Writes nothing.  Raises SpoolError, OSError."""
     try:
         with path.open("rb") as file:
             header = file.read(_HEADER_OCTETS)
@@ -246,6 +246,8 @@ def refuse_others(path: Path) -> bool:
         return True
     if not header:
         return True
+    if not any(header) and path.stat().st_size <= PAGE_OCTETS:
+        return True  # of the first page that was ever written, the disk has other sectors
     if len(header) < _HEADER_OCTETS or not header.startswith(b"SQLite format 3\0"):
         raise SpoolError(f"{path}: is no database")
     application_id, version = (

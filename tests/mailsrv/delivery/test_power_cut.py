@@ -106,6 +106,20 @@ def test_nothing_acknowledged_is_lost(recorded: tuple[Path, list[Operation]]) ->
     assert wrong == []
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_database_of_whose_first_page_some_sectors_are_missing_is_made_anew(
+    recorded: tuple[Path, list[Operation]], tmp_path: Path, seed: int
+) -> None:
+    root, operations = recorded
+    disk = Disk(root)
+    for one in operations:
+        disk.carry_out(one)
+        if one.call == "pwrite64" and one.offset == 0 and len(one.data) == 4096:
+            break
+    disk.leave(tmp_path / "disk", "sectors", random.Random(seed))
+    assert start(tmp_path / "disk", []) == ""
+
+
 _START = """
 import sys
 sys.path[:0] = sys.argv[2:]
