@@ -303,10 +303,16 @@ def _of_scenario(
             if run.contents is None:
                 return Judged(Finding.NOT_SEEN)
             found = any(octets in content for content in run.contents)
+            accepted = messages_accepted(scenario, run.connections, None)
             if lacks and found:
                 return Judged(Finding.BROKEN, How.CONTENT, "they stand in what was delivered")
-            if unfinished or not run.contents:
-                return Judged(Finding.HOLDS if found else Finding.NOT_REACHED)
+            if not found and unfinished:
+                return Judged(Finding.NOT_REACHED)
+            if not found and accepted > len(run.contents):
+                late = f"of {accepted} accepted messages {len(run.contents)} were delivered in time"
+                return Judged(Finding.NOT_REACHED, None, late)
+            if not lacks and not run.contents:
+                return Judged(Finding.DOES_NOT_ARISE)
             if not lacks and not found:
                 contents = ", ".join(to_text(one)[:SHOWN_MAX_CHARACTERS] for one in run.contents)
                 return Judged(Finding.BROKEN, How.CONTENT, contents)

@@ -26,6 +26,7 @@ _LISTED_MAX = 500
 
 _MARK = re.compile(rb"rp[0-9a-f]{8}x[0-9]{1,6}z")
 _MESSAGE_ID = re.compile(rb"(?im)^Message-ID:[^\r\n]*")
+_REPORT = re.compile(rb"(?im)^Content-Type:[ \t]*multipart/report")  # RFC 3462
 _FROM_LINE = re.compile(rb"^From [^\r\n]*\r?\n", re.MULTILINE)
 
 
@@ -71,6 +72,8 @@ class Delivered:
                 raise DeliveredError(f"more than {MESSAGES_MAX} messages; that is not looked at")
             message = message if b"\r\n" in message else message.replace(b"\n", b"\r\n")
             head, _, body = message.partition(b"\r\n\r\n")
+            if _REPORT.search(head):  # to the sender about its message, whose marks it repeats
+                continue
             told = b"".join(_MESSAGE_ID.findall(head)[:1])
             digest = hashlib.sha256(told + body).digest()  # one for two recipients is one
             for mark in set(_MARK.findall(message)):

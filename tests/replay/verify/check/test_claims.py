@@ -158,7 +158,7 @@ def test_contents_are_judged_by_what_was_delivered() -> None:
         ([b"Subject: x\r\n\r\nhello\r\n"], Finding.HOLDS, Finding.BROKEN),
         ([b"Subject: x\r\n\r\nbye\r\n"], Finding.BROKEN, Finding.HOLDS),
         (None, Finding.NOT_SEEN, Finding.NOT_SEEN),
-        ([], Finding.NOT_REACHED, Finding.NOT_REACHED),
+        ([], Finding.NOT_REACHED, Finding.NOT_REACHED),  # one was accepted, and is on its way
     ):
         run = CheckedRun(done.observed, 0, contents)
         assert [one.finding for one in judge_claims(scenario, run)] == [has]
@@ -245,3 +245,13 @@ def test_what_a_server_does_of_right_is_no_violation(profile: Profile) -> None:
     result = check(body, manners, CheckOptions(patience=QUICK, profile=profile))
     assert result.verdict is Verdict.COULD_NOT_TELL
     assert result.judgement.reason.startswith("the server end")
+
+
+def test_where_nothing_was_accepted_nothing_has_what_it_must_lack() -> None:
+    body = MESSAGE.replace("S? 250", "S? 550", 5).replace("S? 550", "S? 250", 3) + QUIT
+    lacks = named(body + "must [RFC 5321 4.5.2] content lacks: hello\\r\\n").scenario
+    has = named(body + "must [RFC 5321 4.5.2] content has: hello\\r\\n").scenario
+    done = check(body + "must [RFC 5321 6.1] accept at most 0", Manners(replies={".": NO}))
+    run = CheckedRun(done.observed, 0, [])
+    assert [one.finding for one in judge_claims(lacks, run)] == [Finding.HOLDS]
+    assert [one.finding for one in judge_claims(has, run)] == [Finding.DOES_NOT_ARISE]

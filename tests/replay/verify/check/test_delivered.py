@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from replay.verify.check.delivered import (
+    Called,
     Delivered,
     DeliveredError,
     Mailbox,
@@ -138,3 +139,10 @@ def test_a_message_for_two_recipients_is_one(tmp_path: Path) -> None:
 def test_what_cannot_be_looked_at_is_told(text: str, reason: str) -> None:
     with pytest.raises(DeliveredError, match=reason):
         list(mailbox(text).look())
+
+
+def test_a_report_to_the_sender_is_no_message_of_its_own() -> None:
+    report = b"Content-Type: multipart/report;\n report-type=delivery-status\n\n" + ONE
+    delivered = Delivered(Called(lambda: [report]))
+    delivered.look()
+    assert delivered.contents(MARK) == []
