@@ -25,6 +25,7 @@ from mailsrv.policy.lookups import NoCallout, NoResolver, Resolver
 from mailsrv.policy.policy import needs_dns
 from mailsrv.policy.recipients import Directory
 from mailsrv.runtime.clock import Clock
+from mailsrv.runtime.descriptor_budget import DescriptorBudget
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.memory_budget import MemoryBudget
 from mailsrv.server import ServerBackends
@@ -53,7 +54,13 @@ class Backends:
     ``steps`` may be taken before ``attach``, since the loop comes with the server.
     """
 
-    def __init__(self, clock: Clock, journal: EventLog, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        journal: EventLog,
+        metrics: Metrics,
+        descriptors: DescriptorBudget | None = None,
+    ) -> None:
         self._clock = clock
         self._journal = journal
         self._loop: Loop | None = None
@@ -64,6 +71,8 @@ class Backends:
         self._database: SqliteStore | None = None
         self.memory = MemoryBudget(Settings().memory_octets)
         """For the content on its way and for the server, which sets its size by the settings."""
+        self.descriptors = descriptors
+        """Those of the process, for the server and for connections to next hops."""
         self._read_gauges(metrics)
 
     def steps(self, config: Config, tls: ssl.SSLContext | None) -> Steps:
@@ -127,7 +136,9 @@ class Backends:
         if self._outgoing is None:
             from mailsrv.daemon.outgoing import Outgoing  # with SQLite, which discard does without
 
-            self._outgoing = Outgoing(config, self._clock, self._journal, self.memory)
+            self._outgoing = Outgoing(
+                config, self._clock, self._journal, self.memory, self.descriptors
+            )
             if self._loop is not None:
                 self._attach_outgoing(self._loop, self._outgoing)
         return self._outgoing, self._outgoing.prepare(config, directory)

@@ -40,6 +40,7 @@ from mailsrv.policy.lookups import Resolver
 from mailsrv.policy.networks import Networks
 from mailsrv.policy.recipients import Directory
 from mailsrv.runtime.clock import Clock
+from mailsrv.runtime.descriptor_budget import DescriptorBudget
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.memory_budget import MemoryBudget
 from mailsrv.smtp.path import MailPath
@@ -78,7 +79,8 @@ class Network(NamedTuple):
 
 
 class Outgoing:
-    """The spool and the queue of one process.  ``memory`` counts the content on its way.
+    """The spool and the queue of one process.  ``memory`` counts the content on its way,
+    ``descriptors`` the connections to next hops.
 
     Each configuration is to be ``prepare``d, and then put to ``use``; work begins with ``attach``.
     """
@@ -89,6 +91,7 @@ class Outgoing:
         clock: Clock,
         journal: EventLog,
         memory: MemoryBudget,
+        descriptors: DescriptorBudget | None = None,
         *,
         dice: random.Random | None = None,
         network: Network = Network(),  # noqa: B008 - immutable
@@ -98,6 +101,7 @@ class Outgoing:
         self._clock = clock
         self._journal = journal
         self._memory = memory
+        self._descriptors = descriptors
         self._loop: Loop | None = None
         self._next_hops: NextHops | None = None
         self._in_use: tuple[Prepared, Resolver] | None = None
@@ -269,7 +273,9 @@ class Outgoing:
         )
         if self._next_hops is None:
             self._next_hops = NextHops(
-                OutgoingContext(loop, self._network.dial, self._memory, tap=self._network.tap),
+                OutgoingContext(
+                    loop, self._network.dial, self._memory, self._descriptors, self._network.tap
+                ),
                 resolver,
                 self._dice,
                 hostname=hostname,

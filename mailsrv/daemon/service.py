@@ -150,7 +150,7 @@ class Service:
         self._metrics = Metrics()
         self._log = LogOutput(clock)
         self._journal = EventLog(clock, self._log.write, metrics=self._metrics)
-        self._backends = Backends(clock, self._journal, self._metrics)
+        self._backends = Backends(clock, self._journal, self._metrics, _descriptor_budget())
         self._reload: Generator[None, None, None] | None = None
         self._reload_again = False
         self._stops = 0
@@ -180,7 +180,7 @@ class Service:
             event_log=self._journal,
             tap=self._tap,
             memory=self._backends.memory,
-            descriptors=_descriptor_budget(),
+            descriptors=self._backends.descriptors,
         )
         self._backends.attach(self._server.loop)
         self._config = config

@@ -15,6 +15,7 @@ Fairness: a piece of content is a turn; the connection waits in the loop's backl
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -121,12 +122,11 @@ class OutgoingConnection:
         loop = context.loop
         self._sock: socket.socket | None = context.dial(address.ip, address.port)
         try:
+            _count(self._sock, context.descriptors)
             loop.poll.watch(self._sock, WRITE, self)
         except OSError:
             self._sock.close()
             raise
-        if context.descriptors is not None:
-            context.descriptors.opened(self._sock.fileno())
         self._deadline_ns = _NEVER_NS
         self._due_ns = loop.now_ns + SENDING_TIMEOUTS_NS[SendingTimeout.CONNECT]
         self._timer = loop.timers.schedule(self._due_ns, self._expired)
@@ -424,6 +424,14 @@ class OutgoingConnection:
         if outcomes is not None:
             self.user.concluded(self, outcomes)
         self.user.ended(self, trouble)
+
+
+def _count(sock: socket.socket, descriptors: DescriptorBudget | None) -> None:
+    """Raises OSError where nothing but the reserve is left, which is kept for other things."""
+    if descriptors is not None:
+        descriptors.opened(sock.fileno())
+        if descriptors.spent:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def _not_connected(address: Address, how: str) -> Trouble:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 
 from hops import CLOSE, Answer, Hop, Peer, World, message, mx, relay
 
@@ -203,6 +204,35 @@ def test_without_descriptors_mail_waits_and_the_destination_is_not_blamed() -> N
         assert world.send(relay(A))[0].status == "4.3.1"
         world.hops[A] = Hop()
         assert world.send(relay(A))[0].kind.value == "relayed"
+
+
+def test_the_reserve_of_descriptors_is_left_to_others() -> None:
+    with World(descriptors=8) as world:
+        world.hops[A] = Hop()
+        held = [os.dup(0) for _ in range(16)]  # so that no new one has a low number
+        try:
+            outcome = world.send(relay(A))[0]
+        finally:
+            for descriptor in held:
+                os.close(descriptor)
+        assert (outcome.kind.value, outcome.status) == ("deferred", "4.3.1")
+        assert len(world.next_hops.pool) == 0
+
+
+def test_a_defect_behind_one_job_keeps_no_other_from_its_outcomes() -> None:
+    def defect(outcomes: Sequence[Outcome]) -> None:
+        raise RuntimeError("a defect")
+
+    with World() as world:
+        world.hops[A] = Hop()
+        way = world.way(relay(A))
+        for _ in range(3):
+            way.deliver(message(), defect)
+        told = many(world, relay(A), 3)
+        world.settle()
+        assert kinds(told) == {"relayed": 3}
+        assert [str(fault) for fault in world.faults] == ["a defect"] * 3
+        world.faults.clear()
 
 
 # -- the rate -------------------------------------------------------------------------------------
