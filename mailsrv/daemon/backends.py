@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import random
 import ssl
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ from mailsrv.units import NS_PER_S
 
 if TYPE_CHECKING:
     from mailsrv.daemon.outgoing import Outgoing, Prepared
+    from mailsrv.delivery.next_hop.connection_pool import ConnectionPool
     from mailsrv.resolver.stub import StubResolver
     from mailsrv.stores.greylist_sqlite import SqliteStore
 
@@ -220,6 +221,43 @@ class Backends:
             "Age of the oldest message in the spool.",
             lambda: self._outgoing.queue.oldest_s() if self._outgoing else None,
         )
+        metrics.read(
+            PREFIX + "next_hop_connections",
+            "Connections to next hops that are open.",
+            self._of_pool(len),
+        )
+        metrics.read(
+            PREFIX + "next_hop_connections_kept",
+            "Of these, connections that wait for another message.",
+            self._of_pool(lambda pool: pool.kept),
+        )
+        metrics.read(
+            PREFIX + "next_hop_connections_opened_total",
+            "Connections to next hops since the process began.",
+            self._of_pool(lambda pool: pool.opened),
+            kind="counter",
+        )
+        metrics.read(
+            PREFIX + "next_hop_connections_reused_total",
+            "Messages for which a connection was there already.",
+            self._of_pool(lambda pool: pool.reused),
+            kind="counter",
+        )
+        metrics.read(
+            PREFIX + "next_hop_connections_failed_total",
+            "Connections to next hops that ended before a message could be sent.",
+            self._of_pool(lambda pool: pool.unreached),
+            kind="counter",
+        )
+
+    def _of_pool(self, read: Callable[[ConnectionPool], int]) -> Callable[[], int | None]:
+        """What ``read`` says of the connections to next hops, None where there are none."""
+
+        def reading() -> int | None:
+            pool = self._outgoing.pool if self._outgoing else None
+            return None if pool is None else read(pool)
+
+        return reading
 
 
 def behind_aliases(outgoing: Outgoing, config: Config) -> Courier:

@@ -25,6 +25,7 @@ from mailsrv.delivery.mailbox.maildir import Maildir
 from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
 from mailsrv.delivery.next_hop.addresses import Unroutable
 from mailsrv.delivery.next_hop.connection import OutgoingContext
+from mailsrv.delivery.next_hop.connection_pool import ConnectionPool
 from mailsrv.delivery.next_hop.dial import Dial, dial
 from mailsrv.delivery.next_hop.lookup import Found, LookupRules
 from mailsrv.delivery.next_hop.next_hops import NextHops
@@ -127,6 +128,11 @@ class Outgoing:
         self._left_over_before = self.spool.next_number if self.spool.messages else 0
         self._dice = dice or random.SystemRandom()
         self.queue = Queue(self.spool, clock, self._dice, journal.note)
+
+    @property
+    def pool(self) -> ConnectionPool | None:
+        """The connections to next hops, once it is attached."""
+        return self._next_hops.pool if self._next_hops is not None else None
 
     def prepare(self, config: Config, directory: Directory) -> Prepared:
         """Have what ``config`` needs.  Raises ConfigError, and then leaves everything as it was."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from process import PATIENCE_S, Process, fields, serving
+from process import PATIENCE_S, Process, fields, http, serving
 
 from mailsrv.cli import main
 
@@ -55,6 +55,31 @@ def test_mail_goes_on_and_the_sender_is_told_who_does_not_exist(tmp_path: Path) 
     assert "multipart/report" in notice and "carol@elsewhere.example" in notice
     assert message.count("Received: ") == 2 and message.endswith("\n\nhello\n")
     assert "carol" not in message
+
+
+def test_connections_to_next_hops_are_counted(tmp_path: Path) -> None:
+    hop_folder, own = tmp_path / "hop", tmp_path / "gateway"
+    hop_folder.mkdir()
+    own.mkdir()
+    metrics = 'metrics_listen = "127.0.0.1:0"\n'
+    with (
+        serving(hop_folder, HOP, ()) as hop,
+        serving(own, config(hop.port, metrics), ()) as running,
+    ):
+        for _ in range(3):
+            send(running, "bob@example.test")
+            running.log.until("event=relayed")
+        status, page = http(running.metrics_port(), "/metrics")
+        running.end()
+    assert status == 200
+    for name, number in (
+        ("connections", 1),
+        ("connections_kept", 1),
+        ("connections_opened_total", 1),
+        ("connections_reused_total", 2),
+        ("connections_failed_total", 0),
+    ):
+        assert f"\nmailsrv_next_hop_{name} {number}\n" in page
 
 
 class Peer:
