@@ -40,10 +40,10 @@ def _by_replies(connection: ScriptedConnection, observed: ObservedConnection) ->
 
 
 def _sends_chunks(connection: ScriptedConnection) -> bool:
-    return any(
-        isinstance(one.action, SendOctets) and b"BDAT" in one.action.octets.upper()
-        for one in connection.departures()
+    sent = (
+        one.action.octets for one in connection.departures() if isinstance(one.action, SendOctets)
     )
+    return b"BDAT" in b"".join(sent).upper()  # in however many pieces
 
 
 def _in_chunks(connection: ScriptedConnection, observed: ObservedConnection) -> int:

@@ -97,3 +97,31 @@ def test_the_command_tells_the_variants_that_do_not_hold(
     assert "holds           own/message\n" in output
     assert "violates        own/message@" in output
     assert "variants were played" in output
+
+
+CHUNKS = r"""
+@0       open from 192.0.2.10
+*        S? 220
+reply+0  C: EHLO client.example\r\n
+*        S? 250
+reply+0  C: MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.test>\r\n
+*        S? 250
+*        S? 250
+reply+0  C: BDAT 42\r\naaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nBDAT 3 LAST\r\nb\r\n
+*        S? 250
+*        S? 250
+reply+0  C: QUIT\r\n
+*        S? 221
+reply+0  close
+must     [RFC 3030 2] accept exactly 1
+"""
+
+
+def test_messages_in_chunks_are_counted_however_they_are_cut() -> None:
+    one = named(CHUNKS)
+    with scripted(Manners(), connections=99, waits=False) as target:
+        check = Check(target, OFFER, CheckOptions(patience=QUICK), SystemClock())
+        results = list(check.results([one]))
+        results += check.recut_results(results)
+    assert len(results) > 3
+    assert {(result.verdict, result.accepted) for result in results} == {(Verdict.HOLDS, 1)}
