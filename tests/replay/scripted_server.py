@@ -38,7 +38,7 @@ class Manners:
     It closes behind what ``closes_behind`` names, and after ``idle_s`` of silence.  With
     ``keeps_buffer`` what came behind STARTTLS is a command under TLS.  ``commands`` and
     ``messages`` are what it was told and what it accepted.  More than ``connections_max`` at a time
-    are greeted with 421.  With ``needs_whole_lines`` a line end that is cut in two is lost.
+    get the ``refusal`` alone.  With ``needs_whole_lines`` a line end that is cut in two is lost.
     """
 
     replies: dict[str, bytes] = field(default_factory=dict)
@@ -49,6 +49,7 @@ class Manners:
     keeps_buffer: bool = False
     needs_whole_lines: bool = False
     connections_max: int = 1000
+    refusal: bytes = b"421 Too many\r\n"
     present: list[str] = field(default_factory=list)
     commands: list[bytes] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
@@ -88,7 +89,7 @@ def _converse(sock: socket.socket, manners: Manners) -> None:
     manners.present.append("one")
     with contextlib.suppress(OSError), _Session(sock, manners) as session:
         if len(manners.present) > manners.connections_max:
-            sock.sendall(b"421 Too many\r\n")
+            sock.sendall(manners.refusal)
         else:
             session.run()
     manners.present.pop()

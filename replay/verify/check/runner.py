@@ -3,7 +3,8 @@
 Scenarios that wait for a server's timeouts are begun first, all in one batch, and do not count as
 jobs: they send nothing.  Clients of a server on loopback have addresses of 127/8, another network
 for each scenario, so that limits for one client do not disturb.  Where a server takes no more
-connections (a greeting of 4yz), fewer are played at a time, and the scenario is tried again.
+connections (a greeting of 4yz, or an end without a word), fewer are played at a time, and the
+scenario is tried again.
 """
 
 from __future__ import annotations
@@ -235,14 +236,16 @@ class Check:
             self._retry_or_end(job)
             return
         replies = [reply for seen in result.connections for reply in seen.replies[:1]]
-        self._silent = self._silent + 1 if not replies else 0
-        if self._silent >= SILENT_MAX and self._silent >= len(self._playing):
-            self.ended = f"{self.target.name} does not greet any more"
         is_busy = any(400 <= reply.code < 500 for reply in replies)
+        if self._playing and not replies:  # without a word, while others are served
+            is_busy = any(seen.end for seen in result.connections)
         if is_busy and job.tries < TRIES_MAX and not self.ended and self._expects_220(job):
             self._jobs_max = max(1, self._jobs_max // 2)
             self._waiting.append(job)
             return
+        self._silent = self._silent + 1 if not replies else 0
+        if self._silent >= SILENT_MAX and self._silent >= len(self._playing):
+            self.ended = f"{self.target.name} does not greet any more"
         now_ns = self._clock.monotonic_ns()
         if not self._done:
             self._look_ns = now_ns

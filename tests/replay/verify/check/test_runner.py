@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from checking import OFFER, QUICK, named
 from real_server import closed_port
 from scripted_server import Manners, scripted
@@ -54,9 +55,10 @@ def test_no_more_are_played_at_a_time_than_jobs() -> None:
     assert clock.monotonic_ns() - began_ns >= 2 * 200 * NS_PER_MS
 
 
-def test_a_server_that_takes_no_more_connections_is_tried_again_with_fewer() -> None:
-    manners = Manners(connections_max=3)
-    scenarios = several(8)
+@pytest.mark.parametrize("refusal", [b"421 Too many\r\n", b""])
+def test_a_server_that_takes_no_more_connections_is_tried_again_with_fewer(refusal: bytes) -> None:
+    manners = Manners(connections_max=3, refusal=refusal)
+    scenarios = several(8, WAITS.replace("+200ms ", "reply+200ms "))
     with scripted(manners, connections=40, waits=False) as target:
         check = Check(target, OFFER, CheckOptions(patience=QUICK, jobs=8), SystemClock())
         results = list(check.results(scenarios))
