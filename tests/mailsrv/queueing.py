@@ -230,6 +230,11 @@ class QueueRun(VirtualRun):
         sink.finish(replies.append)
         return replies
 
+    def receive_and_commit(self, number: int, *to: str) -> list[Reply]:
+        replies = self.receive(number, *to)
+        self.spool.commit()
+        return replies
+
     def rows(self) -> dict[int, Any]:
         found = {}
         for one in self.spool.after(0, 1000):
