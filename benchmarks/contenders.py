@@ -147,7 +147,13 @@ def running(
         arguments = wrap(made(port, Path(text), python))
         environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
         process = subprocess.Popen(
-            arguments, cwd=text, stdout=output, stderr=output, text=True, env=environment
+            arguments,
+            cwd=text,
+            stdout=output,
+            stderr=output,
+            text=True,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for us: we stop it with all that is below it
         )
         try:
             if not comes_up(process, port):

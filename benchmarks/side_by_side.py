@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -111,6 +112,8 @@ def main() -> int:
     if options.install:
         for failed in peers.install():
             print(f"cannot be installed: {failed}", file=sys.stderr)
+    # Ended otherwise it would leave servers behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     result = SideBySide()
     names = options.servers or list(SERVERS)
     try:
