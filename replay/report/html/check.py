@@ -125,5 +125,7 @@ def _dialogue(connection: ScriptedConnection, observed: ObservedConnection) -> I
 def _departed(departure: Departure) -> str:
     action = departure.action
     if isinstance(action, SendOctets):
+        if not departure.line and not action.octets.startswith((b"EHLO ", b"STARTTLS")):
+            return "C: (credentials)"  # what stands in no transcript was put in before the mail
         return f"C: {to_text(action.octets[: 2 * LINE_CHARACTERS_MAX])}"
     return f"C  {type(action).__name__}"

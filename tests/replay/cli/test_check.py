@@ -200,3 +200,28 @@ def test_the_page_for_people_shows_claims_and_dialogue_and_runs_nothing(
     assert list(root.iter("script")) == []
     policy = root.find(".//meta[@http-equiv='Content-Security-Policy']")
     assert policy is not None and policy.get("content", "").startswith("default-src 'none'")
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+def test_no_report_tells_the_password(
+    mechanism: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, secret, file = tmp_path / "own" / "mail.smtp", tmp_path / "secret", tmp_path / "r.html"
+    path.parent.mkdir()
+    path.write_text(
+        HEADER + "@0 open from 192.0.2.10\n* S? 220\nreply+0 C: EHLO x.example\\r\\n\n* S? 250\n"
+        "reply+0 C: MAIL FROM:<a@example.org>\\r\\n\n* S? 250\nmust [RFC 5321 4.1.1.2] reply 250\n"
+        "reply+0 close\n"
+    )
+    secret.write_text("hunter2\n")
+    login = {"AUTH": b"334 VXNlcm5hbWU6\r\n", "BWU=": b"334 x\r\n", "AHVU": b"235 Welcome\r\n"}
+    manners = Manners(replies=login if mechanism == "LOGIN" else {})
+    with scripted(manners, connections=2) as target:
+        arguments = ["check", target.name, "--from", str(path), "--user", "me", "--html", str(file)]
+        arguments += ["--password-file", str(secret), "--auth", mechanism]
+        assert main([*arguments, "--json", str(tmp_path / "r.json")]) == 0
+    told = file.read_text() + (tmp_path / "r.json").read_text() + capsys.readouterr().out
+    assert "C: (credentials)" in told
+    assert "MAIL FROM" in told
+    for spelling in ("hunter2", "aHVudGVyMg==", "AG1lAGh1bnRlcjI="):
+        assert spelling not in told

@@ -147,3 +147,11 @@ def test_a_flood_of_replies_is_not_kept() -> None:
         (result,) = check.results([named(WAITS + "must     [RFC 5321 4.2] no reply\n")])
     assert result.verdict is Verdict.VIOLATES
     assert len(result.observed[0].replies) == REPLIES_KEPT_MAX
+
+
+def test_what_takes_longer_than_is_allowed_is_left_out_with_a_word() -> None:
+    with closed_port() as target:
+        how = CheckOptions(patience=QUICK, longest_ns=100 * NS_PER_MS)
+        (result,) = Check(target, OFFER, how, SystemClock()).results([named(WAITS)])
+    assert result.verdict is Verdict.DOES_NOT_APPLY
+    assert result.judgement.reason == "it takes longer than is allowed (--longest)"
