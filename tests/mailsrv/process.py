@@ -39,8 +39,8 @@ class Lines:
             self._queue.put(line.rstrip("\n"))
         self._queue.put(None)
 
-    def until(self, *parts: str) -> str:
-        """The next line that contains ``parts``."""
+    def until(self, *parts: str, or_begins: str | None = None) -> str:
+        """The next line that contains ``parts``, or begins with ``or_begins``."""
         while True:
             try:
                 line = self._queue.get(timeout=PATIENCE_S)
@@ -48,7 +48,7 @@ class Lines:
                 line = None
             assert line is not None, f"nothing with {parts} after {self.seen}"
             self.seen.append(line)
-            if all(part in line for part in parts):
+            if all(part in line for part in parts) or (or_begins and line.startswith(or_begins)):
                 return line
 
     def rest(self) -> list[str]:
