@@ -123,7 +123,10 @@ class Nursery:
     def start(self, folder: Path, options: Sequence[str], doom: Doom | None = None) -> Doomed:
         assert self._process.stdin is not None
         print(json.dumps([str(folder), options, doom]), file=self._process.stdin, flush=True)
-        return Doomed(self._lines, int(self._lines.until("pid ").split()[1]))
+        server = Doomed(self._lines, int(self._lines.until("pid ").split()[1]))
+        self._process.stdin.write("\n")  # it may go on, and end
+        self._process.stdin.flush()
+        return server
 
     def __enter__(self) -> Nursery:
         return self
@@ -182,6 +185,7 @@ def _nurse() -> None:
         if not pid:
             status = 70
             print(f"pid {os.getpid()}", flush=True)
+            os.read(0, 1)  # until the test has it by a descriptor
             try:
                 status = _serve(*json.loads(line))
             finally:
