@@ -6,6 +6,7 @@ an error when a busy machine's patience is over.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -24,6 +25,12 @@ from typing import IO
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 30
 _PROGRAM = "import sys; from mailsrv.cli import main; sys.exit(main())"
+
+
+def high_descriptor(sock: socket.socket) -> int:
+    """A duplicate with a free number from 100 on.  ``dup2`` to a number of one's own choice would
+    close whatever this process has there."""
+    return fcntl.fcntl(sock, fcntl.F_DUPFD, 100)
 
 
 class Lines:

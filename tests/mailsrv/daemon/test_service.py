@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from process import PATIENCE_S, Process, fields, http, serving
+from process import PATIENCE_S, Process, fields, high_descriptor, http, serving
 
 from mailsrv.runtime.listener import bind
 from replay.play.tls_client import CERTIFICATE, KEY
@@ -369,7 +369,7 @@ def test_the_watchdog_is_fed_while_nothing_else_happens(tmp_path: Path, manager:
 
 def handed(*socks: socket.socket, names: str) -> tuple[str, list[int]]:
     """Python that makes ``socks`` the new process's descriptors from 3 on, as systemd does."""
-    descriptors = [os.dup2(sock.fileno(), 200 + number) for number, sock in enumerate(socks)]
+    descriptors = [high_descriptor(sock) for sock in socks]
     moves = "".join(
         f"os.dup2({descriptor}, {3 + number}); os.close({descriptor})\n"
         for number, descriptor in enumerate(descriptors)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from process import high_descriptor
 
 from mailsrv.daemon.systemd import (
     DESCRIPTORS_MAX,
@@ -160,7 +161,7 @@ print([key for key in environment if key.startswith("LISTEN")])
 
 def child(*socks: socket.socket, names: str = "", count: int | None = None) -> list[str]:
     """What a process says that gets ``socks`` as its descriptors from 3 on."""
-    shuffled = [os.dup2(sock.fileno(), 100 + number) for number, sock in enumerate(socks)]
+    shuffled = [high_descriptor(sock) for sock in socks]
     script = "".join(
         f"os.dup2({descriptor}, {3 + number}); os.close({descriptor})\n"
         for number, descriptor in enumerate(shuffled)
