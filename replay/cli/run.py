@@ -21,6 +21,9 @@ from replay.cli.common import (
 from replay.cli.run_virtual import run_virtual
 from replay.cli.sweeps import run_cuts, run_timer_edges
 
+JOBS_MAX = 64
+"""Processes that play side by side."""
+
 _DESCRIPTION = """\
 Play .smtp transcripts against the real mailsrv, on real sockets, in virtual
 time, and tell every reply, end, instant and accepted message that is not as
@@ -113,6 +116,13 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="let the senders approach each of the server's deadlines to a tick",
     )
+    parser.add_argument(
+        "--jobs",
+        type=_jobs,
+        default=1,
+        metavar="N",
+        help="processes that play in virtual time (1); results are the same",
+    )
     parser.add_argument("--failed", action="store_true", help="show only what is not as expected")
     parser.add_argument("--json", type=Path, metavar="FILE", help="results for machines; - prints")
     parser.add_argument("--html", type=Path, metavar="FILE", help="a page for people; - prints")
@@ -137,6 +147,14 @@ def add_update(group: argparse._ActionsContainer) -> None:
             dest="update",
             help=meaning,
         )
+
+
+def _jobs(text: str) -> int:
+    """A number of processes."""
+    jobs = int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
+    if not 1 <= jobs <= JOBS_MAX:
+        raise argparse.ArgumentTypeError(f"takes a number from 1 to {JOBS_MAX}")
+    return jobs
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -180,6 +198,8 @@ def _misuse(options: argparse.Namespace) -> str:
         )
     if options.update and (shipped := next(filter(is_installed, options.paths), None)):
         return f"{shipped}: comes with the package; copy it, and update the copy"
+    if options.jobs > 1 and (options.target or options.cuts or options.timer_edges):
+        return "--jobs is for transcripts as they are written, at mailsrv; leave it out here"
     if Path("-") == options.html == options.json:
         return "--json - and --html - would both print; give one of them a file"
     if options.html and (complaint := report_is_missing()):

@@ -21,7 +21,12 @@ def run_virtual(options: argparse.Namespace, paths: Sequence[Path]) -> int:
     from replay.verify import suite
 
     keep = options.html is not None
-    playing = suite.run_all(paths, SystemClock(), updating=options.update, keep=keep)
+    if options.jobs > 1:
+        from replay.verify.side_by_side import run_side_by_side
+
+        playing = run_side_by_side(paths, options.jobs, updating=options.update, keep=keep)
+    else:
+        playing = suite.run_all(paths, SystemClock(), updating=options.update, keep=keep)
     if keep:
         from replay.report.html.page import without_what_is_not_drawn
 
