@@ -31,6 +31,7 @@ from mailsrv.telemetry.event_log import EventLog
 from mailsrv.telemetry.metrics import Metrics
 from mailsrv.transport.tls_context import server_context
 from mailsrv.transport.transport import TransportOwner
+from replay.play import sockets
 from replay.play.fakes.config import config_from
 from replay.play.fakes.tables import WorldError
 from replay.play.fakes.watched_courier import WatchedCourier
@@ -160,7 +161,7 @@ class MailsrvHarness(Harness):
         if self.stub is not None:
             self.stub.attach(self.server.loop)
         implicit_tls = self.world.tls == "implicit"
-        listener = self.server.listen(bind("127.0.0.1", 0), implicit_tls=implicit_tls)
+        listener = self.server.listen(bind(sockets.LISTEN_HOST, 0), implicit_tls=implicit_tls)
         self.address = listener.address
 
     def _with_ways_out(

@@ -86,7 +86,7 @@ class Receivers:
 
     def _connect(self, accepted: Accepted) -> socket.socket:
         if self._listener is None:
-            self._listener = socket.create_server(("127.0.0.1", 0))
+            self._listener = socket.create_server((sockets.LISTEN_HOST, 0))
         ours = self._socket()
         try:
             ours.connect_ex(self._listener.getsockname())  # done at once, on loopback
@@ -102,7 +102,7 @@ class Receivers:
     def _never_answered(self) -> socket.socket:
         """A connect whose first segment is dropped: the backlog that it meets is full."""
         if not self._silent:
-            full = socket.create_server(("127.0.0.1", 0), backlog=0)
+            full = socket.create_server((sockets.LISTEN_HOST, 0), backlog=0)
             self._silent.append(full)
             for _ in range(2):  # Linux takes one more than the backlog says
                 self._silent.append(self._socket())

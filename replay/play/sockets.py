@@ -13,6 +13,10 @@ import socket
 import struct
 import termios
 
+LISTEN_HOST = "127.0.2.1"
+"""Where servers and receivers listen: a loopback address of our own, so that no other program
+reaches them that means what had the port before."""
+
 _SIOCOUTQNSD = 0x894B
 _LINGER_RESET = struct.pack("ii", 1, 0)
 _ALERT = b"\x15\x03"

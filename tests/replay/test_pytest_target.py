@@ -10,6 +10,11 @@ from xml.etree import ElementTree
 import pytest
 from real_server import mailsrv
 
+# Each run of pytest within this process forgets the modules that it loads; loaded here, they are
+# the same for all of them and for what is loaded already.
+import replay.verify.check.virtual
+import replay.verify.server_under_test  # noqa: F401
+
 pytest_plugins = ["pytester"]
 
 IN_FULL = "-vv"
