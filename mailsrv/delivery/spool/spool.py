@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mailsrv.delivery.files import Files, SystemFiles
-from mailsrv.delivery.spool.database import SpoolDatabase
+from mailsrv.delivery.spool.database import SpoolDatabase, refuse_others
 from mailsrv.delivery.spool.disk_room import DiskRoom, Limits
 from mailsrv.delivery.spool.failures import DATABASE, Failure, in_words, is_busy, is_full
 from mailsrv.delivery.spool.folder import CONTENT, move_folder, take_folder
@@ -118,6 +118,7 @@ class Spool:
         self.was_killed = False
         """Whether the process that had the spool last did not end in order."""
         try:
+            refuse_others(folder / DATABASE)  # before anything is made in their folder
             self._lock = take_folder(self.files, folder)
             database = self._open()
             self.was_killed = database.was_killed

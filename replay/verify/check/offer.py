@@ -26,7 +26,13 @@ from replay.transcript.script import (
     Step,
 )
 from replay.verify.check.claims import shown
-from replay.verify.check.prepared import IMPLICIT, Introduction, prepare, speaks_tls
+from replay.verify.check.prepared import (
+    IMPLICIT,
+    STARTTLS,
+    Introduction,
+    prepare,
+    speaks_tls,
+)
 
 _CLIENT = "192.0.2.10"
 _COMMANDS = (
@@ -78,6 +84,10 @@ def offer_of(seen: ObservedConnection, name: str, introduction: Introduction) ->
         last = shown(replies[-1]) if replies else "nothing"
         raise TargetError(f"{name}: EHLO was answered {last}")
     keywords = _keywords(hello)
+    if introduction.tls == STARTTLS and seen.handshake != "done":
+        refused = next((one for one in replies if one.code >= 400), None)
+        answer = f"was answered {shown(refused)}" if refused else "led to no handshake"
+        raise TargetError(f"{name} does not begin TLS: STARTTLS {answer}")
     behind = replies[replies.index(hello) + 1 :]
     return Offer(shown(greeting), keywords, _doubt(introduction, name, behind))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -358,3 +359,14 @@ def test_a_message_that_went_round_in_a_circle_is_refused(
         assert str(replies[0]).startswith("554 5.4.6 ")
         assert kept(spool) == {} and left_over(spool) == []
     spool.close()
+
+
+def test_the_folder_of_another_program_is_not_touched(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "spool.db") as other:
+        other.execute("CREATE TABLE theirs (x)")
+        other.execute("PRAGMA application_id = 7")
+    other.close()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(SpoolError, match="is another program's database"):
+        spool_in(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

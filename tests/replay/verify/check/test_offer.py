@@ -88,6 +88,11 @@ def test_a_refused_sender_or_recipient_is_told(
         (Manners(replies={"EHLO": b"502 No\r\n"}), None, "EHLO was answered 502 No"),
         (Manners(replies={"EHLO": b""}), None, "EHLO was answered nothing"),
         (Manners(replies={"AUTH": b"535 No\r\n"}), CREDENTIALS, "refuses the credentials: 535 No"),
+        (
+            Manners(replies={"STAR": b"454 No TLS\r\n"}),
+            Introduction(tls="starttls"),
+            "does not begin TLS: STARTTLS was answered 454 No TLS",
+        ),
         (Manners(closes_behind="STAR"), Introduction(tls="starttls"), "the TLS handshake failed"),
         (Manners(), Introduction(tls="implicit"), "the TLS handshake failed"),
     ],
