@@ -205,10 +205,12 @@ class _Result(NamedTuple):
 
 
 def _not_yet(verb: Verb, reader: SpoolReader, numbers: list[int]) -> int:
-    """How many messages are being delivered, and could not be held or dropped."""
-    if verb not in (Verb.HOLD, Verb.DROP):
+    """How many messages are being delivered, and could not be held or dropped; or are held, and
+    not to be tried."""
+    if verb is Verb.RELEASE:
         return 0
-    return sum(1 for one in reader.with_numbers(numbers) if one.state != "held")
+    still_held = verb is Verb.RETRY
+    return sum(1 for one in reader.with_numbers(numbers) if (one.state == "held") is still_held)
 
 
 def _tell(options: argparse.Namespace, result: _Result) -> int:
@@ -222,9 +224,14 @@ def _tell(options: argparse.Namespace, result: _Result) -> int:
         complaint = "the server has not answered; it is asked, and may do it yet"
         print(f"mailsrv: {complaint}", file=sys.stderr)
     elif result.not_yet:
-        complaint = "being delivered right now; what is not delivered then will be"
-        print(f"mailsrv: {result.not_yet:,} {complaint} {_DONE[options.verb]}", file=sys.stderr)
-    return max(_told_unknown(result.unknown), int(result.not_yet > 0))
+        later = f"what is not delivered then will be {_DONE[options.verb]}"
+        complaint = f"being delivered right now; {later}"
+        if options.verb == Verb.RETRY.value:
+            complaint = "held, and not tried before they are released"
+        print(f"mailsrv: {result.not_yet:,} {complaint}", file=sys.stderr)
+    is_told_alone = options.verb == Verb.RETRY.value and options.all  # held ones are to be expected
+    is_short = result.not_yet > 0 and not is_told_alone
+    return max(_told_unknown(result.unknown), int(is_short))
 
 
 def _is_sure(number: int) -> bool:

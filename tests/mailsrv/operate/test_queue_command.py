@@ -111,7 +111,10 @@ def test_without_a_server_what_is_asked_for_is_done_at_once(tmp_path: Path) -> N
     folder = filled(tmp_path)
     assert queue(folder, "hold", "ID1", "ID2").stdout == "held: 2\n"
     assert {one["state"] for one in listed(folder).values()} == {"held"}
-    assert queue(folder, "retry", "ID1").stdout == "to be tried now: 1\n"
+    refused = queue(folder, "retry", "ID1", code=1)
+    assert refused.stdout == "to be tried now: 0\n"
+    assert refused.stderr == "mailsrv: 1 held, and not tried before they are released\n"
+    assert queue(folder, "retry", "--all").stdout == "to be tried now: 0\n"
     assert listed(folder)["ID1"]["state"] == "held", "it is held until it is released"
     assert queue(folder, "release", "ID1").stdout == "released: 1\n"
     assert listed(folder)["ID1"]["state"] == "due"
