@@ -12,11 +12,8 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
-from mailsrv.config.file import Config
-from mailsrv.config.validation import ConfigError
-from mailsrv.daemon.backends import behind_aliases
-from mailsrv.daemon.outgoing import Network, Outgoing
 from mailsrv.policy.greylist import Greylist
 from mailsrv.policy.recipients import Directory
 from mailsrv.runtime.clock import FakeClock
@@ -32,14 +29,16 @@ from mailsrv.telemetry.metrics import Metrics
 from mailsrv.transport.tls_context import server_context
 from mailsrv.transport.transport import TransportOwner
 from replay.play import sockets
-from replay.play.fakes.config import config_from
 from replay.play.fakes.tables import WorldError
-from replay.play.fakes.watched_courier import WatchedCourier
 from replay.play.fakes.world import DeliveredMessage, World, world_from
 from replay.play.receivers import Receivers
 from replay.play.tls_client import CERTIFICATE, KEY
 from replay.play.virtual_link import ServerEnd, VirtualLink
 from replay.play.virtual_time import Harness
+
+if TYPE_CHECKING:
+    from mailsrv.config.file import Config
+    from mailsrv.daemon.outgoing import Outgoing
 
 _GUARD_WAIT_S = 0.02
 
@@ -135,6 +134,9 @@ class MailsrvHarness(Harness):
             dsn=True,  # the faked courier takes any promise on
         )
         if delivery:
+            # With spool, queue and next hops, which most runs have no use for.
+            from mailsrv.daemon.outgoing import Network, Outgoing
+
             outgoing = partial(
                 Outgoing,
                 clock=self.clock,
@@ -172,6 +174,11 @@ class MailsrvHarness(Harness):
         backends: ServerBackends,
     ) -> ServerBackends:
         """``backends`` with the shipped spool and queue.  Raises WorldError."""
+        from mailsrv.config.validation import ConfigError
+        from mailsrv.daemon.backends import behind_aliases
+        from replay.play.fakes.config import config_from
+        from replay.play.fakes.watched_courier import WatchedCourier
+
         folder = self._folder = _temporary_folder()
         try:
             config = config_from(settings, delivery, Path(folder.name))
