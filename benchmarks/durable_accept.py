@@ -12,7 +12,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -77,15 +77,18 @@ def compare(messages: int, rounds: int) -> Iterator[str]:
                 )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--messages", type=int, default=MESSAGES, help="in one turn")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+def main(
+    comparing: Callable[[int, int], Iterable[str]], description: str, messages: int, rounds: int
+) -> int:
+    """The command line of a comparison in turns; the last two are what it takes by default."""
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("--messages", type=int, default=messages, help="in one turn")
+    parser.add_argument("--rounds", type=int, default=rounds)
     options = parser.parse_args()
-    for line in compare(options.messages, options.rounds):
+    for line in comparing(options.messages, options.rounds):
         print(line, flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(compare, __doc__, MESSAGES, ROUNDS))

@@ -9,7 +9,6 @@ Postfix keeps connections to the sink as well, with its connection cache.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import subprocess
@@ -32,7 +31,7 @@ from benchmarks.contenders import (
     postfix_program,
     work,
 )
-from benchmarks.durable_accept import CONTENT_OCTETS, ROUNDS, SESSIONS, sync_ms
+from benchmarks.durable_accept import CONTENT_OCTETS, ROUNDS, SESSIONS, main, sync_ms
 from benchmarks.fairness import Contender, postfix
 
 MESSAGES = 1000
@@ -186,15 +185,5 @@ def compare(messages: int, rounds: int) -> Iterator[str]:
                 )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--messages", type=int, default=MESSAGES, help="in one turn")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    options = parser.parse_args()
-    for line in compare(options.messages, options.rounds):
-        print(line, flush=True)
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(compare, __doc__, MESSAGES, ROUNDS))
