@@ -6,6 +6,7 @@ import os
 import random
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,14 @@ class VirtualRun:
             self.loop.dispatch(wake_ns)
             self.loop.expire()
         self.clock.advance((until_ns - self.clock.monotonic_ns()) / NS_PER_S)
+
+    def command(self, verb: str, numbers: Sequence[int]) -> None:
+        """Write an operator's command, as another process does."""
+        with closing(sqlite3.connect(self.folder / "spool" / "spool.db")) as other:
+            rows = [(number, verb) for number in numbers]
+            other.executemany("INSERT INTO command (message, verb) VALUES (?, ?)", rows)
+            other.commit()
+        self.queue.look_for_commands()
 
     def kill(self) -> None:
         """Leave everything as the end of a process does."""

@@ -7,8 +7,9 @@ trouble it is 1 again, grows fast up to half of what it was and then by one a ro
 
 A destination that could not be reached at any of its addresses, or that has let down several
 attempts in a row, is left alone for a while, longer each time; what waits for it comes back at
-once, deferred.  But one that only takes no further connection, while others live, is sent no more
-than it takes: the attempt waits for one of those.
+once, deferred.  An operator may ask for it all the same: if that fails, it is left alone until the
+instant that was planned.  But one that only takes no further connection, while others live, is sent
+no more than it takes: the attempt waits for one of those.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Destination:
     __slots__ = (
         *("_active", "_broken", "_closed", "_dispatcher", "_domain", "_grown", "_in_clear"),
         *("_key", "_last_good", "_next_start_ns", "_pause_ns", "_paused_until_ns", "_reason"),
-        *("_threshold", "_timer", "_troubles", "_waiting", "_window", "route"),
+        *("_resumed", "_threshold", "_timer", "_troubles", "_waiting", "_window", "route"),
     )
 
     def __init__(
@@ -107,6 +108,7 @@ class Destination:
         self._troubles = 0
         self._pause_ns = 0
         self._paused_until_ns = 0
+        self._resumed = False
         self._reason: Trouble | None = None
         self._next_start_ns = 0
         self._timer: Timer | None = None
@@ -146,7 +148,7 @@ class Destination:
         """Begin one attempt, if one may begin; give back what must not wait."""
         if not self._waiting:
             return
-        if self.now_ns() < self._paused_until_ns:
+        if self.now_ns() < self._paused_until_ns and not self._resumed:
             self._waiting.popleft().end(self._reason)
         elif self._may_begin() and self._dispatcher.take_slot(self):
             self._begin(self._waiting.popleft())
@@ -157,7 +159,7 @@ class Destination:
 
     def resume(self) -> None:
         """Leave it alone no longer: somebody says that it works again."""
-        self._paused_until_ns = 0
+        self._resumed = True
 
     def close(self, why: str) -> None:
         """Begin nothing more: what waits is deferred."""
@@ -291,7 +293,7 @@ class Destination:
         trouble = attempt.trouble
         if trouble is None:
             self._troubles = 0
-            self._pause_ns = 0
+            self._pause_ns = self._paused_until_ns = 0
             self._grown += 1
             if self._window < self._threshold or self._grown >= self._window:
                 self._window = min(self._window + 1, self.route.connections)
@@ -303,8 +305,10 @@ class Destination:
             return
         self._troubles += 1
         is_bad = not attempt.reached or self._troubles >= TROUBLES_MAX
-        if is_bad and self.now_ns() >= self._paused_until_ns:
-            self._pause(trouble)
+        if is_bad:
+            self._resumed = False
+            if self.now_ns() >= self._paused_until_ns:
+                self._pause(trouble)
 
     def _pause(self, trouble: Trouble) -> None:
         """Leave the destination alone for a while."""

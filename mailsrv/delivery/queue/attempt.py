@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mailsrv.delivery.job import Job
 from mailsrv.delivery.queue.progress import Progress
+from mailsrv.delivery.queue.retries import RandomBits, Retries
 from mailsrv.delivery.queue.ways import ALIAS, Way, Ways
 from mailsrv.delivery.spool.rows import Entry, QueueRow
 from mailsrv.delivery.spool.stored_envelope import from_json
@@ -96,6 +97,16 @@ class Attempt:
         self.tried = True
         self.deferred |= any(one.kind is OutcomeKind.DEFERRED for one in complete)
         return complete
+
+    def next_due_ns(self, retries: Retries, now_ns: int, dice: RandomBits) -> int:
+        """When to try again.  An attempt that an operator asked for leaves the plan as it was."""
+        progress, planned_ns = self.progress, self.progress.planned_ns
+        progress.planned_ns = None
+        if planned_ns is not None and planned_ns > now_ns:
+            progress.asked += 1
+            return planned_ns
+        tries = self.attempts - progress.asked
+        return retries.next_due_ns(tries, self.message.received_ns, now_ns, dice)
 
     def kept(
         self, due_ns: int | None, waits_for: str | None = None, *, held: bool = False

@@ -13,14 +13,25 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"))
 class Progress:
     """The last outcome of each recipient that has one, by place.
 
-    ``delay_told``: its sender was told that it is delayed.
+    ``delay_told``: its sender was told that it is delayed.  ``asked`` is how many of the attempts
+    were made because an operator asked for them; ``planned_ns``, counted from 1970, is when the
+    next one would be made if none had been asked for, None if none was.
     """
 
-    __slots__ = ("delay_told", "outcomes")
+    __slots__ = ("asked", "delay_told", "outcomes", "planned_ns")
 
-    def __init__(self, outcomes: Iterable[Outcome] = (), *, delay_told: bool = False) -> None:
+    def __init__(
+        self,
+        outcomes: Iterable[Outcome] = (),
+        *,
+        delay_told: bool = False,
+        asked: int = 0,
+        planned_ns: int | None = None,
+    ) -> None:
         self.outcomes = {one.place: one for one in outcomes}
         self.delay_told = delay_told
+        self.asked = asked
+        self.planned_ns = planned_ns
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
         """Outcomes of another attempt."""
@@ -46,9 +57,14 @@ class Progress:
         for place, kind, *rest in self.outcomes.values():
             groups.setdefault((kind.value, *rest), []).append(place)
         if not groups and not self.delay_told:
-            return ""
+            return ""  # it was not tried, so none of what follows is there
         outcomes = [[*same, places] for same, places in groups.items()]
-        return _ENCODER.encode({"outcomes": outcomes, "delay_told": self.delay_told})
+        table: dict[str, object] = {"outcomes": outcomes, "delay_told": self.delay_told}
+        if self.asked:
+            table["asked"] = self.asked
+        if self.planned_ns is not None:
+            table["planned_ns"] = self.planned_ns
+        return _ENCODER.encode(table)
 
     @classmethod
     def from_json(cls, text: str) -> Progress:
@@ -58,7 +74,13 @@ class Progress:
         try:
             table = json.loads(text)
             outcomes = [one for group in table["outcomes"] for one in _outcomes(group)]
-            return cls(outcomes, delay_told=bool(table["delay_told"]))
+            planned_ns = table.get("planned_ns")
+            return cls(
+                outcomes,
+                delay_told=bool(table["delay_told"]),
+                asked=int(table.get("asked", 0)),
+                planned_ns=None if planned_ns is None else int(planned_ns),
+            )
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise ValueError(f"no progress: {error}") from None
 

@@ -381,7 +381,7 @@ class Queue:
         if attempt.deferred and self._stopping:
             due_ns = self._clock.realtime_ns()  # it may be for our own end that it was deferred
         elif attempt.deferred:
-            due_ns = self._next_due_ns(attempt)
+            due_ns = attempt.next_due_ns(self.retries, self._clock.realtime_ns(), self._dice)
         elif attempt.waited_for is not None and attempt.row is not None:
             due_ns = attempt.row.due_ns
         for way in attempt.blocked:
@@ -392,10 +392,6 @@ class Queue:
             # For one of several ways it cannot wait for long; without any, they changed meanwhile.
             due_ns = self._clock.realtime_ns() + BLOCKED_MAX_NS * bool(attempt.blocked)
         return attempt.kept(due_ns, waits_for)
-
-    def _next_due_ns(self, attempt: Attempt) -> int:
-        now_ns, received_ns = self._clock.realtime_ns(), attempt.message.received_ns
-        return self.retries.next_due_ns(attempt.attempts, received_ns, now_ns, self._dice)
 
     def _notices(
         self, attempt: Attempt, outcomes: Sequence[Outcome], now_ns: int

@@ -13,6 +13,7 @@ from mailsrv.delivery.job import Job
 from mailsrv.delivery.next_hop.attempt import ADDRESSES_TRIED_MAX
 from mailsrv.delivery.next_hop.destination import (
     KEPT_EXCHANGER_NS,
+    KEPT_NS,
     PAUSE_MAX_NS,
     PAUSE_MIN_NS,
     TROUBLES_MAX,
@@ -149,6 +150,46 @@ def test_a_destination_that_is_down_is_left_alone_for_a_while() -> None:
         world.hops[A] = Hop()
         world.advance(PAUSE_MAX_NS / NS_PER_S)
         assert world.send(relay(A))[0].kind.value == "relayed"
+
+
+def test_what_an_operator_has_tried_in_vain_makes_no_pause_longer() -> None:
+    def pauses_s(world: World, asked: int) -> list[float]:
+        world.hops[A] = errno.ECONNREFUSED
+        world.send(relay(A))
+        measured = []
+        for _ in range(3):
+            began_s, tries = world.now_s, len(world.dialled)
+            for _ in range(asked):
+                world.advance(1)
+                world.next_hops.resume()
+                assert world.send(relay(A))[0].status == "4.4.1"
+                tries += 1
+                assert len(world.dialled) == tries, "it was tried"
+            while len(world.dialled) == tries:
+                world.advance(1)
+                world.send(relay(A))
+            measured.append(world.now_s - began_s)
+        return measured
+
+    with World() as alone, World() as beside:
+        assert pauses_s(alone, 0) == pauses_s(beside, 3)
+
+
+def test_a_next_hop_that_works_when_an_operator_asks_is_left_alone_no_longer() -> None:
+    with World() as world:
+        world.hops[A] = errno.ECONNREFUSED
+        world.send(relay(A))
+        world.hops[A] = Hop()
+        world.next_hops.resume()
+        assert [world.send(relay(A))[0].kind.value for _ in range(3)] == ["relayed"] * 3
+        world.hops[A] = errno.ECONNREFUSED
+        world.advance(KEPT_NS / NS_PER_S + 1)
+        began_s, tries = world.now_s, len(world.dialled)
+        world.send(relay(A))
+        while len(world.dialled) == tries + 1:
+            world.advance(1)
+            world.send(relay(A))
+        assert world.now_s - began_s == PAUSE_MIN_NS / NS_PER_S, "the first pause again"
 
 
 def test_a_next_hop_that_fails_each_message_is_left_alone_as_well() -> None:

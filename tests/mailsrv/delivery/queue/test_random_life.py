@@ -6,8 +6,6 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -103,14 +101,7 @@ class Life:
         verb = self.dice.choice(("hold", "release", "retry"))
         numbers = [one.number for one in self.run.spool.after(0, 1000)]
         if numbers:
-            self.command(verb, self.dice.sample(numbers, self.dice.randint(1, len(numbers))))
-
-    def command(self, verb: str, numbers: Sequence[int]) -> None:
-        with closing(sqlite3.connect(self.folder / "spool" / "spool.db")) as other:
-            rows = [(number, verb) for number in numbers]
-            other.executemany("INSERT INTO command (message, verb) VALUES (?, ?)", rows)
-            other.commit()
-        self.run.queue.look_for_commands()
+            self.run.command(verb, self.dice.sample(numbers, self.dice.randint(1, len(numbers))))
 
     def reload(self) -> None:
         old, hops = self.hops, self.new_hops()
@@ -139,7 +130,7 @@ class Life:
                 hop.end_one()
         self.run.go_on(2 * NS_PER_S)
         held = [number for number, row in self.run.rows().items() if row is not None and row.held]
-        self.command("release", held)  # and nothing else needs anybody
+        self.run.command("release", held)  # and nothing else needs anybody
         self.run.go_on(2 * 3600 * NS_PER_S)
 
 
