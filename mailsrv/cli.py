@@ -19,6 +19,8 @@ from mailsrv.operate import queue_options
 from mailsrv.runtime.clock import SystemClock
 
 WRONG_USE = 2
+READER_GONE = 141
+"""As shells report a program whose reader has gone (128 + SIGPIPE)."""
 
 _EPILOG = """\
 Without options mailsrv listens on 127.0.0.1:2525 and delivers to the Maildir "mail" in the
@@ -42,13 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        if options.command == "check-config":
-            print("\n".join(inspect(options.file, ask_nameservers=options.probe)))
-            return 0
-        if options.command == "queue":
-            from mailsrv.operate import queue_command  # with SQLite
-
-            return queue_command.run(options, SystemClock())
+        if options.command != "serve":
+            return _tell(options)
         from mailsrv.daemon.service import ServeOptions, serve  # the server, to check no file
 
         serve_options = ServeOptions(partial(_config_of, options), options.config)
@@ -57,6 +54,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for complaint in error.complaints:
             print(f"mailsrv: {complaint}", file=sys.stderr)
         return WRONG_USE
+
+
+def _tell(options: argparse.Namespace) -> int:
+    """Run a command that prints and ends.  Raises ConfigError."""
+    try:
+        if options.command == "check-config":
+            print("\n".join(inspect(options.file, ask_nameservers=options.probe)))
+            status = 0
+        else:
+            from mailsrv.operate import queue_command  # with SQLite
+
+            status = queue_command.run(options, SystemClock())
+        sys.stdout.flush()  # here, where an error is still reported
+        return status
+    except OSError as error:  # everything else that fails is a ConfigError
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return READER_GONE
+        raise ConfigError(f"the output: {error.strerror}") from None
 
 
 def _parser() -> CommandLineParser:

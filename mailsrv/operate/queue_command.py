@@ -24,6 +24,9 @@ from mailsrv.operate.spool_writer import SpoolWriter
 from mailsrv.runtime.clock import Clock
 from mailsrv.telemetry.event_log import EventLog
 
+LIMIT_MAX = 1_000_000_000
+ID_SHOWN_MAX = 100
+"""Characters of an id that names no message."""
 _DONE = {"retry": "to be tried now", "hold": "held", "release": "released", "drop": "dropped"}
 
 
@@ -33,11 +36,10 @@ def run(options: argparse.Namespace, clock: Clock) -> int:
     try:
         return _run(options, folder, clock)
     except SpoolError as error:
-        raise ConfigError(f"spool: {error}") from None
+        is_named = options.config is not None or options.spool is not None
+        hint = "" if is_named else "; --config FILE or --spool DIR says where it is"
+        raise ConfigError(f"spool: {error}{hint}") from None
     except KeyboardInterrupt:
-        return 1
-    except BrokenPipeError:  # what reads our output has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
@@ -75,8 +77,8 @@ def _folder(options: argparse.Namespace) -> Path:
 
 
 def _list(options: argparse.Namespace, reader: SpoolReader, clock: Clock) -> int:
-    if options.limit < 0:
-        raise ConfigError("--limit: takes a number, 0 for all")
+    if not 0 <= options.limit <= LIMIT_MAX:
+        raise ConfigError(f"--limit: takes a number up to {LIMIT_MAX}, 0 for all")
     found = _filtered(options, reader.messages())
     limited = islice(found, options.limit) if options.limit else found
     if options.json:
@@ -105,12 +107,12 @@ def _messages(number: int) -> str:
 
 def _show(options: argparse.Namespace, reader: SpoolReader, clock: Clock) -> int:
     found = reader.find(options.ids)
-    known = [one for one in found.values() if one is not None]
+    known = _known(found)
     if options.content:
         return _write_content(found, known, reader)
     if options.json:
         _print_json(known)
-    else:
+    elif known:
         listing = _listing(clock)
         print("\n\n".join("\n".join(listing.details(one)) for one in known))
     return _told_unknown(id_ for id_, one in found.items() if one is None)
@@ -149,7 +151,7 @@ def _print_json(messages: Iterable[QueuedMessage]) -> None:
 def _told_unknown(ids: Iterable[str]) -> int:
     status = 0
     for id_ in ids:
-        print(f"mailsrv: {escaped(id_)}: there is no such message", file=sys.stderr)
+        print(f"mailsrv: {escaped(id_[:ID_SHOWN_MAX])}: there is no such message", file=sys.stderr)
         status = 1
     return status
 
@@ -167,8 +169,14 @@ def _chosen(options: argparse.Namespace, reader: SpoolReader) -> tuple[list[int]
     if not options.ids:
         return [one.number for one in _filtered(options, reader.messages())], []
     found = reader.find(options.ids)
-    numbers = [one.number for one in found.values() if one is not None]
+    numbers = [one.number for one in _known(found)]
     return numbers, [id_ for id_, one in found.items() if one is None]
+
+
+def _known(found: dict[str, QueuedMessage | None]) -> list[QueuedMessage]:
+    """The messages that are there, each once: its id may be typed in several ways."""
+    by_number = {one.number: one for one in found.values() if one is not None}
+    return list(by_number.values())
 
 
 def _filtered(
@@ -227,7 +235,8 @@ def _tell(options: argparse.Namespace, result: _Result) -> int:
         later = f"what is not delivered then will be {_DONE[options.verb]}"
         complaint = f"being delivered right now; {later}"
         if options.verb == Verb.RETRY.value:
-            complaint = "held, and not tried before they are released"
+            they_are = "it is" if result.not_yet == 1 else "they are"
+            complaint = f"held, and not tried before {they_are} released"
         print(f"mailsrv: {result.not_yet:,} {complaint}", file=sys.stderr)
     is_told_alone = options.verb == Verb.RETRY.value and options.all  # held ones are to be expected
     is_short = result.not_yet > 0 and not is_told_alone

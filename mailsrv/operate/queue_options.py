@@ -24,8 +24,8 @@ def add_parser(commands: argparse._SubParsersAction[CommandLineParser]) -> None:
         "queue",
         help="show what waits for its delivery, and change that",
         description="Show what waits for its delivery, and change that; the server may be running. "
-        "Exit status: 0 done, 1 a message is not there or the server has not answered, 2 wrong "
-        "use or a spool that cannot be read.",
+        "Exit status: 0 done, 1 a message is not there, is held or is being delivered, or the "
+        "server has not answered, 2 wrong use or a spool that cannot be read.",
     )
     verbs = queue.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     listed = verbs.add_parser("list", help="list the messages", description="List the messages.")

@@ -23,6 +23,8 @@ from mailsrv.smtp.envelope import Envelope
 
 PAGE_MESSAGES = 200
 """Read in one transaction."""
+ID_MAX = 1000
+"""Characters of an id that is looked for."""
 LOCKED_S = 5
 """How long another process may keep us from reading."""
 
@@ -62,7 +64,8 @@ class SpoolReader:
             number = page[-1].message.number
 
     def find(self, ids: Iterable[str]) -> dict[str, QueuedMessage | None]:
-        """The messages with these ids; None where there is none."""
+        """The messages with these ids, however their letters are typed; None where there is
+        none."""
         try:
             return {id_: self._find(id_) for id_ in ids}
         except sqlite3.Error as error:
@@ -114,7 +117,11 @@ class SpoolReader:
             raise SpoolError(in_words(error, self._folder)) from None
 
     def _find(self, id_: str) -> QueuedMessage | None:
+        if not (id_.isascii() and len(id_) <= ID_MAX):
+            return None
         number = self._table.number_of(id_)
+        if number is None and id_ != id_.upper():
+            number = self._table.number_of(id_.upper())  # as the server writes them
         entry = None if number is None else self._table.one(number)
         return None if entry is None else self._message(entry)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from process import PATIENCE_S, Process, serving
@@ -27,12 +28,15 @@ CONFIG = 'listen = ["127.0.0.1:0"]\ndelivery = "maildir=mail"\n'
 _PROGRAM = "import sys; from mailsrv.cli import main; sys.exit(main())"
 
 
-def queue(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+def queue(
+    folder: Path, *arguments: str, code: int = 0, output: IO[str] | int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     """``mailsrv queue`` with the spool in ``folder``."""
     verb, *rest = arguments
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, "queue", verb, "--spool", str(folder), *rest],
-        capture_output=True,
+        stdout=output,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=PATIENCE_S,
         stdin=subprocess.DEVNULL,
@@ -44,7 +48,11 @@ def queue(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedP
 
 
 def listed(folder: Path, *arguments: str) -> dict[str, dict[str, Any]]:
-    told = json.loads(queue(folder, "list", "--json", *arguments).stdout)
+    return listed_by(queue(folder, "list", "--json", *arguments))
+
+
+def listed_by(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
+    told = json.loads(done.stdout)
     assert told["schema"] == 1
     return {one["id"]: one for one in told["messages"]}
 
@@ -113,7 +121,7 @@ def test_without_a_server_what_is_asked_for_is_done_at_once(tmp_path: Path) -> N
     assert {one["state"] for one in listed(folder).values()} == {"held"}
     refused = queue(folder, "retry", "ID1", code=1)
     assert refused.stdout == "to be tried now: 0\n"
-    assert refused.stderr == "mailsrv: 1 held, and not tried before they are released\n"
+    assert refused.stderr == "mailsrv: 1 held, and not tried before it is released\n"
     assert queue(folder, "retry", "--all").stdout == "to be tried now: 0\n"
     assert listed(folder)["ID1"]["state"] == "held", "it is held until it is released"
     assert queue(folder, "release", "ID1").stdout == "released: 1\n"
@@ -139,9 +147,43 @@ def test_an_unknown_id_is_told_and_the_others_are_done(tmp_path: Path) -> None:
     assert listed(folder)["ID1"]["state"] == "held"
 
 
+def test_an_id_may_be_typed_in_any_case_and_names_its_message_once(tmp_path: Path) -> None:
+    folder = filled(tmp_path)
+    assert queue(folder, "show", "id2").stdout == queue(folder, "show", "ID2").stdout
+    assert len(listed_by(queue(folder, "show", "id1", "ID1", "Id1", "--json"))) == 1
+    assert queue(folder, "hold", "id1", "ID1").stdout == "held: 1\n"
+    assert queue(folder, "show", "nosuch", code=1).stdout == ""
+
+
+@pytest.mark.parametrize("id_", ["\udcff", "é", "A" * 5000, ""])
+def test_an_id_that_can_be_none_is_told_in_a_short_line(tmp_path: Path, id_: str) -> None:
+    told = queue(filled(tmp_path), "show", id_, code=1).stderr
+    assert told.endswith(": there is no such message\n") and len(told) < 200
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("list", "--json"), ("show", "ID1")])
+def test_output_that_cannot_be_written_is_told_and_a_reader_may_go(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    folder = filled(tmp_path)
+    with open("/dev/full", "w") as full:
+        told = queue(folder, *arguments, code=2, output=full)
+    assert told.stderr == "mailsrv: the output: No space left on device\n"
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as gone:
+        assert queue(folder, *arguments, code=141, output=gone).stderr == ""
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [("hold",), ("hold", "ID1", "--all"), ("hold", "ID1", "--to", "x"), ("list", "--limit", "-1")],
+    [
+        ("hold",),
+        ("hold", "ID1", "--all"),
+        ("hold", "ID1", "--to", "x"),
+        ("list", "--limit", "-1"),
+        ("list", "--limit", "99999999999999999999"),
+    ],
 )
 def test_wrong_use_is_told(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert queue(filled(tmp_path), *arguments, code=2).stderr.startswith("mailsrv: ")
