@@ -125,7 +125,7 @@ class Server:
         self._configure(settings, backends)
 
     def _configure(self, settings: Settings, backends: ServerBackends) -> None:
-        """Make the contexts of new connections, for calm and for stress."""
+        """Make the context of new connections."""
         self._settings = settings
         self.memory.max_octets = settings.memory_octets
         greylist = backends.greylist
@@ -140,16 +140,17 @@ class Server:
             directory=None if directory.takes_all and not calling_out else directory,
             rates=rates,
         )
+        self._session_context = partial(
+            SessionContext.of,
+            courier=backends.courier,
+            stages=policy.stages,
+            new_id=self._new_id,
+            tls=backends.tls is not None,
+            dsn=backends.dsn,
+            tolerates=policy.tolerates if settings.exceptions else None,
+        )
         self._calm = ConnectionContext(
-            session_context=SessionContext.of(
-                settings,
-                backends.courier,
-                policy.stages,
-                self._new_id,
-                tls=backends.tls is not None,
-                dsn=backends.dsn,
-                tolerates=policy.tolerates if settings.exceptions else None,
-            ),
+            session_context=self._session_context(settings),
             policy=policy,
             policy_context=PolicyContext(backends.resolver, backends.reputation, backends.callout),
             timeouts=Timeouts(settings),
@@ -164,20 +165,19 @@ class Server:
             admit=self._admit,
             closed=self._connection_closed,
         )
-        under_stress = stress_settings(settings)
-        self._stressed = replace(
-            self._calm,
-            session_context=SessionContext.of(
-                under_stress,
-                backends.courier,
-                policy.stages,
-                self._new_id,
-                tls=backends.tls is not None,
-                dsn=backends.dsn,
-            ),
-            timeouts=Timeouts(under_stress),
-        )
-        self._context = self._stressed if self._admission.stressed else self._calm
+        self._under_stress: ConnectionContext | None = None
+        self._context = self._stressed_context() if self._admission.stressed else self._calm
+
+    def _stressed_context(self) -> ConnectionContext:
+        """The context of connections under stress, made when stress begins for the first time."""
+        if self._under_stress is None:
+            settings = stress_settings(self._settings)
+            self._under_stress = replace(
+                self._calm,
+                session_context=self._session_context(settings),
+                timeouts=Timeouts(settings),
+            )
+        return self._under_stress
 
     def reload(self, settings: Settings, backends: ServerBackends) -> None:
         """Serve new connections by other rules; open connections keep theirs."""
@@ -261,7 +261,7 @@ class Server:
         broken = too_fast or shortage or self._admission.enter(client)
         if broken is None:
             rates.charge_connection(client)
-            if self._context is self._stressed or self._is_stressed(0):
+            if self._context is not self._calm or self._is_stressed(0):
                 self._follow_stress()
             return None
         if shortage or self._admission.full:
@@ -289,7 +289,7 @@ class Server:
         self._refused.pop(client.number, None)
         if connection.admitted:
             self._admission.leave(connection.client)
-            if self._context is self._stressed:
+            if self._context is not self._calm:
                 self._follow_stress()
         if self._grace is not None and not self.connections:
             self.loop.timers.cancel(self._grace)
@@ -318,7 +318,7 @@ class Server:
 
     def _follow_stress(self) -> None:
         """See whether stress has begun or ended."""
-        was_stressed = self._context is self._stressed
+        was_stressed = self._context is not self._calm
         stressed = self._is_stressed(RELIEF_PERCENT if was_stressed else 0)
         if stressed is not was_stressed:
             self._change_stress(stressed)
@@ -336,7 +336,7 @@ class Server:
 
     def _change_stress(self, stressed: bool) -> None:
         """Stress begins or ends, for open connections as well."""
-        self._context = self._stressed if stressed else self._calm
+        self._context = self._stressed_context() if stressed else self._calm
         self._event_log.note("stress", on=int(stressed), connections=len(self.connections))
         for connection in self.connections.values():
             connection.change_timeouts(self._context)

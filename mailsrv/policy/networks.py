@@ -10,6 +10,10 @@ IPV4_PREFIX_BITS = 24
 IPV6_PREFIX_BITS = 64
 CLIENTS_KEPT = 4096
 """Clients whose answer need not be worked out again: most come often."""
+NETWORKS_KEPT = 256
+"""Texts that need not be parsed again: one set stands in several places of a configuration."""
+
+_network = lru_cache(NETWORKS_KEPT)(ipaddress.ip_network)
 
 
 class Networks:
@@ -21,8 +25,9 @@ class Networks:
     __slots__ = ("_hold", "_networks")
 
     def __init__(self, networks: Iterable[str]) -> None:
-        self._networks = tuple(map(ipaddress.ip_network, networks))
-        self._hold = lru_cache(CLIENTS_KEPT)(self._look_up)
+        self._networks = tuple(map(_network, networks))
+        if self._networks:
+            self._hold = lru_cache(CLIENTS_KEPT)(self._look_up)
 
     def __bool__(self) -> bool:
         return bool(self._networks)

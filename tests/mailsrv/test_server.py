@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conversing import HELLO, HOSTNAME, MESSAGE, NS_PER_S, Caller, Run, codes, harness
+from conversing import ENVELOPE, HELLO, HOSTNAME, MESSAGE, NS_PER_S, Caller, Run, codes, harness
 
 from mailsrv.server import REFUSALS_MAX, ServerBackends
-from mailsrv.settings import Settings
+from mailsrv.settings import CheckException, Settings
 from replay.play.fakes.world import FakeCourier
 
 
@@ -91,6 +91,19 @@ def test_under_stress_one_error_is_enough_whenever_a_client_came() -> None:
         late = Caller(run, "192.0.2.9")
         assert codes(late.say(b"JUNK\r\n")) == [500, 421]
         assert codes(crowd[0].say(b"JUNK\r\n")) == [500, 421]
+
+
+def test_exceptions_hold_under_stress_too() -> None:
+    old_scanner = CheckException(("bare_lf",), networks=("192.0.2.9/32",))
+    with harness(connections=10, exceptions=(old_scanner,)) as run:
+        for number in range(8):
+            Caller(run, f"198.51.100.{number}")
+        assert any("event=stress on=1" in line for line in run.log)
+        content = b"Subject: x\r\n\r\nscanned\n\r\n.\r\n"
+        for client, code in (("192.0.2.9", 250), ("192.0.2.8", 550)):
+            caller = Caller(run, client)
+            caller.say(HELLO + ENVELOPE + b"DATA\r\n")
+            assert codes(caller.say(content))[0] == code
 
 
 # -- turning away ---------------------------------------------------------------------------------
