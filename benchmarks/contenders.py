@@ -145,7 +145,7 @@ def running(
     with tempfile.TemporaryDirectory() as text, tempfile.TemporaryFile("w+") as output:
         os.chmod(text, 0o755)  # smtp-sink works as nobody
         arguments = wrap(made(port, Path(text), python))
-        environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
+        environment = server_environment()
         process = subprocess.Popen(
             arguments,
             cwd=text,
@@ -182,6 +182,15 @@ def stop(process: subprocess.Popen[str]) -> None:
         left = [one for one in left if not select.select([one], [], [], STOP_WAIT_S)[0]]
     for one in below:
         os.close(one)
+
+
+def server_environment() -> dict[str, str]:
+    """In which a server finds the modules of this checkout, and keeps them compiled as an installed
+    one does: compiling them at its start would leave it memory that hides what connections take."""
+    others = {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }
+    return {**others, "PYTHONPATH": PYTHONPATH}
 
 
 def free_port() -> int:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
 import signal
 import smtplib
 import subprocess
@@ -25,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.contenders import PYTHONPATH, UnavailableError, comes_up, free_port
+from benchmarks.contenders import UnavailableError, comes_up, free_port, server_environment
 from benchmarks.fair_server import percentile
 from benchmarks.floods import ALL, LINE
-from replay.play.tls_client import CERTIFICATE, KEY
+from benchmarks.postfix import DISCARDING, WITH_TLS, started
 
 MESSAGE = b"Subject: good\r\n\r\n" + LINE * 16
 CALM_S = 0.5
@@ -57,7 +55,7 @@ def mailsrv(delivery: str) -> Iterator[Contender]:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "benchmarks.fair_server", str(port), delivery, folder]
-        environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
+        environment = server_environment()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         try:
             if not comes_up(process, port):
@@ -68,72 +66,22 @@ def mailsrv(delivery: str) -> Iterator[Contender]:
             process.wait()
 
 
-POSTFIX_MAIN = """compatibility_level = 3.6
-queue_directory = {folder}/spool
-data_directory = {folder}/data
-myhostname = mx.example.test
-mydestination = example.org
-local_transport = discard:
-local_recipient_maps =
-smtpd_recipient_restrictions = permit_mynetworks, reject
-mynetworks = 127.0.0.0/8
-inet_protocols = ipv4
-in_flow_delay = 0
-smtpd_client_connection_count_limit = 0
-smtpd_junk_command_limit = 1000000000
-smtpd_tls_cert_file = {certificate}
-smtpd_tls_key_file = {key}
-smtpd_tls_security_level = may
-maillog_file = /var/log/postfix-benchmark.log
-"""
-POSTFIX_MASTER = """127.0.0.1:{port} inet n - n - 100 smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-proxymap unix - - n - - proxymap
-discard unix - - n - - discard
-anvil unix - - n - 1 anvil
-tlsmgr unix - - n 1000? 1 tlsmgr
-postlog unix-dgram n - n - 1 postlogd
-"""
-
-
 @contextmanager
-def postfix(more_main: str = "", more_master: str = "") -> Iterator[Contender]:
-    """An instance of its own, with its own queue; it relays nothing and keeps nothing, unless there
-    is more in its configuration that says so."""
-    program = shutil.which("postfix", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        raise UnavailableError("postfix is missing: install Debian's postfix package")
-    if os.geteuid() != 0:
-        raise UnavailableError("postfix can be started by root alone")
+def postfix(more_main: str = "", more_services: str = "") -> Iterator[Contender]:
+    """It relays nothing and keeps nothing, unless there is more in its configuration."""
     port = free_port()
+    main = f"{DISCARDING}{WITH_TLS}smtpd_junk_command_limit = 1000000000\n{more_main}"
     with tempfile.TemporaryDirectory() as text:
-        os.chmod(text, 0o755)
         folder = Path(text)
-        for name in ("etc", "spool", "data"):
-            (folder / name).mkdir()
-        shutil.chown(folder / "data", "postfix")
-        values = {"folder": folder, "port": port, "certificate": CERTIFICATE, "key": KEY}
-        (folder / "etc" / "main.cf").write_text(POSTFIX_MAIN.format(**values) + more_main)
-        (folder / "etc" / "master.cf").write_text(POSTFIX_MASTER.format(**values) + more_master)
-        run = [program, "-c", str(folder / "etc")]
-        subprocess.run([*run, "start"], check=True, capture_output=True, timeout=GUARD_S)
-        try:
-            yield Contender(
-                "Postfix", port, None, int((folder / "spool/pid/master.pid").read_text())
-            )
-        finally:
-            subprocess.run([*run, "stop"], check=False, capture_output=True, timeout=GUARD_S)
+        folder.chmod(0o755)
+        with started(port, folder, main, more_services) as pid:
+            yield Contender("Postfix", port, None, pid)
 
 
 @contextmanager
 def flooding(kind: str, port: int) -> Iterator[None]:
     command = [sys.executable, "-m", "benchmarks.floods", kind, str(port)]
-    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
+    environment = server_environment()
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:
         time.sleep(SETTLE_S)

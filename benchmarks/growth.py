@@ -1,4 +1,4 @@
-"""How what mailsrv does costs more as there is more of it: timers, rows, content, connections."""
+"""How what mailsrv does costs more as there is more of it: timers, rows, mail, connections."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.contenders import Running, Workload, cost_ns, mailsrv, resident_octets, running
 from benchmarks.greylist_file import Filled
+from benchmarks.large_queue import QueueCosts, measure
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.runtime.timer_wheel import TICK_NS, TimerWheel
 from replay.load.interval import Interval
@@ -21,10 +22,14 @@ from replay.load.runner import LoadRun
 from replay.play.target import resolve
 from replay.play.tls_client import CERTIFICATE, KEY
 
-CONNECTIONS = (100, 1_000, 5_000, 15_000)
+CONNECTIONS = (1, 100, 1_000, 5_000, 15_000)
+FOR_MEMORY_MIN = 100
+"""Fewer take no page of memory each."""
+MESSAGES_BESIDE = 2_000
 TIMERS = (1_000, 10_000, 100_000, 1_000_000)
 CONTENT_OCTETS = (1 << 10, 16 << 10, 256 << 10, 4 << 20, 50 << 20)
 GREYLIST_ROWS = (1, 1_000, 100_000, 1_000_000)
+QUEUED = (1, 1_000, 100_000, 1_000_000)
 CONTENT_IN_ALL_OCTETS = 200 << 20
 MESSAGES_MAX = 5_000
 BATCH = 1_000
@@ -48,24 +53,33 @@ def curves(scale: float, python: str = sys.executable) -> Iterator[Curve]:
     """All of them; a ``scale`` below 1 leaves out the greater sizes."""
     yield Curve("timers", "µs to set one and cancel it", _points(TIMERS, scale, timers_us))
     yield Curve("rows of the greylist", "µs a first try", _points(GREYLIST_ROWS, scale, rows_us))
+    queues = [(number, queue_costs(number)) for number in _chosen(QUEUED, scale)]
+    started = tuple((number, costs.start_ms) for number, costs in queues)
+    yield Curve("queued messages that are due later", "ms a start", started)
+    new = tuple((number, costs.new_message_us) for number, costs in queues)
+    yield Curve("queued messages beside a new one", "µs to store it, synced in tens", new)
     with running("mailsrv", python) as server:
         of_content = _points(
             CONTENT_OCTETS, scale, lambda octets: content_us(server, octets, scale)
         )
         yield Curve("octets of a message", "µs of server CPU a MiB", of_content)
-    of_idle = _points(CONNECTIONS, scale, lambda number: idle_octets(python, number))
-    yield Curve("idle connections", "octets of server memory each", of_idle)
-    under_tls = _points(
-        CONNECTIONS[:-1], scale, lambda number: idle_octets(python, number, STARTTLS)
-    )
-    yield Curve("idle connections under TLS", "octets of server memory each", under_tls)
+    idle = [(number, idle_costs(python, number, scale)) for number in _chosen(CONNECTIONS, scale)]
+    beside = tuple((number, costs.message_us) for number, costs in idle)
+    yield Curve("idle connections beside a message", "µs of server CPU for it", beside)
+    yield Curve("idle connections", "octets of server memory each", _octets(idle))
+    some = [number for number in _chosen(CONNECTIONS, scale) if number < CONNECTIONS[-1]]
+    under_tls = [(number, idle_costs(python, number, scale, STARTTLS)) for number in some]
+    yield Curve("idle connections under TLS", "octets of server memory each", _octets(under_tls))
 
 
 def _points(
     sizes: tuple[int, ...], scale: float, cost: Callable[[int], float]
 ) -> tuple[tuple[int, float], ...]:
-    chosen = [size for size in sizes if size <= max(sizes[0], sizes[-1] * scale)]
-    return tuple((size, cost(size)) for size in chosen)
+    return tuple((size, cost(size)) for size in _chosen(sizes, scale))
+
+
+def _chosen(sizes: tuple[int, ...], scale: float) -> list[int]:
+    return [size for size in sizes if size <= max(sizes[0], sizes[-1] * scale)]
 
 
 def timers_us(timers: int) -> float:
@@ -104,6 +118,12 @@ def rows_us(rows: int) -> float:
     return median(rounds) / TRIES / _NS_PER_US
 
 
+def queue_costs(messages: int) -> QueueCosts:
+    """Of a spool in which so many messages were tried once and are due later."""
+    with TemporaryDirectory() as folder:
+        return measure(Path(folder) / "spool", "deferred", messages)
+
+
 def content_us(server: Running, octets: int, scale: float) -> float:
     """Messages of so many octets over kept connections."""
     messages = max(1, min(MESSAGES_MAX, int(CONTENT_IN_ALL_OCTETS * min(scale, 1)) // octets))
@@ -119,7 +139,15 @@ def mailsrv_with_tls(port: int, folder: Path, python: str) -> list[str]:
     return command
 
 
-def idle_octets(python: str, connections: int, tls: str = "") -> float:
+@dataclass(frozen=True, slots=True)
+class IdleCosts:
+    octets: float
+    """Of server memory for each connection."""
+    message_us: float
+    """Of server CPU for a message on a kept connection, beside them."""
+
+
+def idle_costs(python: str, connections: int, scale: float, tls: str = "") -> IdleCosts:
     """So many connections that have said EHLO and nothing more, at a server that had none."""
     with running("mailsrv", python, command=mailsrv_with_tls if tls else mailsrv) as server:
         before = resident_octets(server.pid)
@@ -127,8 +155,15 @@ def idle_octets(python: str, connections: int, tls: str = "") -> float:
         job = LoadJob([idle_plan(tls)], resolve(f"127.0.0.1:{server.port}"), options)
         kept: list[Interval] = []
         run = LoadRun(job, SystemClock(), kept.append)
+        beside = Workload("beside", MESSAGES_BESIDE, 1 << 10, kept=True).scaled(min(scale, 1))
         try:
             run.open_idle()
-            return (resident_octets(server.pid) - before) / connections
+            octets = (resident_octets(server.pid) - before) / connections
+            return IdleCosts(octets, cost_ns(server, beside, 4) / _NS_PER_US)
         finally:
             run.close()
+
+
+def _octets(idle: list[tuple[int, IdleCosts]]) -> tuple[tuple[int, float], ...]:
+    least = min(FOR_MEMORY_MIN, idle[-1][0])
+    return tuple((number, costs.octets) for number, costs in idle if number >= least)

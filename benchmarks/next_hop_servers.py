@@ -23,18 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.contenders import UnavailableError, comes_up, free_port
+from benchmarks.postfix import WITH_TLS, started
 from replay.play.tls_client import CERTIFICATE, KEY
 
 DOMAIN = "example.test"
 GUARD_S = 30
 
-POSTFIX_MAIN = """compatibility_level = 3.6
-queue_directory = {folder}/spool
-data_directory = {folder}/data
-myhostname = next.example.test
+POSTFIX = """myhostname = next.example.test
 mydestination =
-inet_protocols = ipv4
-mynetworks = 127.0.0.0/8
 smtpd_recipient_restrictions = reject_unauth_destination, reject_unlisted_recipient
 virtual_mailbox_domains = {domain}
 virtual_mailbox_base = {folder}/mail
@@ -46,28 +42,9 @@ virtual_gid_maps = static:{gid}
 message_size_limit = 200000000
 smtpd_recipient_limit = 2000
 smtputf8_enable = yes
-in_flow_delay = 0
-smtpd_tls_cert_file = {certificate}
-smtpd_tls_key_file = {key}
-smtpd_tls_security_level = may
 smtpd_tls_received_header = yes
-maillog_file = /var/log/postfix-benchmark.log
 """
-POSTFIX_MASTER = """127.0.0.1:{port} inet n - n - 100 smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-proxymap unix - - n - - proxymap
-virtual unix - n n - - virtual
-error unix - - n - - error
-retry unix - - n - - error
-anvil unix - - n - 1 anvil
-tlsmgr unix - - n 1000? 1 tlsmgr
-postlog unix-dgram n - n - 1 postlogd
-"""
+POSTFIX_SERVICES = "virtual unix - n n - - virtual\n"
 
 EXIM = """exim_path = {program}
 primary_hostname = next.example.test
@@ -185,30 +162,15 @@ def _account(name: str) -> pwd.struct_passwd:
 @contextmanager
 def postfix(users: Sequence[str]) -> Iterator[NextHopServer]:
     """Raises UnavailableError."""
-    _need_root()
-    program, owner, port = _program("postfix", "postfix"), _account("nobody"), free_port()
+    owner, port = _account("nobody"), free_port()
     with _folder("nobody") as folder:
-        for name in ("etc", "spool", "data"):
-            (folder / name).mkdir()
-        shutil.chown(folder / "data", "postfix")
         lines = [f"{user}@{DOMAIN} {user}/\n" for user in users]
         (folder / "users").write_text("".join(lines), "utf-8")
-        main = POSTFIX_MAIN.format(
-            folder=folder,
-            domain=DOMAIN,
-            uid=owner.pw_uid,
-            gid=owner.pw_gid,
-            certificate=CERTIFICATE,
-            key=KEY,
+        main = WITH_TLS + POSTFIX.format(
+            folder=folder, domain=DOMAIN, uid=owner.pw_uid, gid=owner.pw_gid
         )
-        (folder / "etc" / "main.cf").write_text(main)
-        (folder / "etc" / "master.cf").write_text(POSTFIX_MASTER.format(port=port))
-        run = [program, "-c", str(folder / "etc")]
-        subprocess.run([*run, "start"], check=True, capture_output=True, timeout=GUARD_S)
-        try:
+        with started(port, folder, main, POSTFIX_SERVICES):
             yield NextHopServer(f"relay=127.0.0.1:{port}", folder)
-        finally:
-            subprocess.run([*run, "stop"], check=False, capture_output=True, timeout=GUARD_S)
 
 
 @contextmanager

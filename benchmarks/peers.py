@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 from benchmarks.contenders import ROOT, Command, UnavailableError, install_aiosmtpd
+from benchmarks.postfix import DISCARDING, configure
 
 SMTP_SERVER_VERSION = "3.21.6"
 HARAKA_VERSION = "3.3.4"
@@ -27,34 +28,6 @@ new SMTPServer({
     disableReverseLookup: true,
     onData(stream, session, done) { stream.resume(); stream.on("end", () => done(null)); },
 }).listen(Number(process.argv[2]), "127.0.0.1");
-"""
-_POSTFIX_MAIN = """\
-compatibility_level = 3.6
-queue_directory = {folder}/spool
-data_directory = {folder}/data
-myhostname = mx.example.test
-inet_protocols = ipv4
-mynetworks = 127.0.0.0/8
-mydestination =
-local_recipient_maps =
-default_transport = discard
-relay_transport = discard
-smtpd_peername_lookup = no
-smtpd_recipient_restrictions = permit_mynetworks, reject
-smtpd_client_connection_count_limit = 0
-in_flow_delay = 0
-maillog_file = /var/log/postfix-benchmark.log
-"""
-_POSTFIX_MASTER = """\
-127.0.0.1:{port} inet n - n - 100 smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-discard unix - - n - - discard
-anvil unix - - n - 1 anvil
-postlog unix-dgram n - n - 1 postlogd
 """
 
 
@@ -126,18 +99,9 @@ def haraka(port: int, folder: Path, _python: str) -> list[str]:
 
 
 def postfix(port: int, folder: Path, _python: str) -> list[str]:
-    """An instance of its own; its queue manager hands everything to the discard transport."""
-    program = shutil.which("postfix", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        raise UnavailableError("Postfix is not installed: --install does that")
-    if os.geteuid() != 0:
-        raise UnavailableError("Postfix can be started by root alone")
-    for name in ("etc", "spool", "data"):
-        (folder / name).mkdir()
-    shutil.chown(folder / "data", "postfix")
-    (folder / "etc" / "main.cf").write_text(_POSTFIX_MAIN.format(folder=folder))
-    (folder / "etc" / "master.cf").write_text(_POSTFIX_MASTER.format(port=port))
-    return [program, "-c", str(folder / "etc"), "start-fg"]
+    """Its queue manager hands everything to the discard transport."""
+    main = f"{DISCARDING}smtpd_peername_lookup = no\n"
+    return [*configure(port, folder, main), "start-fg"]
 
 
 PEERS: dict[str, Command] = {

@@ -9,7 +9,6 @@ fields that were put before them.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import smtplib
 import subprocess
@@ -20,7 +19,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.contenders import PYTHONPATH, UnavailableError, comes_up, free_port
+from benchmarks.contenders import UnavailableError, comes_up, free_port, server_environment
 from benchmarks.next_hop_servers import (
     DOMAIN,
     NextHopServer,
@@ -173,7 +172,7 @@ def mailsrv(delivery: str) -> Iterator[int]:
         command = [sys.executable, "-m", "mailsrv", "serve", "--config", str(folder / "conf.toml")]
         command += ["--listen", f"127.0.0.1:{port}", "--spool", str(folder / "spool")]
         command += ["--delivery", delivery]
-        environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
+        environment = server_environment()
         process = subprocess.Popen(
             command, cwd=folder, stdout=log, stderr=log, text=True, env=environment
         )

@@ -22,13 +22,13 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.contenders import (
-    PYTHONPATH,
     Running,
     UnavailableError,
     Workload,
     comes_up,
     free_port,
     postfix_program,
+    server_environment,
     work,
 )
 from benchmarks.durable_accept import CONTENT_OCTETS, ROUNDS, SESSIONS, main, sync_ms
@@ -107,7 +107,7 @@ def mailsrv_relay(sink: Sink) -> Iterator[Contender]:
         command = [sys.executable, "-m", "mailsrv", "serve", "--config", str(config)]
         command += ["--listen", f"127.0.0.1:{port}", "--spool", str(folder / "spool")]
         command += ["--delivery", f"relay=127.0.0.1:{sink.port}"]
-        environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
+        environment = server_environment()
         process = subprocess.Popen(
             command, cwd=folder, stdout=log, stderr=log, text=True, env=environment
         )

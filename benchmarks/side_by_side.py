@@ -23,6 +23,7 @@ from benchmarks.server_cpu import WORKLOADS, YARDSTICK, compare
 SERVERS = {**CONTENDERS, **peers.PEERS}
 SESSIONS = (4, 20)
 ROUNDS = 5
+JSON_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ def main() -> int:
         print("interrupted: this is what there is so far", file=sys.stderr)
     print(table(result))
     if options.json:
-        options.json.write_text(json.dumps(asdict(result), indent=2) + "\n")
+        text = json.dumps({"schema": JSON_SCHEMA, **asdict(result)}, indent=2)
+        options.json.write_text(text + "\n")
     if options.html:
         from benchmarks.side_by_side_page import page
 

@@ -31,7 +31,8 @@ def test_everything_side_by_side(benchmark: BenchmarkFixture) -> None:
     print(table(result))
     assert {one.server for one in result.figures} | set(result.missing) == set(names)
     assert [curve.of for curve in result.growth] == [
-        *("timers", "rows of the greylist", "octets of a message", "idle connections"),
-        "idle connections under TLS",
+        *("timers", "rows of the greylist", "queued messages that are due later"),
+        *("queued messages beside a new one", "octets of a message"),
+        *("idle connections beside a message", "idle connections", "idle connections under TLS"),
     ]
     Xml.fromstring(page(result).removeprefix("<!DOCTYPE html>\n"))
