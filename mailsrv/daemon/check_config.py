@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
@@ -23,14 +24,20 @@ from mailsrv.config.routes import Route
 from mailsrv.config.validation import ConfigError
 from mailsrv.daemon.dry_run import dry_run, probe
 from mailsrv.policy.policy import needs_dns
-from mailsrv.policy.recipients import EVERY_DOMAIN, Directory, domain_key
+from mailsrv.policy.recipients import (
+    EVERY_DOMAIN,
+    Directory,
+    address_keys,
+    domain_key,
+    table_key,
+)
 from mailsrv.settings import Settings
 from mailsrv.stores.recipient_file import RecipientFileError, load_table
 from mailsrv.transport.tls_context import server_context
 
 HANDSHAKE_STEPS_MAX = 20
 LISTED_MAX = 50
-"""Of the lines about routes, and about aliases."""
+"""Of the lines about routes, about aliases, and about those of them that are not used."""
 LOOPBACK_HOSTNAME = "localhost"
 
 
@@ -53,11 +60,12 @@ def inspect(path: Path, *, ask_nameservers: bool = False) -> list[str]:
     found += probe(asked)
     if found:
         raise ConfigError(*(f"{path}: {complaint}" for complaint in found))
+    doubts = [*_doubts(loaded, table), *_unused_aliases(loaded, path), *tried.doubts]
     return [
         f"{path}: good",
         *(f"  {line}" for line in _meaning(loaded, table)),
         *(f"  name server {Endpoint(host, port)} answers" for host, port in asked),
-        *(f"  mind: {line}" for line in (*_doubts(loaded, table), *tried.doubts)),
+        *(f"  mind: {line}" for line in doubts),
     ]
 
 
@@ -83,7 +91,7 @@ def _meaning(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
         yield f"asks the next hop who exists, and {silence}"
     yield _delivers(loaded.routing.default)
     if loaded.routes:
-        yield f"delivers by other routes for {len(loaded.routes):,} addresses and domains:"
+        yield f"delivers by other routes, of addresses and domains: {len(loaded.routes):,}"
         routes = [(key, route) for key, route in loaded.routing.by_key.items()]
         yield from _first((f"  {key}: {_delivers(route)}" for key, route in routes), len(routes))
     others = loaded.routing.elsewhere
@@ -129,7 +137,7 @@ def _first(lines: Iterable[str], number: int) -> Iterator[str]:
     """The first of ``number`` lines, and how many more there are."""
     yield from islice(lines, LISTED_MAX)
     if number > LISTED_MAX:
-        yield f"  and {number - LISTED_MAX:,} more"
+        yield f"  and {number - LISTED_MAX:,} more, as the file has them"
 
 
 def _joined(endpoints: Iterable[Endpoint | Host]) -> str:
@@ -200,6 +208,41 @@ def _ghosts(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
             if directory.is_ours(domain_key(member.domain)) and directory.check(member):
                 yield f"aliases: {key}: {member} does not exist"
                 return
+
+
+def _unused_aliases(loaded: Config, file: Path) -> Iterator[str]:
+    """Aliases that no mail comes to: they are in none of domains, and members of no other."""
+    directory, delimiter = Directory.of(loaded.settings), loaded.settings.recipient_delimiter
+    if not loaded.settings.domains:
+        return
+    members = (member for each in loaded.aliases.values() for member in each)
+    named = {
+        f"{local}@{domain_key(member.domain)}"
+        for member in members
+        for local in address_keys(member.local, delimiter)
+    }
+    unused = [key for key in loaded.aliases if key not in named and not _is_ours(directory, key)]
+    lines = _lines_of_aliases(file) if unused else {}
+    allowed = f'takes "user@{loaded.settings.domains[0]}", or "user" for each of domains'
+    for key in unused[:LISTED_MAX]:
+        where = f" (line {lines[key]})" if key in lines else ""
+        yield f"aliases: {key!r}{where}: no mail comes for it, in none of domains; {allowed}"
+    if (more := len(unused) - LISTED_MAX) > 0:
+        yield f"aliases: {more:,} more of this kind"
+
+
+def _lines_of_aliases(file: Path) -> dict[str, int]:
+    """On which line each alias stands, as far as they are written plainly in their table."""
+    found: dict[str, int] = {}
+    table = ""
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if line.lstrip().startswith("["):
+            table = line.strip()
+        written = line.partition("=")[0].strip().strip("\"'")
+        with contextlib.suppress(ValueError):
+            if table == "[aliases]":
+                found.setdefault(table_key(written), number)
+    return found
 
 
 def _score_max(settings: Settings) -> int:

@@ -1,4 +1,4 @@
-"""Tries what ``serve`` does at its start, as far as that changes nothing: bind the ports, load the
+"""Tries what ``serve`` does at its start, as far as nothing of it stays: bind the ports, load the
 certificate, find the account, and, with the account's rights, what will be read and written.
 
 A complaint is what ``serve`` would end with; a doubt is what it may meet, or what only a process
@@ -172,29 +172,40 @@ def _unusable_database(file: Path) -> Iterator[str]:
 
 def _unusable_maildir(folder: Path) -> Iterator[str]:
     """A directory that will be made, with those above it and in it."""
-    parts = (folder / "tmp", folder / "new", folder / "cur")
-    for nearest in dict.fromkeys(map(_nearest, parts)):
-        if not nearest.is_dir():
-            yield f"{nearest}: is not a directory"
-        elif not _may_make_in(nearest):
-            yield f"{nearest}: cannot be written"
+    from mailsrv.daemon.storage_trial import maildir_trouble  # with SQLite
+
+    found = list(_unusable_folders(folder / "tmp", folder / "new", folder / "cur"))
+    there = _nearest(folder)
+    if not found and (why := maildir_trouble(there)):
+        found.append(f"{there}: can hold no Maildir: {why}")
+    yield from found
 
 
 def _unusable_spool(folder: Path) -> Iterator[str]:
     """As a Maildir: it will be made, with what is in it.  A database that is there must be ours."""
-    for nearest in dict.fromkeys((_nearest(folder), _nearest(folder / "content"))):
+    from mailsrv.daemon.storage_trial import spool_trouble
+    from mailsrv.delivery.spool.database import refuse_others
+    from mailsrv.delivery.spool.rows import SpoolError
+
+    found = list(_unusable_folders(folder, folder / "content"))
+    there = _nearest(folder)
+    try:
+        if (folder / "spool.db").exists():
+            refuse_others(folder / "spool.db")
+        elif not found and (why := spool_trouble(there)):
+            found.append(f"{there}: can hold no spool: {why}")
+    except SpoolError as error:
+        found.append(str(error))
+    yield from found
+
+
+def _unusable_folders(*folders: Path) -> Iterator[str]:
+    """Why nothing can be made where these are, or will be."""
+    for nearest in dict.fromkeys(map(_nearest, folders)):
         if not nearest.is_dir():
             yield f"{nearest}: is not a directory"
         elif not _may_make_in(nearest):
             yield f"{nearest}: cannot be written"
-    if (folder / "spool.db").exists():
-        from mailsrv.delivery.spool.database import refuse_others
-        from mailsrv.delivery.spool.rows import SpoolError
-
-        try:
-            refuse_others(folder / "spool.db")
-        except SpoolError as error:
-            yield str(error)
 
 
 def _nearest(path: Path) -> Path:

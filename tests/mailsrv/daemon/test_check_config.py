@@ -202,7 +202,7 @@ def test_routes_and_aliases_are_told_in_words(tmp_path: Path) -> None:
     assert lines[3:12] == [
         "relays to 10.0.0.1:25, mail.example.org:2525 by SMTP, TLS: opportunistic, "
         "connections: 20, messages a minute: 600",
-        "delivers by other routes for 3 addresses and domains:",
+        "delivers by other routes, of addresses and domains: 3",
         "a.example: throws accepted mail away",
         "*.b.example: relays to the mail exchangers of the recipient, TLS: verified, "
         "connections: 20",
@@ -228,7 +228,7 @@ def test_of_many_routes_the_first_are_told_and_how_many_more_there_are(tmp_path:
     lines = inspected(tmp_path, f"{ANY}[routes]\n{routes}")
     assert "d49.example: throws accepted mail away" in lines
     assert "d50.example: throws accepted mail away" not in lines
-    assert "and 10 more" in lines
+    assert "and 10 more, as the file has them" in lines
 
 
 def test_a_member_of_an_alias_who_does_not_exist_is_told(tmp_path: Path) -> None:
@@ -243,3 +243,37 @@ def test_a_member_of_an_alias_who_does_not_exist_is_told(tmp_path: Path) -> None
     doubt = "mind: aliases: team: bob@example.org does not exist"
     assert doubt in inspected(tmp_path, ANY + text + aliases.format("bob"))
     assert doubt not in inspected(tmp_path, ANY + text + aliases.format("ann"))
+
+
+def test_an_alias_that_no_mail_comes_to_is_named_with_its_line(tmp_path: Path) -> None:
+    text = """
+        domains = ["example.org"]
+        delivery = "relay=10.0.0.1"
+        elsewhere = "mx"
+        spool = "spool"
+        recipient_callout = "take"
+        [routes]
+        "away@other.example" = "discard"
+        [aliases]
+        # "Info@Other.example" is on line 13
+        info = "ann@example.org"
+        "sales@EXAMPLE.org" = "team+x@other.example"
+        "Info@Other.example" = "ann@example.org"
+        "team@other.example" = "ann@example.org"
+        'away@other.example' = "ann@example.org"
+    """
+    doubts = [line for line in inspected(tmp_path, ANY + text) if line.startswith("mind: ali")]
+    rest = 'no mail comes for it, in none of domains; takes "user@example.org", or "user" for each'
+    assert doubts == [
+        f"mind: aliases: 'info@other.example' (line 14): {rest} of domains",
+        f"mind: aliases: 'away@other.example' (line 16): {rest} of domains",
+    ], "a member of another alias is used"
+    every = text.replace('["example.org"]', '["*"]').replace('elsewhere = "mx"', "")
+    assert not any("no mail comes" in line for line in inspected(tmp_path, ANY + every))
+
+
+def test_of_many_unused_aliases_the_first_are_told(tmp_path: Path) -> None:
+    aliases = "".join(f'"u{n}@other.example" = "ann@example.org"\n' for n in range(60))
+    text = f'{ANY}domains = ["example.org"]\ndelivery = "maildir=mail"\n[aliases]\n{aliases}'
+    doubts = [line for line in inspected(tmp_path, text) if line.startswith("mind: ali")]
+    assert len(doubts) == 51 and doubts[-1] == "mind: aliases: 10 more of this kind"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import pwd
@@ -22,6 +23,8 @@ from mailsrv.config.validation import ConfigError
 from mailsrv.daemon import dry_run
 from mailsrv.daemon.check_config import inspect
 from mailsrv.daemon.privileges import acting_as, identity
+from mailsrv.daemon.storage_trial import maildir_trouble, spool_trouble
+from mailsrv.delivery.files import Files, SystemFiles
 from mailsrv.runtime.listener import bind
 from replay.play.tls_client import CERTIFICATE, KEY
 
@@ -140,6 +143,49 @@ def test_a_spool_of_another_program_is_a_complaint_and_is_not_touched(
     text = f'{ANY}delivery = "maildir=mail"'
     assert found(tmp_path, text) == [f"spool: {tmp_path}/mail.spool/spool.db: {complaint}"]
     assert [one.name for one in (tmp_path / "mail.spool").iterdir()] == ["spool.db"]
+
+
+@pytest.mark.parametrize("key", ["spool", "delivery"])
+def test_a_place_where_no_folder_can_be_is_a_complaint(tmp_path: Path, key: str) -> None:
+    keyed = {"delivery": "maildir=mail", "spool": "spool"}
+    keyed[key] = "/proc/none" if key == "spool" else "maildir=/proc/none"
+    (complaint,) = found(tmp_path, ANY + "".join(f'{k} = "{v}"\n' for k, v in keyed.items()))
+    assert complaint.startswith(f"{key}: /proc: can")
+
+
+class Lacking(SystemFiles):
+    """A file system that cannot do one thing."""
+
+    def __init__(self, method: str) -> None:
+        setattr(self, method, self.fail)
+
+    def fail(self, *arguments: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "needed"),
+    [
+        (spool_trouble, ("create", "sync", "sync_directory")),
+        (maildir_trouble, ("create", "sync", "sync_directory", "link")),
+    ],
+)
+def test_a_file_system_that_lacks_what_is_needed_can_hold_neither(
+    tmp_path: Path, trouble: Callable[[Path, Files], str], needed: tuple[str, ...]
+) -> None:
+    for method in needed:
+        assert trouble(tmp_path, Lacking(method)) == "Operation not supported", method
+    assert trouble(tmp_path, SystemFiles()) == ""
+    assert list(tmp_path.iterdir()) == [], "nothing stays of a trial"
+
+
+def test_a_trial_leaves_a_spool_in_use_and_its_folder_as_they_are(tmp_path: Path) -> None:
+    with serving(tmp_path) as running:
+        text = f'listen = ["127.0.0.1:{running.port}"]\ndelivery = "maildir=mail"'
+        before = {*tmp_path.rglob("*"), tmp_path / "mailsrv.toml"}
+        assert [one[:12] for one in found(tmp_path, text)] == ["mind: listen"]
+        assert {*tmp_path.rglob("*")} == before
+        running.deliver()
 
 
 @needs_root
