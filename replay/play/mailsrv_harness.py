@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import random
-import selectors
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from selectors import SelectorKey
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mailsrv.policy.greylist import Greylist
 from mailsrv.policy.recipients import Directory
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.listener import bind
 from mailsrv.runtime.memory_budget import MemoryBudget
-from mailsrv.runtime.poll import READ, Handler, Ready
+from mailsrv.runtime.poll import READ, Handler, Ready, SelectorPoll
 from mailsrv.server import Server, ServerBackends
 from mailsrv.settings import Settings
 from mailsrv.smtp.envelope import Envelope
@@ -28,6 +28,7 @@ from mailsrv.telemetry.event_log import EventLog
 from mailsrv.telemetry.metrics import Metrics
 from mailsrv.transport.tls_context import server_context
 from mailsrv.transport.transport import TransportOwner
+from mailsrv.units import NS_PER_MS
 from replay.play import sockets
 from replay.play.fakes.tables import WorldError
 from replay.play.fakes.world import DeliveredMessage, World, world_from
@@ -40,33 +41,33 @@ if TYPE_CHECKING:
     from mailsrv.config.file import Config
     from mailsrv.daemon.outgoing import Outgoing
 
-_GUARD_WAIT_S = 0.02
+_GUARD_WAIT_NS = 20 * NS_PER_MS
+_THE_PAST_NS = 0
+"""An instant before any on a run's clock."""
 
 
-class VirtualPoll:
+class VirtualPoll(SelectorPoll):
     """Says what is ready now; never waits, since time does not pass by itself."""
 
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self._clock = clock
         self.answers: list[Handler] = []
         self.watched = 0
         self.found = 0
 
     def watch(self, sock: socket.socket, events: int, handler: Handler) -> None:
-        self._selector.register(sock, events, handler)
+        super().watch(sock, events, handler)
         self.watched += 1
 
-    def change(self, sock: socket.socket, events: int, handler: Handler) -> None:
-        self._selector.modify(sock, events, handler)
-
     def forget(self, sock: socket.socket) -> None:
-        self._selector.unregister(sock)
+        super().forget(sock)
         self.watched -= 1
 
     def wait(self, until_ns: int | None) -> Ready:
-        ready = self._selector.select(0)
+        ready = super().wait(_THE_PAST_NS)
         if self.answers:
-            keys = [selectors.SelectorKey(-1, -1, READ, answer) for answer in self.answers]
+            keys = [SelectorKey(-1, -1, READ, answer) for answer in self.answers]
             self.answers.clear()
             ready = [(key, READ) for key in keys] + ready
         self.found = len(ready)
@@ -74,10 +75,7 @@ class VirtualPoll:
 
     def wait_really(self) -> None:
         """Leave the kernel a moment of real time; only on the way to ``Stalled``."""
-        self._selector.select(_GUARD_WAIT_S)
-
-    def close(self) -> None:
-        self._selector.close()
+        super().wait(self._clock.monotonic_ns() + _GUARD_WAIT_NS)
 
 
 class _Answer:
@@ -111,7 +109,7 @@ class MailsrvHarness(Harness):
         delivery: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__()
-        self._poll = VirtualPoll()
+        self._poll = VirtualPoll(self.clock)
         self._arriving: VirtualLink | None = None
         self._folder: TemporaryDirectory[str] | None = None
         self._hostname = settings.hostname
@@ -250,12 +248,11 @@ class MailsrvHarness(Harness):
     plaintext = False
 
     def opened(self, connection: TransportOwner, sock: socket.socket) -> None:
-        assert isinstance(connection, ServerEnd)
         # An accepted socket may have been reset, and know its peer no more.
         link = self._dialled.pop(sock, None) or self._arriving
         self._arriving = None
         if link is not None:  # else nobody is at its other end
-            link.server = connection
+            link.server = cast(ServerEnd, connection)
             self._links[connection] = link
 
     def received(self, connection: TransportOwner, octets: bytes) -> None:

@@ -34,7 +34,7 @@ class Schedule:
     """
 
     __slots__ = (
-        *("_arrivals_ns", "_goes_on", "_plan", "_previous_ns", "_receives", "_speed"),
+        *("_arrivals_ns", "_due_ns", "_goes_on", "_plan", "_previous_ns", "_receives", "_speed"),
         "gone",
     )
 
@@ -50,6 +50,7 @@ class Schedule:
         self._goes_on = goes_on
         self._arrivals_ns: list[int] = []
         self._previous_ns = 0
+        self._due_ns: int | None = None  # of what is next, once it is known
         self.gone = 0
 
     def __len__(self) -> int:
@@ -85,33 +86,36 @@ class Schedule:
 
     def due_ns(self) -> int | None:
         """When the next departure leaves; None while that is not known, and when all have left."""
+        if self._due_ns is not None:
+            return self._due_ns
         if self.over or (self._receives and self.gone and not self._arrivals_ns):
             return None
         departure, arrivals_above = self._plan[self.gone]
-        match departure.anchor:
-            case At(ns):
-                due_ns = self._scaled(ns)
-            case After(ns):
-                due_ns = self._previous_ns + self._scaled(ns)
-            case AfterArrival(ns):
-                if len(self._arrivals_ns) < arrivals_above or self.is_stopped:
-                    return None
-                due_ns = self._arrivals_ns[arrivals_above - 1] + self._scaled(ns)
-        return max(due_ns, self._previous_ns)
+        anchor = departure.anchor
+        since_ns = 0
+        if isinstance(anchor, After):
+            since_ns = self._previous_ns
+        elif isinstance(anchor, AfterArrival):
+            if len(self._arrivals_ns) < arrivals_above or self.is_stopped:
+                return None
+            since_ns = self._arrivals_ns[arrivals_above - 1]
+        wait_ns = anchor.ns if self._speed == 1 else round(anchor.ns / self._speed)
+        self._due_ns = max(since_ns + wait_ns, self._previous_ns)
+        return self._due_ns
 
     def depart(self) -> Departure:
         """The next departure leaves.  Raises IndexError if there is none, or it is not due ever."""
         due_ns = self.due_ns()
         if due_ns is None:
             raise IndexError("nothing is due")
-        self._previous_ns = due_ns
+        self._previous_ns, self._due_ns = due_ns, None
         self.gone += 1
         return self._plan[self.gone - 1][0]
 
     @property
     def next(self) -> Departure | None:
         """What leaves next."""
-        return None if self.over else self._plan[self.gone][0]
+        return self._plan[self.gone][0] if self.gone < len(self._plan) else None
 
     @property
     def waits_for(self) -> str:
@@ -125,9 +129,6 @@ class Schedule:
                 f"command {arrivals_above - 1}" if arrivals_above > 1 else "the client to connect"
             )
         return f"{what}, to go on at line {departure.line}"
-
-    def _scaled(self, ns: int) -> int:
-        return ns if self._speed == 1 else round(ns / self._speed)
 
 
 def _plan(connection: ScriptedConnection) -> list[tuple[Departure, int]]:

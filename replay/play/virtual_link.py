@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from replay.play import sockets
 from replay.play.tls_client import TlsClient, TlsServer, TlsSide
@@ -22,7 +22,6 @@ PIECE_OCTETS = 32 * 1024
 _READ_OCTETS = 256 * 1024
 
 
-@runtime_checkable
 class ServerEnd(Protocol):
     """The server's end of a link, as any server can show it."""
 
@@ -166,10 +165,10 @@ class VirtualLink:
 
     def take_in(self) -> bool:
         """Read what has arrived at the played end; True if there was something."""
-        if self.played_gone or not self.reading or self._is_calm():
+        if self.played_gone or not self.reading:
             return False
         took = False
-        while self.played_received < self.server_sent or self._end_is_due():
+        while self.played_received < self.server_sent or self._end_is_due:
             try:
                 octets = self._sock.recv(_READ_OCTETS)
             except BlockingIOError:
@@ -190,6 +189,7 @@ class VirtualLink:
                 self.on_octets(octets)
         return took
 
+    @property
     def _end_is_due(self) -> bool:
         return not self.played_eof and (self.server_fin or self.server_gone)
 
@@ -217,14 +217,14 @@ class VirtualLink:
     @property
     def balanced(self) -> bool:
         """True when nothing is on its way."""
-        if self._is_calm():
-            return True
         if self.unsent and self.server is not None and self.server.reading:
             return False
         return self._upward_balanced() and self._downward_balanced()
 
-    def _is_calm(self) -> bool:
-        """The plain case: neither end has ended anything, and all octets have arrived."""
+    @property
+    def is_calm(self) -> bool:
+        """The plain case of ``balanced``: no end has ended anything, and all octets have arrived.
+        Such a link does not move again until something is done with it."""
         return (
             self.server_received == self.played_sent
             and self.played_received == self.server_sent
@@ -252,7 +252,7 @@ class VirtualLink:
         if self.played_gone:
             return True
         if self.reading:
-            return self.played_received >= self.server_sent and not self._end_is_due()
+            return self.played_received >= self.server_sent and not self._end_is_due
         waiting = sockets.unread_octets(self._sock)
         if self.server is not None and not self.server_gone:
             waiting += sockets.unsent_octets(self.server.sock, self.server_fin)

@@ -210,25 +210,26 @@ class VirtualPlayer:
     # -- departures -------------------------------------------------------------------------------
 
     def _depart(self) -> None:
-        harness = self._harness
-        self.observed.departed_ns[self._schedule.gone] = harness.now_ns
-        action = self._schedule.depart().action
+        harness, link, schedule = self._harness, self._link, self._schedule
+        self.observed.departed_ns[schedule.gone] = harness.now_ns
+        action = schedule.depart().action
         self._scheduled = False
         octets = action.octets if isinstance(action, script.SendOctets) else b""
         if self._is_traced:
             self._trace.departure(self._number, harness.now_ns, _TRACED_AS[type(action)], octets)
-        if isinstance(action, script.Open):
+        is_held = _half_closes_at_once(schedule.next)
+        if isinstance(action, script.SendOctets):
+            if link is not None:
+                self._listener.sent(octets)
+                harness.send(link, octets, hold=is_held)
+        elif isinstance(action, script.Open):
             self._open(action.client)
         elif isinstance(action, script.Listen):
             harness.receive(action.address, action.port, self._opened)
-        elif isinstance(action, script.SendOctets):
-            if self._link is not None:
-                self._listener.sent(action.octets)
-                harness.send(self._link, action.octets, hold=self._half_closes_at_once)
-        elif self._link is not None:
-            self._act(action, self._link)
-            harness.touch(self._link)
-        if self._half_closes_at_once:
+        elif link is not None:
+            self._act(action, link)
+            harness.touch(link)
+        if is_held:
             self._depart()
             return
         harness.settle()
@@ -253,13 +254,6 @@ class VirtualPlayer:
         self._abandoned = self.done = True
         self.observed.waits_for = waits_for
         self._close()
-
-    @property
-    def _half_closes_at_once(self) -> bool:
-        following = self._schedule.next
-        if following is None or following.anchor != script.After(0):
-            return False
-        return isinstance(following.action, script.HalfCloseAtOnce)
 
     def _act(self, action: script.Action, link: VirtualLink) -> None:
         match action:
@@ -337,3 +331,10 @@ class VirtualPlayer:
         if self._link is not None:
             self._link.close()
             self._harness.touch(self._link)
+
+
+def _half_closes_at_once(following: script.Departure | None) -> bool:
+    """Whether ``following`` leaves in one flight with what leaves now."""
+    if following is None or not isinstance(following.action, script.HalfCloseAtOnce):
+        return False
+    return following.anchor == script.After(0)

@@ -13,7 +13,7 @@ import socket
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import cast
 
 import dns.exception
@@ -90,9 +90,15 @@ class ScriptedMessage:
             rtype = dns.rdatatype.to_text(question.rdtype)
             message.answer = [dns.rrset.from_text(name, self.ttl_s, "IN", rtype, *self.records)]
         elif self.status in ("NOERROR", "NXDOMAIN"):  # how long that holds (RFC 2308)
-            soa = f"ns.example. host.example. 1 7200 900 1209600 {self.ttl_s}"
-            message.authority = [dns.rrset.from_text(".", self.ttl_s, "IN", "SOA", soa)]
+            message.authority = [_start_of_authority(self.ttl_s)]
         return message.to_wire(max_size=65_535)
+
+
+@lru_cache
+def _start_of_authority(ttl_s: int) -> dns.rrset.RRset:
+    """The record that says for how long an answer without records holds."""
+    soa = f"ns.example. host.example. 1 7200 900 1209600 {ttl_s}"
+    return dns.rrset.from_text(".", ttl_s, "IN", "SOA", soa)
 
 
 class NameServer:
