@@ -24,7 +24,7 @@ from mailsrv.delivery.spool.spool import Spool
 from mailsrv.policy.lookups import NoResolver
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.runtime.listener import bind
-from mailsrv.runtime.poll import Ready, SelectorPoll
+from mailsrv.runtime.poll import Ready, SystemPoll
 from mailsrv.runtime.signals import SignalReader
 from mailsrv.server import Server, ServerBackends
 from mailsrv.settings import Settings
@@ -36,7 +36,7 @@ from replay.play.tls_client import CERTIFICATE, KEY
 LIMITS = Limits(used_max_octets=1 << 40, free_min_octets=0)
 
 
-class MeasuringPoll(SelectorPoll):
+class MeasuringPoll(SystemPoll):
     """Notes the CPU time between the end of one wait and the begin of the next."""
 
     def __init__(self, clock: SystemClock) -> None:

@@ -37,7 +37,7 @@ from mailsrv.daemon.privileges import EXPOSED_ROOT, PrivilegeError, become, iden
 from mailsrv.daemon.systemd import ActivationError, Environment, Notifier, listening_sockets
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.descriptor_budget import DescriptorBudget
-from mailsrv.runtime.poll import SelectorPoll
+from mailsrv.runtime.poll import SystemPoll
 from mailsrv.runtime.signals import SignalReader
 from mailsrv.server import Server, ServerBackends
 from mailsrv.telemetry.event_log import EventLog
@@ -175,7 +175,7 @@ class Service:
             config.settings,
             backends,
             clock=self._clock,
-            poll=SelectorPoll(self._clock),
+            poll=SystemPoll(self._clock),
             random=random.Random(),  # seeded by the system; an id need not be secret
             event_log=self._journal,
             tap=self._tap,

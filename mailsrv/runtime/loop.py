@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from selectors import SelectorKey
 from typing import Protocol
 
 from mailsrv.runtime.clock import Clock
@@ -33,9 +32,8 @@ class TurnTaker(Handler, Protocol):
         """Go on with what was put off, for one turn; what is then left is put off again."""
 
 
-def _number(ready: tuple[SelectorKey, int]) -> int:
-    number: int = ready[0].data.number
-    return number
+def _number(ready: tuple[Handler, int]) -> int:
+    return ready[0].number
 
 
 class Loop:
@@ -82,11 +80,11 @@ class Loop:
         self.now_ns = self._clock.monotonic_ns()
         if len(ready) > 1:
             ready.sort(key=_number)
-        for key, events in ready:
+        for handler, events in ready:
             try:
-                key.data.ready(events)
+                handler.ready(events)
             except Exception as fault:
-                self._on_fault(key.data, fault)
+                self._on_fault(handler, fault)
         if backlog:
             self._work_off()
         for hook in self._end_of_pass:  # as in ``_end_pass``, whose call would be dear here

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from selectors import SelectorKey
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
@@ -19,7 +18,7 @@ from mailsrv.policy.recipients import Directory
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.listener import bind
 from mailsrv.runtime.memory_budget import MemoryBudget
-from mailsrv.runtime.poll import READ, Handler, Ready, SelectorPoll
+from mailsrv.runtime.poll import READ, Handler, Ready, SystemPoll
 from mailsrv.server import Server, ServerBackends
 from mailsrv.settings import Settings
 from mailsrv.smtp.envelope import Envelope
@@ -46,7 +45,7 @@ _THE_PAST_NS = 0
 """An instant before any on a run's clock."""
 
 
-class VirtualPoll(SelectorPoll):
+class VirtualPoll(SystemPoll):
     """Says what is ready now; never waits, since time does not pass by itself."""
 
     def __init__(self, clock: FakeClock) -> None:
@@ -65,11 +64,9 @@ class VirtualPoll(SelectorPoll):
         self.watched -= 1
 
     def wait(self, until_ns: int | None) -> Ready:
-        ready = super().wait(_THE_PAST_NS)
-        if self.answers:
-            keys = [SelectorKey(-1, -1, READ, answer) for answer in self.answers]
-            self.answers.clear()
-            ready = [(key, READ) for key in keys] + ready
+        ready = [(answer, READ) for answer in self.answers]
+        self.answers.clear()
+        ready += super().wait(_THE_PAST_NS)
         self.found = len(ready)
         return ready
 
