@@ -68,7 +68,7 @@ class Loop:
 
     def run_once(self) -> None:
         """One pass: blocks until something is ready or a timer is due."""
-        wake_ns = self.timers.next_wake_ns()
+        wake_ns = self.timers.next_wake_ns
         self.dispatch(wake_ns)
         if wake_ns is not None and wake_ns <= self.now_ns:
             self.expire()

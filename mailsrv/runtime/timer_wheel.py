@@ -10,8 +10,8 @@ level n lies what agrees with the present in every digit (base 64) above the n-t
 follow the rules that keep everything else short:
 
 * All of a level comes before all of the next higher level, and within a level slots come in
-  order; nothing wraps around.  So the lowest bit of the first bitmap that is not zero names what
-  happens next.
+  order; nothing wraps around.  So the lowest bit of one bitmap of all slots names what happens
+  next.
 * Moving the present forward up to the next occupied slot leaves every timer in its right place.
 * When the present reaches a slot of level 0, its timers are due; when it reaches a slot above,
   its timers *cascade*: they are put on the levels below, where they now belong.
@@ -32,7 +32,7 @@ TICK_NS = NS_PER_MS
 LEVELS = 8
 SLOT_BITS = 6
 SLOTS = 1 << SLOT_BITS
-"""64 slots a level: one level's occupancy is one machine word, and a digit is six bits."""
+"""64 slots a level: a digit is six bits."""
 
 TICKS_MAX = SLOTS**LEVELS
 """Ticks that the wheel can tell apart: some 8,900 years."""
@@ -79,26 +79,26 @@ class TimerWheel:
     """Timers in order of deadline; schedule, cancel and reschedule cost the same at any number.
 
     ``now_ns`` is the instant of tick 0, on the clock that all deadlines are read from.
+    ``next_wake_ns`` is the instant of the next expiry or cascade, None if there is no timer.  No
+    timer is due before it.  It may have passed already: then ``expire`` has work.
     """
 
     __slots__ = (
         "_armings",
-        "_changed",
         "_current_tick",
         "_occupied",
         "_origin_ns",
         "_slots",
-        "_wake_ns",
+        "next_wake_ns",
     )
 
     def __init__(self, now_ns: int) -> None:
         self._origin_ns = now_ns
         self._current_tick = 0
         self._armings = 0
-        self._changed = False
-        self._wake_ns: int | None = None  # holds until something changes
+        self.next_wake_ns: int | None = None
         self._slots: dict[int, set[Timer]] = {_DUE: set()}  # by place, made when first needed
-        self._occupied = [0] * (LEVELS + 1)  # one bitmap a level; the last is for _DUE
+        self._occupied = 0  # a bitmap of the places
 
     def __len__(self) -> int:
         """The number of timers that will still fire.  Counted when asked: for checks, not loops."""
@@ -129,20 +129,9 @@ class TimerWheel:
             timer._place = _NOWHERE
             slot = self._slots[place]
             slot.remove(timer)
-            if not slot:
-                self._changed = True
-                self._occupied[place >> SLOT_BITS] &= ~(1 << (place & _SLOT_MASK))
-
-    def next_wake_ns(self) -> int | None:
-        """The instant of the next expiry or cascade, None if there is no timer.
-
-        No timer is due before it.  It may have passed already: then ``expire`` has work.
-        """
-        if self._changed:
-            found = self._next_slot()
-            self._wake_ns = None if found is None else self._origin_ns + found[0] * TICK_NS
-            self._changed = False
-        return self._wake_ns
+            if not slot and place != _DUE:
+                self._occupied ^= 1 << place
+                self._find_wake()
 
     def expire(self, now_ns: int) -> int:
         """Call what is due at ``now_ns``; return the number of callbacks called.
@@ -153,8 +142,8 @@ class TimerWheel:
         timers behind it stay armed for the next pass.
         """
         due = self._slots[_DUE]
-        self._changed = True
         self._advance((now_ns - self._origin_ns) // TICK_NS)
+        self._find_wake()
         if not due:
             return 0
         called = 0
@@ -168,6 +157,7 @@ class TimerWheel:
         finally:
             while due:  # only after an exception
                 self._put(due.pop())
+                self._find_wake()
         return called
 
     def _arm(self, timer: Timer, deadline_ns: int) -> None:
@@ -178,10 +168,12 @@ class TimerWheel:
         timer.deadline_ns = deadline_ns
         timer.number = self._armings
         timer.tick = tick
-        self._put(timer)
+        if self._put(timer):
+            self._find_wake()
 
-    def _put(self, timer: Timer) -> None:
-        """Put an armed timer where it belongs; what is overdue belongs to the present tick."""
+    def _put(self, timer: Timer) -> bool:
+        """Put an armed timer where it belongs; what is overdue belongs to the present tick.
+        Returns whether it is the first one there."""
         tick = timer.tick
         current_tick = self._current_tick
         if tick < current_tick:
@@ -192,21 +184,26 @@ class TimerWheel:
         slot = self._slots.get(place)
         if slot is None:
             slot = self._slots[place] = set()
-        if not slot:
-            self._occupied[level] |= 1 << digit
-            self._changed = True
+        first = not slot
+        if first:
+            self._occupied |= 1 << place
         slot.add(timer)
+        return first
 
     def _next_slot(self) -> tuple[int, int] | None:
         """The next occupied slot: the tick at which it begins, and its place."""
-        for level in range(LEVELS):
-            occupied = self._occupied[level]
-            if occupied:
-                digit = (occupied & -occupied).bit_length() - 1
-                shift = level * SLOT_BITS
-                above = self._current_tick >> shift + SLOT_BITS << SLOT_BITS
-                return (above | digit) << shift, level << SLOT_BITS | digit
-        return None
+        occupied = self._occupied
+        if not occupied:
+            return None
+        place = (occupied & -occupied).bit_length() - 1
+        shift = (place >> SLOT_BITS) * SLOT_BITS
+        above = self._current_tick >> shift + SLOT_BITS << SLOT_BITS
+        return (above | place & _SLOT_MASK) << shift, place
+
+    def _find_wake(self) -> None:
+        """Some slot is occupied or empty that was not."""
+        found = self._next_slot()
+        self.next_wake_ns = None if found is None else self._origin_ns + found[0] * TICK_NS
 
     def _advance(self, target_tick: int) -> None:
         """Move the present to ``target_tick``, if it is later, and mark what is due on the way.
@@ -231,5 +228,5 @@ class TimerWheel:
     def _take(self, place: int) -> set[Timer]:
         """Empty a slot and return what was in it."""
         timers = self._slots.pop(place)
-        self._occupied[place >> SLOT_BITS] &= ~(1 << (place & _SLOT_MASK))
+        self._occupied ^= 1 << place
         return timers

@@ -207,7 +207,7 @@ class MailsrvHarness(Harness):
     # -- time, and the server's passes ------------------------------------------------------------
 
     def _timer_ns(self) -> int | None:
-        wake_ns = self.server.loop.timers.next_wake_ns()
+        wake_ns = self.server.loop.timers.next_wake_ns
         return None if wake_ns is None else wake_ns - self._start_ns
 
     def _expire(self) -> None:

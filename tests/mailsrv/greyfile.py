@@ -77,7 +77,7 @@ class Running:
     def advance(self, seconds: float) -> None:
         """Let time pass, with all its timers."""
         until_ns = self.clock.monotonic_ns() + round(seconds * NS_PER_S)
-        while (wake_ns := self.loop.timers.next_wake_ns()) is not None and wake_ns <= until_ns:
+        while (wake_ns := self.loop.timers.next_wake_ns) is not None and wake_ns <= until_ns:
             self.clock.advance_to_ns(max(wake_ns, self.clock.monotonic_ns()))
             self.loop.expire()
         self.clock.advance_to_ns(until_ns)

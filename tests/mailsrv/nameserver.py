@@ -232,7 +232,7 @@ class Net:
     def advance_to_ms(self, at_ms: float) -> None:
         """Go to an instant since the start; timers due by then fire each at its own."""
         at_ns = self._start_ns + round(at_ms * NS_PER_MS)
-        while (wake_ns := self.loop.timers.next_wake_ns()) is not None and wake_ns <= at_ns:
+        while (wake_ns := self.loop.timers.next_wake_ns) is not None and wake_ns <= at_ns:
             self.clock.advance_to_ns(max(wake_ns, self.clock.monotonic_ns()))
             self.loop.expire()
             self.settle()

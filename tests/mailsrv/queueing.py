@@ -76,7 +76,7 @@ class VirtualRun:
     def go_on(self, for_ns: int) -> None:
         """Pass time, a timer after the other."""
         until_ns = self.clock.monotonic_ns() + for_ns
-        while (wake_ns := self.loop.timers.next_wake_ns()) is not None and wake_ns <= until_ns:
+        while (wake_ns := self.loop.timers.next_wake_ns) is not None and wake_ns <= until_ns:
             self.clock.advance(max(wake_ns - self.clock.monotonic_ns(), 0) / NS_PER_S)
             self.loop.dispatch(wake_ns)
             self.loop.expire()
@@ -144,7 +144,7 @@ class Deliverer:
     def deliver(self, at_most: int = 10_000) -> None:
         """Deliver what there is, in so many steps at most."""
         for _ in range(at_most):
-            wake_ns = self._loop.timers.next_wake_ns()
+            wake_ns = self._loop.timers.next_wake_ns
             if not self._queue.busy or wake_ns is None:
                 return
             self._clock.advance(max(wake_ns - self._clock.monotonic_ns(), 0) / NS_PER_S)

@@ -121,7 +121,7 @@ class Stage:
         """Let time pass, and what it brings."""
         self.settle()
         until_ns = self.clock.monotonic_ns() + round(ms * NS_PER_MS)
-        while (wake_ns := self.loop.timers.next_wake_ns()) is not None and wake_ns <= until_ns:
+        while (wake_ns := self.loop.timers.next_wake_ns) is not None and wake_ns <= until_ns:
             self.clock.advance_to_ns(max(wake_ns, self.clock.monotonic_ns()))
             self.loop.expire()
             self.settle()

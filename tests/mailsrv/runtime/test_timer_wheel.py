@@ -32,7 +32,7 @@ def wheel() -> TimerWheel:
 def drain(wheel: TimerWheel) -> list[int]:
     """Go from wake to wake until the wheel is empty; the instants at which something fired."""
     fired = []
-    while (wake_ns := wheel.next_wake_ns()) is not None:
+    while (wake_ns := wheel.next_wake_ns) is not None:
         if wheel.expire(wake_ns):
             fired.append(wake_ns)
     return fired
@@ -40,7 +40,7 @@ def drain(wheel: TimerWheel) -> list[int]:
 
 def test_a_new_wheel_has_nothing_to_do(wheel: TimerWheel) -> None:
     assert len(wheel) == 0
-    assert wheel.next_wake_ns() is None
+    assert wheel.next_wake_ns is None
     assert wheel.expire(at_ms(10**9)) == 0
 
 
@@ -73,7 +73,7 @@ def test_a_wait_from_wake_to_wake_ends_exactly_at_the_tick(wheel: TimerWheel) ->
 def wheel_time(wheel: TimerWheel) -> int:
     """The present of the wheel: where an overdue timer would fire."""
     timer = wheel.schedule(START_NS, nothing)
-    now_ns = wheel.next_wake_ns()
+    now_ns = wheel.next_wake_ns
     assert now_ns is not None
     wheel.cancel(timer)
     return now_ns
@@ -102,7 +102,7 @@ def test_a_cancelled_timer_does_not_fire(wheel: TimerWheel) -> None:
     timer = wheel.schedule(at_ms(5000), nothing)
     wheel.cancel(timer)
     assert not timer.pending
-    assert wheel.next_wake_ns() is None
+    assert wheel.next_wake_ns is None
     assert wheel.expire(at_ms(6000)) == 0
 
 
@@ -135,7 +135,7 @@ def test_an_overdue_timer_fires_at_the_next_pass(wheel: TimerWheel) -> None:
     wheel.expire(at_ms(1000))
     wheel.schedule(at_ms(-5000), nothing)
     wheel.schedule(at_ms(3), nothing)
-    assert wheel.next_wake_ns() == at_ms(1000)
+    assert wheel.next_wake_ns == at_ms(1000)
     assert wheel.expire(at_ms(1000)) == 2
 
 
@@ -176,7 +176,7 @@ def test_a_timer_armed_in_a_pass_waits_for_the_next_even_if_it_is_due(wheel: Tim
     wheel.schedule(at_ms(1), lambda: wheel.reschedule(moved[0], at_ms(1)))
     moved.append(wheel.schedule(at_ms(2), nothing))
     assert wheel.expire(at_ms(70)) == 2
-    wake_ns = wheel.next_wake_ns()
+    wake_ns = wheel.next_wake_ns
     assert wake_ns is not None and wake_ns <= at_ms(70)
     assert wheel.expire(at_ms(70)) == 2
     assert len(wheel) == 0
@@ -197,7 +197,7 @@ def test_a_raising_callback_loses_none_of_the_timers_behind_it(wheel: TimerWheel
         wheel.expire(at_ms(100))
     assert len(wheel) == 3
     wheel.cancel(cancelled)
-    assert wheel.next_wake_ns() == at_ms(100)
+    assert wheel.next_wake_ns == at_ms(100)
     assert wheel.expire(at_ms(100)) == 1
     assert drain(wheel) == [at_ms(500)]
     assert order == [1, 4, 500]
@@ -218,7 +218,7 @@ def test_the_wait_for_one_far_timer_takes_a_wake_a_level_at_most(wheel: TimerWhe
     wheel.expire(at_ms(1234567))
     wheel.schedule(at_ms(1234567 + 64**6 * 3 + 12345), nothing)
     wakes = 0
-    while (wake_ns := wheel.next_wake_ns()) is not None:
+    while (wake_ns := wheel.next_wake_ns) is not None:
         wheel.expire(wake_ns)
         wakes += 1
     assert wakes <= 8
@@ -325,7 +325,7 @@ class WheelAgainstList(RuleBasedStateMachine):
 
     @rule()
     def advance_to_the_wake(self) -> None:
-        wake_ns = self.wheel.next_wake_ns()
+        wake_ns = self.wheel.next_wake_ns
         if wake_ns is not None:
             self.expire_at(max(wake_ns, self.now_ns))
 
@@ -358,7 +358,7 @@ class WheelAgainstList(RuleBasedStateMachine):
 
     @invariant()
     def the_next_wake_is_never_after_the_next_timer(self) -> None:
-        wake_ns = self.wheel.next_wake_ns()
+        wake_ns = self.wheel.next_wake_ns
         if not self.pending:
             assert wake_ns is None
         else:

@@ -217,7 +217,7 @@ def test_a_large_backlog_is_written_in_pieces(running: Running) -> None:
     assert running.rows() == 2 * ROWS_A_FLUSH_MAX
     running.advance(1.2 * FLUSH_PAUSE_NS / NS_PER_S)
     assert running.rows() == 2 * ROWS_A_FLUSH_MAX + 1
-    assert running.loop.timers.next_wake_ns() is None
+    assert running.loop.timers.next_wake_ns is None
 
 
 # -- killed ---------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ def test_closing_writes_what_is_left_and_is_harmless_when_nothing_can_be_written
     missing = Running(tmp_path / "missing" / "greylist.db")
     missing.check()
     missing.store.close()
-    assert missing.loop.timers.next_wake_ns() is None
+    assert missing.loop.timers.next_wake_ns is None
 
 
 def test_the_bounds_fit_together() -> None:

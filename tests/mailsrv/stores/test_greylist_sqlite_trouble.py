@@ -79,7 +79,7 @@ def test_greylisting_goes_on_from_memory_and_the_log_says_why_and_until_when(
     assert running.notes == [(FAILED, why), (WORKS, None)]
     assert running.store.trouble == ""
     assert running.store.backlog == 0
-    assert running.loop.timers.next_wake_ns() is None
+    assert running.loop.timers.next_wake_ns is None
     running.restart()
     assert running.check(OTHER) == "PASS"
     assert running.check() == "PASS"
@@ -204,7 +204,7 @@ def test_a_file_that_is_not_ours_or_broken_is_left_alone(
     running = Running(path)
     goes_on_from_memory(running)
     running.advance(2 * RETRY_MAX_NS / NS_PER_S)
-    assert running.loop.timers.next_wake_ns() is None  # no waiting mends it
+    assert running.loop.timers.next_wake_ns is None  # no waiting mends it
     running.store.close()
     assert running.notes == [(FAILED, why)]
     assert path.read_bytes() == before

@@ -250,7 +250,7 @@ def test_a_mailbox_on_a_slow_disk_holds_up_the_loop_for_one_copy_at_a_time(tmp_p
     clock.append(run.clock)
     run.receive(*(f"{one}@example.{end}" for one in ("ann", "bob") for end in ("org", "net")))
     syncs_max = 0
-    while (wake_ns := run.loop.timers.next_wake_ns()) is not None and kept(run.spool):
+    while (wake_ns := run.loop.timers.next_wake_ns) is not None and kept(run.spool):
         run.clock.advance(max(wake_ns - run.clock.monotonic_ns(), 0) / NS_PER_S)
         began_ns, files.calls = run.clock.monotonic_ns(), 0
         run.loop.dispatch(began_ns)

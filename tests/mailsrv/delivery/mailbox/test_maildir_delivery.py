@@ -30,7 +30,7 @@ def test_messages_are_delivered_in_order_and_forgotten(tmp_path: Path) -> None:
     assert [one["id"] for one in run.notes] == run.delivered
     assert run.events == ["delivered"] * 4
     assert kept(run.spool) == {}
-    assert run.loop.timers.next_wake_ns() is None, "nothing is left to do"
+    assert run.loop.timers.next_wake_ns is None, "nothing is left to do"
 
 
 def test_a_large_message_is_delivered_piece_by_piece(tmp_path: Path) -> None:

@@ -392,7 +392,7 @@ class World:
 
     def step(self) -> bool:
         """Let the next timer go off; False if there is none."""
-        wake_ns = self.loop.timers.next_wake_ns()
+        wake_ns = self.loop.timers.next_wake_ns
         if wake_ns is None:
             return False
         self.clock.advance_to_ns(max(wake_ns, self.clock.monotonic_ns()))
@@ -405,7 +405,7 @@ class World:
         until_ns = self.clock.monotonic_ns() + round(seconds * NS_PER_S)
         self.settle()
         while True:
-            wake_ns = self.loop.timers.next_wake_ns()
+            wake_ns = self.loop.timers.next_wake_ns
             if wake_ns is None or wake_ns > until_ns:
                 break
             self.step()

@@ -40,7 +40,7 @@ def test_what_the_next_hop_takes_is_forgotten_at_once_and_told(tmp_path: Path) -
     ]
     assert hop.contents[0].startswith(b"Received: from client.example")
     assert hop.contents[0].endswith(b"\r\nSubject: x\r\n\r\ntext\r\n")
-    assert run.loop.timers.next_wake_ns() is None, "nothing is left to do"
+    assert run.loop.timers.next_wake_ns is None, "nothing is left to do"
 
 
 def test_a_message_is_tried_after_longer_and_longer_pauses_and_at_last_given_up(
@@ -405,7 +405,7 @@ def test_what_waits_for_a_way_that_a_reload_replaced_is_tried_by_the_new_one(
     run.go_on(2 * NS_PER_S)
     assert new.tried == [("ID1", (0,))]
     assert kept(run.spool) == {}
-    assert run.loop.timers.next_wake_ns() is None, "nothing is left to do"
+    assert run.loop.timers.next_wake_ns is None, "nothing is left to do"
 
 
 def test_room_that_comes_before_what_waits_for_it_is_written_is_used(tmp_path: Path) -> None:

@@ -145,5 +145,5 @@ def test_each_recipient_has_one_end_whatever_happens(tmp_path: Path, seed: int) 
     assert len(life.expected) > 50
     if not life.kills:
         assert set(life.ends.values()) == {1}
-    assert life.run.loop.timers.next_wake_ns() is None, "nothing is left to do"
+    assert life.run.loop.timers.next_wake_ns is None, "nothing is left to do"
     assert life.run.queue.active == 0

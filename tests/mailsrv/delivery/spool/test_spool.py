@@ -71,7 +71,7 @@ def test_messages_wait_for_contents_that_are_being_received_but_2_ms_at_most(run
     replies = received(run.spool, 2, b"x\r\n")
     run.end_pass(COMMIT_WITHIN_NS - NS_PER_MS)
     assert replies == []
-    assert run.loop.timers.next_wake_ns() is not None, "nothing would end the wait"
+    assert run.loop.timers.next_wake_ns is not None, "nothing would end the wait"
     run.end_pass(NS_PER_MS)
     assert [one.code for one in replies] == [250]
     slow.abort()
@@ -94,7 +94,7 @@ def test_messages_that_end_within_an_answer_are_stored_in_the_next_pass(run: Run
     sink.finish(lambda _: more.append(received(run.spool, 2, b"pipelined")))
     run.end_pass()
     assert codes(more) == [[]]
-    wake_ns = run.loop.timers.next_wake_ns()
+    wake_ns = run.loop.timers.next_wake_ns
     assert wake_ns is not None and wake_ns <= run.loop.now_ns + NS_PER_MS
     run.end_pass()
     assert codes(more) == [[250]]
@@ -236,7 +236,7 @@ def test_what_was_delivered_is_forgotten_with_the_next_message_or_soon(run: Run)
     run.end_pass()
     assert list(kept(run.spool)) == ["ID3", "ID9"]
     run.spool.forget(large)
-    wake_ns = run.loop.timers.next_wake_ns()
+    wake_ns = run.loop.timers.next_wake_ns
     assert wake_ns is not None and wake_ns - run.loop.now_ns <= FORGET_WITHIN_NS + NS_PER_MS
     run.end_pass(FORGET_WITHIN_NS)
     assert list(kept(run.spool)) == ["ID9"]

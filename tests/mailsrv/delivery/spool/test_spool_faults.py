@@ -198,11 +198,11 @@ def test_while_another_process_writes_messages_wait_and_then_are_deferred(tmp_pa
     loop.dispatch(loop.now_ns)
     assert replies == []
     loop.expire()
-    wake_ns = loop.timers.next_wake_ns()
+    wake_ns = loop.timers.next_wake_ns
     assert wake_ns is not None and wake_ns <= loop.now_ns + LOCKED_PAUSE_NS + NS_PER_MS
     clock.advance(LOCKED_PAUSE_NS / NS_PER_S)
     loop.expire()
-    assert loop.timers.next_wake_ns() is not None, "nothing would try again"
+    assert loop.timers.next_wake_ns is not None, "nothing would try again"
     clock.advance(LOCKED_PAUSE_NS / NS_PER_S)
     other.execute("ROLLBACK")
     loop.dispatch(loop.now_ns)
