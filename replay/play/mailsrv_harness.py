@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from mailsrv.policy.greylist import Greylist
 from mailsrv.policy.recipients import Directory
@@ -72,6 +72,53 @@ class VirtualPoll(SystemPoll):
         super().wait(_GUARD_WAIT_NS)
 
 
+class KeptListener:
+    """One listening socket for the servers of many runs, one run after another.
+
+    Each server has a descriptor of its own for it, which it closes.  What connected and was not
+    accepted is no client of the next run's: then the socket is replaced, and its queue reset.
+    Make it before a run begins, whose descriptors are counted, and use it as a context manager.
+    """
+
+    def __init__(self) -> None:
+        self._sock = _listening_socket()
+        self.runs = 0
+        """How many have had it."""
+
+    def take(self) -> socket.socket:
+        """A listening socket for the server of the next run.  Raises OSError."""
+        self.runs += 1
+        if self._is_connected_to():
+            self._sock.close()
+            self._sock = _listening_socket()
+        return self._sock.dup()
+
+    def _is_connected_to(self) -> bool:
+        try:
+            self._sock.accept()[0].close()
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # a client that has gone again
+        return True
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens: host and port."""
+        host, port = self._sock.getsockname()
+        return host, port
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+
+
+def _listening_socket() -> socket.socket:
+    return bind(sockets.LISTEN_HOST, 0)
+
+
 class _Answer:
     """An answer of a fake.  It reaches the server as a real one would: through the loop, in a
     pass of its own, with the clock read and faults caught."""
@@ -90,7 +137,8 @@ class MailsrvHarness(Harness):
 
     ``settings`` and ``world`` are a scenario's, ``delivery`` what its [server] says of where mail
     goes: without it the courier is faked.  ``stub`` is the server's own resolver where the world
-    has name servers for it.
+    has name servers for it.  ``listener`` is that of all runs of a process; without it there is one
+    for this run.
     """
 
     def __init__(
@@ -101,9 +149,9 @@ class MailsrvHarness(Harness):
         seed: int = 0,
         greylist: Callable[[FakeClock], Greylist] | None = None,
         delivery: Mapping[str, object] | None = None,
+        listener: KeptListener | None = None,
     ) -> None:
-        super().__init__()
-        self._poll = VirtualPoll()
+        super().__init__(runs_before=listener.runs if listener else 0)
         self._arriving: VirtualLink | None = None
         self._folder: TemporaryDirectory[str] | None = None
         self._hostname = settings.hostname
@@ -138,6 +186,7 @@ class MailsrvHarness(Harness):
                 network=Network(self.receivers.dial, CERTIFICATE, self),
             )
             backends = self._with_ways_out(settings, delivery, outgoing, backends)
+        self._poll = VirtualPoll()  # a descriptor: of no scenario that cannot be
         self.server = Server(
             settings,
             backends,
@@ -155,8 +204,8 @@ class MailsrvHarness(Harness):
         if self.stub is not None:
             self.stub.attach(self.server.loop)
         implicit_tls = self.world.tls == "implicit"
-        listener = self.server.listen(bind(sockets.LISTEN_HOST, 0), implicit_tls=implicit_tls)
-        self.address = listener.address
+        listening = listener.take() if listener else _listening_socket()
+        self.address = self.server.listen(listening, implicit_tls=implicit_tls).address
 
     def _with_ways_out(
         self,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from replay.play.conditions import Conditions, Patience
 from replay.play.fakes.world import DeliveredMessage, delivery_from, settings_from
-from replay.play.mailsrv_harness import MailsrvHarness
+from replay.play.mailsrv_harness import KeptListener, MailsrvHarness
 from replay.play.observed import ObservedConnection, Trace, listener_of
 from replay.play.receivers import Dialled
 from replay.play.schedule import Schedule
@@ -63,16 +64,40 @@ Play = Callable[[Scenario], VirtualRun]
 """Plays a scenario; ``play`` is the one that there is, and tests have their own."""
 
 
-def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
-    """Run ``scenario`` against the shipped server.
+class VirtualDriver:
+    """Plays scenarios against the shipped server, one run after another at one listening socket.
 
-    Raises WorldError for a header that cannot be, and what ``play_at`` raises.
+    Nothing of a run reaches the next one: each has a server, a clock and a world of its own.  Use
+    it as a context manager.
     """
-    settings, delivery = settings_from(scenario.server), delivery_from(scenario.server)
-    harness = MailsrvHarness(settings, scenario.world, seed=seed, delivery=delivery)
-    run = play_at(harness, scenario, harness.world.submissions)
-    dialled = tuple(harness.receivers.unexpected)
-    return replace(run, metrics=harness.metrics.page, dialled=dialled)
+
+    def __init__(self) -> None:
+        self.listener = KeptListener()
+
+    def __call__(self, scenario: Scenario, *, seed: int = 0) -> VirtualRun:
+        """Run ``scenario``.
+
+        Raises WorldError for a header that cannot be, and what ``play_at`` raises.
+        """
+        settings, delivery = settings_from(scenario.server), delivery_from(scenario.server)
+        harness = MailsrvHarness(
+            settings, scenario.world, seed=seed, delivery=delivery, listener=self.listener
+        )
+        run = play_at(harness, scenario, harness.world.submissions)
+        dialled = tuple(harness.receivers.unexpected)
+        return replace(run, metrics=harness.metrics.page, dialled=dialled)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.listener.__exit__(*exception)
+
+
+def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:
+    """Run ``scenario`` alone; see ``VirtualDriver``."""
+    with VirtualDriver() as driver:
+        return driver(scenario, seed=seed)
 
 
 def play_at(

@@ -38,7 +38,7 @@ QUIET_STEPS_MAX = 20_000
 START_S = 1_000_003
 """The clock starts at an odd number, so that no instant can be mistaken for a duration."""
 REALTIME_OFFSET_NS = 1_767_225_600 * NS_PER_S
-CLIENT_NETWORKS = 64
+SENDER_ADDRESSES = 64
 """Senders take turns at this many loopback addresses, so that ports never run out."""
 
 
@@ -69,7 +69,8 @@ class Harness(ABC):
     A kind of server is a subclass: it says where its server listens (``address``), calls
     ``_arrived`` and keeps ``_links`` as the server accepts and closes connections, lets it dial
     ``receivers``, counts octets on each link, and has the methods at the end.  ``log`` keeps the
-    server's log lines; all instants are nanoseconds since the run began.
+    server's log lines; all instants are nanoseconds since the run began.  ``runs_before`` is how
+    many runs there were at the same address, whose senders' ports may not be free yet.
     """
 
     address: SocketAddress
@@ -83,7 +84,7 @@ class Harness(ABC):
     """Whether all that is opened during a run is closed by its end: an application may well keep a
     store that it has opened."""
 
-    def __init__(self) -> None:
+    def __init__(self, runs_before: int = 0) -> None:
         self._descriptors = _open_descriptors()
         self.clock = FakeClock(START_S, realtime_offset_ns=REALTIME_OFFSET_NS)
         self._start_ns = self.clock.monotonic_ns()
@@ -98,6 +99,7 @@ class Harness(ABC):
         self._dialled: dict[socket.socket, VirtualLink] = {}
         """Connections that the server has begun and not yet shown to its tap, by its socket."""
         self._opened = 0
+        self._addresses = count(runs_before)
         self._steps = 0
         self._quiet_steps = 0
         self.moved_ns = 0
@@ -190,7 +192,7 @@ class Harness(ABC):
         self._opened += 1
         sock = sockets.sender_socket()
         try:
-            sock.bind((f"127.0.1.{1 + self._opened % CLIENT_NETWORKS}", 0))
+            sock.bind((f"127.0.1.{1 + next(self._addresses) % SENDER_ADDRESSES}", 0))
             link = VirtualLink(self._opened, sock, on_octets, on_end)
             self._by_port[sock.getsockname()] = link, client
             sock.connect(self.address)

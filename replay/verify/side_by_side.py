@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from mailsrv.runtime.clock import SystemClock
@@ -25,13 +26,14 @@ def run_side_by_side(
     paths: Sequence[Path], jobs: int, *, updating: Collection[str] = (), keep: bool = False
 ) -> Iterator[ScenarioResult]:
     """As ``suite.run_all``, by ``jobs`` processes."""
-    play = partial(_run_one, tuple(updating), keep)
+    play = partial(_run_batch, tuple(updating), keep)
     at_once = min(PATHS_AT_ONCE_MAX, max(1, len(paths) // (4 * jobs)))
+    batches = [paths[start : start + at_once] for start in range(0, len(paths), at_once)]
     context = multiprocessing.get_context("fork")  # which need not load the modules again
     executor = ProcessPoolExecutor(jobs, context, _leave_interrupts_to_the_parent)
     left = deque(paths)
     try:
-        for result in executor.map(play, paths, chunksize=at_once):
+        for result in chain.from_iterable(executor.map(play, batches)):
             left.popleft()
             yield result
     except BrokenProcessPool:
@@ -46,5 +48,7 @@ def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _run_one(updating: Collection[str], keep: bool, path: Path) -> ScenarioResult:
-    return next(run_all([path], SystemClock(), updating=updating, keep=keep))
+def _run_batch(
+    updating: Collection[str], keep: bool, paths: Sequence[Path]
+) -> list[ScenarioResult]:
+    return list(run_all(paths, SystemClock(), updating=updating, keep=keep))

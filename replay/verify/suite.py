@@ -19,7 +19,7 @@ from replay.play import virtual_run
 from replay.play.conditions import TIMEOUT_NS, Patience
 from replay.play.fakes.world import DeliveredMessage, WorldError
 from replay.play.observed import ObservedConnection
-from replay.play.virtual_run import Play, VirtualRun
+from replay.play.virtual_run import Play, VirtualDriver, VirtualRun
 from replay.play.virtual_time import Leaked, NotVirtual, ServerFault, Stalled, TargetFault
 from replay.transcript import transcript
 from replay.transcript.notation import TranscriptError
@@ -137,11 +137,12 @@ def run_all(
 
     ``updating`` and ``keep`` as of ``run_file``.
     """
-    for path in paths:
-        try:
-            yield run_file(path, clock, updating=updating, keep=keep)
-        except InputError as error:
-            yield ScenarioResult(path, "", 0, UNREADABLE, complaint=str(error))
+    with VirtualDriver() as play:
+        for path in paths:
+            try:
+                yield run_file(path, clock, updating=updating, keep=keep, play=play)
+            except InputError as error:
+                yield ScenarioResult(path, "", 0, UNREADABLE, complaint=str(error))
 
 
 def run_file(
