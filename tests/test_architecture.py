@@ -23,8 +23,18 @@ MAILSRV = (
     "__main__",
 )
 REPLAY = (
-    *("__init__", "smtp", "capture", "transcript", "sanitize", "play", "record", "load"),
-    *("testing", "verify", "convert", "report", "pytest_plugin", "locust_user", "cli", "__main__"),
+    *("__init__", "counted", "smtp", "capture", "transcript", "sanitize", "play", "record"),
+    *(
+        "load",
+        "testing",
+        "verify",
+        "convert",
+        "report",
+        "pytest_plugin",
+        "locust_user",
+        "cli",
+        "__main__",
+    ),
 )
 """The folders and top modules of each package, in the order in which they may import."""
 

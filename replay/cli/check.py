@@ -164,7 +164,10 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
 
 
 class _UseError(Exception):
-    """Options that cannot be used; the message says why."""
+    """Options that cannot be used; each argument is a sentence that says why."""
+
+    def __str__(self) -> str:
+        return "\nreplay: ".join(map(str, self.args))
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -298,15 +301,14 @@ def _scenarios(options: argparse.Namespace) -> list[NamedScenario]:
             raise _UseError(f"{section}: takes an RFC (5321), a section (5321/4.5.3) or a CVE")
     paths = suite.find([path_of(text) for text in options.paths or [PREFIX]])
     selection = Selection(options.family, options.only, options.section)
-    found = []
+    there = []
     for path in paths:
         with suite.input_errors(path):
-            one = named(path, transcript.load(path))
-        if selection.has(one):
-            found.append(one)
-    if not found:
-        raise _UseError("no scenario is asked for; 'replay list' names them")
-    return found
+            there.append(named(path, transcript.load(path)))
+    if complaints := selection.complaints(there):
+        hint = "; 'replay check HOST:PORT --dry-run' lists them all"
+        raise _UseError(*(f"{complaint}{hint}" for complaint in complaints))
+    return list(filter(selection.has, there))
 
 
 def _list(scenarios: Sequence[NamedScenario]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -85,15 +86,17 @@ class Delivered:
 
 
 class Maildir:
-    """A folder with ``new`` and ``cur``, or of several Maildirs."""
+    """A folder with ``new`` and ``cur``, or of several Maildirs, which may come later."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._seen: set[str] = set()
 
     def look(self) -> Iterable[bytes]:
-        if not (self._folder.is_dir() or self._folder.parent.is_dir()):
-            raise DeliveredError(f"{self._folder}: no such folder")
+        if not self._folder.is_dir():
+            raise DeliveredError(f"maildir={self._folder}: there is no such folder")
+        if not os.access(self._folder, os.R_OK | os.X_OK):
+            raise DeliveredError(f"maildir={self._folder}: cannot be read")
         for place in ("new", "cur"):
             for path in sorted(self._folder.glob(f"**/{place}/*")):
                 name = path.name.partition(":")[0]
@@ -110,6 +113,8 @@ class Mbox:
         self._seen = 0
 
     def look(self) -> Iterable[bytes]:
+        if not self._path.parent.is_dir():
+            raise DeliveredError(f"mbox={self._path}: there is no folder {self._path.parent}")
         if not self._path.exists():
             return  # nothing has been delivered yet
         messages = from_mbox(_read(self._path))

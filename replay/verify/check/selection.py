@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import re
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,10 @@ from replay.transcript.claims.claim import Strength
 from replay.transcript.claims.places import all_claims
 from replay.transcript.script import Scenario
 
+COMPARED_MAX_CHARACTERS = 100
+LIKE_RATIO = 0.7
+NEAR_MAX, LISTED_MAX = 5, 20
+"""Of what there is, where a word fits nothing: those that are like it, and else the first ones."""
 _SECTION = re.compile(
     r"(?:RFC ?)?(?P<number>[0-9]{3,5})(?:[/ ](?P<section>[0-9A-Z.]+))?", re.IGNORECASE
 )
@@ -63,6 +68,62 @@ class Selection:
             return False
         on = bases(one.scenario)
         return not self.sections or any(rests_on(on, section) for section in self.sections)
+
+    def complaints(self, there: Iterable[NamedScenario]) -> list[str]:
+        """What is wrong if nothing of ``there`` is asked for: each word that fits none of it, with
+        what there is; that no scenario has it all, where each word fits some."""
+        every = list(there)
+        families = {one.family for one in every}
+        whole, bare = {one.name for one in every}, {one.name.partition("/")[2] for one in every}
+        on = {basis for one in every for basis in bases(one.scenario)}
+        sections = {basis.removeprefix("RFC ").replace(" ", "/") for basis in on}
+        found = [
+            *(_no_such("--family", one, families) for one in self.families if one not in families),
+            *(
+                _no_such("--only", one, whole if "/" in one else bare)
+                for one in self.names
+                if not any(_fits_name(each, one) for each in whole)
+            ),
+            *(
+                _no_such("--section", one, sections)
+                for one in self.sections
+                if not rests_on(on, one)
+            ),
+        ]
+        if not found and not any(map(self.has, every)):
+            found.append("no scenario is all of what is asked for")
+        return found
+
+
+def _no_such(option: str, word: str, there: Iterable[str]) -> str:
+    """That ``word`` fits nothing, and what there is: what is like it, else the first of all."""
+    word = word[:COMPARED_MAX_CHARACTERS]
+    in_order = sorted(there, key=_in_order)
+    listed = _like(word, in_order) or in_order[:LISTED_MAX]
+    more = f" and {len(in_order) - len(listed):,} more" if len(in_order) > len(listed) else ""
+    return f"{option} {word!r} fits no scenario; there are {', '.join(listed) or 'none'}{more}"
+
+
+def _like(word: str, there: Iterable[str]) -> list[str]:
+    """What is like ``word``, or begins like it: the most like first."""
+    word = re.sub(r"[*?]", "", word)
+    matcher = difflib.SequenceMatcher(b=word)
+    ratios = []
+    for one in there:
+        beginnings = (one, one[: len(word)], one[: len(word) + 1])
+        ratio = 0.0
+        for beginning in beginnings:
+            matcher.set_seq1(beginning)
+            if matcher.real_quick_ratio() >= LIKE_RATIO and matcher.quick_ratio() >= LIKE_RATIO:
+                ratio = max(ratio, matcher.ratio())
+        ratios.append((ratio, one))
+    best = sorted((one for one in ratios if one[0] >= LIKE_RATIO), key=lambda one: -one[0])
+    return [one for _, one in best[:NEAR_MAX]]
+
+
+def _in_order(name: str) -> list[tuple[int, str]]:
+    """The key by which 4.5.10 comes behind 4.5.9."""
+    return [(int(part) if part.isdigit() else 0, part) for part in re.split(r"([0-9]+)", name)]
 
 
 def _fits_name(name: str, wanted: str) -> bool:

@@ -140,7 +140,8 @@ def test_all_that_comes_with_the_package_is_listed(capsys: pytest.CaptureFixture
     ("arguments", "reason"),
     [
         (["nowhere"], "a target is HOST:PORT"),
-        (["x:25", "--only", "nothing"], "no scenario is asked for"),
+        (["x:25", "--only", "nothing"], "--only 'nothing' fits no scenario; there are "),
+        (["x:25", "--delivered", "maildir=/nowhere"], "maildir=/nowhere: there is no such folder"),
         (["x:25", "--section", "4.5.3"], "takes an RFC (5321), a section"),
         (["x:25", "--from", "/nowhere"], "no such file"),
         (["x:25", "--recipient", "a b"], "takes a name or an address"),

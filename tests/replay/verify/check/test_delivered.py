@@ -46,12 +46,32 @@ def test_a_maildir(tmp_path: Path) -> None:
     assert_finds_both(mailbox(f"maildir={tmp_path}"))
 
 
-def test_a_maildir_that_the_first_message_makes(tmp_path: Path) -> None:
-    place = mailbox(f"maildir={tmp_path}/mail")
+def test_a_maildir_that_the_first_message_makes_below_a_folder_that_is_there(
+    tmp_path: Path,
+) -> None:
+    place = mailbox(f"maildir={tmp_path}")
     assert list(place.look()) == []
     (tmp_path / "mail" / "new").mkdir(parents=True)
     (tmp_path / "mail" / "new" / "1").write_bytes(ONE)
     assert list(place.look()) == [ONE]
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("maildir={}/mail", "there is no such folder"),
+        ("maildir={}/file", "there is no such folder"),
+        ("mbox={}/none/mbox", "there is no folder"),
+        ("mbox={}", "Is a directory"),
+    ],
+)
+def test_a_place_that_is_not_there_is_an_error_that_names_it(
+    tmp_path: Path, place: str, why: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DeliveredError, match=why) as caught:
+        list(mailbox(place.format(tmp_path)).look())
+    assert str(tmp_path) in str(caught.value)
 
 
 def test_an_mbox_that_grows(tmp_path: Path) -> None:

@@ -50,6 +50,49 @@ def test_families_and_names_select_too() -> None:
         assert selection.has(one) is has
 
 
+@pytest.mark.parametrize(
+    ("selection", "told"),
+    [
+        (Selection(), []),
+        (Selection(("attack",), ("smuggle-*",), ("5321",)), []),
+        (Selection(("atack",)), ["--family 'atack' fits no scenario; there are attack and 1 more"]),
+        (
+            Selection(names=("smugle", "smuggle-a")),
+            [
+                "--only 'smugle' fits no scenario; there are smuggle-a, smuggle-b and 1 more",
+            ],
+        ),
+        (
+            Selection(names=("rude/qwertz*",)),
+            [
+                "--only 'rude/qwertz*' fits no scenario; there are attack/smuggle-a, "
+                "attack/smuggle-b, rude/helo",
+            ],
+        ),
+        (
+            Selection(("x",), (), ("5321/4.5.3.1.10", "CVE-2023-51764")),
+            [
+                "--family 'x' fits no scenario; there are attack, rude",
+                "--section '5321/4.5.3.1.10' fits no scenario; there are 5321/4.5.3.1.1 and 1 more",
+            ],
+        ),
+        (Selection(("rude",), ("smuggle-*",)), ["no scenario is all of what is asked for"]),
+    ],
+)
+def test_each_word_that_fits_nothing_is_named_with_what_is_like_it(
+    selection: Selection, told: list[str]
+) -> None:
+    names = ("attack/smuggle-a", "attack/smuggle-b", "rude/helo")
+    assert selection.complaints(named(BODY, name) for name in names) == told
+
+
+def test_a_word_that_fits_nothing_names_no_more_than_a_few() -> None:
+    there = [named(BODY, f"attack/smuggle-{number}") for number in range(300)]
+    for word in ("smuggle-999", "qwertz", "x" * 5000):
+        (told,) = Selection(names=(word,)).complaints(there)
+        assert "more" in told and len(told) < 600
+
+
 def test_what_is_no_section_is_not_taken_for_one() -> None:
     assert not any(map(is_section, ("", "x", "53", "5321-4", "CVE-x")))
 
