@@ -23,6 +23,7 @@ from replay.cli.common import (
     seconds,
     write,
 )
+from replay.counted import counted
 
 if TYPE_CHECKING:
     from replay.verify.check.prepared import Introduction
@@ -215,14 +216,14 @@ def _collect(
 ) -> tuple[list[CheckResult], bool]:
     """The results, each shown as it comes, and whether Ctrl-C ended the run."""
     from replay.report import console
-    from replay.report.check import show_result
+    from replay.report.check import show_plan, show_result
     from replay.verify.check.delivered import DeliveredError
     from replay.verify.check.verdict import Verdict
 
-    output = console.make_console()
+    output = console.make_console(stderr=_prints_a_document(options))
     results: list[CheckResult] = []
     try:
-        for result in check.results(scenarios):
+        for result in check.results(scenarios, lambda plan: show_plan(plan, output)):
             results.append(result)
             if not _prints_a_document(options):
                 show_result(result, known, output)
@@ -254,18 +255,18 @@ def _conclude(
     from replay.verify.check.known import is_new
     from replay.verify.check.verdict import Verdict
 
-    if options.json and not write(options.json, as_json(check, results, known)):
+    if options.json and not write(options.json, as_json(check, results, known, real_ns)):
         return WRONG_USE
-    if options.junit and not write(options.junit, as_junit(check, results, known)):
+    if options.junit and not write(options.junit, as_junit(check, results, known, real_ns)):
         return WRONG_USE
     if options.html and not write(options.html, check_page(check, results, known)):
         return WRONG_USE
     if not _prints_a_document(options):
         show_summary(check, results, known, real_ns, console.make_console())
     if interrupted:
-        raise KeyboardInterrupt(f"{len(results)} scenarios were judged")
+        raise KeyboardInterrupt(f"judged: {counted(len(results), 'scenario')}")
     if check.ended:
-        left = f"; {check.not_played} scenarios were not played" if check.not_played else ""
+        left = f"; not played: {counted(check.not_played, 'scenario')}" if check.not_played else ""
         return refuse(check.ended + left)
     bad = any(
         one.verdict is Verdict.VIOLATES and is_new(one.name, one.verdict, known) for one in results
@@ -318,7 +319,7 @@ def _list(scenarios: Sequence[NamedScenario]) -> int:
     for one in scenarios:
         on = ", ".join(bases(one.scenario)) or "no claims"
         print(printable(f"{one.name}: {one.scenario.story} [{on}]"))
-    print(f"{len(scenarios)} scenarios", file=sys.stderr)
+    print(counted(len(scenarios), "scenario"), file=sys.stderr)
     return AS_EXPECTED
 
 

@@ -10,10 +10,12 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from replay.counted import counted
 from replay.transcript.claims.text import statement_text
 from replay.transcript.duration import long_duration
 from replay.transcript.octets import printable, to_text
 from replay.verify.check.claims import ClaimResult
+from replay.verify.check.duration import Plan
 from replay.verify.check.known import gone, is_new
 from replay.verify.check.runner import Check, CheckResult
 from replay.verify.check.selection import bases
@@ -33,6 +35,16 @@ _NAMES_MAX, _REASONS_MAX = 6, 3
 _VERDICT_WIDTH = max(len(verdict.value) for verdict in Verdict)
 
 Known = Mapping[str, Verdict]
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """How long it may take, for those who wait."""
+    jobs = f", {plan.at_once} at a time" if plan.scenarios > plan.at_once else ""
+    text = (
+        f"{counted(plan.scenarios, 'scenario')} to play{jobs}: {long_duration(plan.longest_ns)} at "
+        "most, and longer where replies do not come"
+    )
+    console.print(Text(text, style="dim"), soft_wrap=True)
 
 
 def show_result(result: CheckResult, known: Known, console: Console) -> None:
@@ -63,7 +75,7 @@ def show_summary(
             console.print(line, soft_wrap=True)
     for text in _remarks(check, results, known):
         console.print(Text(printable(text), style="yellow"), soft_wrap=True)
-    total = f"{len(results)} scenarios at {check.target.name}, {long_duration(real_ns)}"
+    total = f"{counted(len(results), 'scenario')} at {check.target.name}, {long_duration(real_ns)}"
     console.print(Text(printable(total), style="bold"), soft_wrap=True)
 
 
@@ -76,12 +88,13 @@ def _summed(verdict: Verdict, results: Sequence[CheckResult], known: Known) -> s
     reasons = Counter(one.judgement.reason for one in of_verdict if one.judgement.reason)
     lines = [f"{count} because {printable(reason)}" for reason, count in reasons.most_common()]
     more = len(lines) - _REASONS_MAX
-    lines = lines[:_REASONS_MAX] + ([f"{more} other reasons"] if more > 0 else [])
+    others = [f"{counted(more, 'other reason')}; --json has all"] if more > 0 else []
+    lines = lines[:_REASONS_MAX] + others
     return "".join(f"\n        {line}" for line in lines)
 
 
 def _some(names: Sequence[str], most: int) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
+    more = f" and {len(names) - most} more; --json has all" if len(names) > most else ""
     return printable(", ".join(names[:most]) + more)
 
 
@@ -91,11 +104,13 @@ def _remarks(check: Check, results: Sequence[CheckResult], known: Known) -> list
     if fixed:
         remarks.append(f"known, and holds now: {_some(fixed, _NAMES_MAX)}")
     if check.variants:
-        remarks.append(f"{check.variants} variants were played, their octets cut in other ways")
+        were = "was" if check.variants == 1 else "were"
+        variants = counted(check.variants, "variant")
+        remarks.append(f"{variants} {were} played, the octets cut in other ways")
     return remarks
 
 
-def as_json(check: Check, results: Sequence[CheckResult], known: Known) -> str:
+def as_json(check: Check, results: Sequence[CheckResult], known: Known, real_ns: int) -> str:
     """Everything, for machines; durations of the real world stand under keys that begin with
     real_."""
     counts = Counter(one.verdict for one in results)
@@ -107,6 +122,8 @@ def as_json(check: Check, results: Sequence[CheckResult], known: Known) -> str:
         "ended": check.ended,
         "not_played": check.not_played,
         "variants": check.variants,
+        "real_ns": real_ns,
+        "known_and_holds_now": gone(((one.name, one.verdict) for one in results), dict(known)),
         "verdicts": {verdict.value: counts[verdict] for verdict in Verdict},
         "scenarios": [_scenario(one, known) for one in results],
     }

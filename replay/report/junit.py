@@ -16,8 +16,9 @@ from replay.verify.check.verdict import Verdict, told
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def as_junit(check: Check, results: Sequence[CheckResult], known: Known) -> str:
-    """The document."""
+def as_junit(check: Check, results: Sequence[CheckResult], known: Known, real_ns: int) -> str:
+    """The document.  ``real_ns`` is how long the check took: less than its scenarios together,
+    which are played side by side."""
     suite = ET.Element("testsuite", name=_text(f"replay check {check.target.name}"))
     for result in results:
         suite.append(_case(result, known))
@@ -27,8 +28,7 @@ def as_junit(check: Check, results: Sequence[CheckResult], known: Known) -> str:
     for name, tag in (("tests", "testcase"), ("failures", ".//failure"), ("skipped", ".//skipped")):
         suite.set(name, str(len(suite.findall(tag))))
     suite.set("errors", str(len(suite.findall(".//error"))))
-    seconds = sum(result.real_ns for result in results) / NS_PER_S
-    suite.set("time", f"{seconds:.3f}")
+    suite.set("time", f"{real_ns / NS_PER_S:.3f}")
     ET.indent(suite)
     return ET.tostring(suite, encoding="unicode", xml_declaration=True)
 

@@ -10,7 +10,7 @@ scenario is tried again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from mailsrv.runtime.clock import Clock
@@ -23,9 +23,11 @@ from replay.play.realtime_player import RealtimeOptions
 from replay.play.target import Target
 from replay.transcript.duration import DURATION_NS_MAX
 from replay.transcript.script import At, Close, Departure, Open, Scenario, ScriptedConnection
+from replay.verify.check import duration
 from replay.verify.check.acceptance import messages_accepted
 from replay.verify.check.claims import CheckedRun
 from replay.verify.check.delivered import Delivered, mark_of
+from replay.verify.check.duration import Plan, side_by_side_ns
 from replay.verify.check.offer import Offer, does_not_apply, introduction_for
 from replay.verify.check.prepared import (
     Introduction,
@@ -107,6 +109,7 @@ class _Job:
     scenario: Scenario
     mark: str
     is_long: bool
+    longest_ns: int
     tries: int = 0
 
 
@@ -150,8 +153,11 @@ class Check:
         self._look_ns = 0
         self._silent = self._number = 0
 
-    def results(self, scenarios: Iterable[NamedScenario]) -> Iterator[CheckResult]:
-        """Play all of ``scenarios``; what does not apply comes first.  Raises DeliveredError."""
+    def results(
+        self, scenarios: Iterable[NamedScenario], told: Callable[[Plan], None] = lambda _: None
+    ) -> Iterator[CheckResult]:
+        """Play all of ``scenarios``; what does not apply comes first, and then what is to be played
+        is ``told``.  Raises DeliveredError."""
         jobs = []
         for one in scenarios:
             job, reason = self._job(one)
@@ -160,6 +166,8 @@ class Check:
             else:
                 jobs.append(job)
         jobs.sort(key=lambda job: not job.is_long)
+        if jobs:
+            told(self._plan(jobs))
         yield from self._play(jobs)
 
     def recut_results(self, results: Iterable[CheckResult]) -> Iterator[CheckResult]:
@@ -193,6 +201,23 @@ class Check:
                 yield from self._judged()
             self.not_played = len(self._waiting)
 
+    def _plan(self, jobs: Sequence[_Job]) -> Plan:
+        """What is told before it begins."""
+        lanes = [jobs]  # each of which is played beside the others
+        if self.options.jobs > 1:
+            lanes = [[one for one in jobs if one.is_long is which] for which in (True, False)]
+        longest_ns = max(
+            side_by_side_ns([one.longest_ns for one in lane], self._at_once(is_long=place == 0))
+            for place, lane in enumerate(lanes)
+        )
+        if self._delivered:
+            longest_ns += self.options.delivery_ns
+        return Plan(len(jobs), self.options.jobs, longest_ns)
+
+    def _at_once(self, *, is_long: bool) -> int:
+        """How many of a kind may be played at a time."""
+        return LONG_AT_ONCE_MAX if is_long and self._jobs_max > 1 else self._jobs_max
+
     def _job(self, one: NamedScenario) -> tuple[_Job | None, str]:
         introduction = introduction_for(one.scenario, self.options.introduction)
         if reason := does_not_apply(one.scenario, self.offer, self.options.introduction):
@@ -212,7 +237,8 @@ class Check:
         longest_ns = max(Conditions(one, patience).longest_wait_ns for one in scenario.connections)
         if longest_ns > self.options.longest_ns:
             return None, "it takes longer than is allowed (--longest)"
-        return _Job(one, scenario, mark, longest_ns > LONG_NS), ""
+        is_long = longest_ns > LONG_NS
+        return _Job(one, scenario, mark, is_long, duration.longest_ns(scenario, patience)), ""
 
     # -- playing ----------------------------------------------------------------------------------
 
@@ -222,8 +248,7 @@ class Check:
             job = self._waiting[0]
             beside = sum(one.is_long == job.is_long for one in self._playing.values())
             is_alone = self._jobs_max == 1
-            at_once = LONG_AT_ONCE_MAX if job.is_long and not is_alone else self._jobs_max
-            if beside >= at_once or (is_alone and self._playing):
+            if beside >= self._at_once(is_long=job.is_long) or (is_alone and self._playing):
                 return
             self._waiting.popleft()
             job.tries += 1

@@ -121,6 +121,32 @@ def test_junit_fails_on_violations_and_skips_what_says_nothing(
     assert suite.find("testcase[@name='noop']") is not None
 
 
+def test_junit_and_json_tell_how_long_the_check_took_and_not_the_sum(tmp_path: Path) -> None:
+    folder, file = tmp_path / "slow", tmp_path / "report.xml"
+    folder.mkdir()
+    for number in range(8):
+        text = HEADER + NOOP.replace("reply+0  C: NOOP", "+250ms   C: NOOP")
+        (folder / f"{number}.smtp").write_text(text)
+    with scripted(Manners(), connections=9) as target:
+        json_file = tmp_path / "results.json"
+        arguments = ["check", target.name, "--from", str(folder), "--json", str(json_file)]
+        assert main([*arguments, "--junit", str(file)]) == 0
+    suite = ET.parse(file).getroot()
+    times = [float(case.get("time", "")) for case in suite.iter("testcase")]
+    assert len(times) == 8 and max(times) <= float(suite.get("time", "")) < sum(times)
+    took_ns = json.loads(json_file.read_text())["real_ns"]
+    assert float(suite.get("time", "")) == pytest.approx(took_ns / 1e9, abs=0.001)
+
+
+def test_how_long_it_may_take_is_told_first_and_beside_a_document_on_standard_error(
+    good: str, transcripts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", good, "--from", str(transcripts), "--json", "-"]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out)["verdicts"]["holds"] == 1
+    assert output.err.startswith("1 scenario to play: 2.0 s at most, and longer where")
+
+
 def test_a_dry_run_lists_what_would_be_played_and_asks_no_server(
     transcripts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
