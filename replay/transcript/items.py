@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 from replay.transcript import masks, notation
 from replay.transcript.octets import OctetsError, to_octets
@@ -17,7 +19,6 @@ from replay.transcript.script import (
     CommandVerb,
     ExactOctets,
     Listen,
-    Mask,
     MaskedOctets,
     Open,
     Outcome,
@@ -42,6 +43,9 @@ _VERB = re.compile(
 )
 _COMMENT = re.compile(r"(?:^|(?<=[ \t]))#")
 
+CACHED_MAX, CACHED_CHARACTERS_MAX = 2048, 200
+"""Items that are remembered, and how long they may be: most stand in many lines, of one transcript
+and of all."""
 EHLO = f"S {notation.EHLO_WORD}"
 _ENDS_OF_BOTH = [verb for verb, kind in notation.PEER_VERBS.items() if verb != "open"]
 ALLOWED = ", ".join(
@@ -65,61 +69,98 @@ class ItemError(ValueError):
         self.offset = offset
 
 
-@dataclass(slots=True)
-class Item:
-    """A line's item: whole as it is, or octets that the following lines may go on with."""
+class Item(NamedTuple):
+    """A line's item."""
 
     kind: str
-    """"C", "S", and these with "~" or "?", for octets, else a verb: what a continuation must
-    repeat."""
+    """"C", "S", and these with "~" or "?", for octets, else a verb: what a line that goes on with
+    it must repeat."""
     actor: str = ""
     """Whose octets or whose verb it is; "" for an act of the played end that names none."""
     packet: int = 0
-    pieces: list[bytes] = field(default_factory=list)
-    masked: list[bytes | Mask] = field(default_factory=list)
-    action: Action | Outcome | None = None
     named: str = ""
     """The code or verb behind "?"."""
+    pieces: masks.Pieces = ()
+    """The octets, without their repetition, and masks."""
+    times: int = 1
     octets: int = 0
     """How many it stands for."""
-
-    def content(self, *, played: bool) -> Action | Outcome | None:
-        """What the item and those that go on with it make, for the end that is ``played`` or for
-        the other."""
-        octets = b"".join(self.pieces)
-        if self.kind in ("C", "S"):
-            return SendOctets(octets) if played else ExactOctets(octets)
-        if self.kind.endswith("~"):
-            return MaskedOctets(masks.joined(self.masked))
-        if self.kind == "S?":
-            return ReplyCode(int(self.named), octets)
-        if self.kind == "C?":
-            return CommandVerb(self.named, octets)
-        return self.action
+    start: int = 0
+    """Where the text of these begins, in characters from 0."""
+    comment: str = ""
+    action: Action | None = None
+    """What a departure does by it, and ``outcome`` what an expectation demands by it, if no line
+    goes on with it; both None where that takes more than the line."""
+    outcome: Outcome | None = None
 
 
-def read_item(text: str, room: int) -> tuple[Item, str]:
-    """The item of ``text`` and its trailing comment; it stands for at most ``room`` octets.
+def read_item(text: str, played: str) -> Item:
+    """The item of ``text``, in a connection of which the end ``played`` ("C" or "S") is played.
 
     Raises ItemError.
     """
+    return (_short_item if len(text) <= CACHED_CHARACTERS_MAX else _item)(text, played)
+
+
+def _item(text: str, played: str) -> Item:
+    item = _bare_item(text)
+    says_all = item.named if item.kind.endswith("?") else item.pieces
+    return completed(item, played) if says_all and item.times == 1 else item
+
+
+_short_item = lru_cache(CACHED_MAX)(_item)
+
+
+def completed(item: Item, played: str) -> Item:
+    """``item`` with what its octets are to its step."""
+    if item.actor == played:
+        return item._replace(action=action([item]))
+    return item._replace(outcome=outcome([item]))
+
+
+def action(lines: Sequence[Item]) -> Action:
+    """What the octets of a departure's lines make."""
+    return SendOctets(_joined(lines))
+
+
+def outcome(lines: Sequence[Item]) -> Outcome:
+    """What the octets of an expectation's lines make."""
+    kind, named = lines[0].kind, lines[0].named
+    if kind.endswith("~"):
+        return MaskedOctets(masks.joined([piece for one in lines for piece in one.pieces]))
+    octets = _joined(lines)
+    if kind == "S?":
+        return ReplyCode(int(named), octets)
+    return CommandVerb(named, octets) if kind == "C?" else ExactOctets(octets)
+
+
+def _joined(lines: Sequence[Item]) -> bytes:
+    pieces = [
+        piece * one.times for one in lines for piece in one.pieces if isinstance(piece, bytes)
+    ]
+    return b"".join(pieces)
+
+
+def _bare_item(text: str) -> Item:
+    """The item apart from the connection that it stands in."""
     match = _OCTETS.fullmatch(text)
     if match is not None:
-        item = Item(match["actor"], match["actor"], _packet(match))
-        return _run(item, match, room), ""
+        return _run(match["actor"], match)
     if match := _MASKED.fullmatch(text):
-        return _masked(match, room), ""
+        return _masked(match)
     match = _KIND.fullmatch(text)
     if match is not None and match["text"] is not None:
-        return _kind(match, room), ""
+        return _kind(match)
     comment = _COMMENT.search(text)
     cut = comment.start() if comment else len(text)
     bare, remark = text[:cut].rstrip(" \t"), text[cut:].rstrip(" \t")
     if match := _KIND.fullmatch(bare):
-        return _kind(match, room), remark
-    if match := _PEER_VERB.fullmatch(bare):
-        return _peer_verb(match), remark
-    return _verb(bare), remark
+        item = _kind(match)
+    elif match := _PEER_VERB.fullmatch(bare):
+        item = _peer_verb(match)
+    else:
+        item = _verb(bare)
+    return item._replace(comment=remark)
 
 
 def _peer_verb(match: re.Match[str]) -> Item:
@@ -129,7 +170,7 @@ def _peer_verb(match: re.Match[str]) -> Item:
         raise ItemError(0, f"expected one of: {ALLOWED}")
     if verb == notation.EHLO_WORD:
         return Item(kind, actor, _packet(match))
-    return Item(kind, actor, _packet(match), action=notation.PEER_VERBS[verb]())
+    return Item(kind, actor, _packet(match), outcome=notation.PEER_VERBS[verb]())
 
 
 def _verb(text: str) -> Item:
@@ -154,17 +195,18 @@ def _verb(text: str) -> Item:
     return Item(verb, packet=_packet(match), action=action)
 
 
-def _kind(match: re.Match[str], room: int) -> Item:
+def _kind(match: re.Match[str]) -> Item:
     actor, named = match["actor"], match["kind"] or ""
     if named and named.isdigit() is not (actor == "S"):
         raise ItemError(
             match.start("kind"), "a code stands behind S?, a VERB in capitals or content behind C?"
         )
-    item = Item(f"{actor}?", actor, _packet(match), named=named)
-    return item if match["text"] is None else _run(item, match, room)
+    if match["text"] is None:
+        return Item(f"{actor}?", actor, _packet(match), named)
+    return _run(f"{actor}?", match, named)
 
 
-def _masked(match: re.Match[str], room: int) -> Item:
+def _masked(match: re.Match[str]) -> Item:
     start = match.start("text")
     try:
         pieces = masks.from_text(match["text"])
@@ -172,9 +214,8 @@ def _masked(match: re.Match[str], room: int) -> Item:
         raise ItemError(start + error.offset, str(error)) from None
     if not pieces:
         raise ItemError(start, "octets are missing here")
-    _check_room(len(match["text"]), room, start)
     actor, octets = match["actor"], len(match["text"])
-    return Item(f"{actor}~", actor, _packet(match), masked=list(pieces), octets=octets)
+    return Item(f"{actor}~", actor, _packet(match), "", pieces, 1, octets, start)
 
 
 def _packet(match: re.Match[str]) -> int:
@@ -188,7 +229,8 @@ def _packet(match: re.Match[str]) -> int:
     return packet
 
 
-def _run(item: Item, match: re.Match[str], room: int) -> Item:
+def _run(kind: str, match: re.Match[str], named: str = "") -> Item:
+    packet = _packet(match)
     times = 1 if match["times"] is None else int(match["times"])
     if times < 1:
         raise ItemError(match.start("times"), "a count is 1 or more")
@@ -199,14 +241,4 @@ def _run(item: Item, match: re.Match[str], room: int) -> Item:
         raise ItemError(start + error.offset, str(error)) from None
     if not octets:
         raise ItemError(start, "octets are missing here")
-    _check_room(times * len(octets), room, start)
-    item.pieces = [octets * times]
-    item.octets = times * len(octets)
-    return item
-
-
-def _check_room(octets: int, room: int, offset: int) -> None:
-    if octets > room:
-        raise ItemError(
-            offset, f"more than {notation.OCTETS_MAX} octets in all; that is the most allowed"
-        )
+    return Item(kind, match["actor"], packet, named, (octets,), times, times * len(octets), start)

@@ -101,7 +101,6 @@ def actors_of(first: script.Step) -> Actors:
 
 
 SURROGATE = re.compile(r"[\ud800-\udfff]")
-CARRIAGE_RETURN = re.compile(r"\r")
 
 
 def text_lines(text: str, path: str) -> list[str]:
@@ -111,13 +110,13 @@ def text_lines(text: str, path: str) -> list[str]:
     lines = text.split("\n")
     if len(lines) > LINES_MAX:
         raise TranscriptError(path, LINES_MAX, 1, f"more than {LINES_MAX} lines")
-    for character, message in (
-        (SURROGATE.search(text), "this is not text that UTF-8 can hold"),
-        (CARRIAGE_RETURN.search(text), "lines of a transcript end in LF alone"),
+    surrogate = None if text.isascii() else SURROGATE.search(text)
+    for at, message in (
+        (surrogate.start() if surrogate else -1, "this is not text that UTF-8 can hold"),
+        (text.find("\r"), "lines of a transcript end in LF alone"),
     ):
-        if character is not None:
-            before = text[: character.start()]
-            line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        if at >= 0:
+            line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
             raise TranscriptError(path, line, column, message)
     return lines
 

@@ -37,11 +37,10 @@ def rewrite_text(document: Document, observed: Scenario) -> str:
     if wanted.keys() != document.connections.keys():
         raise ValueError("the observed connections are not those of the transcript")
     edits = _Edits(document)
-    for name, placed in document.connections.items():
-        theirs = [one.step for one in placed if isinstance(one.step, Departure)]
-        if theirs != list(wanted[name].departures()):
+    for name, connection in document.connections.items():
+        if list(connection.departures()) != list(wanted[name].departures()):
             raise ValueError(f"connection {name}: the observed departures are not the transcript's")
-        _rewrite_connection(edits, name, placed, list(wanted[name].steps))
+        _rewrite_connection(edits, name, document.placed(name), list(wanted[name].steps))
     if observed.accepted != document.accepted and observed.accepted is not None:
         edits.replace_accepted(accepted.to_lines(observed.accepted))
     return edits.text()
@@ -126,7 +125,7 @@ class _Edits:
 
     def _lines(self, name: str, neighbour: Placed, step: Expectation) -> list[str]:
         """``step`` in the columns of its neighbour."""
-        actors = actors_of(self._document.connections[name][0].step)
+        actors = actors_of(self._document.connections[name].steps[0])
         if not self._document.named:
             return step_lines(step, "", neighbour.column, actors)
         column, width = neighbour.name_column, neighbour.column - neighbour.name_column

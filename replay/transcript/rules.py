@@ -53,23 +53,25 @@ def faults(connection: ScriptedConnection) -> Iterator[tuple[Step | None, str]]:
     latest_ns = 0
     latest: Departure | None = None
     half_closed = False
-    handshakes = {"sent": 0, "expected": 0}
+    sent = expected = 0  # handshakes
     for step in connection.steps:
         if isinstance(step, Departure):
+            action = step.action
             message = _departure_fault(step, latest, arrivals, receiver)
-            if half_closed and isinstance(step.action, SendOctets | StartTls):
+            if half_closed and isinstance(action, (SendOctets, StartTls)):
                 message = message or "nothing can be sent after half-close"
-            half_closed = half_closed or isinstance(step.action, HalfClose)
-            handshakes["sent"] += isinstance(step.action, StartTls)
+            half_closed = half_closed or isinstance(action, HalfClose)
+            sent += isinstance(action, StartTls)
             latest = step
         else:
+            outcome = step.outcome
             message = _expectation_fault(step, latest_ns, latest is not None, receiver)
-            if receiver and isinstance(step.outcome, PeerOpens) is bool(arrivals):
+            if receiver and isinstance(outcome, PeerOpens) is bool(arrivals):
                 message = message or _OPENS_FIRST
-            handshakes["expected"] += isinstance(step.outcome, HANDSHAKES)
-            arrivals += isinstance(step.outcome, ARRIVALS)
+            expected += isinstance(outcome, HANDSHAKES)
+            arrivals += isinstance(outcome, ARRIVALS)
             latest_ns = latest_ns if step.at_ns is None else step.at_ns
-        if max(handshakes.values()) > 1:
+        if sent > 1 or expected > 1:
             message = message or "a connection has one TLS handshake"
         if message:
             yield step, message
@@ -99,7 +101,7 @@ def _departure_fault(
         if not 1 <= action.port <= PORT_MAX:
             return f"a port lies between 1 and {PORT_MAX}"
         return _address_fault("receiver", action.address)
-    if isinstance(action, Open | Listen):
+    if isinstance(action, (Open, Listen)):
         return "a connection is opened once; start another under a name of its own"
     if receiver and not arrivals:
         return _OPENS_FIRST
@@ -133,22 +135,29 @@ def _expectation_fault(step: Expectation, latest_ns: int, opened: bool, receiver
     if step.at_ns is not None and step.at_ns < latest_ns:
         return "this is expected earlier than what stands above it"
     outcome = step.outcome
-    if isinstance(outcome, ReplyCode if receiver else CommandVerb | PeerOpens):
+    if isinstance(outcome, ExactOctets):
+        return _octets_fault(outcome.octets, receiver)
+    if isinstance(outcome, MaskedOctets):
+        return masks.fault(outcome) or _octets_fault(masks.example(outcome), receiver)
+    if isinstance(outcome, ReplyCode if receiver else (CommandVerb, PeerOpens)):
         return "a server's reply has a code and a client's command a verb"
     if isinstance(outcome, CommandVerb) and not _VERB.fullmatch(outcome.verb):
         return "a verb is 1 to 16 capitals, as in MAIL, or content"
     if isinstance(outcome, ReplyCode) and not 100 <= outcome.code <= 999:
         return "a reply code has three digits, as in 250"
-    if isinstance(outcome, MaskedOctets) and (message := masks.fault(outcome)):
-        return message
-    if isinstance(outcome, ExactOctets | MaskedOctets):
-        octets = masks.example(outcome)
-        if not octets:
-            return "at least one octet is expected"
-        if receiver:
-            return _command_fault(octets)
-        if _REPLY_ENDS.search(octets):
-            return "this is more than one reply; each has a time column of its own"
+    return ""
+
+
+def _octets_fault(octets: bytes, receiver: bool) -> str:
+    """What is wrong with expected octets; those of one line cannot be more than one."""
+    if not octets:
+        return "at least one octet is expected"
+    if octets.find(b"\n") == len(octets) - 1:
+        return ""
+    if receiver:
+        return _command_fault(octets)
+    if _REPLY_ENDS.search(octets):
+        return "this is more than one reply; each has a time column of its own"
     return ""
 
 

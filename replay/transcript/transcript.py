@@ -17,7 +17,7 @@ from replay.transcript import notation
 from replay.transcript.notation import CONNECTION_NAME_DEFAULT, TranscriptError
 from replay.transcript.reader import read
 from replay.transcript.rewriter import rewrite_text
-from replay.transcript.script import Scenario, ScriptedConnection
+from replay.transcript.script import Scenario
 from replay.transcript.writer import write_text
 
 __all__ = [
@@ -31,25 +31,21 @@ __all__ = [
     "write",
 ]
 
+_PIECE_OCTETS = 64 * 1024
+
 
 def parse(text: str, path: str) -> Scenario:
     """The scenario that ``text`` describes; ``path`` is for messages.  Raises TranscriptError."""
     document = read(text, path)
     header = document.header
-    connections = tuple(
-        ScriptedConnection(
-            name, tuple(placed.step for placed in steps), tuple(document.claims.get(name, ()))
-        )
-        for name, steps in document.connections.items()
-    )
     return Scenario(
         header.story,
-        connections,
+        tuple(document.connections.values()),
         header.source,
         header.server,
         header.world,
         document.accepted,
-        tuple(document.claims.get("", ())),
+        document.claims,
         header.needs,
         header.target,
     )
@@ -79,8 +75,7 @@ def rewrite(text: str, observed: Scenario, path: str) -> str:
 def read_text(path: Path) -> str:
     """The text of a transcript file.  Raises TranscriptError, and OSError as it comes."""
     octets_max = 4 * notation.TEXT_CHARACTERS_MAX
-    with path.open("rb") as file:
-        octets = file.read(octets_max + 1)
+    octets = _read(path, octets_max + 1)
     if len(octets) > octets_max:
         raise TranscriptError(str(path), 1, 1, f"longer than the {octets_max} octets allowed")
     try:
@@ -90,6 +85,17 @@ def read_text(path: Path) -> str:
         line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
         message = r"a transcript is UTF-8 text; other octets are written as \xNN"
         raise TranscriptError(str(path), line, column, message) from None
+
+
+def _read(path: Path, octets_max: int) -> bytes:
+    """The octets of a file, so many at most; asked for piece by piece, since room for all that is
+    asked for is made before it is known how much comes."""
+    pieces = []
+    with path.open("rb", buffering=0) as file:
+        while octets_max and (piece := file.read(min(octets_max, _PIECE_OCTETS))):
+            pieces.append(piece)
+            octets_max -= len(piece)
+    return b"".join(pieces)
 
 
 def load(path: Path) -> Scenario:
@@ -102,8 +108,8 @@ def remarks(text: str, path: str) -> dict[int, str]:
     1).  Raises TranscriptError."""
     document = read(text, path)
     found: dict[int, str] = {}
-    for steps in document.connections.values():
-        for placed in steps:
+    for name in document.connections:
+        for placed in document.placed(name):
             above = placed.lines[0] - 1
             while document.lines[above].startswith("#"):
                 above -= 1
