@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import NamedTuple
@@ -143,21 +143,49 @@ class _Due(NamedTuple):
     allowed_ns: int
 
 
-def _due(
-    connection: ScriptedConnection, observed: ObservedConnection, tolerance: Tolerance | None
-) -> Iterator[_Due | None]:
-    """For each expectation; None for any time."""
-    expectations = connection.expectations()
-    if tolerance is None:
-        for one in expectations:
-            yield None if one.at_ns is None else _Due(one.at_ns, 0)
-        return
-    for departure, delay_ns in server_delays_ns(connection):
+def _dues(
+    connection: ScriptedConnection, observed: ObservedConnection, tolerance: Tolerance
+) -> dict[int, _Due | None]:
+    """For each expectation, by its identity; None for any time."""
+    dues: dict[int, _Due | None] = {}
+    delays = server_delays_ns(connection)
+    for one, (departure, delay_ns) in zip(connection.expectations(), delays, strict=True):
         departed_ns = observed.departed_ns[departure]
         if delay_ns is None or departed_ns is None:
-            yield None
+            dues[id(one)] = None
         else:
-            yield _Due(departed_ns + delay_ns, tolerance.of(delay_ns))
+            dues[id(one)] = _Due(departed_ns + delay_ns, tolerance.of(delay_ns))
+    return dues
+
+
+class _Expected:
+    """What a connection expects, by kind, and how its played end leaves."""
+
+    __slots__ = ("abandoned", "due", "end", "handshake", "leaves", "said")
+
+    def __init__(self, connection: ScriptedConnection) -> None:
+        self.said: list[Expectation] = []
+        self.due = -1
+        """How many utterances the played end is there for: one behind its close may be too late."""
+        self.end: Expectation | None = None
+        self.handshake: Expectation | None = None
+        self.abandoned = False
+        self.leaves = False
+        """It ends the connection: its peer's end need not be expected."""
+        for step in connection.steps:
+            if isinstance(step, Departure):
+                if isinstance(step.action, (script.Close, script.Reset)):
+                    self.due = self.due if self.leaves else len(self.said)
+                    self.leaves = True
+                self.abandoned = self.abandoned or isinstance(step.action, Abandon)
+            elif isinstance(step.outcome, script.UTTERANCES):
+                self.said.append(step)
+            elif isinstance(step.outcome, script.ENDS):
+                self.end = self.end or step
+            elif isinstance(step.outcome, script.HANDSHAKES):
+                self.handshake = self.handshake or step
+        if not self.leaves:
+            self.due = len(self.said)
 
 
 class _Comparison:
@@ -172,32 +200,26 @@ class _Comparison:
         self._words = _OF_CLIENT if connection.plays_receiver else _OF_SERVER
         self._observed = observed
         self._replies = replies
-        dues = _due(connection, observed, tolerance)
-        self._dues = {
-            id(one): due for one, due in zip(connection.expectations(), dues, strict=True)
-        }
-        self._unreceived = _unreceived(connection, observed, tolerance, self._dues)
+        self._dues = None if tolerance is None else _dues(connection, observed, tolerance)
+        self._unreceived = _unreceived(connection, observed, tolerance, self._dues or {})
         self._differences: list[Difference] = []
 
     def run(self, connection: ScriptedConnection) -> list[Difference]:
-        expectations = list(connection.expectations())
-        said = [one for one in expectations if isinstance(one.outcome, script.UTTERANCES)]
-        ends = [one for one in expectations if isinstance(one.outcome, script.ENDS)]
-        handshakes = [one for one in expectations if isinstance(one.outcome, script.HANDSHAKES)]
-        observed = self._observed
-        if connection.plays_receiver and not self._opens(expectations[0]):
+        observed, wanted = self._observed, _Expected(connection)
+        receiver, said = connection.plays_receiver, wanted.said
+        if receiver and not self._opens(next(connection.expectations())):
             return self._differences
-        abandoned = any(isinstance(one.action, Abandon) for one in connection.departures())
-        received = observed.utterances[: len(said)] if abandoned else observed.utterances
-        due = _said_before_leaving(connection)
+        received = observed.utterances[: len(said)] if wanted.abandoned else observed.utterances
         for number, (expected, reply) in enumerate(zip_longest(said, received), 1):
-            if reply is not None or number <= due:
+            if reply is not None or number <= wanted.due:
                 self._utterance(number, expected, reply)
-        self._handshake(handshakes[0] if handshakes else None)
-        left = _ended_by_itself(connection)
-        if observed.rest and not (connection.plays_receiver and (left or abandoned)):
+        if wanted.handshake or observed.handshake:
+            self._handshake(wanted.handshake)
+        left = wanted.leaves or wanted.abandoned
+        if observed.rest and not (receiver and left):
             self._add(f"an unfinished {self._words.utterance}", None, _show(observed.rest))
-        self._end(ends[0] if ends else None, abandoned or left)
+        if wanted.end or observed.end:
+            self._end(wanted.end, left)
         if observed.waits_for:
             last = next(reversed(list(connection.departures())))
             self._add(
@@ -225,11 +247,11 @@ class _Comparison:
         expected: Expectation | None,
         reply: ReceivedReply | ReceivedCommand | None,
     ) -> None:
-        faults: list[str] = []
+        other = late = ""
         if expected is not None and reply is not None:
-            faults += filter(None, (self._replies.difference(expected.outcome, reply),))
-            faults += filter(None, (self._lateness(expected, reply.at_ns),))
-            if not faults:
+            other = self._replies.difference(expected.outcome, reply)
+            late = self._lateness(expected, reply.at_ns)
+            if not (other or late):
                 return
         name = f"{self._words.utterance} {number}"
         observed = None if reply is None else _show(reply.octets)
@@ -242,7 +264,7 @@ class _Comparison:
             if id(expected) not in self._unreceived:
                 self._add(f"{name}: missing", wanted, None, expected=expected)
             return
-        what = f"{name}: {', '.join(faults)}"
+        what = f"{name}: {', '.join(filter(None, (other, late)))}"
         self._add(what, wanted, observed, expected=expected, observed_at_ns=at_ns)
 
     def _handshake(self, expected: Expectation | None) -> None:
@@ -281,9 +303,17 @@ class _Comparison:
             what = f"the {peer}'s end: {late}"
             self._add(what, wanted, shown, expected=expected, observed_at_ns=at_ns)
 
+    def _due(self, expected: Expectation) -> _Due | None:
+        """When it should have come; None for any time.  In virtual time it is the very instant."""
+        if self._dues is not None:
+            return self._dues[id(expected)]
+        return None if expected.at_ns is None else _Due(expected.at_ns, 0)
+
     def _lateness(self, expected: Expectation, observed_ns: int) -> str:
         """By how much something missed its time; empty if it did not."""
-        due = self._dues[id(expected)]
+        if expected.at_ns == observed_ns and self._dues is None:
+            return ""
+        due = self._due(expected)
         gap_ns = 0 if due is None else observed_ns - due.at_ns
         if due is None or abs(gap_ns) <= due.allowed_ns:
             return ""
@@ -301,7 +331,7 @@ class _Comparison:
         observed_at_ns: int | None = None,
     ) -> None:
         place = expected or near
-        due = self._dues[id(expected)] if expected else None
+        due = self._due(expected) if expected else None
         self._differences.append(
             Difference(
                 self._name,
@@ -314,17 +344,6 @@ class _Comparison:
                 place.packet if place else 0,
             )
         )
-
-
-def _said_before_leaving(connection: ScriptedConnection) -> int:
-    """How many utterances the played end was there for: one behind its close may be too late."""
-    replies = 0
-    for step in connection.steps:
-        if isinstance(step, Expectation):
-            replies += isinstance(step.outcome, script.UTTERANCES)
-        elif isinstance(step.action, script.Close | script.Reset):
-            break
-    return replies
 
 
 def _unreceived(
@@ -352,13 +371,6 @@ def _unreceived(
         if isinstance(step.action, script.Close | script.Reset):
             return {one for one, ns in late.items() if at_ns is not None and ns > at_ns}
     return set()
-
-
-def _ended_by_itself(connection: ScriptedConnection) -> bool:
-    """True where the played end ends the connection: its peer's end need not be expected."""
-    return any(
-        isinstance(one.action, script.Close | script.Reset) for one in connection.departures()
-    )
 
 
 def _outcome(outcome: script.Outcome, letter: str) -> str:
@@ -415,6 +427,8 @@ class _ReplyComparison:
         )
 
     def _of_reply(self, outcome: script.Outcome, reply: ReceivedReply) -> str:
+        if isinstance(outcome, ExactOctets) and outcome.octets == reply.octets:
+            return ""  # nearly always
         match outcome:
             case ReplyCode(code):
                 wanted, why = code, ""

@@ -22,6 +22,7 @@ from replay.play.observed import ObservedConnection
 from replay.play.virtual_run import Play, VirtualDriver, VirtualRun
 from replay.play.virtual_time import Leaked, NotVirtual, ServerFault, Stalled, TargetFault
 from replay.transcript import transcript
+from replay.transcript.claims.places import all_claims
 from replay.transcript.notation import TranscriptError
 from replay.transcript.script import Scenario
 from replay.verify import update
@@ -166,9 +167,10 @@ def run_file(
         result = run_scenario(scenario, path, play)
         if updating and result.verdict != BROKEN:
             result = _update(result, text, scenario, updating, play)
-    if not keep:
-        result = dataclasses.replace(result, scenario=None, observed=(), delivered=())
-    return dataclasses.replace(result, real_ns=clock.monotonic_ns() - began_ns)
+    real_ns = clock.monotonic_ns() - began_ns
+    if keep:
+        return dataclasses.replace(result, real_ns=real_ns)
+    return dataclasses.replace(result, real_ns=real_ns, scenario=None, observed=(), delivered=())
 
 
 @contextlib.contextmanager
@@ -187,29 +189,37 @@ def input_errors(path: Path) -> Iterator[None]:
 def run_scenario(scenario: Scenario, path: Path, play: Play = virtual_run.play) -> ScenarioResult:
     """Run one scenario, and keep what was observed.  Raises WorldError for a header that cannot
     be."""
-    begun = ScenarioResult(
-        path, scenario.story, len(scenario.connections), BROKEN, scenario=scenario
-    )
+    story, sessions = scenario.story, len(scenario.connections)
     try:
         played = play(scenario)
     except (Leaked, NotVirtual, ServerFault, Stalled, TargetFault) as error:
-        return dataclasses.replace(begun, complaint=str(error))
+        complaint = str(error)
+        return ScenarioResult(path, story, sessions, BROKEN, complaint=complaint, scenario=scenario)
     differences = (
         *compare_all(scenario, played.connections),
         *compare_surroundings(played),
         *compare_accepted(scenario.accepted, played.messages),
-        *claim_differences(scenario, _checked(scenario, played)),
+        *_broken_claims(scenario, played),
     )
-    return dataclasses.replace(
-        begun,
-        verdict=DIFFERS if differences else AS_EXPECTED,
+    return ScenarioResult(
+        path,
+        story,
+        sessions,
+        DIFFERS if differences else AS_EXPECTED,
         virtual_ns=played.virtual_ns,
         trace_hash=played.trace_hash,
         differences=differences,
         log=played.log,
+        scenario=scenario,
         observed=played.connections,
         delivered=played.messages,
     )
+
+
+def _broken_claims(scenario: Scenario, played: VirtualRun) -> Iterator[Difference]:
+    """The claims that do not hold; few transcripts make any."""
+    if any(all_claims(scenario)):
+        yield from claim_differences(scenario, _checked(scenario, played))
 
 
 def _checked(scenario: Scenario, played: VirtualRun) -> CheckedRun:
