@@ -6,6 +6,7 @@ holds by then, it is set anew.  So a received chunk costs no wheel operation.
 
 from __future__ import annotations
 
+import sys
 from typing import Protocol
 
 from mailsrv.runtime.loop import Loop
@@ -25,6 +26,7 @@ _PHASE_OF = {
 # Attributes of an Enum class are slow to look up; these are used for every message.
 _IDLE, _COMMAND, _CONTENT_IDLE = Timeout.IDLE, Timeout.COMMAND, Timeout.CONTENT_IDLE
 _CONTENT, _CHUNKS, _CONTENT_START = State.CONTENT, State.CHUNKS, Timeout.CONTENT_START
+_NEVER_NS = sys.maxsize
 
 
 class TimedConnection(Protocol):
@@ -40,13 +42,14 @@ class TimedConnection(Protocol):
 class TimeoutTimer(ConnectionTimeouts):
     """See the module.  It is set from its first phase on until ``cancel``."""
 
-    __slots__ = ("_connection", "_lines", "_loop", "_timer")
+    __slots__ = ("_armed_ns", "_connection", "_lines", "_loop", "_timer")
 
     def __init__(self, timeouts: Timeouts, loop: Loop, connection: TimedConnection) -> None:
         super().__init__(timeouts, loop.now_ns)
         self._loop = loop
         self._connection: TimedConnection | None = connection
         self._timer: Timer | None = None
+        self._armed_ns = _NEVER_NS  # when it goes off
         self._lines = 0
 
     def begin(self, phase: Timeout) -> None:
@@ -90,19 +93,18 @@ class TimeoutTimer(ConnectionTimeouts):
 
     def arm(self) -> None:
         """See to it that the timer goes off no later than the next deadline."""
-        timer, timers = self._timer, self._loop.timers
-        if timer is None:
-            self._timer = timers.schedule(self.next()[0], self._fired)
-        elif not timer.pending:
-            timers.reschedule(timer, self.next()[0])
-        else:
-            deadline_ns = timer.deadline_ns
-            if deadline_ns > self.since_ns + self.timeouts.ns[self.phase] or (
-                deadline_ns > self.session_due_ns
-            ):
-                due_ns, _ = self.next()
-                if due_ns < deadline_ns:
-                    timers.reschedule(timer, due_ns)
+        armed_ns = self._armed_ns
+        if armed_ns > self.since_ns + self.timeouts.ns[self.phase] or (
+            armed_ns > self.session_due_ns
+        ):
+            due_ns, _ = self.next()
+            if due_ns < armed_ns:
+                timers = self._loop.timers
+                if self._timer is None:
+                    self._timer = timers.schedule(due_ns, self._fired)
+                else:
+                    timers.reschedule(self._timer, due_ns)
+                self._armed_ns = due_ns
 
     def cancel(self) -> None:
         """Call nothing any more; to be armed no more, either."""
@@ -112,6 +114,7 @@ class TimeoutTimer(ConnectionTimeouts):
             self._loop.timers.cancel(timer)
 
     def _fired(self) -> None:
+        self._armed_ns = _NEVER_NS
         connection = self._connection
         if connection is None:
             return

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Protocol
 
 from mailsrv.runtime.clock import Clock
@@ -32,8 +33,7 @@ class TurnTaker(Handler, Protocol):
         """Go on with what was put off, for one turn; what is then left is put off again."""
 
 
-def _number(ready: tuple[Handler, int]) -> int:
-    return ready[0].number
+_number = itemgetter(0)
 
 
 class Loop:
@@ -80,7 +80,7 @@ class Loop:
         self.now_ns = self._clock.monotonic_ns()
         if len(ready) > 1:
             ready.sort(key=_number)
-        for handler, events in ready:
+        for _, handler, events in ready:
             try:
                 handler.ready(events)
             except Exception as fault:

@@ -12,14 +12,15 @@ from typing import Protocol
 from mailsrv.runtime.clock import Clock
 from mailsrv.units import NS_PER_S
 
-READ = selectors.EVENT_READ
-WRITE = selectors.EVENT_WRITE
+READ, WRITE = 1, 4
+"""EPOLLIN and EPOLLOUT, see epoll_ctl(2)."""
 READY_MAX = 1024
 """Sockets that are handled in one pass; the kernel tells of the others in the next."""
 
 
 class Handler(Protocol):
-    """Is called when its socket is ready.  ``number`` orders handlers that are ready at once."""
+    """Is called when its socket is ready.  ``number`` orders handlers that are ready at once; it
+    stays the same while a socket is watched."""
 
     number: int
 
@@ -27,8 +28,9 @@ class Handler(Protocol):
         """``events`` is a mask of ``READ`` and ``WRITE``."""
 
 
-Ready = list[tuple[Handler, int]]
-"""Handlers, and the events that they are to be called with."""
+Watched = tuple[int, Handler, int]
+"""A handler's number, the handler, and the events that it wants or is to be called with."""
+Ready = list[Watched]
 
 
 class Poll(Protocol):
@@ -50,6 +52,14 @@ class Poll(Protocol):
         """Release the descriptor."""
 
 
+_FOR_SELECTOR = {
+    READ: selectors.EVENT_READ,
+    WRITE: selectors.EVENT_WRITE,
+    READ | WRITE: selectors.EVENT_READ | selectors.EVENT_WRITE,
+}
+_FROM_SELECTOR = {selector: events for events, selector in _FOR_SELECTOR.items()}
+
+
 class SelectorPoll:
     """A poll for every system."""
 
@@ -58,10 +68,10 @@ class SelectorPoll:
         self._selector = selectors.DefaultSelector()
 
     def watch(self, sock: socket.socket, events: int, handler: Handler) -> None:
-        self._selector.register(sock, events, handler)
+        self._selector.register(sock, _FOR_SELECTOR[events], handler)
 
     def change(self, sock: socket.socket, events: int, handler: Handler) -> None:
-        self._selector.modify(sock, events, handler)
+        self._selector.modify(sock, _FOR_SELECTOR[events], handler)
 
     def forget(self, sock: socket.socket) -> None:
         self._selector.unregister(sock)
@@ -70,7 +80,10 @@ class SelectorPoll:
         timeout_s = None
         if until_ns is not None:
             timeout_s = max(0, until_ns - self._clock.monotonic_ns()) / NS_PER_S
-        return [(key.data, events) for key, events in self._selector.select(timeout_s)]
+        return [
+            (key.data.number, key.data, _FROM_SELECTOR[events])
+            for key, events in self._selector.select(timeout_s)
+        ]
 
     def close(self) -> None:
         self._selector.close()
@@ -83,18 +96,18 @@ class EpollPoll:
     def __init__(self, clock: Clock) -> None:
         self._monotonic_ns = clock.monotonic_ns
         self._epoll = select.epoll()
-        self._watched: dict[int, tuple[Handler, int]] = {}
+        self._watched: dict[int, Watched] = {}
         """By descriptor."""
 
     def watch(self, sock: socket.socket, events: int, handler: Handler) -> None:
         fd = sock.fileno()
-        self._epoll.register(fd, _MASKS[events])
-        self._watched[fd] = handler, events
+        self._epoll.register(fd, events)
+        self._watched[fd] = handler.number, handler, events
 
     def change(self, sock: socket.socket, events: int, handler: Handler) -> None:
         fd = sock.fileno()
-        self._epoll.modify(fd, _MASKS[events])
-        self._watched[fd] = handler, events
+        self._epoll.modify(fd, events)
+        self._watched[fd] = handler.number, handler, events
 
     def forget(self, sock: socket.socket) -> None:
         fd = sock.fileno()
@@ -109,23 +122,22 @@ class EpollPoll:
                 timeout_s = 0
         watched, ready = self._watched, []
         for fd, event in self._epoll.poll(timeout_s, READY_MAX):
-            handler, events = watched[fd]
-            ready.append((handler, READ if event == _IN else _events(event) & events))
+            wanted = watched[fd]
+            ready.append(wanted if event == wanted[2] else _part(wanted, event))
         return ready
 
     def close(self) -> None:
         self._epoll.close()
 
 
+def _part(wanted: Watched, event: int) -> Watched:
+    """What came of ``wanted``; trouble is for whoever reads or writes to find."""
+    number, handler, events = wanted
+    came = (READ if event & ~WRITE else 0) | (WRITE if event & ~READ else 0)
+    return number, handler, came & events
+
+
 if sys.platform == "linux":
     SystemPoll = EpollPoll
 else:
     SystemPoll = SelectorPoll
-
-_IN, _OUT = getattr(select, "EPOLLIN", 1), getattr(select, "EPOLLOUT", 4)
-_MASKS = {READ: _IN, WRITE: _OUT, READ | WRITE: _IN | _OUT}
-
-
-def _events(event: int) -> int:
-    """epoll's event as a mask; trouble is for whoever reads or writes to find."""
-    return (READ if event & ~_OUT else 0) | (WRITE if event & ~_IN else 0)

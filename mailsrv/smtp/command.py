@@ -223,6 +223,15 @@ def split(line: bytes) -> tuple[str, str] | Reply:
 
 
 @lru_cache(LINES_KNOWN_MAX)
+def split_whole(octets: bytes) -> tuple[str, str] | None:
+    """Split ``octets`` that are one command line with its CRLF; None if they are anything else, or
+    a line that must be refused."""
+    end = len(octets) - len(b"\r\n")
+    parts = split(octets[:end]) if octets.find(b"\r\n") == end else None
+    return None if isinstance(parts, Reply) else parts
+
+
+@lru_cache(LINES_KNOWN_MAX)
 def parse_mail(argument: str) -> tuple[MailPath, MailParameters] | Reply:
     """Parse what stands after ``MAIL``."""
     if argument[:5].upper() != _MAIL_FROM:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 
 from mailsrv.smtp import command, reply
-from mailsrv.smtp.command import TLS_HANDSHAKE, split
+from mailsrv.smtp.command import TLS_HANDSHAKE, split, split_whole
 from mailsrv.smtp.courier import Sink
 from mailsrv.smtp.events import ProtocolNote, Stage
 from mailsrv.smtp.handlers import DECIDED, FOLLOWED, TABLE, WAITED_FOR, Handler, content_ended
@@ -71,21 +71,18 @@ class Session(SessionState):
     def receive(self, chunk: bytes) -> None:
         """Take octets from the client and do what can be done with them."""
         # One whole command that is known here, as nearly always: ``proceed`` takes twice as long.
-        end = len(chunk) - 2
         commands = TABLE[self.state]
         if (
             commands
-            and chunk.find(b"\r\n") == end
+            and len(chunk) <= self._line_octets_max
             and not self._input
             and self.question is None
-            and end <= self._line_octets_max
             and not self._discarded_octets
         ):
-            line = chunk[:end]
-            parts = split(line)
-            if not isinstance(parts, Reply) and (handler := commands.get(parts[0])):
+            parts = split_whole(chunk)
+            if parts is not None and (handler := commands.get(parts[0])):
                 self.lines += 1
-                self.command = line
+                self.command = chunk
                 handler(self, parts[1])
                 return
         self._input = self._input + chunk if self._input else chunk

@@ -101,8 +101,8 @@ class SessionState:
     3848; ``tls`` the protocol version and cipher suite, "" in the clear; ``errors`` counts
     permanent negative replies, and ``junk`` commands of no use, since the last accepted message;
     ``refused_recipients`` counts over the whole session; ``asked`` is the recipient that a question
-    is about; ``command`` the line that is being answered.  ``output``, ``question``,
-    ``closing`` and ``events`` are for the connection, see ``Session``; ``attention``
+    is about; ``command`` the line that is being answered, with or without its CRLF.  ``output``,
+    ``question``, ``closing`` and ``events`` are for the connection, see ``Session``; ``attention``
     is set with each of them, and with a question: there is more to do than to send output.
     """
 
@@ -252,7 +252,8 @@ class SessionState:
 
     def _report_refusal(self, answer: Reply, recipient: MailPath | None = None) -> None:
         envelope = self.envelope
-        command = self.command[:COMMAND_SHOWN_OCTETS_MAX].decode("utf-8", "backslashreplace")
+        line = self.command.removesuffix(b"\r\n")[:COMMAND_SHOWN_OCTETS_MAX]
+        command = line.decode("utf-8", "backslashreplace")
         about = (None, None) if envelope is None else (envelope.id, envelope.reverse_path)
         self._report(RefusedReply(about[0], self.helo, about[1], recipient, command, answer))
 

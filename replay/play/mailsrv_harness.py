@@ -61,7 +61,7 @@ class VirtualPoll(SystemPoll):
         self.watched -= 1
 
     def wait(self, until_ns: int | None) -> Ready:
-        ready = [(answer, READ) for answer in self.answers]
+        ready: Ready = [(answer.number, answer, READ) for answer in self.answers]
         self.answers.clear()
         ready += super().wait(0)
         self.found = len(ready)

@@ -26,7 +26,7 @@ class ScriptedPoll:
         if not self.ready and until_ns is not None:
             self._clock.advance_to_ns(max(until_ns, self._clock.monotonic_ns()))
         ready, self.ready = self.ready, []
-        return ready
+        return [(handler.number, handler, events) for handler, events in ready]
 
     def watch(self, sock: socket.socket, events: int, handler: Handler) -> None: ...
 
@@ -141,12 +141,12 @@ def test_a_poll_tells_of_real_sockets(kind: Callable[[Clock], Poll]) -> None:
         poll.watch(near, READ, handler)
         assert poll.wait(clock.monotonic_ns()) == []
         far.send(b"x")
-        assert poll.wait(None) == [(handler, READ)]
+        assert poll.wait(None) == [(1, handler, READ)]
         poll.change(near, READ | WRITE, handler)
-        assert poll.wait(None) == [(handler, READ | WRITE)]
+        assert poll.wait(None) == [(1, handler, READ | WRITE)]
         poll.change(near, READ, handler)
         far.close()
-        assert poll.wait(None) == [(handler, READ)]  # not of what was not asked for
+        assert poll.wait(None) == [(1, handler, READ)]  # not of what was not asked for
         poll.forget(near)
         assert poll.wait(0) == []
     poll.close()
