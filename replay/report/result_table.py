@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
@@ -49,30 +50,40 @@ class ResultTable:
         if not self._is_begun:
             self._is_begun = True
             heads = ["sessions", "virtual", "real"] if self._virtual else ["sessions", "real"]
-            self._line(Text("capture"), Text("story"), heads, Text("verdict"), "bold")
+            self._print(self._line("capture", "story", heads, "verdict"), "bold")
         durations = [result.virtual_ns, result.real_ns] if self._virtual else [result.real_ns]
         numbers = [str(result.sessions), *map(long_duration, durations)]
-        verdict = Text(result.verdict, STYLES[result.verdict])
-        self._line(Text(capture_name(result.path)), Text(result.story), numbers, verdict)
+        name, story, verdict = capture_name(result.path), result.story, result.verdict
+        line = self._line(name, story, numbers, verdict)
+        self._print(line, STYLES[verdict], len(line) - len(verdict))
         if not self._beside:
-            story = Text(f"{_GAP}{result.story}", style="dim")
-            self._console.print(story, no_wrap=True, overflow="ellipsis")
+            self._print(_shortened(f"{_GAP}{story}", self._console.width), "dim")
 
-    def _line(
-        self, name: Text, story: Text, numbers: Sequence[str], verdict: Text, style: str = ""
-    ) -> None:
-        if name.cell_len > self._name_width:
-            self._console.print(name, soft_wrap=True)
-            name = Text()
-        name.truncate(self._name_width, pad=True)
-        cells = [name]
+    def _line(self, name: str, story: str, numbers: Sequence[str], verdict: str) -> str:
+        if cell_len(name) > self._name_width:
+            self._print(name)
+            name = ""
+        cells = [set_cell_size(name, self._name_width)]
         if self._beside:
-            story.truncate(self._story_width, overflow="ellipsis", pad=True)
-            cells.append(story)
+            cells.append(set_cell_size(_shortened(story, self._story_width), self._story_width))
         if self._numbers:
             sessions, *durations = numbers
-            cells.append(Text(sessions.rjust(_SESSIONS_WIDTH)))
-            cells += [Text(one.rjust(_DURATION_WIDTH)) for one in durations]
-        line = Text(_GAP).join([*cells, verdict])
-        line.stylize_before(style)
-        self._console.print(line, no_wrap=True, overflow="crop", crop=False)
+            cells.append(sessions.rjust(_SESSIONS_WIDTH))
+            cells += [one.rjust(_DURATION_WIDTH) for one in durations]
+        return _GAP.join([*cells, verdict])
+
+    def _print(self, line: str, style: str = "", styled_from: int = 0) -> None:
+        """Print a line as it is, whatever the width; what is not styled goes past rich, which
+        takes as long for a line as many a transcript takes to be played."""
+        if self._console.color_system is None:
+            self._console.file.write(f"{line}\n")
+            self._console.file.flush()
+            return
+        text = Text(line)
+        text.stylize(style, styled_from)
+        self._console.print(text, soft_wrap=True)
+
+
+def _shortened(text: str, width: int) -> str:
+    """``text`` in at most so many columns."""
+    return text if cell_len(text) <= width else f"{set_cell_size(text, width - 1)}…"
