@@ -4,6 +4,7 @@ come in the order of the transcripts, as from one process.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import signal
 from collections import deque
@@ -41,6 +42,7 @@ def run_side_by_side(
             complaint = f"{path}: not played: one of the {jobs} processes was ended"
             yield ScenarioResult(path, "", 0, UNREADABLE, complaint=complaint)
     finally:
+        gc.unfreeze()
         executor.shutdown(cancel_futures=True)
 
 
