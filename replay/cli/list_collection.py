@@ -19,6 +19,7 @@ names, with builtin: in front, do wherever a command takes transcripts.
   replay list                         all of them
   replay list attack                  one family
   replay list --json -                all of them, for machines
+  replay list | cut -f1               their names: in a pipe, a tab stands behind
   replay run builtin:attack           play a family
   replay run builtin:attack/NAME --target 127.0.0.1:25
 """
@@ -93,16 +94,22 @@ def _as_json(listed: list[Listed]) -> str:
 
 
 def _show(listed: list[Listed]) -> None:
-    """A line for each transcript; its story goes on below where the terminal is narrow."""
+    """A line for each transcript.  On a terminal its story goes on below where that is narrow;
+    elsewhere a line is whole, and a tab stands behind the name."""
     from rich.table import Table
     from rich.text import Text
 
     from replay.report.console import make_console
     from replay.transcript.octets import printable
 
+    console = make_console()
+    if not console.is_terminal:
+        for one in listed:
+            print(f"{one.family}/{one.name}\t{printable(one.story)}")
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("transcript", no_wrap=True)
     table.add_column("story")
     for one in listed:
         table.add_row(Text(f"{one.family}/{one.name}"), Text(printable(one.story)))
-    make_console().print(table)
+    console.print(table)

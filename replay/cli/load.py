@@ -73,7 +73,11 @@ Conditions of --fail-if and --find-limit: pN(STEP) or max(STEP), with STEP one
 of connect, tls, greeting, a command such as EHLO or RCPT, dot (the reply to a
 whole message), session, or late; pN(STEP, service) for service times; failed,
 a number or with %; sessions/s, messages/s. Then <, <=, > or >= and a number,
-for durations in us, ms or s.
+for durations in us, ms or s. A percentile takes samples of which some lie
+beyond it: p99 300, p99.9 3000.
+
+--find-limit takes an upper bound. Each step lasts --duration, or longer until
+there are enough samples, but 60 s at most: lower rates are not tried.
 
 --tls starttls lets every session ask for STARTTLS first, --tls implicit speaks
 TLS from the first octet (port 465); transcripts that do so by themselves are
@@ -130,7 +134,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--tls", choices=("starttls", "implicit"), help="speak TLS")
     _add_lists(parser)
     parser.add_argument(
-        "--find-limit", metavar="COND", help="search the highest --rate at which this holds"
+        "--find-limit",
+        metavar="COND",
+        help="search the highest --rate at which this holds; see below",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="results for machines; - prints")
     parser.add_argument("--html", type=Path, metavar="FILE", help="a page for people; - prints")
@@ -206,8 +212,17 @@ def _task(options: argparse.Namespace) -> _Task:
     weights = [mix.parse_weight(text) for text in options.weight]
     target = resolve(options.target)
     plans, skipped = read_plans(suite.find(options.paths), options.tls or "")
+    if not plans:
+        raise LoadError(f"nothing to play: {_left_out(skipped)}")
     job = LoadJob(mix.mixed(plans, weights), target, _amounts(options, rate))
     return _Task(job, skipped, conditions, limit)
+
+
+def _left_out(skipped: Sequence[str]) -> str:
+    """That all was, and why, as far as a sentence tells."""
+    if len(skipped) == 1:
+        return f"left out: {skipped[0]}"
+    return f"{len(skipped):,} transcripts or connections were left out, the first: {skipped[0]}"
 
 
 def _amounts(options: argparse.Namespace, rate: Rate | None) -> LoadOptions:
@@ -246,9 +261,13 @@ def _play(options: argparse.Namespace, job: LoadJob) -> LoadResult:
 
 
 def _conclude(options: argparse.Namespace, task: _Task, outcome: LoadResult) -> int:
-    """Show and write what came of a run; returns the exit status."""
+    """Show and write what came of a run; returns the exit status.  Raises LoadError for one in
+    which no session was due."""
+    from replay.load.plan import LoadError
     from replay.report import console, load
 
+    if not (outcome.tally.begun or outcome.unbegun or outcome.interrupted):
+        raise LoadError("nothing was played: no session was due in this --duration at this --rate")
     broken = [
         (one, one.shown_value(outcome))
         for one in task.conditions
@@ -263,7 +282,9 @@ def _conclude(options: argparse.Namespace, task: _Task, outcome: LoadResult) -> 
     if options.hgrm:
         load.write_hgrm(outcome.tally, options.hgrm)
     if Path("-") not in (options.json, options.html):
-        load.show(outcome, task.skipped, console.make_console(), broken)
+        output = console.make_console()
+        load.show(outcome, task.skipped, output, broken)
+        load.show_few(task.conditions, outcome, output)
     if outcome.interrupted:
         return INTERRUPTED
     return AS_EXPECTED if outcome.all_well and not broken else DIFFERS
@@ -283,15 +304,18 @@ def _find_limit(options: argparse.Namespace, task: _Task, condition: Condition) 
     output = console.make_console(stderr=options.json == Path("-"))
     amounts = task.job.options
 
+    search = limit.search_for(condition, task.job.plans, amounts.duration_ns)
+    first = search.first_rate(amounts.rate.segments[0][0] if amounts.rate else None)
+
     def run_at(per_s: float) -> LoadResult:
-        rate = arrivals.constant(per_s)
-        return _play(options, replace(task.job, options=replace(amounts, rate=rate)))
+        rate, step_ns = arrivals.constant(per_s), search.step_ns(per_s)
+        at_rate = replace(amounts, rate=rate, duration_ns=step_ns)
+        return _play(options, replace(task.job, options=at_rate))
 
     def tell(step: LimitStep) -> None:
         output.print(load.limit_step(step), soft_wrap=True, highlight=False)
 
-    first = amounts.rate.segments[0][0] if amounts.rate else limit.FIRST_RATE
-    found = limit.find(condition, run_at, first, tell)
+    found = limit.find(search, run_at, first, tell)
     output.print(load.limit_sum(found), style="bold", soft_wrap=True, highlight=False)
     best = max(found.steps, key=lambda one: (one.holds, one.rate_per_s)).result
     if options.json and not write(options.json, load.as_json(best, task.skipped, (), found)):

@@ -11,15 +11,21 @@ none for rates.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
-from replay.load.plan import LoadError
-from replay.load.reply_labels import STEPS
+from replay.load.plan import LoadError, Plan
+from replay.load.reply_labels import CONNECT, SESSION, STEPS, TLS
 from replay.load.result import LoadResult
 from replay.load.tally import Latency
+from replay.transcript.script import StartTls
 
 TEXT_MAX_CHARACTERS = 100
+SAMPLES_MIN = 20
+SAMPLES_BEYOND = 3
+"""A figure is judged by so many samples at least; of a percentile, by so many beyond it: p99 takes
+300.  Of fewer, it would be the greatest of all, or near it."""
 LATE = "late"
 FORMS = "a condition is such as 'p99(dot) > 50ms', 'failed > 1%' or 'messages/s < 500'"
 
@@ -83,6 +89,30 @@ class Condition:
                 return value > self.bound
             case _:
                 return value >= self.bound
+
+    @property
+    def samples_needed(self) -> int:
+        """How many there have to be for it to be judged."""
+        beyond = 100 - self.percentile if self.percentile else 100.0
+        if self.metric == _FAILED and self.unit == "%":
+            beyond = self.bound
+        if not 0 < beyond < 100:
+            return SAMPLES_MIN
+        return max(SAMPLES_MIN, math.ceil(round(100 * SAMPLES_BEYOND / beyond, 6)))
+
+    def samples(self, result: LoadResult) -> int:
+        """How many there are: of its step, or else sessions."""
+        if self.percentile:
+            return self._times(result).count
+        return result.tally.good + result.tally.failed
+
+    def samples_of(self, plan: Plan) -> int:
+        """How many a session makes that goes as planned."""
+        if not self.percentile or self.metric in (CONNECT, SESSION, LATE):
+            return 1
+        if self.metric == TLS:
+            return sum(isinstance(act.action, StartTls) for act in plan.acts)
+        return sum(reply.label == self.metric for reply in plan.replies)
 
     def shown_value(self, result: LoadResult) -> str:
         """What was measured, for people, in the unit of the condition."""

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mailsrv.units import NS_PER_S
+from replay.counted import counted
 from replay.load.condition import Condition
 from replay.load.limit import Limit, LimitStep
 from replay.load.result import LoadResult
@@ -35,9 +36,8 @@ def show(
 ) -> None:
     """The results as tables."""
     tally = outcome.tally
-    console.print(_sums(outcome))
-    console.print(_latencies(outcome))
-    console.print(_counts(tally))
+    for table in (_sums(outcome), _latencies(outcome), _counts(tally)):
+        _show_table(table, console)
     if tally.complaints:
         console.print(Text("\nnot as in the transcripts", style="bold red"))
     for complaint, count in tally.complaints.most_common(COMPLAINTS_SHOWN_MAX):
@@ -56,6 +56,15 @@ def show(
         console.print(
             Text(f"\nfails: {condition.text} ({value})", style="bold red"), soft_wrap=True
         )
+
+
+def show_few(conditions: Sequence[Condition], outcome: LoadResult, console: Console) -> None:
+    """The conditions that were judged by fewer samples than their figures take."""
+    for one in conditions:
+        samples = one.samples(outcome)
+        if 0 < samples < one.samples_needed:
+            told = f"{one.text}: judged by {counted(samples, 'sample')}, and takes "
+            console.print(Text(f"\n{told}{one.samples_needed:,}", style="yellow"), soft_wrap=True)
 
 
 def warnings(outcome: LoadResult) -> list[str]:
@@ -90,7 +99,9 @@ def limit_sum(limit: Limit) -> str:
     """What a search has found, in a sentence."""
     begin = "interrupted; so far" if limit.interrupted else "found"
     if not limit.rate_per_s:
-        return f"{begin}: no rate at which {limit.condition.text}"
+        lowest = min(limit.steps, key=lambda one: one.rate_per_s)
+        even = f"; even at {lowest.rate_per_s:,.4g} sessions/s: {lowest.reason}"
+        return f"{begin}: no rate at which {limit.condition.text}{even}"
     found = f"{begin}: {limit.condition.text} up to {limit.rate_per_s:,.4g} sessions/s"
     return found + ("; beyond, the generator is the limit: --workers" * limit.is_generators)
 
@@ -185,11 +196,18 @@ def _limit(limit: Limit) -> dict[str, Any]:
             "rate_per_s": one.rate_per_s,
             "holds": one.holds,
             "measured": limit.condition.shown_value(one.result),
+            "samples": limit.condition.samples(one.result),
+            "seconds": one.result.window_ns / NS_PER_S,
             "reason": one.reason,
         }
         for one in limit.steps
     ]
-    return {"condition": limit.condition.text, "rate_per_s": limit.rate_per_s, "steps": steps}
+    return {
+        "condition": limit.condition.text,
+        "samples_needed": limit.condition.samples_needed,
+        "rate_per_s": limit.rate_per_s,
+        "steps": steps,
+    }
 
 
 def write_hgrm(tally: Tally, folder: Path) -> list[Path]:
@@ -287,6 +305,17 @@ def _counts(tally: Tally) -> Table:
     return table
 
 
+def _show_table(table: Table, console: Console) -> None:
+    """Without the blanks behind each line where it is no terminal."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        console.print(Text(line.rstrip()), soft_wrap=True)
+
+
 def _show_more(count: int, console: Console) -> None:
     if count > 0:
-        console.print(f"  … and {count} more")
+        console.print(f"  … and {count:,} more; --json FILE has all")

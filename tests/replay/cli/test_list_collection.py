@@ -12,14 +12,13 @@ from replay.transcript import transcript
 
 
 def test_each_transcript_of_a_family_is_told_with_its_story() -> None:
-    ran = replay("list", "attack", COLUMNS="200")
+    ran = replay("list", "attack", COLUMNS="40")
     assert (ran.status, ran.err) == (0, "")
-    lines = ran.out.splitlines()[1:]
     paths = sorted((CAPTURES / "attack").glob("*.smtp"))
-    assert len(lines) == len(paths)
-    for line, path in zip(lines, paths, strict=True):
-        assert line.split()[0] == f"attack/{path.stem}"
-        assert transcript.load(path).story in line
+    stories = [transcript.load(path).story for path in paths]
+    names = [f"attack/{path.stem}" for path in paths]
+    lines = [line.split("\t") for line in ran.out.splitlines()]
+    assert lines == [list(pair) for pair in zip(names, stories, strict=True)]
 
 
 def test_without_a_family_all_are_told() -> None:

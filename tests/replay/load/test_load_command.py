@@ -188,7 +188,8 @@ def test_a_condition_that_comes_true_fails_the_run(
     assert main.main(paced(file, mailsrv_port, *conditions)) == 1
     out = capsys.readouterr().out
     assert "fails: p50(EHLO) > 0us (" in out
-    assert "failed > 0" not in out
+    assert "fails: failed > 0" not in out
+    assert "p50(EHLO) > 0us: judged by 5 samples, and takes 20" in out
     assert main.main(paced(file, mailsrv_port, "--fail-if", "max(session) > 60s")) == 0
 
 
@@ -221,13 +222,17 @@ def test_a_limit_is_searched_and_every_step_told(
     file: Path, mailsrv_port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = tmp_path / "limit.json"
-    search = ["--find-limit", "p99(dot) <= 10ms", "--json", str(result)]  # which HELLO has none of
+    search = ["--find-limit", "sessions/s < 300", "--json", str(result)]
     options = paced(file, mailsrv_port, *search)
-    assert main.main(["0.1" if one == "50" else one for one in options]) == 1
+    assert main.main(["200" if one == "50" else one for one in options]) == 0
     out = capsys.readouterr().out
-    assert "0.1 sessions/s: does not hold (nothing was measured)" in out
-    assert "found: no rate at which p99(dot) <= 10ms" in out
-    assert json.loads(result.read_text())["limit"]["rate_per_s"] == 0
+    assert "200 sessions/s: holds (" in out
+    assert " sessions/s: does not hold (" in out
+    limit = json.loads(result.read_text())["limit"]
+    assert limit["rate_per_s"] >= 200
+    assert f"found: sessions/s < 300 up to {limit['rate_per_s']:,.4g} sessions/s" in out
+    assert (limit["samples_needed"], limit["steps"][0]["samples"]) == (20, 20)
+    assert limit["steps"][0]["seconds"] >= 0.1
 
 
 @pytest.mark.parametrize(
@@ -239,6 +244,12 @@ def test_a_limit_is_searched_and_every_step_told(
         (["--weight", "y*=2"], "replay: --weight y*=2: no transcript"),
         (["--find-limit", "failed > 1", "--fail-if", "failed > 1"], "replay: --find-limit makes"),
         (["--find-limit", "failed < 1", "--rate", "1-2"], "replay: --find-limit begins at"),
+        (["--find-limit", "failed >= 1"], "replay: 'failed >= 1': holds under more load"),
+        (["--find-limit", "p9(dot) < 1s"], "replay: 'p9(dot) < 1s': no session of these"),
+        (
+            ["--find-limit", "failed < 1", "--rate", "0.2"],
+            "replay: --rate 0.2: failed < 1 is judged",
+        ),
         (["--rate", "captures"], "replay: --rate captures: these transcripts open all"),
     ],
 )
@@ -250,6 +261,44 @@ def test_what_does_not_go_together_or_is_not_understood_is_told_in_a_sentence(
     assert shown.out == ""
     assert shown.err.startswith(complaint)
     assert shown.err.count("\n") == 1
+
+
+def test_a_run_in_which_no_session_is_due_is_none(
+    file: Path, mailsrv_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--rate", "poisson:0.0001", "--duration", "0.01"]
+    target = ["--target", f"127.0.0.1:{mailsrv_port}"]
+    assert main.main(["load", str(file), *target, *options]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("replay: nothing was played: no session was due")
+
+
+@pytest.mark.parametrize("weights", [["*=0"], ["*hello*=0"]])
+def test_weights_that_leave_nothing_or_a_folder_without_transcripts_are_errors(
+    file: Path, weights: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = ["--target", "127.0.0.1:1"]
+    assert main.main(["load", str(file), *target, "--weight", *weights]) == 2
+    assert "the weights come to 0 sessions" in capsys.readouterr().err
+    (file.parent / "empty").mkdir()
+    assert main.main(["load", str(file.parent / "empty"), *target]) == 2
+    assert "no .smtp transcript in this folder" in capsys.readouterr().err
+
+
+def test_no_line_of_a_table_ends_in_blanks_where_it_is_no_terminal(
+    file: Path, mailsrv_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(paced(file, mailsrv_port)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 10 and [line for line in lines if line != line.rstrip()] == []
+
+
+def test_what_is_not_shown_is_in_the_json_and_the_table_says_so() -> None:
+    console = Console(file=io.StringIO(), width=120)
+    load_report.show(result(interval(dot=5)), [f"x{n}" for n in range(2000)], console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "… and 1,995 more; --json FILE has all" in shown
 
 
 def test_histograms_need_a_folder(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
