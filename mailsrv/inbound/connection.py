@@ -160,26 +160,30 @@ class Connection(Conversation):
     def _before_greeting(self, rest: bytes) -> None:
         """Send the greeting, now or after the greet wait."""
         context = self._context
-        patient = context.policy.tolerates("early_talker", self.client)
-        if context.timeouts.ns[_GREET_WAIT] and not patient:
+        settings = context.session_context.settings
+        if context.timeouts.ns[_GREET_WAIT] and not self._may_talk_early():
             self._timer.begin(_GREET_WAIT)
-            if context.session_context.settings.greet_teaser:
-                self.session.output.append(reply.teaser(context.session_context.settings.hostname))
+            if settings.greet_teaser:
+                self.session.output.append(reply.teaser(settings.hostname))
                 self._transport.send(self.session.output)
             if rest:
                 self._receive(rest)
             return
         early: bytes | None = rest or None
-        rule = context.session_context.settings.early_talkers
-        if rule != "off" and not rest:
-            early = self._transport.receive(self._memory.read_octets)
-        refuse = rule == "reject" and not patient
-        if early and rule != "off" and self._receive_too_early(early, refuse=refuse):
-            return
+        rule = settings.early_talkers
+        if rule != "off":
+            early = early or self._transport.receive(self._memory.read_octets)
+            if early:
+                refuse = rule == "reject" and not self._may_talk_early()
+                if self._receive_too_early(early, refuse=refuse):
+                    return
         if self._stage is _SESSION:
             self._greet()
         if self._stage is _SESSION:
             self._receive_at_once(early)
+
+    def _may_talk_early(self) -> bool:
+        return self._context.policy.tolerates("early_talker", self.client)
 
     def _receive_too_early(self, chunk: bytes, *, refuse: bool) -> bool:
         """The client sent octets before the greeting; True if that ended the connection."""

@@ -259,9 +259,11 @@ class Conversation(ABC):
         self._asked, self._asking = question, True
         stage = question.stage
         if stage is _MESSAGE:
-            assert self.session.sink is not None
-            self.session.turn_end -= MESSAGE_COMMANDS
-            self.session.sink.finish(partial(self._answered, question))
+            session = self.session
+            assert session.transaction is not None
+            assert session.transaction.sink is not None
+            session.turn_end -= MESSAGE_COMMANDS
+            session.transaction.sink.finish(partial(self._answered, question))
         elif stage is not Stage.PAUSE:  # that one the timer answers
             assert self._policy_runner is not None, "stages are asked about where a policy runs"
             self._policy_runner.ask(question, partial(self._answered, question))
@@ -350,7 +352,8 @@ class Conversation(ABC):
             self._policy_runner.cancel()
         try:
             # It calls the courier, whose defects must not keep us here.
-            self.session.lose()
+            if self.session.state is not _SAID_ALL:
+                self.session.lose()
         finally:
             if self.session.events is not None:
                 self._record()

@@ -63,8 +63,11 @@ class TimeoutTimer(ConnectionTimeouts):
         before: Timeout | None = self.phase
         is_next = session.lines != self._lines
         self._lines = session.lines
-        if session.state is _CHUNKS:
-            self.pause_message(session.message_began_ns, session.message_octets)
+        state, transaction = session.state, session.transaction
+        if state is _CHUNKS:
+            assert transaction is not None
+            assert transaction.reader is not None
+            self.pause_message(transaction.envelope.began_ns, transaction.reader.size_octets)
         elif self.message_due_ns:
             self.message_due_ns = 0
             before = None  # the session's own limit holds again
@@ -74,9 +77,9 @@ class TimeoutTimer(ConnectionTimeouts):
             waiting = _PHASE_OF[session.question.stage]
             if before is not waiting or is_next:
                 self.enter(waiting, now_ns)
-        elif session.state is _CONTENT:
+        elif state is _CONTENT:
             # A refused chunk belongs to no message.
-            began_ns = now_ns if session.transaction is None else session.message_began_ns
+            began_ns = now_ns if transaction is None else transaction.envelope.began_ns
             octets = session.content_octets or 0
             if (
                 is_next

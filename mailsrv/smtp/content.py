@@ -48,22 +48,22 @@ class ContentReader:
     """The content of one message after DATA.
 
     ``size_octets`` counts what was handed out: the message as RFC 1870 section 5 counts it,
-    without stuffed dots.  ``received_octets`` counts what came in.
+    without stuffed dots.  ``received_octets`` counts what came in.  ``bare_line_end`` is True once
+    a CR or LF stood alone in what was handed out.
     """
 
-    __slots__ = ("_at_start", "_kept_back", "_line_ends", "received_octets", "size_octets")
+    __slots__ = (
+        *("_at_start", "_kept_back", "_line_ends"),
+        *("bare_line_end", "received_octets", "size_octets"),
+    )
 
     def __init__(self) -> None:
         self._kept_back = _CRLF
         self._at_start = True
         self._line_ends = IncrementalNewlineDecoder(None, translate=False)
+        self.bare_line_end = False
         self.received_octets = 0
         self.size_octets = 0
-
-    @property
-    def bare_line_end(self) -> bool:
-        """True once a CR or LF stood alone in what was handed out."""
-        return self._line_ends.newlines not in PROPER_LINE_ENDS
 
     def feed(self, chunk: bytes, at: int = 0) -> tuple[bytes, int]:
         """Take octets, from ``at`` on; return the content in them, unstuffed, and where it ended.
@@ -88,6 +88,7 @@ class ContentReader:
             data = self._keep_back(data)
         # No line end is cut in ``data`` from here on.
         self._line_ends.decode(data.decode("latin-1"))
+        self.bare_line_end = self._line_ends.newlines not in PROPER_LINE_ENDS
         if stuffed:
             data = data.replace(_MARK, _CRLF)
         if self._at_start and data:

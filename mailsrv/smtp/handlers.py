@@ -279,7 +279,7 @@ def content_ended(session: SessionState) -> None:
 def _message_decided(session: SessionState, verdict: Reply | None) -> None:
     answer = verdict or reply.LOCAL_ERROR
     session.state = TRANSITIONS[session.state][_MESSAGE]
-    if answer.positive:
+    if answer.code < 400:
         assert session.transaction is not None
         session.transaction.sink = None  # the message is the courier's now
         session.errors = session.junk = 0

@@ -23,8 +23,8 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 class Reply:
     """A reply: its code, its enhanced status code ("" where RFC 2034 allows none), its lines.
 
-    ``wire`` is what goes to the socket.  ``check`` names, for the log, the check or the limit
-    that speaks here.
+    ``wire`` is what goes to the socket, ``text`` the same for people.  ``check`` names, for the
+    log, the check or the limit that speaks here.
     """
 
     code: int
@@ -32,7 +32,7 @@ class Reply:
     lines: tuple[str, ...]
     check: str = field(default="", compare=False)
     wire: bytes = field(init=False, repr=False, compare=False)
-    _text: str = field(init=False, repr=False, compare=False)
+    text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         status = f"{self.enhanced} " if self.enhanced else ""
@@ -42,7 +42,7 @@ class Reply:
             for number, line in enumerate(self.lines)
         )
         object.__setattr__(self, "wire", text.encode("ascii"))
-        object.__setattr__(self, "_text", text.rstrip("\r\n"))
+        object.__setattr__(self, "text", text.rstrip("\r\n"))
 
     @property
     def positive(self) -> bool:
@@ -50,7 +50,7 @@ class Reply:
         return self.code < 400
 
     def __str__(self) -> str:
-        return self._text
+        return self.text
 
 
 def reply(code: int, enhanced: str, *lines: str, check: str = "") -> Reply:

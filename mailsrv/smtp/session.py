@@ -15,7 +15,6 @@ from collections.abc import Mapping
 
 from mailsrv.smtp import command, reply
 from mailsrv.smtp.command import TLS_HANDSHAKE, split, split_whole
-from mailsrv.smtp.courier import Sink
 from mailsrv.smtp.events import ProtocolNote, Stage
 from mailsrv.smtp.handlers import DECIDED, FOLLOWED, TABLE, WAITED_FOR, Handler, content_ended
 from mailsrv.smtp.reply import Reply
@@ -174,11 +173,6 @@ class Session(SessionState):
         self.helo, self.protocol = "", "SMTP"
 
     @property
-    def sink(self) -> Sink | None:
-        """Where the content goes that is being received."""
-        return None if self.transaction is None else self.transaction.sink
-
-    @property
     def buffered_octets(self) -> int:
         """Received and not yet used."""
         return len(self._input)
@@ -193,18 +187,6 @@ class Session(SessionState):
         assert self.transaction is not None
         assert self.transaction.reader is not None
         return self.transaction.reader.received_octets
-
-    @property
-    def message_began_ns(self) -> int:
-        """The instant of MAIL, within a transaction."""
-        assert self.transaction is not None
-        return self.transaction.envelope.began_ns
-
-    @property
-    def message_octets(self) -> int:
-        """Octets of the message that have come, within a transaction."""
-        assert self.transaction is not None
-        return 0 if self.transaction.reader is None else self.transaction.reader.size_octets
 
     # -- lines and content ------------------------------------------------------------------------
 

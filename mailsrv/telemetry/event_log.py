@@ -18,6 +18,7 @@ import string
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal
 
 from mailsrv.runtime.clock import Clock
@@ -28,6 +29,8 @@ from mailsrv.units import NS_PER_MS, NS_PER_S
 Form = Literal["text", "json"]
 
 VALUE_MAX_CHARACTERS = 512
+CLIENTS_KNOWN_MAX = 256
+"""Of which what stands in a line is remembered: several messages of one often follow each other."""
 RECIPIENTS_SHOWN_MAX = 16
 """Of one message; the line says how many there were."""
 _PLAIN = string.ascii_letters + string.digits + "_.:@/+-"
@@ -45,10 +48,7 @@ class EventLog:
     that cannot be written must not stop mail.  ``metrics`` counts every event.
     """
 
-    __slots__ = (
-        *("_client", "_client_shown", "_clock", "_form", "_lines", "_metrics", "_second"),
-        *("_second_s", "_write"),
-    )
+    __slots__ = (*("_clock", "_form", "_lines", "_metrics", "_second", "_second_s", "_write"),)
 
     def __init__(
         self,
@@ -65,7 +65,6 @@ class EventLog:
         self._lines: list[str] = []
         self._second_s = -1
         self._second = ""
-        self._client = self._client_shown = ""
 
     def reform(self, form: Form) -> None:
         """Write the lines that follow in another form."""
@@ -181,34 +180,28 @@ class EventLog:
         It can nearly always: one recipient, and nothing in it that needs an escape.
         """
         envelope, verdict, size_octets = ended
-        helo, paths = envelope.helo, envelope.forward_paths
+        paths = envelope.forward_paths
         if len(paths) != 1 or envelope.smtputf8 or envelope.refused:
             return ""
         (local, domain), (to_local, to_domain) = envelope.reverse_path, paths[0]
         sender = f"<{local}@{domain}>" if domain else f"<{local}>"
         to = f"<{to_local}@{to_domain}>" if to_domain else f"<{to_local}>"
-        said = str(verdict)
-        outside = f"{helo}{envelope.tls}{sender}{to}{said}{client}"
-        if len(outside) > VALUE_MAX_CHARACTERS or not _is_plain(outside):
+        said = verdict.text if verdict else ""
+        outside = f"{sender}{to}{said}"
+        who = _shown_client(client, envelope.helo, envelope.tls, self._form)
+        if not who or len(outside) > VALUE_MAX_CHARACTERS or not _is_plain(outside):
             return ""
-        time, body, tls = self._time(), envelope.body, envelope.tls
         if self._form == "json":
-            tls = f'"tls":"{tls}",' if tls else ""
             return (
-                f'{{"time":"{time}","event":"message","connection":{number},"client":"{client}",'
-                f'"helo":"{helo}",{tls}"id":"{envelope.id}","sender":"{sender}","recipients":1,'
-                f'"to":["{to}"],"size":{size_octets},"body":"{body}","verdict":"accepted",'
+                f'{{"time":"{self._time()}","event":"message","connection":{number},{who},'
+                f'"id":"{envelope.id}","sender":"{sender}","recipients":1,"to":["{to}"],'
+                f'"size":{size_octets},"body":"{envelope.body}","verdict":"accepted",'
                 f'"reply":"{said}","duration_ms":{duration_ms}}}'
             )
-        if client != self._client:  # several messages of one client often follow each other
-            self._client, self._client_shown = client, shown(client)
-        if helo.strip(_PLAIN) or not helo:
-            helo = f'"{helo}"'
-        tls = f" tls={shown(tls)}" if tls else ""
         return (
-            f"time={time} event=message connection={number} client={self._client_shown}"
-            f' helo={helo}{tls} id={envelope.id} sender="{sender}" recipients=1 to="{to}"'
-            f' size={size_octets} body={body} verdict=accepted reply="{said}"'
+            f"time={self._time()} event=message connection={number} {who}"
+            f' id={envelope.id} sender="{sender}" recipients=1 to="{to}"'
+            f' size={size_octets} body={envelope.body} verdict=accepted reply="{said}"'
             f" duration_ms={duration_ms}"
         )
 
@@ -244,6 +237,19 @@ class EventLog:
             self._second_s = now_s
             self._second = (_EPOCH + timedelta(seconds=now_s)).strftime("%Y-%m-%dT%H:%M:%S")
         return f"{self._second}.{ns // NS_PER_MS:03d}Z"
+
+
+@lru_cache(CLIENTS_KNOWN_MAX)
+def _shown_client(client: str, helo: str, tls: str, form: Form) -> str:
+    """The fields that a client's messages have in common; "" if any of them needs an escape."""
+    outside = f"{client}{helo}{tls}"
+    if len(outside) > VALUE_MAX_CHARACTERS or not _is_plain(outside):
+        return ""
+    if form == "json":
+        shown_tls = f',"tls":"{tls}"' if tls else ""
+        return f'"client":"{client}","helo":"{helo}"{shown_tls}'
+    shown_tls = f" tls={shown(tls)}" if tls else ""
+    return f"client={shown(client)} helo={shown(helo)}{shown_tls}"
 
 
 def bounded(value: object) -> object:

@@ -199,7 +199,8 @@ class Metrics:
         self._messages.counts[(verdict,)] += 1
         recipients = self._recipients.counts
         recipients[_ACCEPTED] += accepted
-        recipients[_REFUSED] += refused
+        if refused:
+            recipients[_REFUSED] += refused
         if verdict == "accepted":
             self._durations.observe(duration_ns)
             self._sizes.observe(size_octets)

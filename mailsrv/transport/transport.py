@@ -6,7 +6,6 @@ With TLS a ``TlsStream`` stands between the socket and the connection; it looks 
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -259,10 +258,13 @@ class Transport:
             self.events = 0
         self._unsent = b""
         self.unsent_octets = 0
-        with contextlib.suppress(OSError):  # a close that fails has closed all the same
+        try:  # noqa: SIM105 - ``suppress`` costs more than all else here
             (self._tls_stream or self.sock).close()
-        self._tls_stream = None
-        self._recv, self._send = self.sock.recv, self.sock.send  # which fail from here on
+        except OSError:
+            pass  # a close that fails has closed all the same
+        if self._tls_stream is not None:
+            self._tls_stream = None
+            self._recv, self._send = self.sock.recv, self.sock.send  # which fail from here on
         if self._tap is not None:
             self._tap.closed(owner)
 

@@ -115,8 +115,10 @@ class Talk:
             case Stage.PAUSE:
                 self.session.answer(None)
             case Stage.MESSAGE:
-                assert self.session.sink is not None
-                self.session.sink.finish(self.session.answer)
+                transaction = self.session.transaction
+                assert transaction is not None
+                assert transaction.sink is not None
+                transaction.sink.finish(self.session.answer)
             case _:
                 self.session.answer(self._decide(question))
 

@@ -244,14 +244,14 @@ def test_a_message_of_the_largest_size_fits() -> None:
 
 def test_a_chunk_too_large_is_not_kept() -> None:
     talk = greeted(message_octets=100).feed(ENVELOPE + b"BDAT 1000000\r\n", b"x" * 65536)
-    assert talk.session.sink is None
+    assert talk.session.transaction is None
     assert talk.session.buffered_octets == 0
     assert talk.courier.begun == 0
 
 
 def test_what_a_message_was_before_it_became_too_large_is_given_up_at_once() -> None:
     talk = greeted(message_octets=100).feed(ENVELOPE + bdat(b"x" * 60) + b"BDAT 41\r\n")
-    assert (talk.session.sink, talk.session.envelope) == (None, None)
+    assert talk.session.transaction is None
     assert (talk.courier.begun, talk.courier.aborted) == (1, 1)
     assert talk.codes == [250, 250, 250]
 

@@ -249,7 +249,8 @@ def test_a_message_is_measured_again_at_the_end_of_data(octets: int, code: int) 
 
 def test_what_is_too_large_is_not_stored_on() -> None:
     talk = greeted(message_octets=100).feed(ENVELOPE + b"DATA\r\n", b"x" * 200)
-    assert talk.session.sink is None
+    assert talk.session.transaction is not None
+    assert talk.session.transaction.sink is None
     assert talk.courier.aborted == 1
 
 

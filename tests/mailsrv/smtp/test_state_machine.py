@@ -11,6 +11,7 @@ from conversing import ENVELOPE, HELLO, Talk
 
 import mailsrv.smtp
 from mailsrv.smtp import reply
+from mailsrv.smtp.events import Stage
 from mailsrv.smtp.state_machine import TRANSITIONS, State, Step
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -95,7 +96,7 @@ def test_no_command_leads_where_the_table_does_not(state: State, line: bytes) ->
     session = in_state(state).session
     verb = line.partition(b" ")[0].decode("latin-1")
     session.receive(line + b"\r\n")
-    while session.question is not None and session.sink is None:
+    while session.question is not None and session.question.stage is not Stage.MESSAGE:
         session.answer(None)
     named = [
         after
