@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from mailsrv.delivery.discard import DiscardCourier
+from mailsrv.delivery.mailbox.local_delivery import at_start
 from mailsrv.delivery.mailbox.maildir import Maildir
 from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
 from mailsrv.delivery.queue.queue import Queue
@@ -83,7 +84,7 @@ def main() -> int:
             Maildir(folder / "mail", clock),
             clock,
             lambda event, **values: None,
-            is_receiving=lambda: spool.is_receiving,
+            at_start(spool),
         )
         maildir.attach(server.loop)
         queue = Queue(spool, clock, random.Random(), lambda event, **values: None)

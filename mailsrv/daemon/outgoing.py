@@ -19,6 +19,7 @@ from mailsrv.config.validation import ConfigError
 from mailsrv.daemon.ways_out import RoutedWays
 from mailsrv.delivery.callouts import Callouts
 from mailsrv.delivery.discard import DiscardWay
+from mailsrv.delivery.mailbox.local_delivery import at_start
 from mailsrv.delivery.mailbox.mailbox_delivery import MailboxDelivery
 from mailsrv.delivery.mailbox.mailboxes import Mailboxes
 from mailsrv.delivery.mailbox.maildir import Maildir
@@ -125,7 +126,7 @@ class Outgoing:
         except SpoolError as error:
             raise ConfigError(f"spool: {error}") from None
         # What an earlier process left may be delivered already, and even be read.
-        self._left_over_before = self.spool.next_number if self.spool.messages else 0
+        self._spool_view = at_start(self.spool)
         self._dice = dice or random.SystemRandom()
         self.queue = Queue(self.spool, clock, self._dice, journal.note)
 
@@ -295,24 +296,12 @@ class Outgoing:
         return self._next_hops
 
     def _into(self, maildir: Maildir, loop: Loop) -> Way:
-        out = MaildirDelivery(
-            maildir,
-            self._clock,
-            self._journal.note,
-            is_receiving=lambda: self.spool.is_receiving,
-            left_over_before=self._left_over_before,
-        )
+        out = MaildirDelivery(maildir, self._clock, self._journal.note, self._spool_view)
         out.attach(loop)
         return Way("maildir", out, local=True, failing=lambda: out.failing)
 
     def _into_each(self, mailboxes: Mailboxes, directory: Directory, loop: Loop) -> Way:
-        out = MailboxDelivery(
-            mailboxes,
-            directory.mailbox,
-            self._clock,
-            is_receiving=lambda: self.spool.is_receiving,
-            left_over_before=self._left_over_before,
-        )
+        out = MailboxDelivery(mailboxes, directory.mailbox, self._clock, self._spool_view)
         out.attach(loop)
         return Way("mailboxes", out, local=True)
 

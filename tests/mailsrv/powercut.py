@@ -8,6 +8,7 @@ synced by themselves, names by their directory.  ``disks`` gives eight such part
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -19,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 CALLS = (
     *("openat", "write", "pwrite64", "fsync", "fdatasync", "ftruncate", "close", "mkdir"),
     *("link", "linkat", "unlink", "unlinkat", "rename"),
@@ -26,6 +29,7 @@ CALLS = (
 VARIANTS = (
     *("nothing", "everything", "data", "names", "first half", "second half", "blocks", "sectors"),
 )
+_HERE = Path(__file__).resolve().parent
 STRING_MAX_OCTETS = 8 << 20
 _LINE = re.compile(r"(\w+)\((.*)\)\s+= (-?\d+)")
 _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
@@ -43,13 +47,36 @@ class Operation(NamedTuple):
     flags: str = ""
 
 
-def record(program: str, folder: Path, *arguments: str) -> list[Operation]:
-    """Run Python under strace; what it did to files."""
+class Recording(NamedTuple):
+    """What a program did to the files below ``root``."""
+
+    root: Path
+    operations: list[Operation]
+
+
+def recording(program: str, folder: Path, test: str) -> Recording:
+    """Record ``program``, which works below its first argument and imports the module in the file
+    ``test``; skips the test where strace cannot."""
+    if shutil.which("strace") is None:
+        pytest.skip("needs strace")
+    if subprocess.run(["strace", "-o", os.devnull, "true"], check=False).returncode:
+        pytest.skip("strace may not trace here")
+    root = folder / "root"
+    root.mkdir()
+    return Recording(root, record(program, folder, root, test))
+
+
+def record(program: str, folder: Path, root: Path, test: str) -> list[Operation]:
+    """Run Python under strace; what it did to files.  ``program`` has ``root`` as its first
+    argument, and may import what the module in the file ``test`` may."""
+    paths = (str(_HERE), str(Path(test).resolve().parent), str(_HERE.parents[1]))
+    preface = "import sys; sys.path[:0] = sys.argv[2:]\n"
     trace = folder / "trace"
     subprocess.run(
         [
             *("strace", "-o", str(trace), "-xx", "-s", str(STRING_MAX_OCTETS)),
-            *("-e", f"trace={','.join(CALLS)}", sys.executable, "-c", program, *arguments),
+            *("-e", f"trace={','.join(CALLS)}", sys.executable, "-c", preface + program),
+            *(str(root), *paths),
         ],
         check=True,
         timeout=300,

@@ -15,6 +15,7 @@ from spooling import START_S, envelope, spool_in
 
 from mailsrv.delivery.files import SystemFiles
 from mailsrv.delivery.job import Done, Job
+from mailsrv.delivery.mailbox.local_delivery import at_start
 from mailsrv.delivery.mailbox.maildir import Maildir
 from mailsrv.delivery.mailbox.maildir_delivery import MaildirDelivery
 from mailsrv.delivery.queue.queue import Queue
@@ -39,13 +40,7 @@ Answer = tuple[OutcomeKind, str, str]
 def maildir_way(
     folder: Path, spool: Spool, clock: Clock, note: Any, files: SystemFiles | None = None
 ) -> tuple[MaildirDelivery, OneWay]:
-    out = MaildirDelivery(
-        Maildir(folder, clock, files),
-        clock,
-        note,
-        is_receiving=lambda: spool.is_receiving,
-        left_over_before=spool.next_number if spool.messages else 0,
-    )
+    out = MaildirDelivery(Maildir(folder, clock, files), clock, note, at_start(spool))
     return out, OneWay(Way("maildir", out, local=True, failing=lambda: out.failing))
 
 

@@ -15,18 +15,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 
 from mailsrv.delivery.job import Done, Job
+from mailsrv.delivery.mailbox.local_delivery import LocalDelivery, SpoolView
 from mailsrv.delivery.mailbox.mailboxes import Mailboxes, OpenMailbox
 from mailsrv.delivery.mailbox.maildir import file_name, own_head
-from mailsrv.delivery.mailbox.paced_runs import PacedRuns
 from mailsrv.delivery.spool.rows import SpoolError
 from mailsrv.policy.recipients import Mailbox
 from mailsrv.runtime.clock import Clock
-from mailsrv.runtime.loop import Loop
 from mailsrv.smtp.path import MailPath
 from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
-
-JOBS_MAX = 64
-"""Jobs that are taken before the first of them is done."""
 
 _DELIVERED = OutcomeKind.DELIVERED, "2.0.0", "Delivered"
 _DEFERRED = OutcomeKind.DEFERRED, "4.3.0"
@@ -75,66 +71,33 @@ MailboxOf = Callable[[MailPath], Mailbox | None]
 """Whose mailbox the mail for a recipient goes into; None if there is none."""
 
 
-class MailboxDelivery:
-    """Delivers into ``mailboxes``; call ``attach`` with a loop.
-
-    ``is_receiving`` is whether mail is on its way in.  Messages below ``left_over_before`` were
-    left by an earlier process: they may be in a mailbox already, and even be read.
-    """
+class MailboxDelivery(LocalDelivery):
+    """Delivers into ``mailboxes``; call ``attach`` with a loop."""
 
     def __init__(
         self,
         mailboxes: Mailboxes,
         mailbox_of: MailboxOf,
         clock: Clock,
-        *,
-        is_receiving: Callable[[], bool] = lambda: False,
-        left_over_before: int = 0,
+        spool: SpoolView,
     ) -> None:
+        super().__init__(clock, spool)
         self._mailboxes = mailboxes
         self._mailbox_of = mailbox_of
-        self._runs = PacedRuns(clock, self._take_step, self._end_run, is_receiving)
-        self._left_over_before = left_over_before
-        self._jobs: deque[_Assignment] = deque()
-        self._work: Generator[None, None, None] | None = None
         self._written: list[tuple[_Copy, OpenMailbox]] = []
         self._given_out: list[_Assignment] = []
-
-    def attach(self, loop: Loop) -> None:
-        """Work on ``loop`` from now on."""
-        self._runs.attach(loop)
-        if self._jobs:
-            self._runs.wake()
-
-    # -- the way out ------------------------------------------------------------------------------
-
-    def deliver(self, job: Job, done: Done) -> None:
-        self._jobs.append(_Assignment(job, done, self._mailbox_of))
-        self._runs.wake()
-
-    def room(self) -> int:
-        return JOBS_MAX - len(self._jobs)
-
-    def close(self) -> None:
-        work, self._work = self._work, None
-        if work is not None:
-            work.close()
-        self._jobs.clear()
-        self._runs.close()
 
     # -- runs -------------------------------------------------------------------------------------
 
     def _take_step(self) -> bool:
-        """Go on with the oldest job."""
         if not self._jobs:
             return False
         if self._work is None:
-            self._work = self._deliver(self._jobs[0])
+            self._work = self._deliver(_Assignment(*self._jobs[0], self._mailbox_of))
         try:
             next(self._work)
         except StopIteration:
             self._work = None
-            self._given_out.append(self._jobs.popleft())
         return True
 
     def _deliver(self, assignment: _Assignment) -> Generator[None, None, None]:
@@ -146,6 +109,8 @@ class MailboxDelivery:
                 self._fails(copy, error)
             if assignment.waiting:
                 yield
+        self._jobs.popleft()
+        self._given_out.append(assignment)
 
     def _write(self, copy: _Copy) -> Iterator[None]:
         """Raises OSError if the mailbox fails, SpoolError and ValueError if the spool does."""
@@ -154,8 +119,7 @@ class MailboxDelivery:
             return
         job = copy.assignment.job
         opened = self._mailboxes.open(copy.mailbox)
-        is_left_over = job.message.number < self._left_over_before
-        if not (is_left_over and opened.has_seen(file_name(job.message))):
+        if not (self._is_left_over(job) and opened.has_seen(file_name(job.message))):
             recipient = job.envelope.forward_paths[copy.places[0]]
             writer = opened.maildir.begin(job.message, own_head(job, recipient))
             try:

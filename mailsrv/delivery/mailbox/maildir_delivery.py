@@ -7,20 +7,16 @@ longer and longer pauses; the messages wait here and in the spool.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator
 
 from mailsrv.delivery.job import Done, Job
+from mailsrv.delivery.mailbox.local_delivery import Assigned, LocalDelivery, SpoolView
 from mailsrv.delivery.mailbox.maildir import Maildir, file_name, shared_head
-from mailsrv.delivery.mailbox.paced_runs import PacedRuns
 from mailsrv.delivery.spool.rows import SpoolError
 from mailsrv.runtime.clock import Clock
-from mailsrv.runtime.loop import Loop
 from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
 from mailsrv.units import NS_PER_S
 
-JOBS_MAX = 64
-"""Jobs that are taken before the first of them is done."""
 STEPS_MIN = 4
 """In a run, for which the names are synced once."""
 RETRY_MIN_NS = NS_PER_S
@@ -32,56 +28,23 @@ _DEFERRED = OutcomeKind.DEFERRED, "4.3.0"
 
 Note = Callable[..., object]
 """Called with an event for the log and its values."""
-Assigned = tuple[Job, Done]
 
 
-class MaildirDelivery:
-    """Delivers into ``maildir``; call ``attach`` with a loop.
+class MaildirDelivery(LocalDelivery):
+    """Delivers into ``maildir``; call ``attach`` with a loop."""
 
-    ``is_receiving`` is whether mail is on its way in.  Messages below ``left_over_before`` were
-    left by an earlier process: they may be in the Maildir already, and even be read.
-    """
-
-    def __init__(
-        self,
-        maildir: Maildir,
-        clock: Clock,
-        note: Note,
-        *,
-        is_receiving: Callable[[], bool] = lambda: False,
-        left_over_before: int = 0,
-    ) -> None:
+    def __init__(self, maildir: Maildir, clock: Clock, note: Note, spool: SpoolView) -> None:
+        super().__init__(clock, spool, STEPS_MIN)
         self._maildir = maildir
-        self._clock = clock
         self._note = note
-        self._runs = PacedRuns(clock, self._take_step, self._end_run, is_receiving, STEPS_MIN)
-        self._jobs: deque[Assigned] = deque()
         self._linked: list[Assigned] = []
-        self._work: Generator[None, None, None] | None = None
         self._retry_ns = RETRY_MIN_NS
         self._failing = self._interrupted = False
-        self._left_over_before = left_over_before
-        self._seen = maildir.names_seen() if left_over_before else set()
-
-    def attach(self, loop: Loop) -> None:
-        """Work on ``loop`` from now on."""
-        self._runs.attach(loop)
-        if self._jobs:
-            self._runs.wake()
-
-    # -- the way out ------------------------------------------------------------------------------
-
-    def deliver(self, job: Job, done: Done) -> None:
-        self._jobs.append((job, done))
-        self._runs.wake()
+        self._seen = maildir.names_seen() if spool.left_over_before else set()
 
     def room(self) -> int:
-        return 0 if self._failing else JOBS_MAX - len(self._jobs)
-
-    def close(self) -> None:
-        self._give_up_work()  # its name would be synced in the wrong place
-        self._jobs.clear()
-        self._runs.close()
+        """How many jobs it takes now; none while the Maildir fails."""
+        return 0 if self._failing else super().room()
 
     @property
     def failing(self) -> bool:
@@ -127,7 +90,7 @@ class MaildirDelivery:
         self._linked.append(self._jobs.popleft())
 
     def _is_seen(self, job: Job) -> bool:
-        return job.message.number < self._left_over_before and file_name(job.message) in self._seen
+        return self._is_left_over(job) and file_name(job.message) in self._seen
 
     def _sync(self) -> None:
         """Have what is in the Maildir there for good: it is delivered."""
@@ -147,12 +110,6 @@ class MaildirDelivery:
             self._failing = False
             self._retry_ns = RETRY_MIN_NS
             self._note("delivery works again")
-
-    def _give_up_work(self) -> None:
-        """Stop in the middle of the message; it is still the next one."""
-        work, self._work = self._work, None
-        if work is not None:
-            work.close()
 
     def _write(self, job: Job) -> Generator[None, None, None]:
         writer = self._maildir.begin(job.message, shared_head(job))

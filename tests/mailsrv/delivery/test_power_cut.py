@@ -6,10 +6,7 @@ delivers some of them; ``python tests/mailsrv/delivery/test_power_cut.py`` tries
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,20 +14,17 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from powercut import Disk, Operation, cut, record, without
+from powercut import Disk, Operation, Recording, cut, record, recording, without
 from queueing import Deliverer
 from spooling import spool_in
 
 from mailsrv.runtime.clock import FakeClock
 
-ROOT = Path(__file__).resolve().parents[3]
-_PATHS = (str(Path(__file__).parents[1]), str(Path(__file__).parent), str(ROOT))
 MESSAGES = 60
 START_S = 1_700_000_000
 
 _PROGRAM = """
 import os, sys
-sys.path[:0] = sys.argv[2:]
 from pathlib import Path
 from queueing import Deliverer
 from spooling import begun, spool_in
@@ -85,21 +79,11 @@ def start(folder: Path, promised: list[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Operation]]:
-    if shutil.which("strace") is None:
-        pytest.skip("needs strace")
-    if subprocess.run(["strace", "-o", os.devnull, "true"], check=False).returncode:
-        pytest.skip("strace may not trace here")
-    return recording(tmp_path_factory.mktemp("power"))
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    return recording(_PROGRAM, tmp_path_factory.mktemp("power"), __file__)
 
 
-def recording(folder: Path) -> tuple[Path, list[Operation]]:
-    root = folder / "root"
-    root.mkdir()
-    return root, record(_PROGRAM, folder, str(root), *_PATHS)
-
-
-def test_nothing_acknowledged_is_lost(recorded: tuple[Path, list[Operation]]) -> None:
+def test_nothing_acknowledged_is_lost(recorded: Recording) -> None:
     root, operations = recorded
     starts, wrong = cut(operations, root, start, every=61)
     assert starts > 100
@@ -108,7 +92,7 @@ def test_nothing_acknowledged_is_lost(recorded: tuple[Path, list[Operation]]) ->
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_database_of_whose_first_page_some_sectors_are_missing_is_made_anew(
-    recorded: tuple[Path, list[Operation]], tmp_path: Path, seed: int
+    recorded: Recording, tmp_path: Path, seed: int
 ) -> None:
     root, operations = recorded
     disk = Disk(root)
@@ -122,7 +106,6 @@ def test_a_database_of_whose_first_page_some_sectors_are_missing_is_made_anew(
 
 _START = """
 import sys
-sys.path[:0] = sys.argv[2:]
 from pathlib import Path
 from test_power_cut import start
 assert start(Path(sys.argv[1]), []) == ""
@@ -131,7 +114,7 @@ assert start(Path(sys.argv[1]), []) == ""
 
 @pytest.mark.parametrize("messages", [10, 45])
 def test_a_second_cut_during_the_start_after_the_first_loses_nothing_either(
-    recorded: tuple[Path, list[Operation]], tmp_path: Path, messages: int
+    recorded: Recording, tmp_path: Path, messages: int
 ) -> None:
     root, operations = recorded
     disk, promised = Disk(root), list[str]()
@@ -144,7 +127,7 @@ def test_a_second_cut_during_the_start_after_the_first_loses_nothing_either(
     again, initial = tmp_path / "again", tmp_path / "initial"
     for place in (again, initial):
         disk.leave(place, "blocks", random.Random(messages))
-    second = record(_START, tmp_path, str(again), *_PATHS)
+    second = record(_START, tmp_path, again, __file__)
     starts, wrong = cut(second, again, start, initial=initial, promised=promised, every=11)
     assert starts > 30
     assert wrong == []
@@ -159,9 +142,7 @@ def test_a_second_cut_during_the_start_after_the_first_loses_nothing_either(
         ("fsync", "mx.example.test"),
     ],
 )
-def test_a_sync_that_is_forgotten_is_found(
-    recorded: tuple[Path, list[Operation]], call: str, path: str
-) -> None:
+def test_a_sync_that_is_forgotten_is_found(recorded: Recording, call: str, path: str) -> None:
     root, operations = recorded
     breached = without(operations, call, path)
     assert len(breached) < len(operations)
@@ -169,7 +150,7 @@ def test_a_sync_that_is_forgotten_is_found(
     assert wrong
 
 
-def test_a_file_that_is_not_synced_is_found(recorded: tuple[Path, list[Operation]]) -> None:
+def test_a_file_that_is_not_synced_is_found(recorded: Recording) -> None:
     root, operations = recorded
     contents = {
         one.descriptor for one in operations if one.call == "openat" and "/content/ID" in one.path
@@ -182,7 +163,7 @@ def test_a_file_that_is_not_synced_is_found(recorded: tuple[Path, list[Operation
     assert wrong
 
 
-def test_a_reply_before_the_commit_is_found(recorded: tuple[Path, list[Operation]]) -> None:
+def test_a_reply_before_the_commit_is_found(recorded: Recording) -> None:
     root, operations = recorded
     early: list[Operation] = []
     for one in operations:
@@ -197,7 +178,7 @@ if __name__ == "__main__":
     import tempfile
 
     with tempfile.TemporaryDirectory() as made:
-        made_root, made_operations = recording(Path(made))
+        made_root, made_operations = recording(_PROGRAM, Path(made), __file__)
         made_starts, found_wrong = cut(made_operations, made_root, start)
     print(*found_wrong[:20], sep="\n")
     print(f"{len(made_operations)} operations, {made_starts} starts, {len(found_wrong)} wrong")

@@ -14,6 +14,7 @@ from spooling import FailingFiles, kept
 
 from mailsrv.config.deliveries import ToMaildir
 from mailsrv.delivery.files import SystemFiles
+from mailsrv.delivery.mailbox.local_delivery import at_start
 from mailsrv.delivery.mailbox.mailbox_delivery import MailboxDelivery
 from mailsrv.delivery.mailbox.mailboxes import Mailboxes, UnsafeFolderError
 from mailsrv.delivery.mailbox.paced_runs import STEPS_MAX
@@ -73,8 +74,7 @@ class MailboxRun(VirtualRun):
             Mailboxes(delivery, self.clock, files),
             DIRECTORY.mailbox,
             self.clock,
-            is_receiving=lambda: self.spool.is_receiving,
-            left_over_before=self.spool.next_number if self.spool.messages else 0,
+            at_start(self.spool),
         )
         out.attach(self.loop)
         self.queue.use(OneWay(Way("mailboxes", out, local=True)))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -14,11 +11,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from powercut import Operation, cut, record, without
+from powercut import Recording, cut, recording, without
 from queueing import Deliverer
 from spooling import spool_in
 
 from mailsrv.config.deliveries import ToMaildir
+from mailsrv.delivery.mailbox.local_delivery import at_start
 from mailsrv.delivery.mailbox.mailbox_delivery import MailboxDelivery
 from mailsrv.delivery.mailbox.mailboxes import Mailboxes
 from mailsrv.delivery.queue.ways import OneWay, Way
@@ -26,15 +24,12 @@ from mailsrv.delivery.spool.spool import Spool
 from mailsrv.policy.recipients import Directory
 from mailsrv.runtime.clock import FakeClock
 
-ROOT = Path(__file__).resolve().parents[4]
-_PATHS = (str(Path(__file__).parents[2]), str(Path(__file__).parent), str(ROOT))
 MESSAGES = 20
 START_S = 1_700_000_000
 RECIPIENTS = ("b", "b1", "b2")
 
 _PROGRAM = """
 import os, sys
-sys.path[:0] = sys.argv[2:]
 from pathlib import Path
 from spooling import envelope, spool_in
 from test_mailbox_power_cut import MESSAGES, RECIPIENTS, START_S, content, deliverer_of
@@ -67,7 +62,7 @@ def deliverer_of(spool: Spool, folder: Path, clock: FakeClock) -> Deliverer:
         Mailboxes(ToMaildir(folder / "{domain}" / "{local}"), clock),
         directory.mailbox,
         clock,
-        left_over_before=spool.next_number if spool.messages else 0,
+        at_start(spool),
     )
     way = OneWay(Way("mailboxes", out, local=True))
     return Deliverer(spool, folder, clock, lambda event, **values: None, (out, way))
@@ -96,18 +91,11 @@ def start(folder: Path, promised: list[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Operation]]:
-    if shutil.which("strace") is None:
-        pytest.skip("needs strace")
-    if subprocess.run(["strace", "-o", os.devnull, "true"], check=False).returncode:
-        pytest.skip("strace may not trace here")
-    folder = tmp_path_factory.mktemp("power")
-    root = folder / "root"
-    root.mkdir()
-    return root, record(_PROGRAM, folder, str(root), *_PATHS)
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    return recording(_PROGRAM, tmp_path_factory.mktemp("power"), __file__)
 
 
-def test_no_recipient_loses_what_was_acknowledged(recorded: tuple[Path, list[Operation]]) -> None:
+def test_no_recipient_loses_what_was_acknowledged(recorded: Recording) -> None:
     root, operations = recorded
     starts, wrong = cut(operations, root, start, every=53)
     assert starts > 50
@@ -115,9 +103,7 @@ def test_no_recipient_loses_what_was_acknowledged(recorded: tuple[Path, list[Ope
 
 
 @pytest.mark.parametrize("path", ["/b1/new", "/b1", "/mail/example.test", "/mail"])
-def test_a_sync_of_a_folder_that_is_forgotten_is_found(
-    recorded: tuple[Path, list[Operation]], path: str
-) -> None:
+def test_a_sync_of_a_folder_that_is_forgotten_is_found(recorded: Recording, path: str) -> None:
     root, operations = recorded
     breached = without(operations, "fsync", path)
     assert len(breached) < len(operations)

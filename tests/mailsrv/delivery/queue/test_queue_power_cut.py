@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from powercut import Operation, cut, record
+from powercut import cut, recording
 from queueing import DEFERRED, FAILED, RELAYED, NextHop, QueueRun
 from spooling import kept
 
@@ -27,13 +23,10 @@ from mailsrv.delivery.queue.notifier import Notifier
 from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
 from mailsrv.units import NS_PER_MS, NS_PER_S
 
-ROOT = Path(__file__).resolve().parents[4]
-_PATHS = (str(Path(__file__).parents[2]), str(Path(__file__).parent), str(ROOT))
 MESSAGES = 25
 
 _PROGRAM = """
 import sys
-sys.path[:0] = sys.argv[2:]
 from pathlib import Path
 from test_queue_power_cut import work
 work(Path(sys.argv[1]))
@@ -119,18 +112,8 @@ def _field(name: str) -> bytes:
     return f"; {name.partition(':')[2]}\r\n".encode()
 
 
-def recording(folder: Path) -> tuple[Path, list[Operation]]:
-    root = folder / "root"
-    root.mkdir()
-    return root, record(_PROGRAM, folder, str(root), *_PATHS)
-
-
 def test_no_recipient_is_lost(tmp_path: Path) -> None:
-    if shutil.which("strace") is None:
-        pytest.skip("needs strace")
-    if subprocess.run(["strace", "-o", os.devnull, "true"], check=False).returncode:
-        pytest.skip("strace may not trace here")
-    root, operations = recording(tmp_path)
+    root, operations = recording(_PROGRAM, tmp_path, __file__)
     starts, wrong = cut(operations, root, start, every=61)
     assert starts > 100
     assert wrong == []
@@ -140,7 +123,7 @@ if __name__ == "__main__":
     import tempfile
 
     with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
-        where, done = recording(Path(place))
+        where, done = recording(_PROGRAM, Path(place), __file__)
         number, complaints = cut(done, where, start)
         print("\n".join(complaints))
         print(f"{len(done)} operations, {number} starts, {len(complaints)} wrong")
