@@ -188,8 +188,8 @@ def _doubts(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
     strangers = sorted(entry for entry in table or () if not _is_ours(directory, entry))
     if strangers:
         yield (
-            f"recipient_table: {len(strangers):,} of the addresses are in none of domains, "
-            f"such as {strangers[0]}"
+            f"recipient_table: addresses in none of domains: {len(strangers):,}, such as "
+            f"{strangers[0]}"
         )
     yield from _ghosts(loaded, table)
     if loaded.tls_files is not None:

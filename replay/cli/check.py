@@ -6,7 +6,7 @@ import argparse
 import os
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,8 @@ from replay.cli.common import (
     Commands,
     at_least,
     explain,
+    output_trouble,
     refuse,
-    replaces_evidence,
     report_is_missing,
     seconds,
     write,
@@ -255,12 +255,12 @@ def _conclude(
     from replay.verify.check.known import is_new
     from replay.verify.check.verdict import Verdict
 
-    if options.json and not write(options.json, as_json(check, results, known, real_ns)):
-        return WRONG_USE
-    if options.junit and not write(options.junit, as_junit(check, results, known, real_ns)):
-        return WRONG_USE
-    if options.html and not write(options.html, check_page(check, results, known)):
-        return WRONG_USE
+    documents: list[tuple[Path | None, Callable[[], str]]] = [
+        (options.json, lambda: as_json(check, results, known, real_ns)),
+        (options.junit, lambda: as_junit(check, results, known, real_ns)),
+        (options.html, lambda: check_page(check, results, known)),
+    ]
+    written = [write(path, make()) for path, make in documents if path]
     if not _prints_a_document(options):
         show_summary(check, results, known, real_ns, console.make_console())
     if interrupted:
@@ -268,6 +268,8 @@ def _conclude(
     if check.ended:
         left = f"; not played: {counted(check.not_played, 'scenario')}" if check.not_played else ""
         return refuse(check.ended + left)
+    if not all(written):
+        return WRONG_USE
     bad = any(
         one.verdict is Verdict.VIOLATES and is_new(one.name, one.verdict, known) for one in results
     )
@@ -279,14 +281,15 @@ def _prints_a_document(options: argparse.Namespace) -> bool:
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
-    """Raises _UseError for results that would replace what nothing can make again, and OSError."""
+    """Raises _UseError for results that could not be written, or would replace what nothing can
+    make again."""
     outputs = [options.json, options.html, options.junit]
     if outputs.count(Path("-")) > 1:
         raise _UseError("only one of --json, --html and --junit can print")
     if options.html and (complaint := report_is_missing()):
         raise _UseError(complaint)
     for file in filter(None, outputs):
-        if complaint := replaces_evidence(file):
+        if complaint := output_trouble(file):
             raise _UseError(complaint)
 
 

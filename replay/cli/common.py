@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -106,6 +107,23 @@ def write(path: Path, text: str, *, over_evidence: bool = False) -> bool:
         print(f"replay: {path}: {error.strerror}", file=sys.stderr)
         return False
     return True
+
+
+def output_trouble(path: Path) -> str:
+    """Why results cannot be written to ``path`` ("-" prints), said before a run and not behind it;
+    empty if they can, as far as can be seen."""
+    if path == Path("-"):
+        return ""
+    try:
+        if path.is_dir():
+            return f"{path}: is a folder; results are a file"
+        if not path.parent.is_dir():
+            return f"{path}: there is no folder {path.parent}"
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            return f"{path}: cannot be written"
+        return replaces_evidence(path)
+    except OSError as error:
+        return f"{path}: {error.strerror}"
 
 
 def replaces_evidence(path: Path) -> str:

@@ -17,8 +17,8 @@ from replay.cli.common import (
     Commands,
     at_least,
     explain,
+    output_trouble,
     refuse,
-    replaces_evidence,
     report_is_missing,
     seconds,
     transcript_path,
@@ -188,11 +188,8 @@ def _misuse(options: argparse.Namespace) -> str:
     if options.hgrm and options.hgrm.exists() and not options.hgrm.is_dir():
         return f"{options.hgrm}: histograms are many files; name a folder"
     for file in (options.json, options.html):  # before the run, not behind it
-        try:
-            if file and (complaint := replaces_evidence(file)):
-                return complaint
-        except OSError as error:
-            return f"{file}: {error.strerror}"
+        if file and (complaint := output_trouble(file)):
+            return complaint
     return ""
 
 
@@ -277,14 +274,15 @@ def _conclude(options: argparse.Namespace, task: _Task, outcome: LoadResult) -> 
         (options.json, lambda: load.as_json(outcome, task.skipped, broken)),
         (options.html, lambda: _page(outcome, task.skipped, broken)),
     ]
-    if not all(write(path, make()) for path, make in documents if path):
-        return WRONG_USE
+    written = [write(path, make()) for path, make in documents if path]
     if options.hgrm:
         load.write_hgrm(outcome.tally, options.hgrm)
     if Path("-") not in (options.json, options.html):
         output = console.make_console()
         load.show(outcome, task.skipped, output, broken)
         load.show_few(task.conditions, outcome, output)
+    if not all(written):
+        return WRONG_USE
     if outcome.interrupted:
         return INTERRUPTED
     return AS_EXPECTED if outcome.all_well and not broken else DIFFERS

@@ -146,7 +146,8 @@ class Command:
             raise DeliveredError(f"{name}: took longer than {COMMAND_TIMEOUT_S} s") from None
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace").strip().partition("\n")[0][:200]
-            raise DeliveredError(f"{name}: exit status {done.returncode}: {said}")
+            why = f": {said}" if said else ""
+            raise DeliveredError(f"command={name}: exit status {done.returncode}{why}")
         messages = from_mbox(done.stdout)
         yield from messages[self._seen :]
         self._seen = len(messages)
@@ -179,7 +180,8 @@ class Mailpit:
                 return octets
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or error
-            raise DeliveredError(f"{self._url}/{place}: {reason}") from None
+            why = getattr(reason, "strerror", None) or reason
+            raise DeliveredError(f"{self._url}/{place}: {why}") from None
 
 
 class Called:

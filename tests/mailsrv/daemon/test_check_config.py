@@ -159,7 +159,7 @@ def test_values_that_make_no_sense_are_named_before_anything_is_tried(tmp_path: 
         ),
         (
             f'{ANY}domains = ["example.org"]\nrecipient_table = "table"',
-            "recipient_table: 2 of the addresses are in none of domains, such as @a.example",
+            "recipient_table: addresses in none of domains: 2, such as @a.example",
         ),
         (
             f'{ANY}hostname = "mx.example.org"\n'

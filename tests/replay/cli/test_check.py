@@ -188,6 +188,30 @@ def test_wrong_use_is_told_in_a_sentence(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("option", ["--json", "--junit", "--html"])
+def test_results_that_cannot_be_written_are_told_before_anything_is_sent(
+    option: str, transcripts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closed_port() as target:
+        for place, why in (
+            ("/nowhere/x", "there is no folder /nowhere"),
+            (str(transcripts), "is a folder; results are a file"),
+            (str(transcripts / "noop.smtp"), "results do not replace it"),
+        ):
+            assert main(["check", target.name, "--from", str(transcripts), option, place]) == 2
+            error = capsys.readouterr().err
+            assert error.startswith(f"replay: {place}: ") and error.endswith(f"{why}\n")
+
+
+def test_results_that_could_not_be_written_after_all_are_shown_all_the_same(
+    good: str, transcripts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", good, "--from", str(transcripts), "--json", "/dev/full"]) == 2
+    output = capsys.readouterr()
+    assert "1 holds\n" in output.out
+    assert output.err == "replay: /dev/full: No space left on device\n"
+
+
 def test_a_target_that_is_not_there_is_told_once(
     transcripts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -301,6 +301,15 @@ def test_what_is_not_shown_is_in_the_json_and_the_table_says_so() -> None:
     assert "… and 1,995 more; --json FILE has all" in shown
 
 
+def test_results_that_cannot_be_written_are_told_before_the_run(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["load", str(file), "--target", "127.0.0.1:1"]
+    for option in ("--json", "--html"):
+        assert main.main([*options, option, "/nowhere/x"]) == 2
+        assert capsys.readouterr().err == "replay: /nowhere/x: there is no folder /nowhere\n"
+
+
 def test_histograms_need_a_folder(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--target", "127.0.0.1:1", "--hgrm", str(file)]
     assert main.main(["load", str(file), *options]) == 2

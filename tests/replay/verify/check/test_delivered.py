@@ -151,7 +151,7 @@ def test_a_message_for_two_recipients_is_one(tmp_path: Path) -> None:
         ("command=  ", "names a command"),
         ("maildir=/nowhere/at/all", "no such folder"),
         ("command=/nowhere/at/all", "No such file"),
-        ("command=false", "exit status 1"),
+        ("command=false", "command=false: exit status 1$"),
         ("mbox=/", "Is a directory"),
         ("http=http://127.0.0.1:1", "Connection refused"),
     ],
