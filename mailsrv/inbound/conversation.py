@@ -53,6 +53,7 @@ class ConnectionStage(Enum):
 # Attributes of an Enum class are slow to look up; these are used for every chunk.
 _PREFACE, _HANDSHAKE, _SESSION, _DRAINING, _CLOSED = ConnectionStage
 _GREET_WAIT, _LOOKUP, _IDLE = Timeout.GREET_WAIT, Timeout.LOOKUP, Timeout.IDLE
+_LINGER = Timeout.LINGER
 _MESSAGE = Stage.MESSAGE
 _SAID_ALL, _UPGRADING = State.CLOSED, State.HANDSHAKE
 
@@ -335,14 +336,15 @@ class Conversation(ABC):
             self._stage = _DRAINING
             self._drain = ClosingDrain()
             self._watch()
-            self._timer.begin(Timeout.LINGER)
+            self._timer.begin(_LINGER)
 
     def _close(self, how: str) -> None:
         if self._stage is _CLOSED:
             return
-        if self._stage is _SESSION and not self.session.closing and not self._is_health_check():
-            self._note("disconnect", how=how, state=self.session.state.value)
-        self._stage = _CLOSED
+        session, stage, self._stage = self.session, self._stage, _CLOSED
+        said_all = session.state is _SAID_ALL
+        if stage is _SESSION and not said_all and not self._is_health_check():
+            self._note("disconnect", how=how, state=session.state.value)
         self._timer.cancel()
         self._transport.close()
         if self._held_octets:
@@ -352,10 +354,10 @@ class Conversation(ABC):
             self._policy_runner.cancel()
         try:
             # It calls the courier, whose defects must not keep us here.
-            if self.session.state is not _SAID_ALL:
-                self.session.lose()
+            if not said_all:
+                session.lose()
         finally:
-            if self.session.events is not None:
+            if session.events is not None:
                 self._record()
             if self._lines_left < 0:
                 self._context.event_log.note(

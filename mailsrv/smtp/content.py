@@ -28,6 +28,7 @@ from io import IncrementalNewlineDecoder
 from mailsrv.smtp import reply
 from mailsrv.smtp.reply import Reply
 
+_DOT = 0x2E
 _CRLF = b"\r\n"
 _MARK = b"\r\n."
 _END = b"\r\n.\r\n"
@@ -76,7 +77,7 @@ class ContentReader:
         self.received_octets += len(chunk)
         kept_back = self._kept_back
         data = kept_back + chunk if kept_back else chunk
-        mark = data.find(_MARK) if b"." in data else -1
+        mark = data.find(_MARK) if _DOT in data else -1
         end = data.find(_END, mark) if mark >= 0 else -1
         stuffed = mark != end
         if end >= 0:

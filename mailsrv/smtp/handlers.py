@@ -26,6 +26,7 @@ Handler = Callable[[SessionState, str], None]
 _ASK_SENDER, _ASK_RECIPIENT, _ASK_MESSAGE = Stage.SENDER, Stage.RECIPIENT, Stage.MESSAGE
 _MAIL, _RCPT, _DATA, _MESSAGE = Step.MAIL, Step.RCPT, Step.DATA, Step.MESSAGE
 _CHUNK, _CHUNK_TAKEN, _INFORMED = Step.CHUNK, Step.CHUNK_TAKEN, Step.INFORMED
+_HELLO, _RESET = Step.HELLO, Step.RESET
 
 
 # -- EHLO, HELO, STARTTLS -------------------------------------------------------------------------
@@ -50,7 +51,7 @@ def _hello(session: SessionState, argument: str, answer: Reply, protocol: str) -
         session.refuse(reply.HELO_NOT_ASCII)
     else:
         session.helo, session.protocol = argument, protocol
-        session.step(Step.HELLO)
+        session.step(_HELLO)
         session.drop()
         session.send(answer)
 
@@ -297,7 +298,7 @@ def _rset(session: SessionState, argument: str) -> None:
     if argument:
         session.refuse(reply.NO_ARGUMENT)
     elif not session.count_junk():
-        session.step(Step.RESET)
+        session.step(_RESET)
         session.drop()
         session.send(reply.OK, joinable=True)
 

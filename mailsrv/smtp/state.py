@@ -89,7 +89,8 @@ COMMAND_SHOWN_OCTETS_MAX = 512
 """Of a refused command, for the log."""
 
 # Attributes of an Enum class are slow to look up; these are used for every command.
-_PAUSE, _REFUSED = Stage.PAUSE, Step.REFUSED
+_CONNECTED, _CLOSED, _PAUSE = State.CONNECTED, State.CLOSED, Stage.PAUSE
+_REFUSED, _CLOSE = Step.REFUSED, Step.CLOSE
 _make_tuple = tuple.__new__
 """What a NamedTuple's constructor, which is a Python call, would call for every message."""
 
@@ -135,7 +136,7 @@ class SessionState:
     def __init__(self, context: SessionContext, client: str) -> None:
         self.context = context
         self.client = client
-        self.state = State.CONNECTED
+        self.state = _CONNECTED
         self.question: Question | None = None
         self.output: list[bytes] = []
         self.attention = False
@@ -165,7 +166,7 @@ class SessionState:
     @property
     def closing(self) -> bool:
         """The last reply is in the output."""
-        return self.state is State.CLOSED
+        return self.state is _CLOSED
 
     def tolerates(self, check: str, recipients: Sequence[str] = ()) -> bool:
         """Whether an exception says that this check of the protocol is not made."""
@@ -311,12 +312,12 @@ class SessionState:
 
     def end(self, last: Reply) -> None:
         """Send ``last`` and close, whatever was going on."""
-        self._stop(None if last.positive else last)
+        self._stop(None if last.code < 400 else last)
         self._input = b""
         self.send(last, at_once=True)
 
     def _stop(self, verdict: Reply | None) -> None:
         self.question = None
         self.attention = True
-        self.step(Step.CLOSE)
+        self.step(_CLOSE)
         self.drop(verdict)

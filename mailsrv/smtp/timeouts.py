@@ -92,7 +92,8 @@ class Timeouts:
         return self._sentences.get(limit, limit.value)
 
 
-# Attributes of an Enum class are slow to look up; these are used for every message.
+# Attributes of an Enum class are slow to look up; these are used for every connection.
+_IDLE, _SESSION = Timeout.IDLE, Timeout.SESSION
 _CONTENT_START, _CONTENT_IDLE = Timeout.CONTENT_START, Timeout.CONTENT_IDLE
 _LINGER = Timeout.LINGER
 _OF_A_MESSAGE = frozenset((Timeout.DELIVERY, _CONTENT_START, _CONTENT_IDLE))
@@ -118,12 +119,12 @@ class ConnectionTimeouts:
 
     def __init__(self, timeouts: Timeouts, now_ns: int) -> None:
         self.timeouts = timeouts
-        self.session_due_ns = now_ns + timeouts.ns[Timeout.SESSION]
+        self.session_due_ns = now_ns + timeouts.ns[_SESSION]
         self._content_began_ns = 0
         self._content_since_ns = 0
         self._content_octets = 0
         self.message_due_ns = 0
-        self.phase = Timeout.IDLE
+        self.phase = _IDLE
         self.since_ns = now_ns
 
     def enter(self, phase: Timeout, now_ns: int) -> None:
@@ -153,14 +154,10 @@ class ConnectionTimeouts:
         earned_ns = octets * NS_PER_S // self.timeouts.content_rate_octets_s
         self.message_due_ns = began_ns + allowed + earned_ns
 
-    @property
-    def phase_due_ns(self) -> int:
-        """The phase's own deadline."""
-        return self.since_ns + self.timeouts.ns[self.phase]
-
     def next(self) -> tuple[int, Timeout]:
         """The earliest deadline, and its limit."""
-        due_ns, limit = self.phase_due_ns, self.phase
+        limit = self.phase
+        due_ns = self.since_ns + self.timeouts.ns[limit]
         if limit is _CONTENT_IDLE:
             rate_due_ns = (
                 self._content_since_ns
@@ -175,7 +172,9 @@ class ConnectionTimeouts:
             and self._content_began_ns < self.session_due_ns
         ):
             return due_ns, limit
-        session_due_ns = max(self.session_due_ns, self.message_due_ns)
+        session_due_ns = self.session_due_ns
+        if session_due_ns < self.message_due_ns:
+            session_due_ns = self.message_due_ns
         if session_due_ns < due_ns:
-            return session_due_ns, Timeout.SESSION
+            return session_due_ns, _SESSION
         return due_ns, limit
