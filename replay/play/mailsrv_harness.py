@@ -261,9 +261,11 @@ class MailsrvHarness(Harness):
         self._work_off()
 
     def _serve(self) -> bool:
-        self.server.loop.dispatch(None)
+        loop = self.server.loop
+        loop.dispatch(None)
         found = self._poll.found > 0
-        self._work_off()
+        if loop.backlog:
+            self._work_off()
         return found
 
     def _work_off(self) -> None:

@@ -168,7 +168,9 @@ class VirtualLink:
         if self.played_gone or not self.reading:
             return False
         took = False
-        while self.played_received < self.server_sent or self._end_is_due:
+        while self.played_received < self.server_sent or (
+            (self.server_fin or self.server_gone) and not self.played_eof
+        ):
             try:
                 octets = self._sock.recv(_READ_OCTETS)
             except BlockingIOError:
@@ -188,10 +190,6 @@ class VirtualLink:
             if octets:
                 self.on_octets(octets)
         return took
-
-    @property
-    def _end_is_due(self) -> bool:
-        return not self.played_eof and (self.server_fin or self.server_gone)
 
     def _ended(self, how: str) -> None:
         self.played_eof = True
@@ -252,7 +250,8 @@ class VirtualLink:
         if self.played_gone:
             return True
         if self.reading:
-            return self.played_received >= self.server_sent and not self._end_is_due
+            is_end_due = not self.played_eof and (self.server_fin or self.server_gone)
+            return self.played_received >= self.server_sent and not is_end_due
         waiting = sockets.unread_octets(self._sock)
         if self.server is not None and not self.server_gone:
             waiting += sockets.unsent_octets(self.server.sock, self.server_fin)

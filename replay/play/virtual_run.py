@@ -125,10 +125,7 @@ def play_at(
         for player in players:
             player.schedule()
         harness.settle()
-        while not all(player.done for player in players) and harness.now_ns < VIRTUAL_NS_MAX:
-            if harness.is_over or (by_claims and _waited_enough(harness, players)):
-                break
-            harness.step()
+        _play_out(harness, players, by_claims)
         for player in players:
             player.conclude()
         virtual_ns = harness.now_ns
@@ -141,6 +138,19 @@ def play_at(
         None if harness.accepted is None else tuple(harness.accepted),
         submissions=tuple(zip(submissions, seen[len(written) :], strict=True)),
     )
+
+
+def _play_out(
+    harness: Harness, players: Sequence[VirtualPlayer], by_claims: Patience | None
+) -> None:
+    """Let everything happen until all players are done, or nothing more will come."""
+    for player in players:
+        while not player.done:
+            if harness.is_over or harness.now_ns >= VIRTUAL_NS_MAX:
+                return
+            if by_claims and _waited_enough(harness, players):
+                return
+            harness.step()
 
 
 def _waited_enough(harness: Harness, players: Sequence[VirtualPlayer]) -> bool:
@@ -239,11 +249,12 @@ class VirtualPlayer:
         self.observed.departed_ns[schedule.gone] = harness.now_ns
         action = schedule.depart().action
         self._scheduled = False
+        sends = isinstance(action, script.SendOctets)
         octets = action.octets if isinstance(action, script.SendOctets) else b""
         if self._is_traced:
             self._trace.departure(self._number, harness.now_ns, _TRACED_AS[type(action)], octets)
         is_held = _half_closes_at_once(schedule.next)
-        if isinstance(action, script.SendOctets):
+        if sends:
             if link is not None:
                 self._listener.sent(octets)
                 harness.send(link, octets, hold=is_held)
@@ -258,13 +269,15 @@ class VirtualPlayer:
             self._depart()
             return
         harness.settle()
-        if (
-            isinstance(action, script.Close | script.Reset)
-            or self._abandoned
-            or (isinstance(action, script.UntilClosed) and self.observed.end)
-        ):
+        if self._abandoned or (not sends and self._is_last(action)):
             self.done = True
         self.schedule()
+
+    def _is_last(self, action: script.Action) -> bool:
+        """Whether nothing follows ``action``, which has left."""
+        if isinstance(action, script.UntilClosed):
+            return bool(self.observed.end)
+        return isinstance(action, (script.Close, script.Reset))
 
     def _open(self, client: str) -> None:
         try:
@@ -317,8 +330,7 @@ class VirtualPlayer:
     def _received(self, octets: bytes) -> None:
         if self._abandoned:
             return
-        following = self._schedule.next
-        if self._receives and following and isinstance(following.action, script.StartTls):
+        if self._receives and self._awaits_handshake:
             self._held += octets
             return
         now_ns = self._harness.now_ns
@@ -329,6 +341,11 @@ class VirtualPlayer:
         self._received_octets += len(octets)
         if self._received_octets > RECEIVED_OCTETS_MAX:
             self._give_up(f"an end of what the server says, for {RECEIVED_OCTETS_MAX} octets")
+
+    @property
+    def _awaits_handshake(self) -> bool:
+        following = self._schedule.next
+        return following is not None and isinstance(following.action, script.StartTls)
 
     def _shook_hands(self, outcome: str) -> None:
         if self._abandoned:

@@ -150,7 +150,7 @@ class Harness(ABC):
         if events and (timer_ns is None or events[0][0] <= timer_ns):
             instant_ns, _, act = heapq.heappop(events)
             self._advance_to(instant_ns)
-            self._moved()
+            self.moved_ns, self._quiet_steps = self.now_ns, 0  # as in ``_moved``, for each step
             act()
         elif timer_ns is not None:
             self._advance_to(timer_ns)
@@ -258,7 +258,7 @@ class Harness(ABC):
                 if link.take_in():
                     progress = True
                     self._moved()
-            restless = [link for link in self._in_order() if not link.is_calm]
+            restless = [link for link in self._unsettled if not link.is_calm]
             unbalanced = [link for link in restless if not link.balanced]
             if not unbalanced:
                 self._unsettled = {link for link in restless if _needs_care(link)}
@@ -268,7 +268,7 @@ class Harness(ABC):
             now_ns = SystemClock.monotonic_ns()
             guard_ns = guard_ns or now_ns + GUARD_NS
             if now_ns > guard_ns:
-                raise Stalled(f"{unbalanced[0]} does not come to rest")
+                raise Stalled(f"{min(unbalanced, key=_number)} does not come to rest")
             self._wait_really()
 
     def _in_order(self) -> list[VirtualLink]:
