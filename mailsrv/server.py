@@ -14,7 +14,7 @@ from mailsrv.inbound.connection_context import AdmittedClient, ConnectionContext
 from mailsrv.policy.connection_limits import RELIEF_PERCENT, Admission, stress_settings
 from mailsrv.policy.greylist import Greylist
 from mailsrv.policy.lookups import Callout, NoCallout, NoReputation, Reputation, Resolver
-from mailsrv.policy.networks import Networks
+from mailsrv.policy.networks import networks_of
 from mailsrv.policy.policy import Policy
 from mailsrv.policy.rate_limits import Rates
 from mailsrv.policy.recipients import Directory
@@ -160,8 +160,8 @@ class Server:
             tap=self._tap,
             tls=backends.tls,
             rates=self._rates,
-            proxies=Networks(settings.proxy_networks),
-            health_checks=Networks((*settings.proxy_networks, *settings.health_check_networks)),
+            proxies=networks_of(settings.proxy_networks),
+            health_checks=networks_of((*settings.proxy_networks, *settings.health_check_networks)),
             admit=self._admit,
             closed=self._connection_closed,
         )

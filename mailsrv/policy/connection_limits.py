@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from mailsrv.policy.networks import Networks, client_network
+from mailsrv.policy.networks import client_network, networks_of
 from mailsrv.settings import Settings
 
 RELIEF_PERCENT = 10
@@ -50,7 +50,7 @@ class Admission:
         self._connections_max = connections_max
         self._per_client_max = settings.connections_per_client
         self._per_network_max = settings.connections_per_network
-        self._trusted = Networks(settings.trusted_networks)
+        self._trusted = networks_of(settings.trusted_networks)
         self._stress_begins, self._stress_ends = _stress_bounds(settings, connections_max)
         self._by_network.clear()
         self._network_of.clear()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from mailsrv.policy.networks import Networks
+from mailsrv.policy.networks import networks_of
 from mailsrv.settings import CheckException, Settings
 
 
@@ -21,7 +21,7 @@ class _Exception:
     __slots__ = ("_names", "_networks", "_of_clients", "recipients")
 
     def __init__(self, one: CheckException) -> None:
-        self._networks = Networks(one.networks)
+        self._networks = networks_of(one.networks)
         self._names = frozenset(name.lower().strip(".") for name in one.names)
         self._of_clients = bool(one.networks or one.names)
         self.recipients = frozenset(text.lower().removeprefix("@") for text in one.recipients)

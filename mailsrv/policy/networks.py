@@ -10,10 +10,8 @@ IPV4_PREFIX_BITS = 24
 IPV6_PREFIX_BITS = 64
 CLIENTS_KEPT = 4096
 """Clients whose answer need not be worked out again: most come often."""
-NETWORKS_KEPT = 256
-"""Texts that need not be parsed again: one set stands in several places of a configuration."""
-
-_network = lru_cache(NETWORKS_KEPT)(ipaddress.ip_network)
+SETS_KEPT = 64
+"""Sets that need not be made again: one stands in several places of a server."""
 
 
 class Networks:
@@ -25,7 +23,7 @@ class Networks:
     __slots__ = ("_hold", "_networks")
 
     def __init__(self, networks: Iterable[str]) -> None:
-        self._networks = tuple(map(_network, networks))
+        self._networks = tuple(map(ipaddress.ip_network, networks))
         if self._networks:
             self._hold = lru_cache(CLIENTS_KEPT)(self._look_up)
 
@@ -39,6 +37,12 @@ class Networks:
     def _look_up(self, client: str) -> bool:
         address = ipaddress.ip_address(client)
         return any(address in network for network in self._networks)
+
+
+@lru_cache(SETS_KEPT)
+def networks_of(texts: tuple[str, ...]) -> Networks:
+    """The networks that ``texts`` name; the same object for the same texts.  Raises ValueError."""
+    return Networks(texts)
 
 
 @lru_cache(CLIENTS_KEPT)

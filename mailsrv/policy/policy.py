@@ -31,7 +31,7 @@ from mailsrv.policy.effects import (
 from mailsrv.policy.exceptions import CheckExceptions
 from mailsrv.policy.greylist import Greylist, GreylistDecision
 from mailsrv.policy.lookups import CalloutStatus, Rating
-from mailsrv.policy.networks import Networks
+from mailsrv.policy.networks import networks_of
 from mailsrv.policy.rate_limits import Rates
 from mailsrv.policy.recipients import Directory
 from mailsrv.policy.sender_checks import ReverseName, SenderFault
@@ -104,7 +104,7 @@ class Policy:
     ) -> None:
         self._hostname = settings.hostname
         self._threshold = threshold = settings.reputation_threshold
-        self._trusted = Networks(settings.trusted_networks)
+        self._trusted = networks_of(settings.trusted_networks)
         self._lists = dnsbl.DnsLists(settings.dns_lists if self._threshold else ())
         self._helo = _rule(settings.helo_check, settings.helo_score, threshold)
         self._reverse_name = _rule(

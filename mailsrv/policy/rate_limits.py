@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mailsrv.policy.networks import Networks, client_network
+from mailsrv.policy.networks import client_network, networks_of
 from mailsrv.settings import Settings
 from mailsrv.smtp import reply
 from mailsrv.smtp.events import Event, RefusedReply
@@ -142,7 +142,7 @@ class Rates:
 
     def reload(self, settings: Settings) -> None:
         """Take new limits; what was counted in this minute stays counted."""
-        self._trusted = Networks(settings.trusted_networks)
+        self._trusted = networks_of(settings.trusted_networks)
         self._connections.limit_to(
             settings.client_connections_per_min, settings.network_connections_per_min
         )

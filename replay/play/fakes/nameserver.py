@@ -47,6 +47,11 @@ TTL_S_DEFAULT = 300
 TTL_S_MAX = 2**31 - 1
 MESSAGES_MAX = 64
 """Messages scripted for one question."""
+ID_OCTETS = 2
+"""At the front of a message (RFC 1035 section 4.1.1)."""
+ENCODED_KEPT = 256
+"""Messages that need not be encoded again: each is tried before a run, and sent more than once."""
+_NO_ID = bytes(ID_OCTETS)
 
 _KEYS = """
     records status ttl_s delay_s truncated tcp answers_for wrong_id from lost
@@ -74,31 +79,47 @@ class ScriptedMessage:
     sender: int
     lost: int
 
-    def octets(self, query: dns.message.Message, over_tcp: bool) -> bytes:
-        """The message as it answers ``query``."""
-        question = query.question[0]
-        if self.answers_for:
-            query = dns.message.make_query(self.answers_for, question.rdtype, id=query.id)
-        message = dns.message.make_response(query)
-        message.id ^= self.wrong_id
-        message.flags |= dns.flags.RA
-        message.set_rcode(dns.rcode.from_text(self.status))
-        if self.truncated and not over_tcp:
-            message.flags |= dns.flags.TC
-        elif self.records:
-            name = query.question[0].name
-            rtype = dns.rdatatype.to_text(question.rdtype)
-            message.answer = [dns.rrset.from_text(name, self.ttl_s, "IN", rtype, *self.records)]
-        elif self.status in ("NOERROR", "NXDOMAIN"):  # how long that holds (RFC 2308)
-            message.authority = [_start_of_authority(self.ttl_s)]
-        return message.to_wire(max_size=65_535)
+    def octets(self, query: bytes, over_tcp: bool) -> bytes:
+        """The message as it answers ``query``.  Raises DNSException for what cannot be one."""
+        id_, question = query[:ID_OCTETS], query[ID_OCTETS:]
+        if self.wrong_id:
+            id_ = bytes((id_[0], id_[1] ^ 1))
+        return id_ + _encoded(self, question, self.truncated and not over_tcp)
 
 
-@lru_cache
+@lru_cache(ENCODED_KEPT)
+def _encoded(scripted: ScriptedMessage, question: bytes, is_cut: bool) -> bytes:
+    """A message behind its id, as it answers a query that is ``question`` behind its own."""
+    query = dns.message.from_wire(_NO_ID + question)
+    rtype = query.question[0].rdtype
+    if scripted.answers_for:
+        query = dns.message.make_query(scripted.answers_for, rtype)
+    message = dns.message.make_response(query)
+    message.flags |= dns.flags.RA
+    message.set_rcode(dns.rcode.from_text(scripted.status))
+    if is_cut:
+        message.flags |= dns.flags.TC
+    elif scripted.records:
+        name, ttl_s = query.question[0].name, scripted.ttl_s
+        shown_rtype = dns.rdatatype.to_text(rtype)
+        message.answer = [dns.rrset.from_text(name, ttl_s, "IN", shown_rtype, *scripted.records)]
+    elif scripted.status in ("NOERROR", "NXDOMAIN"):  # how long that holds (RFC 2308)
+        message.authority = [_start_of_authority(scripted.ttl_s)]
+    return message.to_wire(max_size=65_535)[ID_OCTETS:]
+
+
+@lru_cache(ENCODED_KEPT)
 def _start_of_authority(ttl_s: int) -> dns.rrset.RRset:
     """The record that says for how long an answer without records holds."""
     soa = f"ns.example. host.example. 1 7200 900 1209600 {ttl_s}"
     return dns.rrset.from_text(".", ttl_s, "IN", "SOA", soa)
+
+
+@lru_cache(ENCODED_KEPT)
+def _name_and_type(question: bytes) -> tuple[str, str]:
+    """What a query asks that is ``question`` behind its id."""
+    asked = dns.message.from_wire(_NO_ID + question).question[0]
+    return canonical_name(asked.name.to_text()), dns.rdatatype.to_text(asked.rdtype)
 
 
 class NameServer:
@@ -139,9 +160,7 @@ class NameServer:
         self, server: ServerAddress, over: str, octets: bytes
     ) -> list[tuple[ScriptedMessage, bytes]]:
         """What comes back for a question, with the octets of each message."""
-        query = dns.message.from_wire(octets)
-        name = canonical_name(query.question[0].name.to_text())
-        rtype = dns.rdatatype.to_text(query.question[0].rdtype)
+        name, rtype = _name_and_type(octets[ID_OCTETS:])
         number = self.addresses.index(server) + 1
         self.questions.append((number, over, name, rtype))
         scripted = self._script.get((name, rtype))
@@ -149,7 +168,7 @@ class NameServer:
             status = "NOERROR" if name in self._existing else "NXDOMAIN"
             scripted = (_message("", {"status": status}, 0),)
         return [
-            (message, message.octets(query, over == "TCP"))
+            (message, message.octets(octets, over == "TCP"))
             for message in scripted
             if message.sender in (0, number)
             and not (message.wrong_id and over == "TCP")  # where nobody forges
@@ -358,7 +377,7 @@ def _check_encodable(
 ) -> None:
     """See now that each message can be made, and not in the middle of a run."""
     try:
-        query = dns.message.make_query(name, rtype)
+        query = dns.message.make_query(name, rtype).to_wire()
         for message in messages:
             message.octets(query, over_tcp=True)
     except (dns.exception.DNSException, ValueError, UnicodeError) as error:
