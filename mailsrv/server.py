@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mailsrv.inbound.connection import Connection
 from mailsrv.inbound.connection_context import AdmittedClient, ConnectionContext
@@ -30,7 +30,7 @@ from mailsrv.settings import Settings
 from mailsrv.smtp import reply
 from mailsrv.smtp.courier import Courier
 from mailsrv.smtp.reply import Reply
-from mailsrv.smtp.state import SessionContext
+from mailsrv.smtp.state import SessionContext, SessionReplies
 from mailsrv.smtp.timeouts import Timeouts
 from mailsrv.telemetry.event_log import EventLog
 from mailsrv.transport.transport import TransportTap
@@ -80,13 +80,30 @@ class ServerBackends:
     dsn: bool = False
 
 
+class ServerParts(NamedTuple):
+    """What follows from settings alone and never changes: servers of equal ones may share it."""
+
+    timeouts: Timeouts
+    replies: SessionReplies
+
+
+PartsOf = Callable[[Settings, bool, bool], ServerParts]
+"""Returns the parts for settings, whether STARTTLS is offered, and whether DSN is."""
+
+
+def parts_of(settings: Settings, tls: bool, dsn: bool) -> ServerParts:
+    """Make the parts."""
+    return ServerParts(Timeouts(settings), SessionReplies.of(settings, tls, dsn))
+
+
 class Server:
     """A receiving SMTP server.
 
     Everything that touches the world beyond the listening sockets comes in: ``clock``, ``poll``,
     ``random``, the backends, the event log.  ``peer_name`` maps a socket's peer to the client's
     address; ``tap`` watches octets pass.  ``memory`` is the budget that the courier counts its
-    content in, ``descriptors`` that of the process; None: they are not looked at.
+    content in, ``descriptors`` that of the process; None: they are not looked at.  A caller that
+    makes many servers may hand in a ``parts_of`` that remembers.
     """
 
     def __init__(
@@ -102,6 +119,7 @@ class Server:
         tap: TransportTap | None = None,
         memory: MemoryBudget | None = None,
         descriptors: DescriptorBudget | None = None,
+        parts_of: PartsOf = parts_of,
     ) -> None:
         self._clock = clock
         self._random = random
@@ -110,6 +128,7 @@ class Server:
         self._tap = tap
         self.memory = memory or MemoryBudget(settings.memory_octets)
         self._descriptors = descriptors
+        self._parts_of = parts_of
         self._evicted_ns = 0
         self.loop = Loop(clock, poll, self._on_fault)
         self.loop.at_end_of_pass(event_log.flush)
@@ -149,11 +168,12 @@ class Server:
             dsn=backends.dsn,
             tolerates=policy.tolerates if settings.exceptions else None,
         )
+        parts = self._parts_of(settings, backends.tls is not None, backends.dsn)
         self._calm = ConnectionContext(
-            session_context=self._session_context(settings),
+            session_context=self._session_context(settings, replies=parts.replies),
             policy=policy,
             policy_context=PolicyContext(backends.resolver, backends.reputation, backends.callout),
-            timeouts=Timeouts(settings),
+            timeouts=parts.timeouts,
             loop=self.loop,
             memory=self.memory,
             event_log=self._event_log,

@@ -39,10 +39,12 @@ class Networks:
         return any(address in network for network in self._networks)
 
 
-@lru_cache(SETS_KEPT)
-def networks_of(texts: tuple[str, ...]) -> Networks:
+def networks_of(texts: Iterable[str]) -> Networks:
     """The networks that ``texts`` name; the same object for the same texts.  Raises ValueError."""
-    return Networks(texts)
+    return _kept(tuple(texts))
+
+
+_kept = lru_cache(SETS_KEPT)(Networks)
 
 
 @lru_cache(CLIENTS_KEPT)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mailsrv.settings import Settings
 from mailsrv.smtp import reply
@@ -28,6 +29,29 @@ from mailsrv.smtp.path import NULL_PATH, MailPath
 from mailsrv.smtp.reply import Reply
 from mailsrv.smtp.state_machine import TRANSITIONS, State, Step
 from mailsrv.smtp.transaction import Transaction
+
+
+class SessionReplies(NamedTuple):
+    """The replies that are the same in all sessions of a server, encoded once."""
+
+    greeting: Reply
+    hello: Reply
+    extended_hello: Reply
+    secured_hello: Reply
+    """The answer to EHLO within TLS."""
+    shutting_down: Reply
+
+    @classmethod
+    def of(cls, settings: Settings, tls: bool, dsn: bool) -> SessionReplies:
+        """Those of ``settings``.  ``tls``: STARTTLS is offered; ``dsn``: senders get the notices
+        that they ask for (RFC 3461)."""
+        return cls(
+            reply.greeting(settings.hostname),
+            reply.hello(settings.hostname),
+            reply.extended_hello(settings, starttls=tls, dsn=dsn),
+            reply.extended_hello(settings, starttls=False, dsn=dsn),
+            reply.shutting_down(settings.hostname),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +70,6 @@ class SessionContext:
     hello: Reply
     extended_hello: Reply
     secured_hello: Reply
-    """The answer to EHLO within TLS."""
     shutting_down: Reply
     errors_soft: float
     """Errors after which replies are held back; infinite where no pause is set."""
@@ -66,19 +89,16 @@ class SessionContext:
         tls: bool = False,
         dsn: bool = False,
         tolerates: Callable[[str, str, Sequence[str]], bool] | None = None,
+        replies: SessionReplies | None = None,
     ) -> SessionContext:
-        """Make the context with its replies encoded once.  ``dsn``: senders get the notices that
-        they ask for (RFC 3461)."""
+        """Make the context.  ``replies`` are those of ``settings``, ``tls`` and ``dsn``, where they
+        are encoded already."""
         return cls(
             settings,
             courier,
             stages,
             new_id,
-            reply.greeting(settings.hostname),
-            reply.hello(settings.hostname),
-            reply.extended_hello(settings, starttls=tls, dsn=dsn),
-            reply.extended_hello(settings, starttls=False, dsn=dsn),
-            reply.shutting_down(settings.hostname),
+            *(replies or SessionReplies.of(settings, tls, dsn)),
             settings.errors_soft if settings.error_pause_s else math.inf,
             tls,
             tolerates,

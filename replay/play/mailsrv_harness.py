@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Self, cast
@@ -19,7 +19,7 @@ from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.listener import bind
 from mailsrv.runtime.memory_budget import MemoryBudget
 from mailsrv.runtime.poll import READ, Handler, Ready, SystemPoll
-from mailsrv.server import Server, ServerBackends
+from mailsrv.server import PartsOf, Server, ServerBackends, parts_of
 from mailsrv.settings import Settings
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.trace import trace_fields
@@ -30,7 +30,13 @@ from mailsrv.transport.transport import TransportOwner
 from mailsrv.units import NS_PER_MS
 from replay.play import sockets
 from replay.play.fakes.tables import WorldError
-from replay.play.fakes.world import DeliveredMessage, World, world_from
+from replay.play.fakes.world import (
+    DeliveredMessage,
+    World,
+    delivery_from,
+    settings_from,
+    world_from,
+)
 from replay.play.receivers import Receivers
 from replay.play.tls_client import CERTIFICATE, KEY
 from replay.play.virtual_link import ServerEnd, VirtualLink
@@ -40,6 +46,8 @@ if TYPE_CHECKING:
     from mailsrv.config.file import Config
     from mailsrv.daemon.outgoing import Outgoing
 
+SETTINGS_KEPT = 64
+"""Different settings whose parts are made once for all runs."""
 _GUARD_WAIT_NS = 20 * NS_PER_MS
 
 
@@ -72,21 +80,35 @@ class VirtualPoll(SystemPoll):
         super().wait(_GUARD_WAIT_NS)
 
 
-class KeptListener:
-    """One listening socket for the servers of many runs, one run after another.
+class SharedByRuns:
+    """What the servers of many runs share, one run after another: parts that never change, and a
+    listening socket.
 
-    Each server has a descriptor of its own for it, which it closes.  What connected and was not
-    accepted is no client of the next run's: then the socket is replaced, and its queue reset.
+    Each server has a descriptor of its own for the socket, which it closes.  What connected and was
+    not accepted is no client of the next run's: then the socket is replaced, and its queue reset.
     Make it before a run begins, whose descriptors are counted, and use it as a context manager.
     """
 
     def __init__(self) -> None:
         self._sock = _listening_socket()
+        self.parts_of: PartsOf = lru_cache(SETTINGS_KEPT)(parts_of)
+        self._settings: dict[str, tuple[Settings, dict[str, object]]] = {}  # by a header's text
         self.runs = 0
-        """How many have had it."""
+        """How many there were."""
 
-    def take(self) -> socket.socket:
-        """A listening socket for the server of the next run.  Raises OSError."""
+    def settings_of(self, server: Mapping[str, object]) -> tuple[Settings, dict[str, object]]:
+        """The settings of a header's [server] table, and what it says of the mail's ways out.
+        Raises WorldError."""
+        text = repr(server)
+        known = self._settings.get(text)
+        if known is None:
+            if len(self._settings) >= SETTINGS_KEPT:
+                self._settings.clear()
+            known = self._settings[text] = settings_from(server), delivery_from(server)
+        return known
+
+    def listening_socket(self) -> socket.socket:
+        """That of the next run's server.  Raises OSError."""
         self.runs += 1
         if self._is_connected_to():
             self._sock.close()
@@ -137,8 +159,8 @@ class MailsrvHarness(Harness):
 
     ``settings`` and ``world`` are a scenario's, ``delivery`` what its [server] says of where mail
     goes: without it the courier is faked.  ``stub`` is the server's own resolver where the world
-    has name servers for it.  ``listener`` is that of all runs of a process; without it there is one
-    for this run.
+    has name servers for it.  ``shared`` is what all runs of a process share; without
+    it this run has its own.
     """
 
     def __init__(
@@ -149,9 +171,9 @@ class MailsrvHarness(Harness):
         seed: int = 0,
         greylist: Callable[[FakeClock], Greylist] | None = None,
         delivery: Mapping[str, object] | None = None,
-        listener: KeptListener | None = None,
+        shared: SharedByRuns | None = None,
     ) -> None:
-        super().__init__(runs_before=listener.runs if listener else 0)
+        super().__init__(runs_before=shared.runs if shared else 0)
         self._arriving: VirtualLink | None = None
         self._folder: TemporaryDirectory[str] | None = None
         self._hostname = settings.hostname
@@ -197,6 +219,7 @@ class MailsrvHarness(Harness):
             peer_name=self._client_of,
             tap=self,
             memory=memory,
+            parts_of=shared.parts_of if shared else parts_of,
         )
         if self.outgoing is not None:
             self.outgoing.attach(self.server.loop)
@@ -204,7 +227,7 @@ class MailsrvHarness(Harness):
         if self.stub is not None:
             self.stub.attach(self.server.loop)
         implicit_tls = self.world.tls == "implicit"
-        listening = listener.take() if listener else _listening_socket()
+        listening = shared.listening_socket() if shared else _listening_socket()
         self.address = self.server.listen(listening, implicit_tls=implicit_tls).address
 
     def _with_ways_out(

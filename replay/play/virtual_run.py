@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from replay.play.conditions import Conditions, Patience
-from replay.play.fakes.world import DeliveredMessage, delivery_from, settings_from
-from replay.play.mailsrv_harness import KeptListener, MailsrvHarness
+from replay.play.fakes.world import DeliveredMessage
+from replay.play.mailsrv_harness import MailsrvHarness, SharedByRuns
 from replay.play.observed import ObservedConnection, Trace, listener_of
 from replay.play.receivers import Dialled
 from replay.play.schedule import Schedule
@@ -65,23 +65,23 @@ Play = Callable[[Scenario], VirtualRun]
 
 
 class VirtualDriver:
-    """Plays scenarios against the shipped server, one run after another at one listening socket.
+    """Plays scenarios against the shipped server, one run after another.
 
-    Nothing of a run reaches the next one: each has a server, a clock and a world of its own.  Use
-    it as a context manager.
+    Nothing of a run reaches the next one: each has a server, a clock and a world of its own.  What
+    never changes is shared, and made once for equal settings.  Use it as a context manager.
     """
 
     def __init__(self) -> None:
-        self.listener = KeptListener()
+        self.shared = SharedByRuns()
 
     def __call__(self, scenario: Scenario, *, seed: int = 0) -> VirtualRun:
         """Run ``scenario``.
 
         Raises WorldError for a header that cannot be, and what ``play_at`` raises.
         """
-        settings, delivery = settings_from(scenario.server), delivery_from(scenario.server)
+        settings, delivery = self.shared.settings_of(scenario.server)
         harness = MailsrvHarness(
-            settings, scenario.world, seed=seed, delivery=delivery, listener=self.listener
+            settings, scenario.world, seed=seed, delivery=delivery, shared=self.shared
         )
         run = play_at(harness, scenario, harness.world.submissions)
         dialled = tuple(harness.receivers.unexpected)
@@ -91,7 +91,7 @@ class VirtualDriver:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.listener.__exit__(*exception)
+        self.shared.__exit__(*exception)
 
 
 def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:

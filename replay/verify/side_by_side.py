@@ -33,6 +33,7 @@ def run_side_by_side(
     context = multiprocessing.get_context("fork")  # which need not load the modules again
     executor = ProcessPoolExecutor(jobs, context, _leave_interrupts_to_the_parent)
     left = deque(paths)
+    gc.freeze()  # a collection would write to all that the processes share, and so copy it
     try:
         for result in chain.from_iterable(executor.map(play, batches)):
             left.popleft()

@@ -13,7 +13,7 @@ from running import GOODBYE, HELLO, transcript_text
 
 from mailsrv.settings import Settings
 from replay.play.fakes.world import WorldError
-from replay.play.mailsrv_harness import KeptListener, MailsrvHarness
+from replay.play.mailsrv_harness import SETTINGS_KEPT, MailsrvHarness, SharedByRuns
 from replay.play.virtual_run import VirtualDriver, VirtualRun
 from replay.play.virtual_time import Leaked
 from replay.transcript import transcript
@@ -33,9 +33,9 @@ def driver() -> Iterator[VirtualDriver]:
 
 
 @pytest.fixture
-def listener() -> Iterator[KeptListener]:
-    with KeptListener() as listener:
-        yield listener
+def shared() -> Iterator[SharedByRuns]:
+    with SharedByRuns() as shared:
+        yield shared
 
 
 def seen(run: VirtualRun) -> object:
@@ -57,10 +57,33 @@ def test_a_run_is_the_same_whatever_was_played_before_it(driver: VirtualDriver) 
     assert seen(driver(scenario())) == first
 
 
-def test_servers_take_turns_at_one_address(listener: KeptListener) -> None:
+def test_servers_of_equal_settings_differ_where_their_worlds_do(driver: VirtualDriver) -> None:
+    def offers(header: str) -> bool:
+        run = driver(scenario(HELLO.replace("HELO", "EHLO") + GOODBYE, header))
+        return b"STARTTLS" in run.connections[0].replies[1].octets
+
+    assert [offers(tls) for tls in ("", "[world]\ntls = true\n") * 2] == [False, True] * 2
+
+
+def test_a_header_is_read_anew_where_it_says_something_else(driver: VirtualDriver) -> None:
+    for name in ("a.example", "b.example", "a.example"):
+        run = driver(scenario(header=f'[server]\nhostname = "{name}"\n'))
+        assert run.connections[0].replies[0].octets.startswith(f"220 {name}".encode())
+
+
+def test_more_settings_than_are_kept_are_played_all_the_same(
+    shared: SharedByRuns,
+) -> None:
+    names = [f"mx{number}.example" for number in range(SETTINGS_KEPT + 2)] * 2
+    for name in names:
+        settings, _ = shared.settings_of({"hostname": name})
+        assert settings.hostname == name
+
+
+def test_servers_take_turns_at_one_address(shared: SharedByRuns) -> None:
     addresses = set()
     for _ in range(5):
-        with MailsrvHarness(SETTINGS, listener=listener) as run:
+        with MailsrvHarness(SETTINGS, shared=shared) as run:
             run.connect("192.0.2.1", ignore, ignore)
             run.settle()
             assert run.server.accepted == 1
@@ -68,10 +91,10 @@ def test_servers_take_turns_at_one_address(listener: KeptListener) -> None:
     assert len(addresses) == 1
 
 
-def test_senders_of_runs_in_turn_have_different_addresses(listener: KeptListener) -> None:
+def test_senders_of_runs_in_turn_have_different_addresses(shared: SharedByRuns) -> None:
     peers = []
     for _ in range(3):
-        with MailsrvHarness(SETTINGS, listener=listener) as run:
+        with MailsrvHarness(SETTINGS, shared=shared) as run:
             link = run.connect("192.0.2.1", ignore, ignore)
             run.settle()
             assert link.server is not None
@@ -111,14 +134,14 @@ def test_a_header_that_cannot_be_leaves_the_next_run_untouched(driver: VirtualDr
     assert seen(driver(scenario())) == first
 
 
-def test_a_stranger_that_connects_between_two_runs_is_turned_away(listener: KeptListener) -> None:
-    with MailsrvHarness(SETTINGS, listener=listener) as run:
+def test_a_stranger_that_connects_between_two_runs_is_turned_away(shared: SharedByRuns) -> None:
+    with MailsrvHarness(SETTINGS, shared=shared) as run:
         pass
     with (
         socket.create_connection(run.address) as stranger,
         socket.create_connection(run.address) as another,
     ):
-        with MailsrvHarness(SETTINGS, listener=listener) as following:
+        with MailsrvHarness(SETTINGS, shared=shared) as following:
             following.connect("192.0.2.1", ignore, ignore)
             following.settle()
             assert following.server.accepted == 1
@@ -128,12 +151,12 @@ def test_a_stranger_that_connects_between_two_runs_is_turned_away(listener: Kept
 
 
 def test_a_descriptor_that_is_left_is_found_beside_the_kept_listener(
-    listener: KeptListener,
+    shared: SharedByRuns,
 ) -> None:
-    run = MailsrvHarness(SETTINGS, listener=listener)
+    run = MailsrvHarness(SETTINGS, shared=shared)
     with socket.socket(), pytest.raises(Leaked, match="1 descriptor"):
         run.finish()
-    MailsrvHarness(SETTINGS, listener=listener).finish()
+    MailsrvHarness(SETTINGS, shared=shared).finish()
 
 
 def test_a_driver_leaves_no_socket() -> None:
@@ -141,6 +164,6 @@ def test_a_driver_leaves_no_socket() -> None:
         driver(scenario())
         with pytest.raises(KeyError):
             driver(broken(scenario(), 0))
-        address = driver.listener.address
+        address = driver.shared.address
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address)
