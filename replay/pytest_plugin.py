@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from replay.testing.virtual_server import VirtualServer
     from replay.verify.check.runner import CheckResult
     from replay.verify.server_under_test import ServerUnderTest
-    from replay.verify.suite import ScenarioResult
+    from replay.verify.suite import ReadTranscript, ScenarioResult
 
 SUFFIX = ".smtp"
 ITEM_NAME = "transcript"
@@ -192,10 +192,11 @@ class TranscriptItem(pytest.Function):
         from replay.verify.server_under_test import is_for_any_server
 
         server = cast("ServerUnderTest", self.funcargs["_smtp_server"])
-        if is_for_any_server(self.path):
+        read = _read(self.path, self.config)
+        if is_for_any_server(read.scenario):
             _check([self.path], self, server, cast(Any, self.funcargs["smtp_delivered"]))
             return
-        result = _run(self.path, self, server)
+        result = _run(read, self, server)
         self.user_properties += [
             ("virtual_ns", result.virtual_ns),
             ("trace_hash", result.trace_hash),
@@ -205,8 +206,20 @@ class TranscriptItem(pytest.Function):
         return self.path, 0, f"{ITEM_NAME} {_shown(self.path, self.config)}"
 
 
-def _run(path: Path, item: pytest.Item, server: ServerUnderTest) -> ScenarioResult:
-    """Run the transcript at ``path`` for ``item``, which fails if it does not hold."""
+def _read(path: Path, config: pytest.Config) -> ReadTranscript:
+    """The transcript at ``path``; the test fails if it cannot be used."""
+    __tracebackhide__ = True
+    from replay.verify.suite import InputError, read_transcript
+
+    try:
+        return read_transcript(path)
+    except InputError as error:
+        complaint = str(error).replace(str(path), _shown(path, config))
+    pytest.fail(complaint, pytrace=False)
+
+
+def _run(read: ReadTranscript, item: pytest.Item, server: ServerUnderTest) -> ScenarioResult:
+    """Run a transcript for ``item``, which fails if it does not hold."""
     __tracebackhide__ = True
     from mailsrv.runtime.clock import SystemClock
     from replay.play.target import TargetError
@@ -214,13 +227,13 @@ def _run(path: Path, item: pytest.Item, server: ServerUnderTest) -> ScenarioResu
     from replay.verify import suite
     from replay.verify.server_under_test import LeftOut, NoTarget
 
-    shown = _shown(path, item.config)
+    shown = _shown(read.path, item.config)
     kinds = item.config.getoption("smtp_replay_update", "")
     try:
         updating = kinds.split(",") if kinds else ()
-        result = server.run_file(path, SystemClock(), updating=updating)
+        result = server.run(read, SystemClock(), updating=updating)
     except suite.InputError as error:
-        complaint = str(error).replace(str(path), shown)
+        complaint = str(error).replace(str(read.path), shown)
     except (NoTarget, TargetError) as error:
         complaint = f"{shown}: {str(error) or NO_TARGET}"
     except LeftOut as reason:
@@ -305,18 +318,22 @@ def smtp_target() -> object:
 
 @pytest.fixture
 def _smtp_server(request: pytest.FixtureRequest) -> Iterator[ServerUnderTest]:
-    from replay.play.target import TargetError
-    from replay.verify.server_under_test import OnlyMailsrv, TargetValueError, server_under_test
+    from replay.verify.server_under_test import OnlyMailsrv
 
     config = request.config
     target = config.getoption("--smtp-target") or request.getfixturevalue("smtp_target")
     target = target or config.getini("smtp_target")
+    if not target:
+        yield OnlyMailsrv()
+        return
+    from replay.play.target import TargetError
+    from replay.verify.other_servers import TargetValueError, server_under_test
+
     with contextlib.ExitStack() as stack:
         if hasattr(target, "__enter__"):
             target = stack.enter_context(target)
         try:
-            clocks = config.getoption("--smtp-clock-reads")
-            server = server_under_test(target, clocks=clocks) if target else OnlyMailsrv()
+            server = server_under_test(target, clocks=config.getoption("--smtp-clock-reads"))
         except (TargetError, TargetValueError) as error:
             pytest.fail(str(error), pytrace=False)
         yield server
@@ -391,7 +408,8 @@ def _check(
     from replay.report.complaint import of_checks
     from replay.verify.check.delivered import Called, DeliveredError
     from replay.verify.check.prepared import Introduction
-    from replay.verify.server_under_test import NoTarget, named_scenarios
+    from replay.verify.check.selection import named_scenarios
+    from replay.verify.server_under_test import NoTarget
     from replay.verify.suite import InputError
 
     mailbox = None if delivered is None else Called(delivered)
@@ -441,7 +459,7 @@ def smtp_replay(
 
     def run(path: str | Path) -> ScenarioResult:
         __tracebackhide__ = True
-        return _run(_path(path, request), request.node, _smtp_server)
+        return _run(_read(_path(path, request), request.config), request.node, _smtp_server)
 
     return run
 

@@ -58,6 +58,14 @@ class InputError(Exception):
     """An input that cannot be used; the message names it, and what can be used instead."""
 
 
+class ReadTranscript(NamedTuple):
+    """A transcript file, its text and what that says."""
+
+    path: Path
+    text: str
+    scenario: Scenario
+
+
 @dataclass(frozen=True, slots=True)
 class ScenarioResult:
     """The result of one transcript.
@@ -161,13 +169,39 @@ def run_file(
     ``play`` plays it, at whichever server.
     """
     began_ns = clock.monotonic_ns()
+    result = _run(read_transcript(path), updating, play)
+    return _kept(result, keep, clock.monotonic_ns() - began_ns)
+
+
+def run_read(
+    read: ReadTranscript,
+    clock: Clock,
+    *,
+    updating: Collection[str] = (),
+    play: Play = virtual_run.play,
+) -> ScenarioResult:
+    """As ``run_file``, for a transcript that has been read."""
+    began_ns = clock.monotonic_ns()
+    result = _run(read, updating, play)
+    return _kept(result, False, clock.monotonic_ns() - began_ns)
+
+
+def read_transcript(path: Path) -> ReadTranscript:
+    """What stands in the file at ``path``.  Raises InputError."""
     with input_errors(path):
         text = transcript.read_text(path)
-        scenario = transcript.parse(text, str(path))
-        result = run_scenario(scenario, path, play)
+        return ReadTranscript(path, text, transcript.parse(text, str(path)))
+
+
+def _run(read: ReadTranscript, updating: Collection[str], play: Play) -> ScenarioResult:
+    with input_errors(read.path):
+        result = run_scenario(read.scenario, read.path, play)
         if updating and result.verdict != BROKEN:
-            result = _update(result, text, scenario, updating, play)
-    real_ns = clock.monotonic_ns() - began_ns
+            result = _update(result, read, updating, play)
+    return result
+
+
+def _kept(result: ScenarioResult, keep: bool, real_ns: int) -> ScenarioResult:
     if keep:
         return dataclasses.replace(result, real_ns=real_ns)
     return dataclasses.replace(result, real_ns=real_ns, scenario=None, observed=(), delivered=())
@@ -239,31 +273,28 @@ def under_ci(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def _update(
-    result: ScenarioResult,
-    text: str,
-    scenario: Scenario,
-    kinds: Collection[str],
-    play: Play,
+    result: ScenarioResult, read: ReadTranscript, kinds: Collection[str], play: Play
 ) -> ScenarioResult:
     """Write what was observed into the transcript, and see that it then holds."""
     if stuck := next((one.waits_for for one in result.observed if one.waits_for), ""):
         # Without the reply that is waited for, what follows would hang on another one.
         complaint = f"not updated: the script could not go on, it waited for {stuck}"
         return dataclasses.replace(result, complaint=complaint)
-    updated = update.update(scenario, result.observed, kinds, result.delivered)
+    text, path = read.text, read.path
+    updated = update.update(read.scenario, result.observed, kinds, result.delivered)
     try:
-        fixed_text = transcript.rewrite(text, updated.fixed, str(result.path))
-        new_text = transcript.rewrite(fixed_text, updated.scenario, str(result.path))
+        fixed_text = transcript.rewrite(text, updated.fixed, str(path))
+        new_text = transcript.rewrite(fixed_text, updated.scenario, str(path))
     except ValueError as error:
         return dataclasses.replace(result, complaint=f"not updated: {error}")
     if new_text == text:
         return result
-    again = run_scenario(transcript.parse(new_text, str(result.path)), result.path, play)
+    again = run_scenario(transcript.parse(new_text, str(path)), path, play)
     kept_apart = set(kinds) != set(update.KINDS)  # then differences may be left
     if again.trace_hash != result.trace_hash or (again.differences and not kept_apart):
         complaint = "not updated: what was observed would not hold a second time"
         return dataclasses.replace(again, complaint=complaint)
-    _replace(result.path, new_text)
+    _replace(path, new_text)
     changes = (
         UpdateChange("fixed", updated.fixes, _diff(text, fixed_text)),
         UpdateChange("created", updated.creations, _diff(fixed_text, new_text)),

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 from real_server import mailsrv
 
-from replay.verify import server_under_test
+from replay.verify import other_servers
 from replay.verify import target_suite as target_suite
 
 pytest_plugins = ["pytester"]
-assert server_under_test  # loaded whole before pytester takes away what its runs have loaded
+assert other_servers  # loaded whole before pytester takes away what its runs have loaded
 
 IN_FULL = "-vv"
 

@@ -13,7 +13,7 @@ from real_server import mailsrv
 # Each run of pytest within this process forgets the modules that it loads; loaded here, they are
 # the same for all of them and for what is loaded already.
 import replay.verify.check.virtual
-import replay.verify.server_under_test  # noqa: F401
+import replay.verify.other_servers  # noqa: F401
 
 pytest_plugins = ["pytester"]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from replay.transcript.claims.claim import Strength
 from replay.transcript.claims.places import all_claims
 from replay.transcript.script import Scenario
+from replay.verify import suite
 
 COMPARED_MAX_CHARACTERS = 100
 LIKE_RATIO = 0.7
@@ -38,6 +39,12 @@ class NamedScenario:
 def named(path: Path, scenario: Scenario) -> NamedScenario:
     """The name is that of the file, below that of its folder."""
     return NamedScenario(f"{path.resolve().parent.name}/{path.stem}", path, scenario)
+
+
+def named_scenarios(paths: Sequence[Path]) -> list[NamedScenario]:
+    """The scenarios at ``paths``, those in folders included.  Raises InputError."""
+    read = [suite.read_transcript(path) for path in suite.find(paths)]
+    return [named(one.path, one.scenario) for one in read]
 
 
 def bases(scenario: Scenario) -> list[str]:
