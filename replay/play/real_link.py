@@ -43,13 +43,12 @@ class RealLink:
 
     ``connected`` is True once the connection is known to be made, ``gone`` once the socket is
     closed.  ``lost`` is the error that ended a connection which was made: what was to be written
-    goes nowhere any more.
+    goes nowhere any more.  While not ``reading``, what comes is left in the kernel.
     """
 
     __slots__ = (
         "_ended",
         "_listener",
-        "_reading",
         "_sock",
         "_tls",
         "_unsent",
@@ -57,6 +56,7 @@ class RealLink:
         "connected",
         "gone",
         "lost",
+        "reading",
     )
 
     def __init__(
@@ -67,7 +67,7 @@ class RealLink:
         self._verify = verify
         self._tls: TlsSide | None = None
         self._unsent: deque[memoryview | Callable[[], None]] = deque()
-        self._reading = True
+        self.reading = True
         self._ended = False
         self.connected = self.gone = False
         self.lost: OSError | None = None
@@ -88,7 +88,7 @@ class RealLink:
             return 0
         if not self.connected:
             return EVENT_WRITE
-        read = EVENT_READ if self._reading and not self._ended else 0
+        read = EVENT_READ if self.reading and not self._ended else 0
         return read | (EVENT_WRITE if self._unsent else 0)
 
     # -- what the played end does ------------------------------------------------------------------
@@ -141,7 +141,7 @@ class RealLink:
             return
         if self._tls is not None:
             self._tls.send_close_notify()
-        self._reading = False
+        self.reading = False
         self._then(self.release)
 
     def reset(self) -> None:
@@ -154,10 +154,6 @@ class RealLink:
         self.gone = True
         self._unsent.clear()
         self._sock.close()
-
-    def read(self, reading: bool) -> None:
-        """Read from here on, or leave what comes in the kernel."""
-        self._reading = reading
 
     def _write(self, octets: bytes) -> None:
         if octets and not (self.gone or self._is_reset):
@@ -212,7 +208,7 @@ class RealLink:
                 self.lost = OSError(number, os.strerror(number))
                 self._end("reset")
                 return
-        if events & EVENT_READ and self._reading and not self._ended:
+        if events & EVENT_READ and self.reading and not self._ended:
             self._take_in()
         self._flush()
 

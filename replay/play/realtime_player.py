@@ -9,10 +9,9 @@ from typing import Protocol
 
 from mailsrv.units import NS_PER_S
 from replay.play import sockets
-from replay.play.conditions import Conditions, Patience
-from replay.play.observed import ObservedConnection, listener_of
+from replay.play.conditions import Patience
+from replay.play.player import RECEIVED_OCTETS_MAX, Player
 from replay.play.real_link import RealLink
-from replay.play.schedule import Schedule
 from replay.play.target import Target, bind_client, loopback_address
 from replay.play.tls_client import Verify
 from replay.smtp.proxy_header import proxy_header
@@ -22,8 +21,6 @@ from replay.transcript.script import ScriptedConnection
 
 PATIENCE_NS = 30 * NS_PER_S
 """How much longer than the transcript says the server may take for what is waited for."""
-RECEIVED_OCTETS_MAX = 8 * 1024 * 1024
-"""From one server to one sender: the sender of more is disconnected from."""
 REPLIES_MAX = 10_000
 """More than are expected: the server that sends more is disconnected from, too."""
 FAREWELL_NS = NS_PER_S
@@ -83,33 +80,23 @@ class PlayersRun(Protocol):
         """Something happened to ``player``: wait for what its link wants from here on."""
 
 
-class RealtimePlayer:
-    """Plays one connection's departures and listens to what comes back.
+class RealtimePlayer(Player):
+    """Plays one connection on a socket of its own.
 
     ``watched`` is what the run waits for on the link; ``failure`` says why there is none.
     """
 
     def __init__(self, run: PlayersRun, connection: ScriptedConnection) -> None:
+        super().__init__(connection, run.options.by_claims, run.options.speed)
         self.run = run
-        patience = run.options.by_claims
-        self._conditions = Conditions(connection, patience) if patience else None
-        self._schedule = Schedule(
-            connection, run.options.speed, self._goes_on if patience else None
-        )
         self._replies = sum(
             isinstance(one.outcome, script.UTTERANCES) for one in connection.expectations()
         )
-        self._scheduled = False
         self._ending: script.Action | None = None
         self._given_up = self._is_leaving = False
-        self._received_octets = 0
         self.link: RealLink | None = None
         self.watched = 0
         self.failure = ""
-        self.observed = ObservedConnection(connection.name, [None] * len(self._schedule))
-        self._receives = connection.plays_receiver
-        self._held = b""  # arrived for a handshake that this end has yet to begin
-        self._listener = listener_of(self.observed, receiver=self._receives)
 
     @property
     def done(self) -> bool:
@@ -129,17 +116,6 @@ class RealtimePlayer:
     def next_line(self) -> int:
         """Where the next departure stands."""
         return 0 if self._schedule.next is None else self._schedule.next.line
-
-    @property
-    def wait_ns(self) -> int:
-        """How long to wait for something to happen, from the last time that something did."""
-        assert self._conditions is not None
-        received, waits = len(self.observed.replies), self._schedule.waits
-        return self._conditions.wait_ns(self._schedule.gone, received, waits=waits)
-
-    def _goes_on(self, replies: int) -> bool:
-        assert self._conditions is not None
-        return self._conditions.stop(self.observed.replies, replies) is Then.GO_ON
 
     def schedule(self) -> None:
         """Put the next departure on the agenda, if it is known when it goes."""
@@ -205,6 +181,8 @@ class RealtimePlayer:
             self._open(action.client)
         elif isinstance(action, script.Listen):
             self.run.listen(self)
+        elif isinstance(action, script.SendOctets):
+            self._send(action.octets)
         elif self.link is not None:
             self._act(action, self.link)
         if isinstance(action, script.ENDINGS):
@@ -232,29 +210,14 @@ class RealtimePlayer:
             port = sock.getsockname()[1]
             self.link.send(proxy_header(options.proxy, client, port, target.address))
 
-    def _act(self, action: script.Action, link: RealLink) -> None:
-        match action:
-            case script.SendOctets(octets):
-                following = self._schedule.next
-                if following and isinstance(following.action, script.HalfCloseAtOnce):
-                    link.hold_back()
-                self._listener.sent(octets)
-                link.send(octets)
-            case script.StartTls() if self._receives:
-                held, self._held = self._held, b""
-                link.serve_tls(held)
-            case script.StartTls():
-                link.start_tls()
-            case script.HalfClose():
-                link.half_close()
-            case script.Close():
-                link.close()
-            case script.Reset():
-                link.reset()
-            case script.StopReading():
-                link.read(False)
-            case script.ResumeReading():
-                link.read(True)
+    def _send(self, octets: bytes) -> None:
+        if self.link is None:
+            return
+        following = self._schedule.next
+        if following and isinstance(following.action, script.HalfCloseAtOnce):
+            self.link.hold_back()
+        self._listener.sent(octets)
+        self.link.send(octets)
 
     # -- what comes -------------------------------------------------------------------------------
 
@@ -281,9 +244,7 @@ class RealtimePlayer:
             return
         now_ns = self.run.now_ns
         self._received_octets += len(octets)
-        following = self._schedule.next
-        if self._receives and following and isinstance(following.action, script.StartTls):
-            self._held += octets
+        if self._holds(octets):
             return
         came = self._listener.received(octets, now_ns)
         if came and len(self.observed.utterances) - came < self._replies:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from replay.play.conditions import Conditions, Patience
+from replay.play.conditions import Patience
 from replay.play.fakes.world import DeliveredMessage
 from replay.play.mailsrv_harness import MailsrvHarness, SharedByRuns
-from replay.play.observed import ObservedConnection, Trace, listener_of
+from replay.play.observed import ObservedConnection, Trace
+from replay.play.player import RECEIVED_OCTETS_MAX, Link, Player
 from replay.play.receivers import Dialled
-from replay.play.schedule import Schedule
 from replay.play.tls_client import DONE
 from replay.play.virtual_link import VirtualLink
 from replay.play.virtual_time import Harness
@@ -21,9 +21,6 @@ from replay.transcript.script import Scenario, ScriptedConnection
 
 VIRTUAL_NS_MAX = 1000 * 24 * 3600 * 1_000_000_000
 """A scenario may last a thousand days."""
-
-RECEIVED_OCTETS_MAX = 8 * 1024 * 1024
-"""From one server to one sender, as in real time: the sender of more is disconnected from."""
 
 _TRACED_AS: dict[type[script.Action], str] = {
     script.Open: "Open",
@@ -166,8 +163,8 @@ def _waited_enough(harness: Harness, players: Sequence[VirtualPlayer]) -> bool:
     return True
 
 
-class VirtualPlayer:
-    """Plays one connection's departures and listens to what comes from its peer."""
+class VirtualPlayer(Player):
+    """Plays one connection on a link of the harness."""
 
     def __init__(
         self,
@@ -177,21 +174,14 @@ class VirtualPlayer:
         connection: ScriptedConnection,
         by_claims: Patience | None = None,
     ) -> None:
+        super().__init__(connection, by_claims)
         self._harness = harness
         self._trace = trace
         self._number = number
-        self._conditions = Conditions(connection, by_claims) if by_claims else None
-        self._schedule = Schedule(connection, goes_on=self._goes_on if by_claims else None)
-        self._scheduled = False
         self._link: VirtualLink | None = None
         self._abandoned = False
-        self._received_octets = 0
         self._is_traced = True
         self.done = False
-        self.observed = ObservedConnection(connection.name, [None] * len(self._schedule))
-        self._receives = connection.plays_receiver
-        self._held = b""  # arrived for a handshake that this end has yet to begin
-        self._listener = listener_of(self.observed, receiver=self._receives)
 
     def schedule(self) -> None:
         """Put the next departure on the harness's agenda, if it is known when it goes."""
@@ -206,17 +196,6 @@ class VirtualPlayer:
             return
         self._scheduled = True
         self._harness.at(due_ns, self._depart)
-
-    @property
-    def wait_ns(self) -> int:
-        """How long to wait for something to happen, from the last time that something did."""
-        assert self._conditions is not None
-        received, waits = len(self.observed.replies), self._schedule.waits
-        return self._conditions.wait_ns(self._schedule.gone, received, waits=waits)
-
-    def _goes_on(self, replies: int) -> bool:
-        assert self._conditions is not None
-        return self._conditions.stop(self.observed.replies, replies) is Then.GO_ON
 
     def _leave(self) -> None:
         """The sender does not go on, and closes, for what comes from then on is no part of the
@@ -293,26 +272,12 @@ class VirtualPlayer:
         self.observed.waits_for = waits_for
         self._close()
 
-    def _act(self, action: script.Action, link: VirtualLink) -> None:
-        match action:
-            case script.StartTls() if self._receives:
-                held, self._held = self._held, b""
-                link.serve_tls(held)
-            case script.StartTls():
-                self._is_traced = self._is_traced and self._harness.knows_client_hello
-                link.start_tls()
-            case script.HalfClose():
-                link.half_close()
-            case script.Close():
-                link.close()
-            case script.Reset():
-                link.reset()
-            case script.StopReading():
-                link.reading = False
-            case script.ResumeReading():
-                link.reading = True
-            case script.Abandon():
-                self._abandoned = self._conditions is None
+    def _act(self, action: script.Action, link: Link) -> None:
+        if isinstance(action, script.Abandon):
+            self._abandoned = self._conditions is None
+        elif isinstance(action, script.StartTls) and not self._receives:
+            self._is_traced = self._is_traced and self._harness.knows_client_hello
+        super()._act(action, link)
 
     # -- arrivals ---------------------------------------------------------------------------------
 
@@ -330,8 +295,7 @@ class VirtualPlayer:
     def _received(self, octets: bytes) -> None:
         if self._abandoned:
             return
-        if self._receives and self._awaits_handshake:
-            self._held += octets
+        if self._holds(octets):
             return
         now_ns = self._harness.now_ns
         if self._is_traced:
@@ -341,11 +305,6 @@ class VirtualPlayer:
         self._received_octets += len(octets)
         if self._received_octets > RECEIVED_OCTETS_MAX:
             self._give_up(f"an end of what the server says, for {RECEIVED_OCTETS_MAX} octets")
-
-    @property
-    def _awaits_handshake(self) -> bool:
-        following = self._schedule.next
-        return following is not None and isinstance(following.action, script.StartTls)
 
     def _shook_hands(self, outcome: str) -> None:
         if self._abandoned:

@@ -95,17 +95,17 @@ class RealSender(Sender):
         self._link.reset()
 
     def stop_reading(self) -> None:
-        self._link.read(False)
+        self._link.reading = False
 
     def resume_reading(self) -> None:
-        self._link.read(True)
+        self._link.reading = True
 
     def finish(self) -> None:
         """Send our FIN and read to the server's, so that closing sends no reset."""
         if self._link.gone:
             return
         self._link.half_close()
-        self._link.read(True)
+        self._link.reading = True
         until_ns = self._deadline_ns(self.elapsed_ns)
         enough = self._inbox.octets + LINGER_MAX_OCTETS
         while not self._inbox.end and self._inbox.octets < enough and self._look(until_ns):

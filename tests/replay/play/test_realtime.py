@@ -246,11 +246,11 @@ def test_a_socket_is_looked_at_only_for_what_is_wanted_of_it() -> None:
         link = RealLink(ours, Unheard())
         link.connected = True
         assert link.events == EVENT_READ
-        link.read(False)
+        link.reading = False
         assert link.events == 0
         link.send(b"x" * 10_000_000)
         assert link.events == EVENT_WRITE
-        link.read(True)
+        link.reading = True
         theirs.close()
         link.ready(EVENT_READ | EVENT_WRITE)
         assert link.events == 0
