@@ -126,7 +126,7 @@ def add(commands: Commands) -> None:
         ("--duration", seconds, "S", 10, "seconds in which sessions are begun"),
         ("--timeout", seconds, "S", 30, "seconds a session may take"),
         ("--sessions", number, "K", 0, "end after so many sessions; 0: only after --duration"),
-        ("--workers", at_least(1), "N", 1, "processes that make the load, at most 64"),
+        ("--workers", at_least(1), "N", 1, "processes that make the load; more than 64 are 64"),
         ("--clients", at_least(1), "N", 1000, "client addresses, where the target is on 127/8"),
     ):
         text = f"{meaning} (default: {default})"
@@ -275,12 +275,12 @@ def _conclude(options: argparse.Namespace, task: _Task, outcome: LoadResult) -> 
         (options.html, lambda: _page(outcome, task.skipped, broken)),
     ]
     written = [write(path, make()) for path, make in documents if path]
-    if options.hgrm:
-        load.write_hgrm(outcome.tally, options.hgrm)
     if Path("-") not in (options.json, options.html):
         output = console.make_console()
         load.show(outcome, task.skipped, output, broken)
         load.show_few(task.conditions, outcome, output)
+    if options.hgrm:
+        load.write_hgrm(outcome.tally, options.hgrm)
     if not all(written):
         return WRONG_USE
     if outcome.interrupted:

@@ -24,6 +24,9 @@ SCHEMA = 2
 COMPLAINTS_SHOWN_MAX = 10
 SKIPPED_SHOWN_MAX = 5
 """The JSON has them all."""
+PERCENTILES_SHOWN = (TAIL_PERCENTILES, TAIL_PERCENTILES[:4], TAIL_PERCENTILES[:3], (50, 99), (99,))
+WIDTH_MAX = 1000
+"""Of latencies: the first of these that fit the terminal, however wide that is."""
 BUSY_SHARE = 0.9
 """A generator that uses more of its processor than this measures itself."""
 
@@ -36,7 +39,7 @@ def show(
 ) -> None:
     """The results as tables."""
     tally = outcome.tally
-    for table in (_sums(outcome), _latencies(outcome), _counts(tally)):
+    for table in (_sums(outcome), _latencies(outcome, console), _counts(tally)):
         _show_table(table, console)
     if tally.complaints:
         console.print(Text("\nnot as in the transcripts", style="bold red"))
@@ -275,18 +278,29 @@ def _sums(outcome: LoadResult) -> Table:
     return table
 
 
-def _latencies(outcome: LoadResult) -> Table:
+def _latencies(outcome: LoadResult, console: Console) -> Table:
+    """Response times, with as many percentiles as there is room for."""
+    for percentiles in PERCENTILES_SHOWN:
+        table = _latencies_at(outcome, percentiles)
+        if table.__rich_measure__(console, console.options.update(width=WIDTH_MAX)).maximum <= (
+            console.width
+        ):
+            break
+    return table
+
+
+def _latencies_at(outcome: LoadResult, percentiles: Sequence[float]) -> Table:
     """Response times; beside them service times where they are another thing."""
     tally = outcome.tally
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("\nlatency", no_wrap=True, min_width=max(map(len, tally.steps), default=0))
-    for name in ("count", *(f"p{one:g}" for one in TAIL_PERCENTILES), "max"):
+    for name in ("count", *(f"p{one:g}" for one in percentiles), "max"):
         table.add_column(f"\n{name}", justify="right", no_wrap=True)
     if outcome.rate:
         table.add_column("service\np99", justify="right", no_wrap=True)
     for step in tally.steps:
         one = tally.response[step]
-        times = [one.percentile_us(percentile) for percentile in TAIL_PERCENTILES]
+        times = [one.percentile_us(percentile) for percentile in percentiles]
         cells = [duration(us) for us in (*times, one.max_us)]
         if outcome.rate:
             cells.append(duration(tally.service[step].percentile_us(99)))

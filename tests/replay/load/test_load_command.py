@@ -322,16 +322,19 @@ def test_results_replace_no_evidence(file: Path, capsys: pytest.CaptureFixture[s
     assert "is a transcript; results do not replace it" in capsys.readouterr().err
 
 
-def test_tables_fit_a_narrow_terminal() -> None:
-    """Of 80 columns, with names as long as they come and durations of any length."""
+@pytest.mark.parametrize(("width", "first"), [(200, "p50"), (80, "p50"), (60, "p50"), (45, "p99")])
+def test_tables_fit_a_narrow_terminal(width: int, first: str) -> None:
+    """With names as long as they come and durations of any length."""
     steps = {"STARTTLS": {150: 9}, "greeting": {7_000: 100}, "session": {99: 10_000}}
     file = io.StringIO()
     run = result(interval(late_ms=3, **steps), rate="poisson:1000")
-    load_report.show(run, (), Console(file=file, width=80))
+    load_report.show(run, (), Console(file=file, width=width))
     lines = file.getvalue().splitlines()
     assert any(line.startswith("STARTTLS") and "150 ms" in line for line in lines)
+    (names,) = (line.split() for line in lines if line.startswith("latency"))
+    assert names[:3] == ["latency", "count", first] and names[-2:] == ["max", "p99"]
     assert "…" not in file.getvalue()
-    assert max(len(line.rstrip()) for line in lines) <= 80
+    assert max(map(len, lines)) <= width
 
 
 def test_ctrl_c_reaches_all_processes_and_ends_with_the_report(file: Path) -> None:
