@@ -93,7 +93,9 @@ def _list(options: argparse.Namespace, reader: SpoolReader, clock: Clock) -> int
         print("\n".join(listing.message(one)))
     messages, _ = reader.totals()
     if number == options.limit != 0 and messages > number:
-        print(f"{number:,} shown, there may be more; --limit 0 shows all")
+        is_known = (options.to, options.sender, options.state) == (None, None, None)
+        many = f"of {_messages(messages)}" if is_known else "shown, there may be more"
+        print(f"{number:,} {many}; --limit 0 shows all")
     elif number < messages:
         print(f"{number:,} of {_messages(messages)}")
     else:

@@ -89,7 +89,10 @@ def test_the_list_tells_each_message_with_its_state(tmp_path: Path) -> None:
     assert found["ID2"]["recipients"][0]["outcome"] == "deferred"
     assert found["ID2"]["recipients"][1]["outcome"] == "pending"
     assert queue(folder, "list").stdout.count("ID") == 4
-    assert "1 shown, there may be more" in queue(folder, "list", "--limit", "1").stdout
+    last = queue(folder, "list", "--limit", "1").stdout.splitlines()[-1]
+    assert last == "1 of 3 messages; --limit 0 shows all"
+    some = queue(folder, "list", "--limit", "1", "--from", "example.org").stdout.splitlines()[-1]
+    assert some == "1 shown, there may be more; --limit 0 shows all"
 
 
 def test_nothing_that_a_peer_chose_reaches_the_terminal_as_it_is(tmp_path: Path) -> None:
