@@ -19,7 +19,7 @@ names, with builtin: in front, do wherever a command takes transcripts.
   replay list                         all of them
   replay list attack                  one family
   replay list --json -                all of them, for machines
-  replay list | cut -f1               their names: in a pipe, a tab stands behind
+  replay list | cut -f1               their names: in a pipe a tab follows
   replay run builtin:attack           play a family
   replay run builtin:attack/NAME --target 127.0.0.1:25
 """
