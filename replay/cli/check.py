@@ -26,6 +26,7 @@ from replay.cli.common import (
 from replay.counted import counted
 
 if TYPE_CHECKING:
+    from replay.verify.check.duration import Plan
     from replay.verify.check.prepared import Introduction
     from replay.verify.check.runner import Check, CheckOptions, CheckResult
     from replay.verify.check.selection import NamedScenario
@@ -222,12 +223,16 @@ def _collect(
 
     output = console.make_console(stderr=_prints_a_document(options))
     results: list[CheckResult] = []
+
+    def told(plan: Plan) -> None:
+        show_plan(plan, output)
+
     try:
-        for result in check.results(scenarios, lambda plan: show_plan(plan, output)):
+        for result in check.results(scenarios, told):
             results.append(result)
             if not _prints_a_document(options):
                 show_result(result, known, output)
-        for result in check.recut_results(list(results)) if options.cuts else ():
+        for result in check.recut_results(list(results), told) if options.cuts else ():
             check.variants += 1
             if result.verdict in (Verdict.VIOLATES, Verdict.DEPARTS):
                 results.append(result)

@@ -100,6 +100,8 @@ def _some(names: Sequence[str], most: int) -> str:
 
 def _remarks(check: Check, results: Sequence[CheckResult], known: Known) -> list[str]:
     remarks = [check.offer.doubt] if check.offer.doubt else []
+    if missing := missing_messages(results):
+        remarks.append(missing)
     fixed = gone(((one.name, one.verdict) for one in results), dict(known))
     if fixed:
         remarks.append(f"known, and holds now: {_some(fixed, _NAMES_MAX)}")
@@ -108,6 +110,17 @@ def _remarks(check: Check, results: Sequence[CheckResult], known: Known) -> list
         variants = counted(check.variants, "variant")
         remarks.append(f"{variants} {were} played, the octets cut in other ways")
     return remarks
+
+
+def missing_messages(results: Sequence[CheckResult]) -> str:
+    """That messages were accepted and not seen where they should have been delivered; or ""."""
+    seen = [one for one in results if one.delivered is not None]
+    accepted = sum(one.accepted for one in seen)
+    delivered = sum(min(one.delivered or 0, one.accepted) for one in seen)
+    if delivered >= accepted:
+        return ""
+    told = f"of {counted(accepted, 'accepted message')} {delivered:,} came to --delivered in time"
+    return told if delivered else f"{told}: is that where the server delivers?"
 
 
 def as_json(check: Check, results: Sequence[CheckResult], known: Known, real_ns: int) -> str:

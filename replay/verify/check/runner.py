@@ -170,13 +170,17 @@ class Check:
             told(self._plan(jobs))
         yield from self._play(jobs)
 
-    def recut_results(self, results: Iterable[CheckResult]) -> Iterator[CheckResult]:
-        """Play what holds again, each send cut in other ways: a result for each variant.  Raises
-        DeliveredError."""
+    def recut_results(
+        self, results: Iterable[CheckResult], told: Callable[[Plan], None] = lambda _: None
+    ) -> Iterator[CheckResult]:
+        """Play what holds again, each send cut in other ways: a result for each variant; how much
+        that is is ``told`` first.  Raises DeliveredError."""
         jobs: list[_Job] = []
         for result in results:
             if result.verdict is Verdict.HOLDS and not self.ended:
                 jobs += self._recut(result.named)
+        if jobs:
+            told(self._plan(jobs))
         yield from self._play(jobs)
 
     def _recut(self, one: NamedScenario) -> Iterator[_Job]:

@@ -97,6 +97,8 @@ def test_the_command_tells_the_variants_that_do_not_hold(
     assert "holds           own/message\n" in output
     assert "violates        own/message@" in output
     assert "variants were played" in output
+    lines = output.splitlines()
+    assert "1 scenario to play" in lines[0] and " scenarios to play" in lines[2]
 
 
 CHUNKS = r"""

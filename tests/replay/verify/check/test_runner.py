@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import pytest
 from checking import OFFER, QUICK, named
 from real_server import closed_port
@@ -9,10 +11,11 @@ from scripted_server import Manners, scripted
 
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.units import NS_PER_MS
+from replay.report.check import missing_messages
 from replay.verify.check.delivered import Called, Delivered
 from replay.verify.check.offer import Offer
 from replay.verify.check.prepared import Introduction
-from replay.verify.check.runner import REPLIES_KEPT_MAX, Check, CheckOptions
+from replay.verify.check.runner import REPLIES_KEPT_MAX, Check, CheckOptions, CheckResult
 from replay.verify.check.selection import NamedScenario
 from replay.verify.check.verdict import Verdict
 
@@ -108,36 +111,52 @@ def test_a_target_that_does_not_greet_any_more_ends_the_run() -> None:
     assert check.not_played >= 2
 
 
-def test_messages_are_found_again_by_their_marks_among_those_of_others() -> None:
-    body = """
-        @0       open from 192.0.2.10
-        *        S? 220
-        reply+0  C: EHLO client.example\\r\\n
-        *        S? 250
-        reply+0  C: MAIL FROM:<a@example.org>\\r\\n
-        *        S? 250
-        reply+0  C: RCPT TO:<b@example.test>\\r\\n
-        *        S? 250
-        reply+0  C: DATA\\r\\n
-        *        S? 354
-        reply+0  C: Subject: WORD\\r\\n\\r\\nhello\\r\\n.\\r\\n
-        *        S? 250
-        reply+0  close
-        must     [RFC 5321 6.1] content has: WORD
-        must     [RFC 5321 6.1] accept exactly 1
-    """.replace("\n        ", "\n")
-    scenarios = [
-        named(body.replace("WORD", f"word{number}"), f"attack/{number}") for number in range(3)
-    ]
-    manners = Manners()
+MAILS = """
+@0       open from 192.0.2.10
+*        S? 220
+reply+0  C: EHLO client.example\\r\\n
+*        S? 250
+reply+0  C: MAIL FROM:<a@example.org>\\r\\n
+*        S? 250
+reply+0  C: RCPT TO:<b@example.test>\\r\\n
+*        S? 250
+reply+0  C: DATA\\r\\n
+*        S? 354
+reply+0  C: Subject: WORD\\r\\n\\r\\nhello\\r\\n.\\r\\n
+*        S? 250
+reply+0  close
+must     [RFC 5321 6.1] content has: WORD
+must     [RFC 5321 6.1] accept exactly 1
+"""
+
+
+def mailed(manners: Manners, place: Callable[[], Iterable[bytes]]) -> list[CheckResult]:
+    """What comes of three scenarios of a message each; ``place`` is where they are looked for."""
+    words = [MAILS.replace("WORD", f"word{number}") for number in range(3)]
+    scenarios = [named(body, f"attack/{number}") for number, body in enumerate(words)]
     with scripted(manners, connections=3) as target:
-        delivered = Delivered(Called(lambda: [*manners.messages, b"Subject: other\r\n\r\nx"]))
         how = CheckOptions(patience=QUICK, delivery_ns=100 * NS_PER_MS, run="0123abcd")
-        check = Check(target, OFFER, how, SystemClock(), delivered)
-        results = list(check.results(scenarios))
+        check = Check(target, OFFER, how, SystemClock(), Delivered(Called(place)))
+        return list(check.results(scenarios))
+
+
+def test_messages_are_found_again_by_their_marks_among_those_of_others() -> None:
+    manners = Manners()
+    results = mailed(manners, lambda: [*manners.messages, b"Subject: other\r\n\r\nx"])
     assert [one.verdict for one in results] == [Verdict.HOLDS] * 3
     assert [(one.accepted, one.delivered) for one in results] == [(1, 1)] * 3
     assert b"MAIL FROM:<a+rp0123abcdx2z@example.org>\r\n" in manners.commands
+    assert missing_messages(results) == ""
+
+
+def test_messages_that_do_not_come_to_where_they_are_looked_for_are_told() -> None:
+    manners = Manners()
+    some = mailed(manners, lambda: manners.messages[:1])
+    assert missing_messages(some) == "of 3 accepted messages 1 came to --delivered in time"
+    none = mailed(Manners(), list)
+    assert missing_messages(none).endswith(
+        "0 came to --delivered in time: is that where the server delivers?"
+    )
 
 
 def test_a_flood_of_replies_is_not_kept() -> None:
