@@ -26,6 +26,7 @@ from mailsrv.daemon.dry_run import dry_run, probe
 from mailsrv.policy.policy import needs_dns
 from mailsrv.policy.recipients import (
     EVERY_DOMAIN,
+    POSTMASTER,
     Directory,
     address_keys,
     domain_key,
@@ -221,6 +222,7 @@ def _unused_aliases(loaded: Config, file: Path) -> Iterator[str]:
         for member in members
         for local in address_keys(member.local, delimiter)
     }
+    named.add(f"{POSTMASTER}@{domain_key(loaded.settings.hostname)}")  # RFC 5321 section 4.5.1
     unused = [key for key in loaded.aliases if key not in named and not _is_ours(directory, key)]
     lines = _lines_of_aliases(file) if unused else {}
     allowed = f'takes "user@{loaded.settings.domains[0]}", or "user" for each of domains'

@@ -16,6 +16,7 @@ from mailsrv.units import NS_PER_S
 SCHEMA = 1
 """Of the JSON: it changes where a key goes or means something else."""
 RECIPIENTS_SHOWN = 3
+UNREADABLE = "sender and recipients cannot be read; the content can, with queue show --content"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "m"))
 _COLUMNS = ("ID", "SIZE", "AGE", "STATE", "TRIES", "NEXT")
@@ -46,6 +47,9 @@ class Listing:
             self._next(one),
         )
         yield self._paint(self._cut(_row(values)), one.state)
+        if one.state == "unreadable":
+            yield self._cut(f"  {UNREADABLE}")
+            return
         shown = [f"<{escaped(each.address)}>" for each in one.recipients[:RECIPIENTS_SHOWN]]
         if (more := len(one.recipients) - len(shown)) > 0:
             shown.append(f"{more:,} more")
@@ -56,10 +60,15 @@ class Listing:
     def details(self, one: QueuedMessage) -> Iterator[str]:
         """Everything about a message."""
         yield f"id          {escaped(one.id)}"
-        yield f"received    {instant(one.received_ns)} from {escaped(one.client) or 'ourselves'}"
+        is_readable = one.state != "unreadable"
+        client = f" from {escaped(one.client) or 'ourselves'}" if is_readable else ""
+        yield f"received    {instant(one.received_ns)}{client}"
         yield f"size        {one.octets:,} octets"
-        yield f"sender      <{escaped(one.sender)}>"
+        if is_readable:
+            yield f"sender      <{escaped(one.sender)}>"
         yield f"state       {one.state}, attempts: {one.attempts}"
+        if not is_readable:
+            yield self._cut(f"            {UNREADABLE}")
         if next_ := self._next(one):
             yield f"next        {next_}"
         for each in one.recipients:

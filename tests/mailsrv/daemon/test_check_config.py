@@ -248,6 +248,7 @@ def test_a_member_of_an_alias_who_does_not_exist_is_told(tmp_path: Path) -> None
 def test_an_alias_that_no_mail_comes_to_is_named_with_its_line(tmp_path: Path) -> None:
     text = """
         domains = ["example.org"]
+        hostname = "MX.example.net"
         delivery = "relay=10.0.0.1"
         elsewhere = "mx"
         spool = "spool"
@@ -255,7 +256,8 @@ def test_an_alias_that_no_mail_comes_to_is_named_with_its_line(tmp_path: Path) -
         [routes]
         "away@other.example" = "discard"
         [aliases]
-        # "Info@Other.example" is on line 13
+        # "Info@Other.example" is on line 15
+        "postmaster@mx.example.NET" = "ann@example.org"
         info = "ann@example.org"
         "sales@EXAMPLE.org" = "team+x@other.example"
         "Info@Other.example" = "ann@example.org"
@@ -265,8 +267,8 @@ def test_an_alias_that_no_mail_comes_to_is_named_with_its_line(tmp_path: Path) -
     doubts = [line for line in inspected(tmp_path, ANY + text) if line.startswith("mind: ali")]
     rest = 'no mail comes for it, in none of domains; takes "user@example.org", or "user" for each'
     assert doubts == [
-        f"mind: aliases: 'info@other.example' (line 14): {rest} of domains",
-        f"mind: aliases: 'away@other.example' (line 16): {rest} of domains",
+        f"mind: aliases: 'info@other.example' (line 16): {rest} of domains",
+        f"mind: aliases: 'away@other.example' (line 18): {rest} of domains",
     ], "a member of another alias is used"
     every = text.replace('["example.org"]', '["*"]').replace('elsewhere = "mx"', "")
     assert not any("no mail comes" in line for line in inspected(tmp_path, ANY + every))

@@ -278,6 +278,18 @@ def message(**values: Any) -> QueuedMessage:
     return QueuedMessage(**usual | values)
 
 
+def test_of_an_unreadable_message_nothing_is_said_that_is_not_known(tmp_path: Path) -> None:
+    folder = filled(tmp_path)
+    with closing(sqlite3.connect(folder / "spool.db")) as other:
+        other.execute("UPDATE message SET envelope = '{' WHERE id = 'ID1'")
+        other.commit()
+    for arguments in (("list", "--state", "unreadable"), ("show", "ID1")):
+        told = queue(folder, *arguments).stdout
+        assert "ID1" in told and "sender and recipients cannot be read" in told
+        assert "ourselves" not in told and "<>" not in told
+    assert queue(folder, "show", "ID1", "--content").stdout == "Subject: x\n\ntext\n"
+
+
 def test_the_table_fits_the_terminal_and_is_whole_elsewhere() -> None:
     one = message(
         sender="a" * 100 + "@example.org",
