@@ -67,11 +67,10 @@ class Transport:
     poll watches for."""
 
     __slots__ = (
+        "_channel",
         "_octet_tap",
         "_owner",
         "_poll",
-        "_recv",
-        "_send",
         "_tap",
         "_tls_stream",
         "_unsent",
@@ -88,8 +87,7 @@ class Transport:
         self._owner: TransportOwner | None = owner
         self._tap = tap
         self._octet_tap = tap  # under TLS the stream reports the octets on the wire
-        self._recv: Callable[[int], bytes] = sock.recv
-        self._send: Callable[[bytes], int] = sock.send
+        self._channel: socket.socket | TlsStream = sock
         self._tls_stream: TlsStream | None = None
         self._unsent = b""
         self.events = READ
@@ -101,7 +99,7 @@ class Transport:
     def receive(self, octets_max: int) -> bytes | None:
         """One read: octets, none at the peer's FIN, or None for nothing yet."""
         try:
-            chunk = self._recv(octets_max)
+            chunk = self._channel.recv(octets_max)
         except BlockingIOError:
             chunk = None
         except OSError as error:
@@ -123,10 +121,11 @@ class Transport:
             output.insert(0, self._unsent)
             self._unsent = b""
             self.unsent_octets = 0
+        channel = self._channel
         flights = iter(output)
         for flight in flights:
             try:
-                written = self._send(flight)
+                written = channel.send(flight)
             except BlockingIOError:
                 written = 0
             except OSError as error:
@@ -213,7 +212,7 @@ class Transport:
             secured, tap = partial(self._secured, tap, secured), None
         else:
             self._octet_tap = None
-        stream = self._tls_stream = TlsStream(
+        stream = self._channel = self._tls_stream = TlsStream(
             self.sock,
             context,
             rest,
@@ -223,7 +222,6 @@ class Transport:
             sent=partial(tap.sent, owner) if tap is not None else _untapped,
             secured=secured,
         )
-        self._recv, self._send = stream.recv, stream.send
         return stream
 
     def _secured(self, tap: TransportTap, secured: Callable[[str], None], tls: str) -> None:
@@ -240,7 +238,7 @@ class Transport:
     def half_close(self) -> bool:
         """Send our FIN; False if the connection is lost."""
         try:
-            (self._tls_stream or self.sock).shutdown(socket.SHUT_WR)
+            self._channel.shutdown(socket.SHUT_WR)
         except OSError as error:
             self._lose(error)
             return False
@@ -259,12 +257,11 @@ class Transport:
         self._unsent = b""
         self.unsent_octets = 0
         try:  # noqa: SIM105 - ``suppress`` costs more than all else here
-            (self._tls_stream or self.sock).close()
+            self._channel.close()
         except OSError:
             pass  # a close that fails has closed all the same
-        if self._tls_stream is not None:
-            self._tls_stream = None
-            self._recv, self._send = self.sock.recv, self.sock.send  # which fail from here on
+        self._tls_stream = None
+        self._channel = self.sock  # which fails from here on
         if self._tap is not None:
             self._tap.closed(owner)
 
