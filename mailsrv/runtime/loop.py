@@ -49,7 +49,7 @@ class Loop:
         poll: Poll,
         on_fault: Callable[[Handler | None, Exception], None],
     ) -> None:
-        self._clock = clock
+        self._monotonic_ns = clock.monotonic_ns
         self._on_fault = on_fault
         self._end_of_pass: list[Callable[[], None]] = []
         self.backlog: deque[TurnTaker] = deque()
@@ -77,7 +77,7 @@ class Loop:
         """Wait until ``until_ns`` at most, run the handlers that are ready, then the backlog."""
         backlog = self.backlog
         ready = self.poll.wait(self.now_ns if backlog else until_ns)
-        self.now_ns = self._clock.monotonic_ns()
+        self.now_ns = self._monotonic_ns()
         if len(ready) > 1:
             ready.sort(key=_number)
         for _, handler, events in ready:
@@ -95,19 +95,19 @@ class Loop:
 
     def _work_off(self) -> None:
         """Let the handlers of the backlog take turns until the slice is over."""
-        backlog, over_ns = self.backlog, self._clock.monotonic_ns() + SLICE_NS
+        backlog, over_ns = self.backlog, self._monotonic_ns() + SLICE_NS
         while backlog:
             handler = backlog.popleft()
             try:
                 handler.take_turn()
             except Exception as fault:
                 self._on_fault(handler, fault)
-            if self._clock.monotonic_ns() >= over_ns:
+            if self._monotonic_ns() >= over_ns:
                 return
 
     def expire(self) -> None:
         """Run the timers that are due."""
-        self.now_ns = self._clock.monotonic_ns()
+        self.now_ns = self._monotonic_ns()
         try:
             self.timers.expire(self.now_ns)
         except Exception as fault:

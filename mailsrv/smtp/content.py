@@ -32,6 +32,7 @@ _DOT = 0x2E
 _CRLF = b"\r\n"
 _MARK = b"\r\n."
 _END = b"\r\n.\r\n"
+_CRLF_OCTETS, _END_OCTETS = len(_CRLF), len(_END)
 _KEPT_BACK = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
 PROPER_LINE_ENDS = (None, "\r\n")
 """What the newline decoder says of content without a lone CR or LF."""
@@ -61,7 +62,7 @@ class ContentReader:
     def __init__(self) -> None:
         self._kept_back = _CRLF
         self._at_start = True
-        self._line_ends = IncrementalNewlineDecoder(None, translate=False)
+        self._line_ends = IncrementalNewlineDecoder(None, False)
         self.bare_line_end = False
         self.received_octets = 0
         self.size_octets = 0
@@ -81,8 +82,8 @@ class ContentReader:
         end = data.find(_END, mark) if mark >= 0 else -1
         stuffed = mark != end
         if end >= 0:
-            after = at + end + len(_END) - len(kept_back)
-            data = data[: end + len(_CRLF)]
+            after = at + end + _END_OCTETS - len(kept_back)
+            data = data[: end + _CRLF_OCTETS]
             self._kept_back = b""
         else:
             after = -1
@@ -95,7 +96,7 @@ class ContentReader:
         if self._at_start and data:
             # The CRLF of the DATA command was put in front; it is no part of the message.
             self._at_start = False
-            data = data[len(_CRLF) :]
+            data = data[_CRLF_OCTETS:]
         self.size_octets += len(data)
         return data, after
 
@@ -120,7 +121,7 @@ class ChunkReader:
 
     def __init__(self) -> None:
         self._kept_back = False
-        self._line_ends = IncrementalNewlineDecoder(None, translate=False)
+        self._line_ends = IncrementalNewlineDecoder(None, False)
         self._missing = 0
         self.last = False
         self.received_octets = 0

@@ -77,14 +77,14 @@ def _mail(session: SessionState, argument: str) -> None:
     if isinstance(parsed, Reply):
         session.refuse(parsed, joinable=True)
         return
-    reverse_path, asked = parsed
-    if asked.size_octets is not None and asked.size_octets > settings.message_octets:
+    reverse_path, (size_octets, body, smtputf8, ret, envid, dropped) = parsed
+    if size_octets is not None and size_octets > settings.message_octets:
         session.refuse(reply.message_too_large(settings.message_octets), joinable=True)
     elif session.transactions >= settings.transactions:
         session.turn_away(reply.too_many_transactions(settings.hostname, settings.transactions))
     else:
         protocol = session.protocol
-        if asked.smtputf8:  # RFC 6531 section 4.3
+        if smtputf8:  # RFC 6531 section 4.3
             protocol = "UTF8SMTPS" if session.tls else "UTF8SMTP"
         envelope = Envelope(
             session.client,
@@ -93,19 +93,19 @@ def _mail(session: SessionState, argument: str) -> None:
             context.new_id(),
             reverse_path,
             [],
-            asked.size_octets,
-            asked.body,
-            asked.smtputf8,
+            size_octets,
+            body,
+            smtputf8,
             session.tls,
             session.now_ns,
             0,
-            asked.ret,
-            asked.envid,
+            ret,
+            envid,
             {},
         )
         session.transaction = Transaction(envelope, settings.message_octets)
-        if asked.dropped:
-            session.note_dropped(asked.dropped)
+        if dropped:
+            session.note_dropped(dropped)
         if _ASK_SENDER in context.stages:
             session.ask(_ASK_SENDER)
         else:
@@ -138,16 +138,16 @@ def _rcpt(session: SessionState, argument: str) -> None:
         transaction.refusal = parsed
         session.refuse_recipient(parsed)
         return
-    path, asked = parsed
-    if asked.dropped:
-        session.note_dropped(asked.dropped)
+    path, (notice, dropped) = parsed
+    if dropped:
+        session.note_dropped(dropped)
     if len(envelope.forward_paths) >= allowed:
         _refuse_recipient(session, reply.too_many_recipients(allowed), path)
     elif _ASK_RECIPIENT in context.stages:
-        session.asked = path, asked.notice
+        session.asked = path, notice
         session.ask(_ASK_RECIPIENT, path)
     else:
-        _accept_recipient(session, envelope, path, asked.notice)
+        _accept_recipient(session, envelope, path, notice)
 
 
 def _recipient_decided(session: SessionState, verdict: Reply | None) -> None:

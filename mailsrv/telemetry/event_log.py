@@ -38,6 +38,7 @@ _PLAIN = string.ascii_letters + string.digits + "_.:@/+-"
 _is_plain = re.compile(r"[ !#-\[\]-~]*+").fullmatch
 """Printable ASCII without quotes and backslashes needs no escape, within quotes."""
 _JSON = json.JSONEncoder(separators=(",", ":"))
+_MILLISECONDS = tuple(f".{number:03d}Z" for number in range(1000))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -236,7 +237,7 @@ class EventLog:
         if now_s != self._second_s:  # the second's text is made once
             self._second_s = now_s
             self._second = (_EPOCH + timedelta(seconds=now_s)).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._second}.{ns // NS_PER_MS:03d}Z"
+        return self._second + _MILLISECONDS[ns // NS_PER_MS]
 
 
 @lru_cache(CLIENTS_KNOWN_MAX)

@@ -122,8 +122,8 @@ class Transport:
             self._unsent = b""
             self.unsent_octets = 0
         channel = self._channel
-        flights = iter(output)
-        for flight in flights:
+        while output:
+            flight = output.pop(0)
             try:
                 written = channel.send(flight)
             except BlockingIOError:
@@ -135,11 +135,10 @@ class Transport:
             if self._octet_tap is not None and written:
                 self._octet_tap.sent(self._owner_now, flight[:written])
             if written != len(flight):
-                self._unsent = flight[written:] + b"".join(flights)
+                self._unsent = flight[written:] + b"".join(output)
                 self.unsent_octets = len(self._unsent)
                 output.clear()
                 return False
-        output.clear()
         if self._tls_stream is not None:
             self.unsent_octets = self._tls_stream.unsent_octets
             return not self.unsent_octets
