@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ def run_virtual(options: argparse.Namespace, paths: Sequence[Path]) -> int:
     from replay.report import console
     from replay.verify import suite
 
+    # What is loaded by now is never garbage: no collection need look at it, and none of a process
+    # that plays beside others copies it by writing to it.
+    gc.freeze()
     keep = options.html is not None
     if options.jobs > 1:
         from replay.verify.side_by_side import run_side_by_side

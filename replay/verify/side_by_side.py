@@ -4,7 +4,6 @@ come in the order of the transcripts, as from one process.
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import signal
 from collections import deque
@@ -33,7 +32,6 @@ def run_side_by_side(
     context = multiprocessing.get_context("fork")  # which need not load the modules again
     executor = ProcessPoolExecutor(jobs, context, _leave_interrupts_to_the_parent)
     left = deque(paths)
-    gc.freeze()  # a collection would write to all that the processes share, and so copy it
     try:
         for result in chain.from_iterable(executor.map(play, batches)):
             left.popleft()
@@ -43,7 +41,6 @@ def run_side_by_side(
             complaint = f"{path}: not played: one of the {jobs} processes was ended"
             yield ScenarioResult(path, "", 0, UNREADABLE, complaint=complaint)
     finally:
-        gc.unfreeze()
         executor.shutdown(cancel_futures=True)
 
 
