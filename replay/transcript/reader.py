@@ -131,6 +131,7 @@ class _Reader:
         """The connection of the latest step and its item, with which lines without a time go on,
         as they do with ``_accepting``; ``_more`` are their items."""
         self._more: list[Item] = []
+        self._lines_of_more: list[int] = []
         self._header = Header("")
         self._accepting: AcceptedLines | None = None
         self._accepted: list[AcceptedLines] = []
@@ -236,14 +237,14 @@ class _Reader:
                 "a new step begins with a time",
             )
         first, more = self._open[1], self._item(text, self._actors[name].played)
-        if more.kind != first.kind or not more.pieces or more.packet or more.named:
+        if first.kind != more.kind or not more.pieces or more.packet or more.named:
             raise self._fault(
                 self._column(_ITEM),
                 f"a line without a time goes on with the {first.kind} above it, which takes "
                 + _CONTINUED_BY.get(first.kind, "no more lines"),
             )
         self._more.append(more)
-        self._more_lines.setdefault(self._steps[name][-1].line - 1, []).append(self._at)
+        self._lines_of_more.append(self._at)
 
     def _line_beside_steps(self, time: str, name: str | None, text: str) -> None:
         if time in WORDS:
@@ -302,9 +303,10 @@ class _Reader:
         if self._open is not None and self._more:
             name, item = self._open
             steps = self._steps[name]
-            steps[-1] = _made_of(steps[-1], [item, *self._more])
+            steps[-1] = step = _made_of(steps[-1], [item, *self._more])
+            self._more_lines[step.line - 1] = self._lines_of_more
         self._accepting = self._open = None
-        self._more = []
+        self._more, self._lines_of_more = [], []
 
     # -- items ------------------------------------------------------------------------------------
 
@@ -367,5 +369,5 @@ class _Reader:
 def _made_of(step: Step, items: list[Item]) -> Step:
     """``step`` with the octets of all its lines."""
     if isinstance(step, Departure):
-        return replace(step, action=action(items))
-    return replace(step, outcome=outcome(items))
+        return Departure(step.anchor, action(items), step.line, step.packet, step.evidence)
+    return Expectation(outcome(items), step.at_ns, step.line, step.packet)

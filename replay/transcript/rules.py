@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from replay.smtp.commands import END_OF_CONTENT, command_at
 from replay.transcript import masks
@@ -44,6 +45,8 @@ _REPLY_ENDS = re.compile(rb"^[2-5][0-9][0-9](?: [^\n]*)?\r?\n(?=[\x00-\xff])", r
 _VERB = re.compile(rf"[A-Z]{{1,16}}|{CONTENT}")
 _OPENS_FIRST = "C open stands right below listen, and nowhere else"
 PORT_MAX = 65535
+ADDRESS_CHARACTERS_MAX = 45
+"""Of an IPv6 address with the IPv4 address that it maps, written out."""
 
 
 def faults(connection: ScriptedConnection) -> Iterator[tuple[Step | None, str]]:
@@ -119,12 +122,17 @@ def _departure_fault(
 
 
 def _address_fault(whose: str, address: str) -> str:
+    if len(address) <= ADDRESS_CHARACTERS_MAX and _is_address(address):
+        return ""
+    return f"the {whose} is an IPv4 or IPv6 address, as in 192.0.2.10 or 2001:db8::1"
+
+
+@lru_cache(1024)
+def _is_address(text: str) -> bool:
     try:
-        valid = "%" not in address and ipaddress.ip_address(address) is not None
+        return "%" not in text and ipaddress.ip_address(text) is not None
     except ValueError:
-        valid = False
-    example = "as in 192.0.2.10 or 2001:db8::1"
-    return "" if valid else f"the {whose} is an IPv4 or IPv6 address, {example}"
+        return False
 
 
 def _expectation_fault(step: Expectation, latest_ns: int, opened: bool, receiver: bool) -> str:
