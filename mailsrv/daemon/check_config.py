@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import ssl
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
@@ -193,6 +194,7 @@ def _doubts(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
             f"{strangers[0]}"
         )
     yield from _ghosts(loaded, table)
+    yield from _spool_in_maildir(loaded)
     if loaded.tls_files is not None:
         doubt = certificate_doubt(*loaded.tls_files, settings.hostname)
         if doubt:
@@ -209,6 +211,21 @@ def _ghosts(loaded: Config, table: AbstractSet[str] | None) -> Iterator[str]:
             if directory.is_ours(domain_key(member.domain)) and directory.check(member):
                 yield f"aliases: {key}: {member} does not exist"
                 return
+
+
+def _spool_in_maildir(loaded: Config) -> Iterator[str]:
+    """A reader of the Maildir would meet what is not mail, and the server remove what is none of
+    its contents."""
+    spool = loaded.spool_folder
+    maildirs = [one.root for one in loaded.deliveries if isinstance(one, ToMaildir)]
+    for maildir in dict.fromkeys(maildirs):
+        if spool is not None and _overlap(spool, maildir):
+            yield f"spool: {spool} and the Maildir {maildir} share a folder; takes one of its own"
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    one, other = (Path(os.path.abspath(path)) for path in (one, other))
+    return one.is_relative_to(other) or other.is_relative_to(one)
 
 
 def _unused_aliases(loaded: Config, file: Path) -> Iterator[str]:

@@ -27,6 +27,7 @@ PROBE_TIMEOUT_S = 2
 PROBE_ATTEMPTS_MAX = 2
 DATAGRAM_OCTETS_MAX = 4096
 _ID_BITS = 16
+_SQLITE_HEADER_OCTETS, _SQLITE_ID_AT = 100, 68  # https://www.sqlite.org/fileformat2.html
 
 Look = Callable[[Path], Iterable[str]]
 
@@ -161,13 +162,37 @@ def _unwritable(file: Path) -> Iterator[str]:
         yield f"{file}: there is no directory {file.parent}"
     elif not (_may(os.W_OK, file) if file.exists() else _may_make_in(file.parent)):
         yield f"{file}: cannot be written"
+    elif not file.exists():
+        from mailsrv.daemon.storage_trial import file_trouble  # with SQLite
+
+        if why := file_trouble(file.parent):
+            yield f"{file.parent}: can hold no file: {why}"
 
 
 def _unusable_database(file: Path) -> Iterator[str]:
     """SQLite makes files beside it as well."""
-    yield from _unwritable(file)
-    if file.exists() and not _may_make_in(file.parent):
-        yield f"{file.parent}: cannot be written"
+    from mailsrv.daemon.storage_trial import database_trouble
+
+    found = list(_unwritable(file))
+    if not found and file.exists() and not _may_make_in(file.parent):
+        found.append(f"{file.parent}: cannot be written")
+    if not found and (why := database_trouble(file.parent)):
+        found.append(f"{file.parent}: can hold no database: {why}")
+    if not found and file.exists() and not _may_be_greylist(file):
+        found.append(f"{file}: is no greylist, and is not written to")
+    yield from found
+
+
+def _may_be_greylist(file: Path) -> bool:
+    """Whether the beginning of the file is that of a greylist, or nothing is in it yet.  Raises
+    OSError."""
+    from mailsrv.stores.greylist_sqlite import APPLICATION_ID
+
+    with file.open("rb") as opened:
+        head = opened.read(_SQLITE_HEADER_OCTETS)
+    ids = (0, APPLICATION_ID)  # 0: what says so is in the write-ahead log still
+    is_ours = int.from_bytes(head[_SQLITE_ID_AT : _SQLITE_ID_AT + 4], "big") in ids
+    return not head or (head.startswith(b"SQLite format 3\0") and is_ours)
 
 
 def _unusable_maildir(folder: Path) -> Iterator[str]:

@@ -1,4 +1,5 @@
-"""Tries what spool and Maildir ask of a file system: not each can sync, link, lock and rename.
+"""Tries what spool, Maildir, greylist and log ask of a file system: not each can make files at all,
+or sync, link, lock and rename.
 
 It is tried in a folder that is made for it, beside what is there already, and then removed.
 """
@@ -34,6 +35,16 @@ def spool_trouble(folder: Path, files: Files | None = None) -> str:
     return _trouble(_as_spool, folder, files or SystemFiles())
 
 
+def database_trouble(folder: Path, files: Files | None = None) -> str:
+    """Why no database can be in ``folder``, which is there; "" if one can."""
+    return _trouble(_as_database, folder, files or SystemFiles())
+
+
+def file_trouble(folder: Path, files: Files | None = None) -> str:
+    """Why no file can be made in ``folder``, which is there; "" if one can."""
+    return _trouble(_as_file, folder, files or SystemFiles())
+
+
 def _trouble(trial: Trial, folder: Path, files: Files) -> str:
     try:
         with tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, dir=folder) as made:
@@ -64,6 +75,14 @@ def _as_spool(folder: Path, files: Files) -> None:
     finally:
         os.close(lock)
     move_folder(files, spool, renamed)
+
+
+def _as_database(folder: Path, files: Files) -> None:
+    SpoolDatabase(folder / DATABASE, files).close()
+
+
+def _as_file(folder: Path, files: Files) -> None:
+    files.close(files.create(folder / "written"))
 
 
 def _write(path: Path, files: Files) -> None:

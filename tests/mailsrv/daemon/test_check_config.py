@@ -279,3 +279,30 @@ def test_of_many_unused_aliases_the_first_are_told(tmp_path: Path) -> None:
     text = f'{ANY}domains = ["example.org"]\ndelivery = "maildir=mail"\n[aliases]\n{aliases}'
     doubts = [line for line in inspected(tmp_path, text) if line.startswith("mind: ali")]
     assert len(doubts) == 51 and doubts[-1] == "mind: aliases: 10 more of this kind"
+
+
+@pytest.mark.parametrize(
+    ("spool", "maildir", "is_doubtful"),
+    [
+        ("mail/new", "mail", True),
+        ("mail", "mail", True),
+        ("spool", "spool/content", True),
+        ("mail/spool", "mail/{domain}/{local}", True),
+        ("mail.spool", "mail", False),
+        ("mail/../other/spool", "mail", False),
+        ("spool", "mail", False),
+    ],
+)
+def test_a_spool_and_a_maildir_in_one_another_are_doubtful(
+    tmp_path: Path, spool: str, maildir: str, is_doubtful: bool
+) -> None:
+    (tmp_path / "table").write_text("ann@example.org")
+    text = f"""
+        domains = ["example.org"]
+        recipient_table = "table"
+        spool = "{spool}"
+        delivery = "maildir={maildir}"
+    """
+    doubts = [line for line in inspected(tmp_path, ANY + text) if line.startswith("mind: spool")]
+    assert len(doubts) == is_doubtful
+    assert all(line.endswith("share a folder; takes one of its own") for line in doubts)

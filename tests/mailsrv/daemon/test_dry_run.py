@@ -18,12 +18,18 @@ import dns.message
 import dns.rcode
 import pytest
 from process import serving
+from spooling import spool_in
 
 from mailsrv.config.validation import ConfigError
 from mailsrv.daemon import dry_run
 from mailsrv.daemon.check_config import inspect
 from mailsrv.daemon.privileges import acting_as, identity
-from mailsrv.daemon.storage_trial import maildir_trouble, spool_trouble
+from mailsrv.daemon.storage_trial import (
+    database_trouble,
+    file_trouble,
+    maildir_trouble,
+    spool_trouble,
+)
 from mailsrv.delivery.files import Files, SystemFiles
 from mailsrv.runtime.listener import bind
 from replay.play.tls_client import CERTIFICATE, KEY
@@ -145,6 +151,43 @@ def test_a_spool_of_another_program_is_a_complaint_and_is_not_touched(
     assert [one.name for one in (tmp_path / "mail.spool").iterdir()] == ["spool.db"]
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('log_file = "/proc/none"', "log_file: /proc: can hold no file: No such file"),
+        (
+            'greylist = true\ngreylist_database = "/proc/none"',
+            "greylist_database: /proc: can hold no file: No such file",
+        ),
+        (
+            'greylist = true\ngreylist_database = "mailsrv.toml"',
+            "greylist_database: {}/mailsrv.toml: is no greylist, and is not written to",
+        ),
+        (
+            'greylist = true\ngreylist_database = "mail.spool/spool.db"',
+            "greylist_database: {}/mail.spool/spool.db: is no greylist, and is not written to",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_made_or_is_another_is_a_complaint(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    spool_in(tmp_path / "mail.spool").close()
+    before = sorted(tmp_path.rglob("*"))
+    (told,) = found(tmp_path, f'{ANY}delivery = "maildir=mail"\n{text}')
+    assert told.startswith(complaint.format(tmp_path))
+    (tmp_path / "mailsrv.toml").unlink()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_greylist_that_is_in_use_is_none_to_complain_of(tmp_path: Path) -> None:
+    text = 'delivery = "maildir=mail"\ngreylist = true\ngreylist_database = "grey"\n'
+    with serving(tmp_path, ANY + text, ()):
+        assert (tmp_path / "grey").exists()
+        assert found(tmp_path, ANY + text) == []
+    assert found(tmp_path, ANY + text) == []
+
+
 @pytest.mark.parametrize("key", ["spool", "delivery"])
 def test_a_place_where_no_folder_can_be_is_a_complaint(tmp_path: Path, key: str) -> None:
     keyed = {"delivery": "maildir=mail", "spool": "spool"}
@@ -168,6 +211,8 @@ class Lacking(SystemFiles):
     [
         (spool_trouble, ("create", "sync", "sync_directory")),
         (maildir_trouble, ("create", "sync", "sync_directory", "link")),
+        (database_trouble, ("sync_directory",)),
+        (file_trouble, ("create",)),
     ],
 )
 def test_a_file_system_that_lacks_what_is_needed_can_hold_neither(
