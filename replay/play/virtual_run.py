@@ -82,7 +82,9 @@ class VirtualDriver:
         )
         run = play_at(harness, scenario, harness.world.submissions)
         dialled = tuple(harness.receivers.unexpected)
-        return replace(run, metrics=harness.metrics.page, dialled=dialled)
+        run = replace(run, metrics=harness.metrics.page, dialled=dialled)
+        harness.take_apart()
+        return run
 
     def __enter__(self) -> Self:
         return self
@@ -209,9 +211,8 @@ class VirtualPlayer(Player):
 
     def conclude(self) -> None:
         """The run is over: say what a script that is not finished was waiting for."""
-        if self._link is not None and not self._link.played_gone:
-            self._link.close()
-            self._harness.touch(self._link)
+        self._close()
+        self._link = None
         if not self.done:
             self.observed.waits_for = self._schedule.waits_for
 
@@ -329,7 +330,7 @@ class VirtualPlayer(Player):
             self.schedule()
 
     def _close(self) -> None:
-        if self._link is not None:
+        if self._link is not None and not self._link.played_gone:
             self._link.close()
             self._harness.touch(self._link)
 
