@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -282,9 +283,8 @@ def _latencies(outcome: LoadResult, console: Console) -> Table:
     """Response times, with as many percentiles as there is room for."""
     for percentiles in PERCENTILES_SHOWN:
         table = _latencies_at(outcome, percentiles)
-        if table.__rich_measure__(console, console.options.update(width=WIDTH_MAX)).maximum <= (
-            console.width
-        ):
+        wanted = Measurement.get(console, console.options.update(width=WIDTH_MAX), table)
+        if wanted.maximum <= console.width:
             break
     return table
 

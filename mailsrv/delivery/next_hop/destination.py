@@ -100,7 +100,7 @@ class Destination:
         self._key = key
         self._domain = domain
         self._waiting: deque[Attempt] = deque()
-        self._active: dict[Attempt, None] = {}
+        self._active: dict[Attempt, bool] = {}  # whether begun since an operator asked last
         self._closed = False
         self._window = min(WINDOW_FIRST, route.connections)
         self._threshold = route.connections
@@ -160,6 +160,7 @@ class Destination:
     def resume(self) -> None:
         """Leave it alone no longer: somebody says that it works again."""
         self._resumed = True
+        self._active = dict.fromkeys(self._active, False)
 
     def close(self, why: str) -> None:
         """Begin nothing more: what waits is deferred."""
@@ -194,7 +195,7 @@ class Destination:
         return False
 
     def _begin(self, attempt: Attempt) -> None:
-        self._active[attempt] = None
+        self._active[attempt] = True
         if self.route.messages_per_min and not attempt.job.probe:
             self._next_start_ns = self.now_ns() + _NS_PER_MIN // self.route.messages_per_min
         try:
@@ -284,12 +285,13 @@ class Destination:
         self._dispatcher.over(attempt)
         self._dispatcher.wake(self)
         if attempt in self._active:
-            del self._active[attempt]
+            was_asked = self._active.pop(attempt)
             self._dispatcher.leave_slot()
-            self._learn(attempt)
+            self._learn(attempt, was_asked)
 
-    def _learn(self, attempt: Attempt) -> None:
-        """Widen the window after a success, narrow it after trouble."""
+    def _learn(self, attempt: Attempt, was_asked: bool) -> None:
+        """Widen the window after a success, narrow it after trouble; if it was begun since an
+        operator asked, the question is answered."""
         trouble = attempt.trouble
         if trouble is None:
             self._troubles = 0
@@ -306,7 +308,8 @@ class Destination:
         self._troubles += 1
         is_bad = not attempt.reached or self._troubles >= TROUBLES_MAX
         if is_bad:
-            self._resumed = False
+            if was_asked:
+                self._resumed = False
             if self.now_ns() >= self._paused_until_ns:
                 self._pause(trouble)
 

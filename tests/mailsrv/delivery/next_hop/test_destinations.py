@@ -175,6 +175,30 @@ def test_what_an_operator_has_tried_in_vain_makes_no_pause_longer() -> None:
         assert pauses_s(alone, 0) == pauses_s(beside, 3)
 
 
+def test_what_was_under_way_when_an_operator_asked_does_not_keep_it_from_being_tried() -> None:
+    class FailsMost(Holding):
+        def hold(self, peer: Peer, line: bytes) -> Answer:
+            if line.startswith(b"MAIL") and len(self.peers) <= TROUBLES_MAX + 1:
+                return b"421 4.3.2 no\r\n" if peer is not self.peers[0] else None
+            return super().hold(peer, line)
+
+    with World() as world:
+        world.hops[A] = hop = FailsMost()
+        told = many(world, relay(A), TROUBLES_MAX + 1)
+        world.settle()
+        assert kinds(told) == {"deferred": TROUBLES_MAX, "untold": 1} and len(hop.held) == 1
+        world.next_hops.resume()
+        asked = world.deliver(relay(A), message())
+        world.settle()
+        assert not asked, "one at a time is sent"
+        hop.held.pop().act(CLOSE)
+        world.settle()
+        hop.let_go()
+        world.settle()
+        assert kinds(told) == {"deferred": TROUBLES_MAX + 1}
+        assert asked[0][0].kind.value == "relayed"
+
+
 def test_a_next_hop_that_works_when_an_operator_asks_is_left_alone_no_longer() -> None:
     with World() as world:
         world.hops[A] = errno.ECONNREFUSED
