@@ -19,7 +19,8 @@ from mailsrv.delivery.spool.failures import DATABASE
 from mailsrv.delivery.spool.folder import move_folder, take_folder
 from mailsrv.delivery.spool.rows import SpoolError
 
-FOLDER_PREFIX = ".mailsrv-check-"
+FOLDER_PREFIX = "mailsrv-check-"
+"""Not with a dot before it: in a Maildir, readers take that for a mail folder."""
 _OCTETS = b"Subject: a trial\r\n\r\n"
 
 Trial = Callable[[Path, Files], None]
