@@ -217,7 +217,7 @@ def _collect(
 ) -> tuple[list[CheckResult], bool]:
     """The results, each shown as it comes, and whether Ctrl-C ended the run."""
     from replay.report import console
-    from replay.report.check import show_plan, show_result
+    from replay.report.check import show_doubt, show_plan, show_result
     from replay.verify.check.delivered import DeliveredError
     from replay.verify.check.verdict import Verdict
 
@@ -227,6 +227,7 @@ def _collect(
     def told(plan: Plan) -> None:
         show_plan(plan, output)
 
+    show_doubt(check.offer.doubt, output)
     try:
         for result in check.results(scenarios, told):
             results.append(result)

@@ -37,6 +37,12 @@ _VERDICT_WIDTH = max(len(verdict.value) for verdict in Verdict)
 Known = Mapping[str, Verdict]
 
 
+def show_doubt(doubt: str, console: Console) -> None:
+    """Before all others the remark that may make them worthless."""
+    if doubt:
+        console.print(Text(printable(doubt), style="yellow"), soft_wrap=True)
+
+
 def show_plan(plan: Plan, console: Console) -> None:
     """How long it may take, for those who wait."""
     jobs = f", {plan.at_once} at a time" if plan.scenarios > plan.at_once else ""

@@ -147,6 +147,17 @@ def test_how_long_it_may_take_is_told_first_and_beside_a_document_on_standard_er
     assert output.err.startswith("1 scenario to play: 2.0 s at most, and longer where")
 
 
+def test_a_recipient_that_is_refused_is_told_before_the_rest_and_behind_it(
+    transcripts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusing = Manners(replies={"RCPT": b"550 \x1b[2JNo\r\n"})
+    with scripted(refusing, connections=2) as target:
+        assert main(["check", target.name, "--from", str(transcripts)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    doubt = "RCPT TO:<b@example.test> is refused: 550 \\x1b[2JNo; --recipient names another"
+    assert lines[0] == lines[-2] == doubt
+
+
 def test_a_dry_run_lists_what_would_be_played_and_asks_no_server(
     transcripts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
