@@ -301,20 +301,14 @@ def _check_outputs(options: argparse.Namespace) -> None:
 
 def _scenarios(options: argparse.Namespace) -> list[NamedScenario]:
     """What is asked for.  Raises InputError, CollectionError and _UseError."""
-    from replay.transcript import transcript
     from replay.transcript.collection import PREFIX, path_of
-    from replay.verify import suite
-    from replay.verify.check.selection import Selection, is_section, named
+    from replay.verify.check.selection import Selection, is_section, named_scenarios
 
     for section in options.section:
         if not is_section(section):
             raise _UseError(f"{section}: takes an RFC (5321), a section (5321/4.5.3) or a CVE")
-    paths = suite.find([path_of(text) for text in options.paths or [PREFIX]])
+    there = named_scenarios([path_of(text) for text in options.paths or [PREFIX]])
     selection = Selection(options.family, options.only, options.section)
-    there = []
-    for path in paths:
-        with suite.input_errors(path):
-            there.append(named(path, transcript.load(path)))
     if complaints := selection.complaints(there):
         hint = "; 'replay check HOST:PORT --dry-run' lists them all"
         raise _UseError(*(f"{complaint}{hint}" for complaint in complaints))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from replay.transcript.claims.claim import Strength
 from replay.transcript.claims.places import all_claims
+from replay.transcript.octets import printable
 from replay.transcript.script import Scenario
 from replay.verify import suite
 
@@ -108,7 +109,8 @@ def _no_such(option: str, word: str, there: Iterable[str]) -> str:
     in_order = sorted(there, key=_in_order)
     listed = _like(word, in_order) or in_order[:LISTED_MAX]
     more = f" and {len(in_order) - len(listed):,} more" if len(in_order) > len(listed) else ""
-    return f"{option} {word!r} fits no scenario; there are {', '.join(listed) or 'none'}{more}"
+    named = printable(", ".join(listed)) or "none"
+    return f"{option} {word!r} fits no scenario; there are {named}{more}"
 
 
 def _like(word: str, there: Iterable[str]) -> list[str]:
@@ -130,7 +132,7 @@ def _like(word: str, there: Iterable[str]) -> list[str]:
 
 def _in_order(name: str) -> list[tuple[int, str]]:
     """The key by which 4.5.10 comes behind 4.5.9."""
-    return [(int(part) if part.isdigit() else 0, part) for part in re.split(r"([0-9]+)", name)]
+    return [(int(part) if part.isdecimal() else 0, part) for part in re.split(r"([0-9]+)", name)]
 
 
 def _fits_name(name: str, wanted: str) -> bool:

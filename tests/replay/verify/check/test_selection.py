@@ -86,6 +86,12 @@ def test_each_word_that_fits_nothing_is_named_with_what_is_like_it(
     assert selection.complaints(named(BODY, name) for name in names) == told
 
 
+def test_what_there_is_is_named_without_what_moves_a_terminals_cursor() -> None:
+    there = [named(BODY, name) for name in ("odd/\x1b[2J", "odd/²", "odd/3")]
+    (told,) = Selection(names=("x",)).complaints(there)
+    assert told == "--only 'x' fits no scenario; there are 3, ?[2J, ²"
+
+
 def test_a_word_that_fits_nothing_names_no_more_than_a_few() -> None:
     there = [named(BODY, f"attack/smuggle-{number}") for number in range(300)]
     for word in ("smuggle-999", "qwertz", "x" * 5000):
