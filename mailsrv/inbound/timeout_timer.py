@@ -78,9 +78,12 @@ class TimeoutTimer(ConnectionTimeouts):
             if before is not waiting or is_next:
                 self.enter(waiting, now_ns)
         elif state is _CONTENT:
-            # A refused chunk belongs to no message.
-            began_ns = now_ns if transaction is None else transaction.envelope.began_ns
-            octets = session.content_octets or 0
+            if transaction is None:  # a refused chunk, which belongs to no message
+                began_ns, octets = now_ns, session.content_octets or 0
+            else:
+                assert transaction.reader is not None
+                began_ns = transaction.envelope.began_ns
+                octets = transaction.reader.received_octets
             if (
                 is_next
                 or (before is not _CONTENT_IDLE and before is not _CONTENT_START)

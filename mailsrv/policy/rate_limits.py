@@ -89,19 +89,17 @@ def _forget_the_past(minutes: dict[str, _Minute], now_ns: int) -> None:
 
 
 class _Rate:
-    """One thing's rates, for a client and for its network."""
+    """One thing's rates, for a client and for its network; ``is_limited`` if there is any limit."""
 
-    __slots__ = ("by_client", "by_network")
+    __slots__ = ("by_client", "by_network", "is_limited")
 
     def __init__(self) -> None:
         self.by_client, self.by_network = MinuteCounts(), MinuteCounts()
+        self.is_limited = False
 
     def limit_to(self, per_client: int, per_network: int) -> None:
         self.by_client.limit, self.by_network.limit = per_client, per_network
-
-    @property
-    def is_limited(self) -> bool:
-        return bool(self.by_client.limit or self.by_network.limit)
+        self.is_limited = bool(per_client or per_network)
 
     def broken(self, client: str, now_ns: int) -> str | None:
         """The limit that one more would break, in words."""

@@ -12,24 +12,24 @@ RESERVE = 128
 
 
 class DescriptorBudget:
-    """At most ``max_descriptors`` may be open; ``used`` is what the newest socket showed."""
+    """At most ``max_descriptors`` may be open; ``used`` is what the newest socket showed.
 
-    __slots__ = ("max_descriptors", "used")
+    ``spent`` is True when nothing but the reserve is left.
+    """
+
+    __slots__ = ("_reserved", "max_descriptors", "spent", "used")
 
     def __init__(self, max_descriptors: int) -> None:
         self.max_descriptors = max_descriptors
+        self._reserved = min(RESERVE, max_descriptors // 4)
+        self.spent = False
         self.used = 0
 
     def opened(self, descriptor: int) -> None:
         """A socket was accepted as number ``descriptor``."""
         self.used = descriptor + 1
+        self.spent = self.used > self.max_descriptors - self._reserved
 
     def filled(self, percent: int) -> bool:
         """True when that share is open."""
         return self.used * 100 >= self.max_descriptors * percent
-
-    @property
-    def spent(self) -> bool:
-        """True when nothing but the reserve is left."""
-        reserve = min(RESERVE, self.max_descriptors // 4)
-        return self.used > self.max_descriptors - reserve
