@@ -12,7 +12,7 @@ import subprocess
 import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Protocol
@@ -86,23 +86,54 @@ class Delivered:
 
 
 class Maildir:
-    """A folder with ``new`` and ``cur``, or of several Maildirs, which may come later."""
+    """A folder with ``new`` and ``cur``, or of several Maildirs, which may come later.
+
+    A folder of many messages is read through only while its names change: after each change twice,
+    since names may come and go within one tick of the file system's clock.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._seen: set[str] = set()
+        self._changed_ns: dict[Path, list[int]] = {}
+        """When the names in a folder had changed last, as it was the last times it was read."""
 
     def look(self) -> Iterable[bytes]:
         if not self._folder.is_dir():
             raise DeliveredError(f"maildir={self._folder}: there is no such folder")
         if not os.access(self._folder, os.R_OK | os.X_OK):
             raise DeliveredError(f"maildir={self._folder}: cannot be read")
-        for place in ("new", "cur"):
-            for path in sorted(self._folder.glob(f"**/{place}/*")):
-                name = path.name.partition(":")[0]
-                if name not in self._seen and path.is_file():
-                    self._seen.add(name)
-                    yield _read(path)
+        # What a reader moves from new to cur meanwhile is found in the one or the other.
+        for place in sorted(self._places(), key=lambda one: one.name != "new"):
+            if not self._is_known(place):
+                yield from self._new_in(place)
+
+    def _places(self) -> Iterator[Path]:
+        """Every ``new`` and ``cur``; what lies within those of a Maildir is not looked through."""
+        for parent, folders, _ in os.walk(self._folder):
+            own = [name for name in ("new", "cur") if name in folders]
+            yield from (Path(parent, name) for name in own)
+            if len(own) == 2:
+                folders[:] = sorted(set(folders) - {"new", "cur", "tmp"})
+
+    def _is_known(self, place: Path) -> bool:
+        """Whether nothing was added to a folder since it was read."""
+        try:
+            changed_ns = place.stat().st_mtime_ns
+        except OSError:
+            return True  # it has gone, or cannot be reached
+        before = self._changed_ns.get(place, [])
+        if before == [changed_ns] * 2:
+            return True
+        self._changed_ns[place] = [*before, changed_ns][-2:]
+        return False
+
+    def _new_in(self, place: Path) -> Iterator[bytes]:
+        for path in sorted(place.glob("*")):
+            name = path.name.partition(":")[0]
+            if name not in self._seen and path.is_file():
+                self._seen.add(name)
+                yield _read(path)
 
 
 class Mbox:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import threading
@@ -54,6 +55,43 @@ def test_a_maildir_that_the_first_message_makes_below_a_folder_that_is_there(
     (tmp_path / "mail" / "new").mkdir(parents=True)
     (tmp_path / "mail" / "new" / "1").write_bytes(ONE)
     assert list(place.look()) == [ONE]
+
+
+def test_a_name_that_comes_within_a_tick_of_the_clock_is_found(tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    new.mkdir()
+    place = mailbox(f"maildir={tmp_path}")
+    for number in range(3):
+        (new / str(number)).write_bytes(ONE)
+        os.utime(new, ns=(number, number))
+        assert len(list(place.look())) == 1
+        (new / f"late{number}").write_bytes(ONE)
+        os.utime(new, ns=(number, number))
+        assert len(list(place.look())) == 1
+        assert list(place.look()) == []
+
+
+def test_a_folder_whose_names_do_not_change_is_not_read_through_again(tmp_path: Path) -> None:
+    for name in ("cur", "new", "tmp"):
+        (tmp_path / name).mkdir()
+    for number in range(100):
+        (tmp_path / "cur" / str(number)).write_bytes(ONE)
+    place = mailbox(f"maildir={tmp_path}")
+    assert len(list(place.look())) == 100
+    assert list(place.look()) == []
+    changed = (tmp_path / "cur").stat()
+    (tmp_path / "cur" / "hidden").write_bytes(ONE)
+    os.utime(tmp_path / "cur", ns=(changed.st_atime_ns, changed.st_mtime_ns))
+    assert list(place.look()) == [], "as nothing says that it did"
+    (tmp_path / "new" / "another:2,S").write_bytes(TWO)
+    assert list(place.look()) == [TWO]
+
+
+def test_a_mailbox_of_any_name_is_looked_at(tmp_path: Path) -> None:
+    for number, user in enumerate(("new", "x/cur", "a/b/c")):
+        (tmp_path / user / "new").mkdir(parents=True)
+        (tmp_path / user / "new" / str(number)).write_bytes(ONE)
+    assert len(list(mailbox(f"maildir={tmp_path}").look())) == 3
 
 
 @pytest.mark.parametrize(
