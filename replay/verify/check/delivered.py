@@ -15,13 +15,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from random import Random
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 MESSAGE_OCTETS_MAX = 64 * 1024 * 1024
 MESSAGES_MAX = 10_000
 """In one run; more is not looked at."""
 COMMAND_TIMEOUT_S = 30
 HTTP_TIMEOUT_S = 10
+NO_MBOX = "is no mbox: it does not begin with 'From '"
 _LISTED_MAX = 500
 """Of the newest messages, how many mailpit lists at a time."""
 
@@ -137,20 +138,48 @@ class Maildir:
 
 
 class Mbox:
-    """One file of messages, each below a line that begins with "From "."""
+    """One file of messages, each below a line that begins with "From ".
 
-    def __init__(self, path: Path) -> None:
+    It is read on from where it ended, in pieces; a message at its end that does not end in a line
+    is not whole yet.
+    """
+
+    def __init__(self, path: Path, piece_octets: int = MESSAGE_OCTETS_MAX) -> None:
         self._path = path
-        self._seen = 0
+        self._piece_octets = piece_octets
+        self._read_octets = 0
 
     def look(self) -> Iterable[bytes]:
         if not self._path.parent.is_dir():
             raise DeliveredError(f"mbox={self._path}: there is no folder {self._path.parent}")
-        if not self._path.exists():
+        try:
+            if self._path.stat().st_size < self._read_octets:
+                self._read_octets = 0  # it was emptied
+            with self._path.open("rb") as file:
+                while piece := self._next_piece(file):
+                    yield from from_mbox(piece)
+        except FileNotFoundError:
             return  # nothing has been delivered yet
-        messages = from_mbox(_read(self._path))
-        yield from messages[self._seen :]
-        self._seen = len(messages)
+        except OSError as error:
+            raise DeliveredError(f"{self._path}: {error.strerror}") from None
+
+    def _next_piece(self, file: BinaryIO) -> bytes:
+        """The next whole messages; b"" if there are none.  Before them stands the end of what was
+        read, since an empty line has to."""
+        before = min(self._read_octets, len(b"\n\r\n"))
+        file.seek(self._read_octets - before)
+        octets = file.read(before + self._piece_octets)
+        is_last = len(octets) < before + self._piece_octets
+        if not self._read_octets and octets[:5] != b"From "[: len(octets)]:
+            raise DeliveredError(f"mbox={self._path}: {NO_MBOX}")
+        if is_last and not octets.endswith(b"\n"):
+            return b""
+        if not is_last:
+            places = [one.start() for one in _FROM_LINE.finditer(octets) if one.start() > before]
+            ends = [place for place in places if _begins(octets, place)]
+            octets = octets[: ends[-1]] if ends else octets  # else one message is larger than that
+        self._read_octets += len(octets) - before
+        return octets if len(octets) > before else b""
 
 
 class Command:
@@ -179,6 +208,8 @@ class Command:
             said = done.stderr.decode("utf-8", "replace").strip().partition("\n")[0][:200]
             why = f": {said}" if said else ""
             raise DeliveredError(f"command={name}: exit status {done.returncode}{why}")
+        if done.stdout and not done.stdout.startswith(b"From "):
+            raise DeliveredError(f"command={name}: what it prints {NO_MBOX}")
         messages = from_mbox(done.stdout)
         yield from messages[self._seen :]
         self._seen = len(messages)
@@ -250,7 +281,7 @@ def mailbox(text: str) -> Mailbox:
 def from_mbox(octets: bytes) -> list[bytes]:
     """The messages of an mbox, without their "From " lines."""
     places = [found for found in _FROM_LINE.finditer(octets) if _begins(octets, found.start())]
-    ends = [found.start() for found in places[1:]] + [len(octets)]
+    ends = [*(found.start() for found in places[1:]), len(octets)][: len(places)]
     messages = [octets[one.end() : end] for one, end in zip(places, ends, strict=True)]
     return [one.removesuffix(b"\n") if one.endswith(b"\n\n") else one for one in messages]
 

@@ -18,6 +18,7 @@ from replay.verify.check.delivered import (
     Delivered,
     DeliveredError,
     Mailbox,
+    Mbox,
     from_mbox,
     mailbox,
     mark_of,
@@ -101,15 +102,41 @@ def test_a_mailbox_of_any_name_is_looked_at(tmp_path: Path) -> None:
         ("maildir={}/file", "there is no such folder"),
         ("mbox={}/none/mbox", "there is no folder"),
         ("mbox={}", "Is a directory"),
+        ("mbox={}/other", "is no mbox: it does not begin with 'From '"),
+        ("command=cat {}/other", "is no mbox: it does not begin with 'From '"),
     ],
 )
 def test_a_place_that_is_not_there_is_an_error_that_names_it(
     tmp_path: Path, place: str, why: str
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "other").write_bytes(b"root:x:0:0\n\nFrom a\n")
     with pytest.raises(DeliveredError, match=why) as caught:
         list(mailbox(place.format(tmp_path)).look())
-    assert str(tmp_path) in str(caught.value)
+    named = str(tmp_path) if "cat" not in place else "command=cat"
+    assert named in str(caught.value)
+
+
+@pytest.mark.parametrize("piece_octets", [30, 70, 100, 1 << 20])
+def test_an_mbox_of_any_size_is_read_in_pieces_and_on_from_where_it_ended(
+    tmp_path: Path, piece_octets: int
+) -> None:
+    path = tmp_path / "mbox"
+    place = Mbox(path, piece_octets)
+    path.write_bytes(b"Fro")
+    assert list(place.look()) == [], "the first is on its way"
+    texts = [b"Subject: %d\n\nx\n" % number for number in range(20)]
+    path.write_bytes(b"".join(b"From a\n%s\n" % one for one in texts[:10]))
+    assert [one.strip() for one in place.look()] == [one.strip() for one in texts[:10]]
+    for one in texts[10:]:
+        with path.open("ab") as file:
+            file.write(b"From a\n" + one[:5])
+            file.flush()
+            assert list(place.look()) == [], "it is not whole yet"
+            file.write(one[5:] + b"\n")
+        assert [told.strip() for told in place.look()] == [one.strip()]
+    path.write_bytes(b"From a\nSubject: after\n\nit was emptied\n")
+    assert len(list(place.look())) == 1
 
 
 def test_an_mbox_that_grows(tmp_path: Path) -> None:
