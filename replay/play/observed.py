@@ -92,9 +92,10 @@ class ReplyListener:
 
     def received(self, octets: bytes, at_ns: int) -> int:
         """Take what arrived; returns how many replies it made whole."""
-        replies = self._reader.feed(octets, at_ns)
-        self.observed.replies += replies
-        self.observed.rest = self._reader.rest
+        reader, observed = self._reader, self.observed
+        replies = reader.feed(octets, at_ns)
+        observed.replies += replies
+        observed.rest = reader.rest
         return len(replies)
 
     def sent(self, octets: bytes) -> None:

@@ -189,7 +189,7 @@ class VirtualPlayer(Player):
         """Put the next departure on the harness's agenda, if it is known when it goes."""
         if self.done or self._scheduled or self._schedule.over:
             return
-        if self._schedule.is_stopped:
+        if self._conditions is not None and self._schedule.is_stopped:
             self._leave()
             return
         due_ns = self._schedule.due_ns()

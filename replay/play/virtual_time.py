@@ -149,7 +149,8 @@ class Harness(ABC):
             raise Stalled(f"{STEPS_MAX} things have happened, and there is no end")
         if events and (timer_ns is None or events[0][0] <= timer_ns):
             instant_ns, _, act = heapq.heappop(events)
-            self._advance_to(instant_ns)
+            if instant_ns > self.now_ns:
+                self._advance_to(instant_ns)
             self.moved_ns, self._quiet_steps = self.now_ns, 0  # as in ``_moved``, for each step
             act()
         elif timer_ns is not None:
@@ -259,6 +260,9 @@ class Harness(ABC):
                     progress = True
                     self._moved()
             restless = [link for link in self._unsettled if not link.is_calm]
+            if not restless:
+                self._unsettled.clear()
+                return
             unbalanced = [link for link in restless if not link.balanced]
             if not unbalanced:
                 self._unsettled = {link for link in restless if _needs_care(link)}

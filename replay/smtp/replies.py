@@ -81,7 +81,7 @@ class ReplyReader:
     @property
     def rest(self) -> bytes:
         """What has come of a reply that is not whole."""
-        return b"".join(self._begun) + self._rest
+        return b"".join(self._begun) + self._rest if self._begun else self._rest
 
 
 def _is_reply(octets: bytes) -> bool:

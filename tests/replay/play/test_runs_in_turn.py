@@ -15,7 +15,7 @@ from mailsrv.settings import Settings
 from replay.play.fakes.world import WorldError
 from replay.play.mailsrv_harness import SETTINGS_KEPT, MailsrvHarness, SharedByRuns
 from replay.play.virtual_run import VirtualDriver, VirtualRun
-from replay.play.virtual_time import Leaked
+from replay.play.virtual_time import Leaked, ServerFault
 from replay.transcript import transcript
 from replay.transcript.script import Departure, Scenario
 
@@ -41,6 +41,10 @@ def shared() -> Iterator[SharedByRuns]:
 def seen(run: VirtualRun) -> object:
     """All that can be compared of a run."""
     return replace(run, metrics=str), run.metrics()
+
+
+def defect() -> None:
+    raise RuntimeError("not today")
 
 
 def ignore(what: object) -> None: ...
@@ -124,6 +128,22 @@ def test_a_run_that_fails_midway_leaves_the_next_one_untouched(
     with pytest.raises(KeyError):
         driver(broken(scenario(), fault_at))
     assert seen(driver(scenario())) == first
+
+
+def test_a_server_that_met_a_defect_is_followed_by_one_that_knows_nothing_of_it(
+    shared: SharedByRuns,
+) -> None:
+    with (
+        pytest.raises(ServerFault, match="not today"),
+        MailsrvHarness(SETTINGS, shared=shared) as run,
+    ):
+        run.server.loop.timers.schedule(run.server.loop.now_ns, defect)
+        run.step()
+    with MailsrvHarness(SETTINGS, shared=shared) as following:
+        following.connect("192.0.2.1", ignore, ignore)
+        following.settle()
+        assert following.server.accepted == 1
+        assert following.log == []
 
 
 def test_a_header_that_cannot_be_leaves_the_next_run_untouched(driver: VirtualDriver) -> None:
