@@ -55,13 +55,14 @@ class CheckExceptions:
     @classmethod
     def of(cls, settings: Settings) -> CheckExceptions:
         """Those of ``settings``, the allow lists of the greylist among them."""
-        greylist = ("greylist",)
-        allowed = (
-            CheckException(greylist, networks=settings.greylist_allow_networks),
-            CheckException(greylist, names=settings.greylist_allow_names),
-            CheckException(greylist, recipients=settings.greylist_allow_recipients),
-        )
-        return cls([*settings.exceptions, *(one for one in allowed if any(one[1:]))])
+        exceptions, greylist = list(settings.exceptions), ("greylist",)
+        if networks := settings.greylist_allow_networks:
+            exceptions.append(CheckException(greylist, networks=networks))
+        if names := settings.greylist_allow_names:
+            exceptions.append(CheckException(greylist, names=names))
+        if recipients := settings.greylist_allow_recipients:
+            exceptions.append(CheckException(greylist, recipients=recipients))
+        return cls(exceptions)
 
     def spare(
         self, check: str, client: str, reverse_name: str = "", recipients: Sequence[str] = ()

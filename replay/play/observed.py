@@ -66,7 +66,7 @@ class Trace:
     def arrival(self, connection: int, at_ns: int, octets: bytes) -> None:
         if self._arrival != (connection, at_ns):
             self._arrival = connection, at_ns
-            self._hash.update(b"\nA %d %d " % (connection, at_ns))
+            octets = b"\nA %d %d %s" % (connection, at_ns, octets)
         self._hash.update(octets)
 
     def end(self, connection: int, at_ns: int, how: str) -> None:

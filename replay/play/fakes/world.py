@@ -352,6 +352,8 @@ def world_from(
     message.  Raises WorldError."""
     courier = FakeCourier(call_later, trace)
     world = World(FakeResolver(call_later), FakeReputation(call_later), courier)
+    if not table:
+        return world
     check_keys("world", table, _KEYS)
     for question, answer in table_of("world.dns", table.get("dns", {})).items():
         world.dns[question] = answer
