@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -50,6 +51,7 @@ PLAYED_AT = "smtp_server"
 CHECKED, DEPARTS = "smtp_check", ": departs"
 """The property that tells a verdict, and the end of one that fails no test by itself."""
 _UNUSED: pytest.StashKey[list[str]] = pytest.StashKey()
+_FROZEN: pytest.StashKey[bool] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -90,6 +92,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Registered before what pytest itself does at the end, and so done behind that.
+    config.add_cleanup(lambda: gc.unfreeze() if config.stash.get(_FROZEN, False) else None)
     config.addinivalue_line("markers", f"smtp_replay: a {SUFFIX} transcript")
     config.addinivalue_line(
         "markers",
@@ -119,6 +123,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     paths = claiming(_path_of_scenario(name, metafunc.definition.path) for name in names)
     ids = [f"{path.parent.name}/{path.stem}" for path in paths]
     metafunc.parametrize("smtp_scenario", paths, ids=ids)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Where all tests are transcripts, no collection of garbage looks at what is there before the
+    first of them, as in ``replay run``; where others run too, memory is theirs."""
+    if session.config.getoption("collectonly") or not session.items:
+        return
+    if all(isinstance(one, TranscriptItem) for one in session.items):
+        import replay.verify.server_under_test  # noqa: F401 - loaded now, it is left out too
+
+        session.config.stash[_FROZEN] = True
+        gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)
@@ -175,7 +192,7 @@ class TranscriptFile(pytest.File):
         yield TranscriptItem.from_parent(self, name=ITEM_NAME)
 
 
-def _transcript(_smtp_server: ServerUnderTest, smtp_delivered: object) -> None:
+def _transcript(_smtp_server: ServerUnderTest, request: pytest.FixtureRequest) -> None:
     """What a transcript asks for, as any test does: the server, by the fixtures around its file."""
 
 
@@ -194,7 +211,8 @@ class TranscriptItem(pytest.Function):
         server = cast("ServerUnderTest", self.funcargs["_smtp_server"])
         read = _read(self.path, self.config)
         if is_for_any_server(read.scenario):
-            _check([self.path], self, server, cast(Any, self.funcargs["smtp_delivered"]))
+            request = cast(pytest.FixtureRequest, self.funcargs["request"])
+            _check([self.path], self, server, request.getfixturevalue("smtp_delivered"))
             return
         result = _run(read, self, server)
         self.user_properties += [

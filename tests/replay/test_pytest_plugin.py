@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -65,6 +66,43 @@ def test_a_transcript_is_collected_under_a_stable_name_and_passes(
     result = pytester.runpytest("-v")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["captures/sleepy.smtp::transcript PASSED*"])
+
+
+TELLS_WHAT_IS_FROZEN = """
+    import gc
+
+    def pytest_sessionfinish():
+        print("frozen", gc.get_freeze_count() > 1000)
+"""
+
+
+def test_no_collection_of_garbage_looks_at_what_is_loaded_where_all_tests_are_transcripts(
+    pytester: pytest.Pytester,
+) -> None:
+    (pytester.path / "sleepy.smtp").write_text(SLEEPY)
+    pytester.makeconftest(TELLS_WHAT_IS_FROZEN)
+    result = pytester.runpytest_subprocess()
+    result.stdout.fnmatch_lines(["*frozen True*"])
+
+
+def test_the_memory_of_other_tests_beside_transcripts_is_left_alone(
+    pytester: pytest.Pytester,
+) -> None:
+    (pytester.path / "sleepy.smtp").write_text(SLEEPY)
+    pytester.makepyfile("def test_other(): pass")
+    pytester.makeconftest(TELLS_WHAT_IS_FROZEN)
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*frozen False*"])
+
+
+def test_a_run_of_transcripts_within_a_process_leaves_nothing_frozen_in_it(
+    pytester: pytest.Pytester,
+) -> None:
+    (pytester.path / "sleepy.smtp").write_text(SLEEPY)
+    before = gc.get_freeze_count()
+    pytester.runpytest_inprocess().assert_outcomes(passed=1)
+    assert gc.get_freeze_count() <= before
 
 
 def test_transcripts_can_be_selected_by_their_marker(pytester: pytest.Pytester) -> None:
