@@ -27,6 +27,7 @@ import pytest
 
 if TYPE_CHECKING:
     from mailsrv.runtime.clock import FakeClock
+    from replay.play.virtual_run import VirtualDriver
     from replay.testing.sender import Sender
     from replay.testing.virtual_server import VirtualServer
     from replay.verify.check.runner import CheckResult
@@ -261,7 +262,9 @@ def _run(read: ReadTranscript, item: pytest.Item, server: ServerUnderTest) -> Sc
         if result.good and not result.changes:
             return result
         if result.log:
-            item.add_report_section("call", "server log", _log_shown(result.log))
+            item.add_report_section(
+                "call", "server log", "\n".join(result.log[-LOG_LINES_SHOWN_MAX:])
+            )
         complaint = of_transcript(result, shown, server.name)
     pytest.fail(complaint, pytrace=False)
 
@@ -270,11 +273,6 @@ def _shown(path: Path, config: pytest.Config) -> str:
     """``path`` as people type it."""
     here = config.invocation_params.dir
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def _log_shown(lines: Sequence[str]) -> str:
-    """The last lines of a server's log."""
-    return "\n".join(lines[-LOG_LINES_SHOWN_MAX:])
 
 
 # -- fixtures -------------------------------------------------------------------------------------
@@ -309,7 +307,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     servers = item.stash.get(_SERVERS, [])
     for number, server in enumerate(servers, 1):
         which = f" {number}" if len(servers) > 1 else ""
-        item.add_report_section(call.when, f"server{which} log", _log_shown(server.log))
+        item.add_report_section(
+            call.when, f"server{which} log", "\n".join(server.log[-LOG_LINES_SHOWN_MAX:])
+        )
     servers.clear()
 
 
@@ -334,15 +334,26 @@ def smtp_target() -> object:
     return None
 
 
+@pytest.fixture(scope="session")
+def _smtp_driver() -> Iterator[VirtualDriver]:
+    """Plays all transcripts of the session at mailsrv: what never changes is made once."""
+    from replay.play.virtual_run import VirtualDriver
+
+    with VirtualDriver() as driver:
+        yield driver
+
+
 @pytest.fixture
-def _smtp_server(request: pytest.FixtureRequest) -> Iterator[ServerUnderTest]:
+def _smtp_server(
+    request: pytest.FixtureRequest, _smtp_driver: VirtualDriver
+) -> Iterator[ServerUnderTest]:
     from replay.verify.server_under_test import OnlyMailsrv
 
     config = request.config
     target = config.getoption("--smtp-target") or request.getfixturevalue("smtp_target")
     target = target or config.getini("smtp_target")
     if not target:
-        yield OnlyMailsrv()
+        yield OnlyMailsrv(_smtp_driver)
         return
     from replay.play.target import TargetError
     from replay.verify.other_servers import TargetValueError, server_under_test
@@ -351,7 +362,8 @@ def _smtp_server(request: pytest.FixtureRequest) -> Iterator[ServerUnderTest]:
         if hasattr(target, "__enter__"):
             target = stack.enter_context(target)
         try:
-            server = server_under_test(target, clocks=config.getoption("--smtp-clock-reads"))
+            clocks = config.getoption("--smtp-clock-reads")
+            server = server_under_test(target, play=_smtp_driver, clocks=clocks)
         except (TargetError, TargetValueError) as error:
             pytest.fail(str(error), pytrace=False)
         yield server
@@ -477,17 +489,12 @@ def smtp_replay(
 
     def run(path: str | Path) -> ScenarioResult:
         __tracebackhide__ = True
-        return _run(_read(_path(path, request), request.config), request.node, _smtp_server)
+        from replay.transcript.collection import CollectionError, path_of
+
+        try:
+            place = request.path.parent / path_of(str(path))
+        except CollectionError as error:
+            pytest.fail(str(error), pytrace=False)
+        return _run(_read(place, request.config), request.node, _smtp_server)
 
     return run
-
-
-def _path(path: str | Path, request: pytest.FixtureRequest) -> Path:
-    """Where a transcript is that a test names."""
-    __tracebackhide__ = True
-    from replay.transcript.collection import CollectionError, path_of
-
-    try:
-        return request.path.parent / path_of(str(path))
-    except CollectionError as error:
-        pytest.fail(str(error), pytrace=False)

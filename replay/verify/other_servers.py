@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, cast
 from mailsrv.runtime.clock import Clock
 from mailsrv.units import NS_PER_MS
 from replay.load.plan import needs_of_its_own
+from replay.play import virtual_run
 from replay.play.target import TargetError, resolve
 from replay.play.virtual_asyncio.harness import AsyncioHarness, AsyncioTarget
-from replay.play.virtual_run import VirtualRun, play_at
+from replay.play.virtual_run import Play, VirtualRun, play_at
 from replay.testing.asyncio_server import AsyncioServer
 from replay.testing.real_sender import RealServer
 from replay.transcript.header import MAILSRV
@@ -117,11 +118,13 @@ class AddressUnderTest(ServerUnderTest):
         return RealServer(str(host), int(port))
 
 
-def server_under_test(target: object, *, clocks: bool = False) -> ServerUnderTest:
-    """The server that ``target`` names.  Raises TargetValueError, and TargetError for an address
-    that cannot be found."""
+def server_under_test(
+    target: object, *, play: Play = virtual_run.play, clocks: bool = False
+) -> ServerUnderTest:
+    """The server that ``target`` names; ``play`` plays at mailsrv.  Raises TargetValueError, and
+    TargetError for an address that cannot be found."""
     if target == MAILSRV:
-        return Mailsrv()
+        return Mailsrv(play)
     if isinstance(target, tuple) and len(target) >= 2:
         host, port = target[:2]
         return AddressUnderTest(f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}")

@@ -18,7 +18,7 @@ from mailsrv.runtime.clock import Clock
 from replay.play import virtual_run
 from replay.play.fakes.world import settings_from
 from replay.play.mailsrv_harness import MailsrvHarness
-from replay.play.virtual_run import VirtualRun
+from replay.play.virtual_run import Play
 from replay.transcript.claims.claim import Strength
 from replay.transcript.claims.places import all_claims
 from replay.transcript.header import MAILSRV
@@ -82,14 +82,17 @@ class ServerUnderTest(ABC):
 
 
 class Mailsrv(ServerUnderTest):
-    """The shipped server, in virtual time."""
+    """The shipped server, in virtual time; ``play`` plays transcripts at it."""
 
     name = f"{MAILSRV}, in virtual time"
+
+    def __init__(self, play: Play = virtual_run.play) -> None:
+        self._play = play
 
     def run(
         self, read: ReadTranscript, clock: Clock, *, updating: Collection[str] = ()
     ) -> ScenarioResult:
-        return suite.run_read(read, clock, updating=updating)
+        return suite.run_read(read, clock, updating=updating, play=self._play)
 
     def check(
         self,
@@ -117,12 +120,9 @@ class OnlyMailsrv(Mailsrv):
     def run(
         self, read: ReadTranscript, clock: Clock, *, updating: Collection[str] = ()
     ) -> ScenarioResult:
-        return suite.run_read(read, clock, updating=updating, play=self._play)
-
-    def _play(self, scenario: Scenario) -> VirtualRun:
-        if not names_mailsrv(scenario):
+        if not names_mailsrv(read.scenario):
             raise NoTarget
-        return virtual_run.play(scenario)
+        return super().run(read, clock, updating=updating)
 
     def check(self, *arguments: object) -> list[CheckResult]:
         raise NoTarget
