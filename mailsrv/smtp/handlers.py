@@ -51,8 +51,9 @@ def _hello(session: SessionState, argument: str, answer: Reply, protocol: str) -
         session.refuse(reply.HELO_NOT_ASCII)
     else:
         session.helo, session.protocol = argument, protocol
-        session.step(_HELLO)
-        session.drop()
+        session.state = TRANSITIONS[session.state][_HELLO]
+        if session.transaction is not None:
+            session.drop()
         session.send(answer)
 
 

@@ -339,5 +339,6 @@ class SessionState:
     def _stop(self, verdict: Reply | None) -> None:
         self.question = None
         self.attention = True
-        self.step(_CLOSE)
-        self.drop(verdict)
+        self.state = TRANSITIONS[self.state][_CLOSE]
+        if self.transaction is not None:
+            self.drop(verdict)
