@@ -87,15 +87,14 @@ class SharedByRuns:
 
     Each server has a descriptor of its own for the socket, which it closes.  What connected and was
     not accepted is no client of the next run's: then the socket is replaced, and its queue reset.
-    Make it before a run begins, whose descriptors are counted, and use it as a context manager.
+    Use it as a context manager.
     """
 
     def __init__(self) -> None:
-        self._sock = _listening_socket()
+        self._sock: socket.socket | None = None
         self.parts_of: PartsOf = lru_cache(SETTINGS_KEPT)(parts_of)
         self._settings: dict[str, tuple[Settings, dict[str, object]]] = {}  # by a header's text
-        self.runs = 0
-        """How many there were."""
+        self._runs = 0
 
     def settings_of(self, server: Mapping[str, object]) -> tuple[Settings, dict[str, object]]:
         """The settings of a header's [server] table, and what it says of the mail's ways out.
@@ -108,34 +107,40 @@ class SharedByRuns:
             known = self._settings[text] = settings_from(server), delivery_from(server)
         return known
 
-    def listening_socket(self) -> socket.socket:
-        """That of the next run's server.  Raises OSError."""
-        self.runs += 1
-        if self._is_connected_to():
-            self._sock.close()
+    def begin(self) -> int:
+        """A run begins, and has not counted its descriptors yet: see that nothing is connected to
+        the socket.  Returns how many runs there were before.  Raises OSError."""
+        if self._sock is None or _is_connected_to(self._sock):
+            self.close()
             self._sock = _listening_socket()
+        self._runs += 1
+        return self._runs - 1
+
+    def listening_socket(self) -> socket.socket:
+        """That of the server of a run that has begun.  Raises OSError."""
+        assert self._sock is not None
         return self._sock.dup()
 
-    def _is_connected_to(self) -> bool:
-        try:
-            self._sock.accept()[0].close()
-        except BlockingIOError:
-            return False
-        except OSError:
-            pass  # a client that has gone again
-        return True
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Where it listens: host and port."""
-        host, port = self._sock.getsockname()
-        return host, port
+    def close(self) -> None:
+        """Close the socket; harmless when closed."""
+        if self._sock is not None:
+            self._sock.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._sock.close()
+        self.close()
+
+
+def _is_connected_to(listening: socket.socket) -> bool:
+    try:
+        listening.accept()[0].close()
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a client that has gone again
+    return True
 
 
 def _listening_socket() -> socket.socket:
@@ -174,7 +179,7 @@ class MailsrvHarness(Harness):
         delivery: Mapping[str, object] | None = None,
         shared: SharedByRuns | None = None,
     ) -> None:
-        super().__init__(runs_before=shared.runs if shared else 0)
+        super().__init__(runs_before=shared.begin() if shared else 0)
         self._arriving: VirtualLink | None = None
         self._folder: TemporaryDirectory[str] | None = None
         self._hostname = settings.hostname

@@ -69,16 +69,16 @@ class VirtualDriver:
     """
 
     def __init__(self) -> None:
-        self.shared = SharedByRuns()
+        self._shared = SharedByRuns()
 
     def __call__(self, scenario: Scenario, *, seed: int = 0) -> VirtualRun:
         """Run ``scenario``.
 
         Raises WorldError for a header that cannot be, and what ``play_at`` raises.
         """
-        settings, delivery = self.shared.settings_of(scenario.server)
+        settings, delivery = self._shared.settings_of(scenario.server)
         harness = MailsrvHarness(
-            settings, scenario.world, seed=seed, delivery=delivery, shared=self.shared
+            settings, scenario.world, seed=seed, delivery=delivery, shared=self._shared
         )
         run = play_at(harness, scenario, harness.world.submissions)
         dialled = tuple(harness.receivers.unexpected)
@@ -89,8 +89,8 @@ class VirtualDriver:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.shared.__exit__(*exception)
+    def __exit__(self, *_: object) -> None:
+        self._shared.close()
 
 
 def play(scenario: Scenario, *, seed: int = 0) -> VirtualRun:

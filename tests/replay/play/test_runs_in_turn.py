@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -41,6 +44,10 @@ def shared() -> Iterator[SharedByRuns]:
 def seen(run: VirtualRun) -> object:
     """All that can be compared of a run."""
     return replace(run, metrics=str), run.metrics()
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
 
 
 def defect() -> None:
@@ -180,10 +187,29 @@ def test_a_descriptor_that_is_left_is_found_beside_the_kept_listener(
 
 
 def test_a_driver_leaves_no_socket() -> None:
+    before = descriptors()
     with VirtualDriver() as driver:
+        assert descriptors() == before  # what cannot be opened is told of a run
         driver(scenario())
         with pytest.raises(KeyError):
             driver(broken(scenario(), 0))
-        address = driver.shared.address
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(address)
+        assert descriptors() == before + 1
+    assert descriptors() == before
+
+
+def test_when_descriptors_have_run_out_runs_fail_until_there_are_some(
+    driver: VirtualDriver,
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first = seen(driver(scenario()))
+    for more in range(2):
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + more, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                driver(scenario())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        gc.collect()  # what the run had opened
+        assert seen(driver(scenario())) == first
