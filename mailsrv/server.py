@@ -131,7 +131,7 @@ class Server:
         self._parts_of = parts_of
         self._evicted_ns = 0
         self.loop = Loop(clock, poll, self._on_fault)
-        self.loop.at_end_of_pass(event_log.flush)
+        self.loop.at_end_of_pass(event_log.flush, event_log.lines)
         self._admission = Admission(settings, settings.connections or _connections_max())
         self._rates = Rates(settings, clock)
         self.accepted = 0

@@ -14,7 +14,7 @@ is in the backlog, the poll does not wait.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from operator import itemgetter
 from typing import Protocol
 
@@ -51,16 +51,17 @@ class Loop:
     ) -> None:
         self._monotonic_ns = clock.monotonic_ns
         self._on_fault = on_fault
-        self._end_of_pass: list[Callable[[], None]] = []
+        self._end_of_pass: list[tuple[Sized, Callable[[], None]]] = []
         self.backlog: deque[TurnTaker] = deque()
         """The handlers that wait for a turn."""
         self.poll = poll
         self.now_ns = clock.monotonic_ns()
         self.timers = TimerWheel(self.now_ns)
 
-    def at_end_of_pass(self, hook: Callable[[], None]) -> None:
-        """Call ``hook`` after each pass: for work that is cheaper done for many."""
-        self._end_of_pass.append(hook)
+    def at_end_of_pass(self, hook: Callable[[], None], work: Sized = (None,)) -> None:
+        """Call ``hook`` after each pass: for work that is cheaper done for many.  ``work`` is what
+        it has to do, to be looked at each time: where that is empty, it is not called."""
+        self._end_of_pass.append((work, hook))
 
     def put_off(self, handler: TurnTaker) -> None:
         """Put ``handler`` at the end of the backlog; it must not be there already."""
@@ -87,11 +88,12 @@ class Loop:
                 self._on_fault(handler, fault)
         if backlog:
             self._work_off()
-        for hook in self._end_of_pass:  # as in ``_end_pass``, whose call would be dear here
-            try:
-                hook()
-            except Exception as fault:
-                self._on_fault(None, fault)
+        for work, hook in self._end_of_pass:  # as in ``_end_pass``, whose call would be dear here
+            if work:
+                try:
+                    hook()
+                except Exception as fault:
+                    self._on_fault(None, fault)
 
     def _work_off(self) -> None:
         """Let the handlers of the backlog take turns until the slice is over."""
@@ -115,8 +117,9 @@ class Loop:
         self._end_pass()
 
     def _end_pass(self) -> None:
-        for hook in self._end_of_pass:
-            try:
-                hook()
-            except Exception as fault:
-                self._on_fault(None, fault)
+        for work, hook in self._end_of_pass:
+            if work:
+                try:
+                    hook()
+                except Exception as fault:
+                    self._on_fault(None, fault)

@@ -46,10 +46,11 @@ class EventLog:
     """Collects lines and passes them to ``write`` in one piece.
 
     ``write`` takes text that ends in a line end; an OSError that it raises is dropped, since a log
-    that cannot be written must not stop mail.  ``metrics`` counts every event.
+    that cannot be written must not stop mail.  ``metrics`` counts every event.  ``lines`` are those
+    that ``flush`` has still to write.
     """
 
-    __slots__ = (*("_clock", "_form", "_lines", "_metrics", "_second", "_second_s", "_write"),)
+    __slots__ = ("_clock", "_form", "_metrics", "_second", "_second_s", "_write", "lines")
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class EventLog:
         self._write = write
         self._form = form
         self._metrics = metrics
-        self._lines: list[str] = []
+        self.lines: list[str] = []
         self._second_s = -1
         self._second = ""
 
@@ -116,10 +117,12 @@ class EventLog:
 
     def flush(self) -> None:
         """Write what was collected."""
-        if self._lines:
-            lines, self._lines = self._lines, []
+        lines = self.lines
+        if lines:
+            text = "\n".join(lines) + "\n"
+            lines.clear()
             try:
-                self._write("\n".join(lines) + "\n")
+                self._write(text)
             except OSError:
                 return
 
@@ -143,7 +146,7 @@ class EventLog:
         if word == "accepted":
             plain = self._plain_message(number, client, ended, duration_ns // NS_PER_MS)
             if plain:
-                self._lines.append(plain)
+                self.lines.append(plain)
                 self.flush()
                 return 0
         elif not line:
@@ -226,10 +229,10 @@ class EventLog:
         time = self._time()
         if self._form == "json":
             fields = {key: bounded(value) for key, value in values.items() if value is not None}
-            self._lines.append(_JSON.encode({"time": time, "event": event, **fields}))
+            self.lines.append(_JSON.encode({"time": time, "event": event, **fields}))
         else:
             words = [f" {key}={shown(value)}" for key, value in values.items() if value is not None]
-            self._lines.append(f"time={time} event={shown(event)}{''.join(words)}")
+            self.lines.append(f"time={time} event={shown(event)}{''.join(words)}")
 
     def _time(self) -> str:
         """In UTC, to the millisecond (RFC 3339)."""

@@ -102,6 +102,21 @@ def test_hooks_run_after_the_handlers_and_after_the_timers() -> None:
     assert order == ["handler", "hook", "timer", "hook"]
 
 
+def test_a_hook_without_work_is_not_called() -> None:
+    loop, poll, _ = make()
+    work: list[str] = []
+    done: list[str] = []
+    loop.at_end_of_pass(lambda: done.append(work.pop()), work)
+    loop.run_once()
+    poll.ready = [(Numbered(1, lambda: work.append("a line")), READ)]
+    loop.run_once()
+    loop.run_once()
+    assert (done, work) == (["a line"], [])
+    loop.timers.schedule(loop.now_ns, lambda: work.append("another"))
+    loop.run_once()
+    assert done == ["a line", "another"]
+
+
 def test_a_fault_in_a_handler_is_reported_and_the_others_run() -> None:
     loop, poll, faults = make()
     ran: list[int] = []
