@@ -136,6 +136,8 @@ class _Reader:
         self._accepting: AcceptedLines | None = None
         self._accepted: list[AcceptedLines] = []
         self._claims = ClaimLines()
+        self._under_tls: dict[str, tuple[int, bool]] = {}
+        """By connection: how many of its steps were looked at, and whether TLS begins there."""
         self._more_lines: dict[int, list[int]] = {}
         self._claim_lines: dict[int, list[int]] = {}
 
@@ -324,7 +326,12 @@ class _Reader:
     def _ehlo(self, name: str) -> EhloReply:
         """The reply that the header demands, as far as the connection has come."""
         steps = self._steps[name]
-        under_tls = any(isinstance(getattr(one, "outcome", None), TlsDone) for one in steps)
+        looked_at, under_tls = self._under_tls.get(name, (0, False))
+        fresh = steps[looked_at:]
+        under_tls = under_tls or any(
+            isinstance(one, Expectation) and isinstance(one.outcome, TlsDone) for one in fresh
+        )
+        self._under_tls[name] = len(steps), under_tls
         octets = ehlo_reply(self._header.server, self._header.world, under_tls=under_tls)
         self._count(len(octets), 0)
         return EhloReply(octets)

@@ -261,6 +261,11 @@ def test_time_to_read_does_not_grow_with_the_square_of_the_steps() -> None:
     assert len(parse(f"{HEADER}{OPEN}{steps}+0 close\n", "x").connections[0].steps) == 40_002
 
 
+def test_time_to_read_does_not_grow_with_the_square_of_the_replies_to_ehlo() -> None:
+    steps = "* S ehlo\n" * 40_000
+    assert len(parse(f"{HEADER}{OPEN}{steps}+0 close\n", "x").connections[0].steps) == 40_002
+
+
 @pytest.mark.parametrize(
     ("above", "word", "line"),
     [("notation = {}\n", "notation", 2), ("[server]\nmessage_octets = {}\n", "server", 3)],
