@@ -186,6 +186,7 @@ class MailsrvHarness(Harness):
         self.world: World = world_from(world or {}, self._call_later, self._trace_of)
         self.receivers: Receivers = Receivers(self.world.hosts, lambda: self.now_ns, self._moved)
         self.metrics = Metrics()
+        self.page = self.metrics.page
         journal = EventLog(self.clock, self._keep_log, metrics=self.metrics)
         nameserver = self.world.nameserver
         self.stub = nameserver.resolver(seed, journal.note) if nameserver else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Self
 
 from replay.play.conditions import Patience
@@ -81,8 +81,6 @@ class VirtualDriver:
             settings, scenario.world, seed=seed, delivery=delivery, shared=self._shared
         )
         run = play_at(harness, scenario, harness.world.submissions)
-        dialled = tuple(harness.receivers.unexpected)
-        run = replace(run, metrics=harness.metrics.page, dialled=dialled)
         harness.take_apart()
         return run
 
@@ -135,7 +133,9 @@ def play_at(
         trace.hexdigest(),
         tuple(harness.log),
         None if harness.accepted is None else tuple(harness.accepted),
+        harness.page,
         submissions=tuple(zip(submissions, seen[len(written) :], strict=True)),
+        dialled=() if harness.receivers is None else tuple(harness.receivers.unexpected),
     )
 
 

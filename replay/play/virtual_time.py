@@ -105,6 +105,8 @@ class Harness(ABC):
         self.moved_ns = 0
         """When something departed or arrived last."""
         self.log: list[str] = []
+        self.page: Callable[[], str] = str
+        """Returns the page of what the server has counted, "" where it counts nothing."""
 
     def __enter__(self) -> Self:
         return self
