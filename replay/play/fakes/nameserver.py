@@ -12,9 +12,8 @@ import random
 import socket
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import cast
+from typing import NamedTuple, cast
 
 import dns.exception
 import dns.flags
@@ -60,8 +59,7 @@ _TCP = ("answers", SILENCE, "refused", "hangs up", "stalls")
 _STATUSES = ("NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED", "FORMERR", "NOTIMP")
 
 
-@dataclass(frozen=True, slots=True)
-class ScriptedMessage:
+class ScriptedMessage(NamedTuple):
     """One scripted message.
 
     ``sender`` is the server that sends it, 0 any; ``lost`` counts the first questions, of those
