@@ -88,6 +88,8 @@ def to_pieces(octets: bytes) -> list[tuple[int, str]]:
 
 def printable(text: str) -> str:
     """``text`` with a question mark for each character that would move a terminal's cursor."""
+    if text.isprintable():
+        return text
     return "".join(one if one.isprintable() else "?" for one in text)
 
 
