@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from replay.transcript.claims.claim import RepliesWith, Then, fits
-from replay.transcript.claims.places import reply_number
+from replay.transcript.claims.places import Places
 from replay.transcript.script import UTTERANCES, ScriptedConnection, expected_code
 
 
@@ -20,9 +20,10 @@ class Answers:
             if isinstance(one.outcome, UTTERANCES)
         ]
         self._statements = defaultdict[int, list[RepliesWith]](list)
+        places = Places(connection)
         for claim in connection.claims:
             if isinstance(claim.statement, RepliesWith):
-                number = reply_number(connection, claim)
+                number = places.reply_number(claim)
                 self._statements[number].append(claim.statement)
 
     @property

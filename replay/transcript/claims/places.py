@@ -16,31 +16,55 @@ from replay.transcript.claims.text import claim_fault
 from replay.transcript.script import (
     UTTERANCES,
     Departure,
-    Expectation,
     Scenario,
     ScriptedConnection,
     StartTls,
 )
 
 
+class Places:
+    """How many replies and departures stand above each claim of a connection."""
+
+    __slots__ = ("_departures", "_replies")
+
+    def __init__(self, connection: ScriptedConnection) -> None:
+        self._replies, self._departures = [0], [0]
+        replies = departures = 0
+        for step in connection.steps:
+            if isinstance(step, Departure):
+                departures += 1
+            else:
+                replies += isinstance(step.outcome, UTTERANCES)
+            self._replies.append(replies)
+            self._departures.append(departures)
+
+    def reply_number(self, claim: Claim) -> int:
+        """The number, from 1, of the last reply expected above ``claim``; 0 if there is none."""
+        return self._replies[min(max(claim.after, 0), len(self._replies) - 1)]
+
+    def departure_number(self, claim: Claim) -> int:
+        """The number, from 0, of the last departure above ``claim``."""
+        return self._departures[min(max(claim.after, 0), len(self._departures) - 1)] - 1
+
+
 def reply_number(connection: ScriptedConnection, claim: Claim) -> int:
-    """The number, from 1, of the last reply expected above ``claim``; 0 if there is none."""
-    above = connection.steps[: claim.after]
-    return sum(
-        isinstance(step, Expectation) and isinstance(step.outcome, UTTERANCES) for step in above
-    )
+    """As of ``Places``, for one claim."""
+    return Places(connection).reply_number(claim)
 
 
 def departure_number(connection: ScriptedConnection, claim: Claim) -> int:
-    """The number, from 0, of the last departure above ``claim``."""
-    return sum(isinstance(step, Departure) for step in connection.steps[: claim.after]) - 1
+    """As of ``Places``, for one claim."""
+    return Places(connection).departure_number(claim)
 
 
 def claim_faults(connection: ScriptedConnection) -> Iterator[tuple[Claim, str]]:
     """What is wrong with the claims of ``connection``."""
+    if not connection.claims:
+        return
     demanded: set[tuple[int, Strength]] = set()
+    places = Places(connection)
     for claim in connection.claims:
-        number = reply_number(connection, claim)
+        number = places.reply_number(claim)
         statement = claim.statement
         if message := claim_fault(claim):
             yield claim, message

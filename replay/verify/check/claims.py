@@ -32,7 +32,6 @@ from replay.transcript.claims.claim import (
     Then,
     fits,
 )
-from replay.transcript.claims.places import departure_number, reply_number
 from replay.transcript.duration import format_ns
 from replay.transcript.octets import to_text
 from replay.transcript.script import Scenario, ScriptedConnection, expected_code
@@ -124,10 +123,12 @@ def judge_claims(scenario: Scenario, run: CheckedRun) -> list[ClaimResult]:
             for claim in connection.claims
             if claim.strength is not Strength.MAY
         ]
-    results += [
-        ClaimResult(claim, "", *_of_scenario(claim, scenario, run, progress))
-        for claim in scenario.claims
-    ]
+    if scenario.claims:
+        accepted = messages_accepted(scenario, run.connections, None)
+        results += [
+            ClaimResult(claim, "", *_of_scenario(claim, run, progress, accepted))
+            for claim in scenario.claims
+        ]
     return sorted(results, key=lambda one: one.claim.line)
 
 
@@ -137,11 +138,11 @@ class _ConnectionJudge:
     def __init__(
         self, connection: ScriptedConnection, observed: ObservedConnection, run: CheckedRun
     ) -> None:
-        self._connection = connection
         self._observed = observed
         self._run = run
         self._excuse = run.profile.excuse(observed)
         self.progress = Progress(connection, observed)
+        self._places = self.progress.places
 
     def judged(self, claim: Claim) -> Judged:
         judged = self._judged(claim)
@@ -162,12 +163,12 @@ class _ConnectionJudge:
                 return self._no_reply(claim)
             case RepliesAsExpected():
                 return self._as_expected()
-        departed_ns = self._observed.departed_ns[departure_number(self._connection, claim)]
+        departed_ns = self._observed.departed_ns[self._places.departure_number(claim)]
         if departed_ns is None:
             return Judged(Finding.NOT_REACHED)
         match claim.statement:
             case RepliesWith(alternatives, within):
-                number = reply_number(self._connection, claim)
+                number = self._places.reply_number(claim)
                 return self._reply(alternatives, within, number, departed_ns)
             case Ends(within):
                 return self._ends(within, departed_ns)
@@ -229,7 +230,7 @@ class _ConnectionJudge:
         return Judged(Finding.NOT_REACHED if not_reached else Finding.HOLDS)
 
     def _no_reply(self, claim: Claim) -> Judged:
-        number = reply_number(self._connection, claim)
+        number = self._places.reply_number(claim)
         next_ns = self._next_departed_ns(claim)
         replies = [one for one in self._observed.replies if next_ns is None or one.at_ns < next_ns]
         if len(replies) > number:
@@ -276,7 +277,7 @@ class _ConnectionJudge:
 
     def _next_departed_ns(self, claim: Claim) -> int | None:
         """When the departure below ``claim`` left; None if there is none, or it did not."""
-        number = departure_number(self._connection, claim) + 1
+        number = self._places.departure_number(claim) + 1
         departed_ns = self._observed.departed_ns
         return departed_ns[number] if number < len(departed_ns) else None
 
@@ -285,12 +286,13 @@ class _ConnectionJudge:
 
 
 def _of_scenario(
-    claim: Claim, scenario: Scenario, run: CheckedRun, progress: Sequence[Progress]
+    claim: Claim, run: CheckedRun, progress: Sequence[Progress], accepted: int
 ) -> Judged:
+    """``accepted``: so many messages, by the replies."""
     unfinished = any(one.is_cut_short for one in progress)
     match claim.statement:
         case Accepts(least, most):
-            count = messages_accepted(scenario, run.connections, run.contents)
+            count = max(accepted, len(run.contents or ()))
             if most is not None and count > most:
                 return Judged(Finding.BROKEN, How.LAXER, f"{count} were accepted")
             if unfinished and (count < least or most is not None):
@@ -303,7 +305,6 @@ def _of_scenario(
             if run.contents is None:
                 return Judged(Finding.NOT_SEEN)
             found = any(octets in content for content in run.contents)
-            accepted = messages_accepted(scenario, run.connections, None)
             if lacks and found:
                 return Judged(Finding.BROKEN, How.CONTENT, "they stand in what was delivered")
             if not found and unfinished:

@@ -8,7 +8,7 @@ from itertools import islice
 from replay.play.observed import ObservedConnection
 from replay.transcript.claims.answers import Answers
 from replay.transcript.claims.claim import Claim, Then
-from replay.transcript.claims.places import departure_number, reply_number
+from replay.transcript.claims.places import Places
 from replay.transcript.script import (
     UTTERANCES,
     Abandon,
@@ -31,6 +31,7 @@ class Progress:
     def __init__(self, connection: ScriptedConnection, observed: ObservedConnection) -> None:
         self._connection = connection
         self._observed = observed
+        self.places = Places(connection)
         self._answers = Answers(connection)
         self.claimed = self._answers.claimed
         self._end = self._ending_number()
@@ -64,7 +65,7 @@ class Progress:
 
     def came_to(self, claim: Claim) -> bool:
         """Whether all that is said above ``claim`` has been sent, a last QUIT not counted."""
-        return self._has_left(departure_number(self._connection, claim) + 1)
+        return self._has_left(self.places.departure_number(claim) + 1)
 
     def _has_left(self, departures: int) -> bool:
         """Whether the first so many, as far as they say something, have left."""
@@ -107,9 +108,9 @@ class Progress:
         that waited for it, or about a later reply."""
         if not self._end:
             return False
-        if reply_number(self._connection, claim) > self._end:
+        if self.places.reply_number(claim) > self._end:
             return True
-        return self._observed.departed_ns[departure_number(self._connection, claim)] is None
+        return self._observed.departed_ns[self.places.departure_number(claim)] is None
 
     def is_below_end(self, number: int) -> bool:
         """Whether reply ``number`` stands below an alternative that ended the session."""
