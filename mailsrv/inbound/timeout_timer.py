@@ -40,7 +40,8 @@ class TimedConnection(Protocol):
 
 
 class TimeoutTimer(ConnectionTimeouts):
-    """See the module.  It is set from its first phase on until ``cancel``."""
+    """See the module.  It is set from its first phase on until ``cancel``; the wheel's timer calls
+    it, and needs no bound method for that, of which each connection would have one."""
 
     __slots__ = ("_armed_ns", "_connection", "_lines", "_loop", "_timer")
 
@@ -107,7 +108,7 @@ class TimeoutTimer(ConnectionTimeouts):
             if due_ns < armed_ns:
                 timers = self._loop.timers
                 if self._timer is None:
-                    self._timer = timers.schedule(due_ns, self._fired)
+                    self._timer = timers.schedule(due_ns, self)
                 else:
                     timers.reschedule(self._timer, due_ns)
                 self._armed_ns = due_ns
@@ -119,7 +120,8 @@ class TimeoutTimer(ConnectionTimeouts):
         if timer is not None:
             self._loop.timers.cancel(timer)
 
-    def _fired(self) -> None:
+    def __call__(self) -> None:
+        """The timer went off."""
         self._armed_ns = _NEVER_NS
         connection = self._connection
         if connection is None:
