@@ -227,7 +227,9 @@ def split_whole(octets: bytes) -> tuple[str, str] | None:
     """Split ``octets`` that are one command line with its CRLF; None if they are anything else, or
     a line that must be refused."""
     end = len(octets) - len(b"\r\n")
-    parts = split(octets[:end]) if octets.find(b"\r\n") == end else None
+    if end < 0 or octets.find(b"\r\n") != end:
+        return None
+    parts = split(octets[:end])
     return None if isinstance(parts, Reply) else parts
 
 

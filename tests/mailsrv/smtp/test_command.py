@@ -55,6 +55,31 @@ def test_no_letter_beyond_ascii_passes_for_one_of_a_verb(verb: str) -> None:
     assert parts[0] not in ("RSET", "QUIT")
 
 
+@pytest.mark.parametrize(
+    ("octets", "parts"),
+    [
+        (b"MAIL FROM:<a@b.example>\r\n", ("MAIL", "FROM:<a@b.example>")),
+        (b"quit\r\n", ("QUIT", "")),
+        (b"\r\n", ("", "")),
+        (b"", None),
+        (b"\n", None),
+        (b"Q", None),
+        (b"\r", None),
+        (b"QUIT", None),
+        (b"QUIT\n", None),
+        (b"QUIT\r", None),
+        (b"QUIT\r\nX", None),
+        (b"NOOP\r\nQUIT\r\n", None),
+        (b"NOOP\nQUIT\r\n", None),  # which ``split`` refuses for its LF
+        (b"NO\xffOP\r\n", None),
+    ],
+)
+def test_octets_that_are_one_whole_line_are_split_and_no_others(
+    octets: bytes, parts: tuple[str, str] | None
+) -> None:
+    assert command.split_whole(octets) == parts
+
+
 @given(st.binary(max_size=80))
 def test_any_line_is_split_or_refused(line: bytes) -> None:
     parts = command.split(line)
