@@ -62,7 +62,8 @@ def show(results: Sequence[ScenarioResult], console: Console) -> None:
     """What stands below the table: the differences, and the total."""
     for result in results:
         show_trouble(result, console)
-    console.print(_total(results), style="bold", soft_wrap=True)
+    # Without emoji, the table of which is dear to load.
+    console.print(_total(results), style="bold", soft_wrap=True, emoji=False)
 
 
 def as_json(results: Sequence[ScenarioResult]) -> str:

@@ -38,7 +38,8 @@ class ResultTable:
         durations = (1 + virtual) * (len(_GAP) + _DURATION_WIDTH)
         numbers = len(_GAP) + _SESSIONS_WIDTH + durations if self._numbers else 0
         room = console.width - numbers - len(_GAP) - _VERDICT_WIDTH
-        longest = max((len(capture_name(path)) for path in paths), default=0)
+        self._names = {path: capture_name(path) for path in paths}
+        longest = max(map(len, self._names.values()), default=0)
         beside = len(_GAP) + _STORY_WIDTH_MIN if self._beside else 0
         name_max = max(room - beside, _NAME_WIDTH_MIN)
         self._name_width = min(max(longest, len("capture")), name_max)
@@ -53,7 +54,7 @@ class ResultTable:
             self._print(self._line("capture", "story", heads, "verdict"), "bold")
         durations = [result.virtual_ns, result.real_ns] if self._virtual else [result.real_ns]
         numbers = [str(result.sessions), *map(long_duration, durations)]
-        name, story, verdict = capture_name(result.path), result.story, result.verdict
+        name, story, verdict = self._names[result.path], result.story, result.verdict
         line = self._line(name, story, numbers, verdict)
         self._print(line, STYLES[verdict], len(line) - len(verdict))
         if not self._beside:
