@@ -28,7 +28,7 @@ from mailsrv.delivery.spool.spool import Spool
 from mailsrv.delivery.spool.stored_envelope import to_json
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.runtime.loop import Loop
-from mailsrv.runtime.poll import SelectorPoll
+from mailsrv.runtime.poll import SystemPoll
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.path import MailPath
 from mailsrv.smtp.sending.outcome import Outcome, OutcomeKind
@@ -116,7 +116,7 @@ def measure(folder: Path, kind: str, messages: int) -> QueueCosts:
     forget_caches()
     began_ns = clock.monotonic_ns()
     spool = Spool(folder, "mx.example.org", clock, LIMITS)
-    loop = Loop(clock, SelectorPoll(clock), _raise)
+    loop = Loop(clock, SystemPoll(clock), _raise)
     queue = Queue(spool, clock, random.SystemRandom(), lambda event, **values: None)
     spool.attach(loop)
     queue.use(OneWay(Way("relay", SlowHop())))

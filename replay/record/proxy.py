@@ -20,7 +20,7 @@ from mailsrv.config.validation import ConfigError
 from mailsrv.runtime.clock import Clock
 from mailsrv.runtime.listener import Listener, bind
 from mailsrv.runtime.loop import Loop
-from mailsrv.runtime.poll import Handler, SelectorPoll
+from mailsrv.runtime.poll import Handler, SystemPoll
 from mailsrv.runtime.signals import SignalReader
 from mailsrv.transport.tls_context import TlsError, server_context
 from mailsrv.units import NS_PER_S
@@ -238,7 +238,7 @@ def record(wanted: RecordingOptions, clock: Clock, say: Say) -> RecordingResult:
     """
     recorders = _recorders(wanted, clock)
     upstream = str(wanted.upstream.address[0]), int(wanted.upstream.address[1])
-    poll = SelectorPoll(clock)
+    poll = SystemPoll(clock)
     loop = Loop(clock, poll, lambda handler, fault: proxy.fault(handler, fault))
     route = ProxyRoute(
         loop,

@@ -13,7 +13,7 @@ from mailsrv.inbound.connection import Connection
 from mailsrv.policy.lookups import NoResolver
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.runtime.listener import bind
-from mailsrv.runtime.poll import SelectorPoll
+from mailsrv.runtime.poll import SystemPoll
 from mailsrv.server import Server, ServerBackends
 from mailsrv.settings import Settings
 from mailsrv.telemetry.event_log import EventLog
@@ -58,7 +58,7 @@ def mailsrv(
 ) -> Iterator[Target]:
     """The real server, for so many connections; its certificate is the one for tests."""
     clock, tap = SystemClock(), StopsAfter(connections)
-    poll = SelectorPoll(clock)
+    poll = SystemPoll(clock)
     lines = [] if log is None else log
     tls = server_context(CERTIFICATE, KEY)
     server = tap.server = Server(

@@ -22,7 +22,7 @@ from mailsrv.daemon.systemd import (
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.listener import bind
 from mailsrv.runtime.loop import Loop
-from mailsrv.runtime.poll import SelectorPoll
+from mailsrv.runtime.poll import SystemPoll
 
 PID = str(os.getpid())
 
@@ -77,7 +77,7 @@ def test_the_watchdog_is_fed_on_the_loops_timer_twice_as_often_as_asked(
 ) -> None:
     ear, address = manager
     clock = FakeClock(start=3)
-    loop = Loop(clock, SelectorPoll(clock), lambda handler, fault: None)
+    loop = Loop(clock, SystemPoll(clock), lambda handler, fault: None)
     environment = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "10000000", "WATCHDOG_PID": PID}
     notifier = Notifier.of(environment)
     notifier.watch(loop)
@@ -110,7 +110,7 @@ def test_without_a_manager_that_asks_nothing_is_said_or_scheduled(
     environment: dict[str, str],
 ) -> None:
     clock = FakeClock()
-    loop = Loop(clock, SelectorPoll(clock), lambda handler, fault: None)
+    loop = Loop(clock, SystemPoll(clock), lambda handler, fault: None)
     notifier = Notifier.of(environment)
     notifier.ready("x")
     notifier.watch(loop)

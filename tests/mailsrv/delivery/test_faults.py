@@ -18,7 +18,7 @@ from mailsrv.delivery.spool.spool import Spool
 from mailsrv.policy.lookups import NoResolver
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.listener import bind
-from mailsrv.runtime.poll import SelectorPoll
+from mailsrv.runtime.poll import SystemPoll
 from mailsrv.server import Server, ServerBackends
 from mailsrv.settings import Settings
 from mailsrv.telemetry.event_log import EventLog
@@ -77,7 +77,7 @@ def test_five_hundred_faults_of_the_disk_and_nothing_acknowledged_is_missing(
             courier=spool,
         ),
         clock=clock,
-        poll=SelectorPoll(clock),
+        poll=SystemPoll(clock),
         random=random.Random(2),
         event_log=EventLog(clock, log.append),
     )

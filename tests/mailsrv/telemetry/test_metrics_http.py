@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.listener import bind
 from mailsrv.runtime.loop import Loop
-from mailsrv.runtime.poll import Handler, SelectorPoll
+from mailsrv.runtime.poll import Handler, SystemPoll
 from mailsrv.telemetry.metrics import Metrics
 from mailsrv.telemetry.metrics_http import (
     CLIENTS_MAX,
@@ -31,7 +31,7 @@ class Site:
 
     def __init__(self) -> None:
         self.clock = FakeClock(start=7.7)
-        self.poll = SelectorPoll(self.clock)
+        self.poll = SystemPoll(self.clock)
         self.faults: list[Exception] = []
         self.loop = Loop(self.clock, self.poll, self._on_fault)
         self.text = Metrics().page

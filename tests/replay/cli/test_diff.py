@@ -19,7 +19,7 @@ from mailsrv.delivery.discard import DiscardCourier
 from mailsrv.policy.lookups import NoResolver
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.runtime.listener import bind
-from mailsrv.runtime.poll import SelectorPoll
+from mailsrv.runtime.poll import SystemPoll
 from mailsrv.server import Server, ServerBackends
 from mailsrv.settings import Settings
 from mailsrv.telemetry.event_log import EventLog
@@ -205,7 +205,7 @@ def serving(settings: Settings) -> Iterator[str]:
         settings,
         ServerBackends(resolver=NoResolver(), courier=DiscardCourier()),
         clock=clock,
-        poll=SelectorPoll(clock),
+        poll=SystemPoll(clock),
         random=random.Random(1),
         event_log=EventLog(clock, lambda _: None),
     )

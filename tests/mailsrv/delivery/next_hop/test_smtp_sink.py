@@ -25,7 +25,7 @@ from mailsrv.policy.lookups import NoResolver
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.runtime.loop import Loop
 from mailsrv.runtime.memory_budget import MemoryBudget
-from mailsrv.runtime.poll import Handler, SelectorPoll
+from mailsrv.runtime.poll import Handler, SystemPoll
 from mailsrv.smtp.sending.options import TlsPolicy
 from mailsrv.smtp.sending.outcome import Outcome
 from mailsrv.transport.tls_context import client_context
@@ -87,7 +87,7 @@ def listens(pid: int, port: int) -> bool:
 def send(port: int, *jobs: Job, lmtp: bool = False) -> list[list[Outcome]]:
     """The outcomes of each job, one after the other, on a loop of the shipped kind."""
     clock = SystemClock()
-    poll = SelectorPoll(clock)
+    poll = SystemPoll(clock)
     faults: list[Exception] = []
 
     def on_fault(handler: Handler | None, fault: Exception) -> None:
