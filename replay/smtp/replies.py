@@ -61,6 +61,9 @@ class ReplyReader:
 
     def feed(self, octets: bytes, at_ns: int) -> list[ReceivedReply]:
         """Take what arrived at ``at_ns``."""
+        is_one_line = 0 <= octets.find(b"\n") == len(octets) - 1
+        if is_one_line and not (self._begun or self._rest or _FURTHER_LINE.match(octets)):
+            return [ReceivedReply(at_ns, octets)]  # nearly always
         lines = (self._rest + octets).split(b"\n")
         self._rest = lines.pop()
         replies = []
