@@ -11,7 +11,7 @@ from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.smtp.replies import ReceivedReply
 from replay.transcript.claims.answers import Answers
 from replay.transcript.claims.claim import Bound, Ends, RepliesWith, StaysOpen, Then
-from replay.transcript.claims.places import departure_number
+from replay.transcript.claims.places import Places
 from replay.transcript.script import UTTERANCES, Departure, ScriptedConnection
 
 TIMEOUT_NS = 300 * NS_PER_S
@@ -56,10 +56,12 @@ class Conditions:
         self._silent_ns = sum(one.anchor.ns for one in connection.departures())
         self._bounds_ns: dict[int, int] = {-1: 0}
         self._ends: set[int] = set()
+        self._passed = 0  # replies that the sender has gone on after
+        places = Places(connection)
         for claim in connection.claims:
             if not isinstance(claim.statement, Ends | StaysOpen | RepliesWith):
                 continue
-            place = departure_number(connection, claim)
+            place = places.departure_number(claim)
             if within := claim.statement.within:
                 wait_ns = patience.at_most_ns(within) + NS_PER_MS
                 self._bounds_ns[place] = max(wait_ns, self._bounds_ns.get(place, 0))
@@ -74,11 +76,13 @@ class Conditions:
 
     def stop(self, replies: Sequence[ReceivedReply], awaited: int) -> Then | None:
         """Whether the sender goes on, now that the first ``awaited`` replies are there: GO_ON, what
-        an answer says that ends the session, or None where it cannot go on."""
-        for number, reply in enumerate(replies[:awaited], 1):
-            then = self._answers.then(number, reply.code)
+        an answer says that ends the session, or None where it cannot go on.  ``replies`` are those
+        of the calls before, and what has come since."""
+        for place in range(self._passed, min(awaited, len(replies))):
+            then = self._answers.then(place + 1, replies[place].code)
             if then is not Then.GO_ON:
                 return then
+            self._passed = place + 1
         return Then.GO_ON
 
     def wait_ns(self, departed: int, received: int, *, waits: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 from replay.transcript.claims.claim import (
@@ -23,16 +24,20 @@ from replay.transcript.script import (
 
 
 class Places:
-    """How many replies and departures stand above each claim of a connection."""
+    """How many replies and departures stand above each claim of a connection, and whether a
+    STARTTLS does."""
 
-    __slots__ = ("_departures", "_replies")
+    __slots__ = ("_departures", "_replies", "_secured_from")
 
     def __init__(self, connection: ScriptedConnection) -> None:
         self._replies, self._departures = [0], [0]
+        self._secured_from = sys.maxsize
         replies = departures = 0
-        for step in connection.steps:
+        for number, step in enumerate(connection.steps, 1):
             if isinstance(step, Departure):
                 departures += 1
+                if isinstance(step.action, StartTls):
+                    self._secured_from = min(self._secured_from, number)
             else:
                 replies += isinstance(step.outcome, UTTERANCES)
             self._replies.append(replies)
@@ -46,15 +51,8 @@ class Places:
         """The number, from 0, of the last departure above ``claim``."""
         return self._departures[min(max(claim.after, 0), len(self._departures) - 1)] - 1
 
-
-def reply_number(connection: ScriptedConnection, claim: Claim) -> int:
-    """As of ``Places``, for one claim."""
-    return Places(connection).reply_number(claim)
-
-
-def departure_number(connection: ScriptedConnection, claim: Claim) -> int:
-    """As of ``Places``, for one claim."""
-    return Places(connection).departure_number(claim)
+    def is_below_starttls(self, claim: Claim) -> bool:
+        return claim.after >= self._secured_from
 
 
 def claim_faults(connection: ScriptedConnection) -> Iterator[tuple[Claim, str]]:
@@ -78,15 +76,10 @@ def claim_faults(connection: ScriptedConnection) -> Iterator[tuple[Claim, str]]:
             yield claim, "reply needs a reply expected above"
         elif isinstance(statement, RepliesWith) and (number, claim.strength) in demanded:
             yield claim, "of each strength, one claim is about a reply"
-        elif isinstance(statement, ShakesHands) and not _starts_tls(connection, claim):
+        elif isinstance(statement, ShakesHands) and not places.is_below_starttls(claim):
             yield claim, "tls and tls-refused stand below a starttls"
         if isinstance(statement, RepliesWith):
             demanded.add((number, claim.strength))
-
-
-def _starts_tls(connection: ScriptedConnection, claim: Claim) -> bool:
-    above = connection.steps[: claim.after]
-    return any(isinstance(step, Departure) and isinstance(step.action, StartTls) for step in above)
 
 
 def all_claims(scenario: Scenario) -> Iterator[Claim]:

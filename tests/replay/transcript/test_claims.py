@@ -21,7 +21,7 @@ from replay.transcript.claims.claim import (
     Then,
     fits,
 )
-from replay.transcript.claims.places import departure_number, reply_number
+from replay.transcript.claims.places import Places
 from replay.transcript.notation import TranscriptError
 from replay.transcript.script import Expectation, ReplyCode, ScriptedConnection
 from replay.transcript.transcript import parse, rewrite, write
@@ -82,7 +82,8 @@ def test_a_claim_has_a_strength_a_basis_and_a_statement_about_what_stands_above(
         ),
         after=4,
     )
-    assert (reply_number(connection, claim), departure_number(connection, claim)) == (2, 1)
+    places = Places(connection)
+    assert (places.reply_number(claim), places.departure_number(claim)) == (2, 1)
     assert connection.claims[-1].statement == Ends(Bound(10 * 10**9))
     assert connection.claims[4].statement == StaysOpen(Bound(is_timeout=True))
     assert scenario.claims[1].statement == ContentHas(b"# no remark\r\n", lacks=True)

@@ -6,7 +6,7 @@ import pytest
 from checking import named
 
 from replay.transcript.claims.claim import ContentHas
-from replay.transcript.claims.places import reply_number
+from replay.transcript.claims.places import Places
 from replay.transcript.script import Departure, Open, Scenario, SendOctets
 from replay.verify.check.prepared import Introduction, NotPreparedError, prepare, with_clients
 
@@ -90,7 +90,8 @@ def test_tls_and_credentials_stand_between_ehlo_and_mail_and_claims_stay_where_t
     ]
     (connection,) = scenario.connections
     hello, data = connection.claims
-    assert (reply_number(connection, hello), reply_number(connection, data)) == (2, 9)
+    places = Places(connection)
+    assert (places.reply_number(hello), places.reply_number(data)) == (2, 9)
 
 
 def test_a_helo_becomes_an_ehlo_where_something_of_ehlo_is_needed() -> None:

@@ -10,7 +10,7 @@ from scripted_server import Manners, scripted
 
 from mailsrv.runtime.clock import SystemClock
 from replay.cli.main import main
-from replay.transcript.claims.places import departure_number, reply_number
+from replay.transcript.claims.places import Places
 from replay.transcript.script import Departure, SendOctets
 from replay.verify.check.recut import CUTS_MAX, recut
 from replay.verify.check.runner import Check, CheckOptions
@@ -62,9 +62,10 @@ def test_claims_stay_about_the_same_replies() -> None:
     (original,) = named(BODY).scenario.connections
     for one in recut(named(BODY)):
         (connection,) = one.scenario.connections
+        places, places_before = Places(connection), Places(original)
         for before, claim in zip(original.claims, connection.claims, strict=True):
-            assert reply_number(connection, claim) == reply_number(original, before)
-            assert departure_number(connection, claim) >= departure_number(original, before)
+            assert places.reply_number(claim) == places_before.reply_number(before)
+            assert places.departure_number(claim) >= places_before.departure_number(before)
 
 
 def checked(manners: Manners) -> tuple[Verdict, set[Verdict]]:
