@@ -294,9 +294,8 @@ def _check_outputs(options: argparse.Namespace) -> None:
         raise _UseError("only one of --json, --html and --junit can print")
     if options.html and (complaint := report_is_missing()):
         raise _UseError(complaint)
-    for file in filter(None, outputs):
-        if complaint := output_trouble(file):
-            raise _UseError(complaint)
+    if complaint := output_trouble(*outputs):
+        raise _UseError(complaint)
 
 
 def _scenarios(options: argparse.Namespace) -> list[NamedScenario]:

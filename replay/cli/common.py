@@ -109,9 +109,13 @@ def write(path: Path, text: str, *, over_evidence: bool = False) -> bool:
     return True
 
 
-def output_trouble(path: Path) -> str:
-    """Why results cannot be written to ``path`` ("-" prints), said before a run and not behind it;
-    empty if they can, as far as can be seen."""
+def output_trouble(*paths: Path | None) -> str:
+    """Why results cannot be written to one of ``paths`` ("-" prints, None is not asked for), said
+    before a run and not behind it; empty if they can, as far as can be seen."""
+    return next(filter(None, map(_output_trouble, filter(None, paths))), "")
+
+
+def _output_trouble(path: Path) -> str:
     if path == Path("-"):
         return ""
     try:

@@ -14,6 +14,7 @@ from replay.cli.common import (
     WRONG_USE,
     Commands,
     explain,
+    output_trouble,
     refuse,
     seconds,
     transcript_path,
@@ -129,7 +130,7 @@ def _diff(options: argparse.Namespace) -> int:
     from replay.verify.diff_runs import PolicyError
     from replay.verify.suite import InputError
 
-    if complaint := _misuse(options):
+    if complaint := _misuse(options) or output_trouble(options.json):
         return refuse(complaint)
     partings: list[Divergence] = []
     complaints: list[str] = []

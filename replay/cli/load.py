@@ -187,10 +187,7 @@ def _misuse(options: argparse.Namespace) -> str:
         return complaint
     if options.hgrm and options.hgrm.exists() and not options.hgrm.is_dir():
         return f"{options.hgrm}: histograms are many files; name a folder"
-    for file in (options.json, options.html):  # before the run, not behind it
-        if file and (complaint := output_trouble(file)):
-            return complaint
-    return ""
+    return output_trouble(options.json, options.html)
 
 
 def _task(options: argparse.Namespace) -> _Task:

@@ -9,7 +9,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from replay.cli.common import AS_EXPECTED, WRONG_USE, Commands, at_least, explain, refuse, write
+from replay.cli.common import (
+    AS_EXPECTED,
+    WRONG_USE,
+    Commands,
+    at_least,
+    explain,
+    output_trouble,
+    refuse,
+    write,
+)
 
 if TYPE_CHECKING:
     from replay.record.proxy import RecordingResult
@@ -177,6 +186,8 @@ def _proxy(options: argparse.Namespace) -> int:
         return refuse("--upstream goes with --listen: where shall the senders connect?")
     if options.tls_key is not None and options.terminate_tls is None:
         return refuse("--tls-key goes with --terminate-tls")
+    if complaint := output_trouble(options.json):
+        return refuse(complaint)
     path: Path = options.output
     if path.suffix != ".pcap":
         return refuse(f"{path}: takes a name that ends in .pcap")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from replay.cli.common import (
     DIFFERS,
     Commands,
     explain,
+    output_trouble,
     refuse,
-    replaces_evidence,
     report_is_missing,
     transcript_path,
 )
@@ -204,10 +203,8 @@ def _misuse(options: argparse.Namespace) -> str:
         return "--json - and --html - would both print; give one of them a file"
     if options.html and (complaint := report_is_missing()):
         return complaint
-    for file in (options.json, options.html):  # before minutes of playing, not behind them
-        with contextlib.suppress(OSError):
-            if file and (complaint := replaces_evidence(file)):
-                return complaint
+    if complaint := output_trouble(options.json, options.html):
+        return complaint
     if options.html and (options.cuts or options.timer_edges):
         return "--html shows runs of transcripts as they are written; leave it out here"
     return ""

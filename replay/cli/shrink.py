@@ -13,6 +13,7 @@ from replay.cli.common import (
     WRONG_USE,
     Commands,
     explain,
+    output_trouble,
     refuse,
     transcript_path,
     write,
@@ -77,6 +78,8 @@ def _shrink(options: argparse.Namespace) -> int:
     output: Path = options.output or beside / f"{path.stem}-small.smtp"
     if output.exists() and not options.force:
         return refuse(f"{output}: is there already; --force replaces it")
+    if complaint := output_trouble(options.json, None if output.exists() else output):
+        return refuse(complaint)
     console = make_console(stderr=True)
     columns = SpinnerColumn(), TextColumn("{task.description}")
     with Progress(

@@ -250,10 +250,9 @@ def test_json_tells_what_could_not_be_read(tmp_path: Path, good: Path) -> None:
     assert "broken.smtp:4:4: " in verdicts["unreadable"]
 
 
-def test_a_json_file_that_cannot_be_written_is_one_sentence(tmp_path: Path, good: Path) -> None:
-    target = tmp_path / "no" / "out.json"
-    ran = replay("run", "--json", target, good)
-    assert (ran.status, ran.err) == (2, f"replay: {target}: No such file or directory\n")
+def test_a_json_file_that_cannot_be_written_is_one_sentence(good: Path) -> None:
+    ran = replay("run", "--json", "/dev/full", good)
+    assert (ran.status, ran.err) == (2, "replay: /dev/full: No space left on device\n")
 
 
 @pytest.mark.parametrize("option", ["--json", "--html"])
@@ -263,6 +262,24 @@ def test_no_transcript_is_replaced_by_results(good: Path, wrong: Path, option: s
     assert (ran.status, ran.out) == (2, "")
     assert ran.err == f"replay: {wrong}: is a transcript; results do not replace it\n"
     assert wrong.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run",),
+        ("diff", "--policy", "/dev/null"),
+        ("shrink", "-o", "small.smtp"),
+        ("record", "--listen", "127.0.0.1:0", "--upstream", "127.0.0.1:1", "-o", "x.pcap"),
+    ],
+)
+def test_results_that_have_no_place_are_told_before_the_work(
+    wrong: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    file = [] if words[0] == "record" else [wrong]
+    ran = replay(*words, "--json", tmp_path / "no" / "x.json", *file)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err == f"replay: {tmp_path}/no/x.json: there is no folder {tmp_path}/no\n"
 
 
 @pytest.mark.parametrize("command", ["run", "export", "shrink"])
