@@ -48,7 +48,7 @@ OUTSIDE_WORLD = """
 
 USERS_OF_THE_SERVER = (
     *("play/mailsrv_harness", "play/fakes/nameserver", "play/fakes/world"),
-    *("play/fakes/config", "play/fakes/watched_courier"),
+    *("play/fakes/config", "play/fakes/watched_courier", "play/kept_log"),
     *("record/proxy", "record/proxy_connection", "record/proxy_side", "record/server_tap"),
     "verify/diff_runs",
     "testing/__init__",

@@ -76,7 +76,7 @@ class EventLog:
         """Write down ``event``; a value of None is left out."""
         if self._metrics is not None:
             self._metrics.event(event, values)
-        self._put(event, values)
+        self.put(event, values)
 
     def count(self, event: str, **values: object) -> None:
         """Count ``event`` without a line."""
@@ -170,7 +170,7 @@ class EventLog:
             "reply": verdict,
             "duration_ms": duration_ns // NS_PER_MS,
         }
-        self._put("message", values)
+        self.put("message", values)
         if word == "accepted":
             self.flush()
             return 0
@@ -221,11 +221,12 @@ class EventLog:
             "check": refusal.reply.check or None,
             "reply": refusal.reply,
         }
-        self._put("refused", values)
+        self.put("refused", values)
 
     # -- lines ------------------------------------------------------------------------------------
 
-    def _put(self, event: str, values: Mapping[str, object]) -> None:
+    def put(self, event: str, values: Mapping[str, object]) -> None:
+        """Make a line of ``event``, which is counted already; a value of None is left out."""
         time = self._time()
         if self._form == "json":
             fields = {key: bounded(value) for key, value in values.items() if value is not None}

@@ -23,7 +23,6 @@ from mailsrv.server import PartsOf, Server, ServerBackends, parts_of
 from mailsrv.settings import Settings
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.trace import trace_fields
-from mailsrv.telemetry.event_log import EventLog
 from mailsrv.telemetry.metrics import Metrics
 from mailsrv.transport.tls_context import server_context
 from mailsrv.transport.transport import TransportOwner
@@ -37,6 +36,7 @@ from replay.play.fakes.world import (
     settings_from,
     world_from,
 )
+from replay.play.kept_log import KeptLog, LogLines
 from replay.play.receivers import Receivers
 from replay.play.tls_client import CERTIFICATE, KEY
 from replay.play.virtual_link import ServerEnd, VirtualLink
@@ -187,7 +187,8 @@ class MailsrvHarness(Harness):
         self.receivers: Receivers = Receivers(self.world.hosts, lambda: self.now_ns, self._moved)
         self.metrics = Metrics()
         self.page = self.metrics.page
-        journal = EventLog(self.clock, self._keep_log, metrics=self.metrics)
+        journal = KeptLog(self.clock, self.metrics)
+        self.log: LogLines = journal.kept
         nameserver = self.world.nameserver
         self.stub = nameserver.resolver(seed, journal.note) if nameserver else None
         directory = Directory.of(settings, self.world.recipients)
@@ -230,7 +231,6 @@ class MailsrvHarness(Harness):
         )
         if self.outgoing is not None:
             self.outgoing.attach(self.server.loop)
-            self.server.loop.at_end_of_pass(journal.flush)
         if self.stub is not None:
             self.stub.attach(self.server.loop)
         implicit_tls = self.world.tls == "implicit"
@@ -376,7 +376,7 @@ class MailsrvHarness(Harness):
             self.stub.close()
 
     def _faults(self) -> list[str]:
-        return [line for line in self.log if " event=fault " in line]
+        return self.log.of("fault")
 
     def _left(self) -> list[str]:
         left = []

@@ -50,7 +50,7 @@ class VirtualRun:
     connections: tuple[ObservedConnection, ...]
     virtual_ns: int
     trace_hash: str
-    log: tuple[str, ...]
+    log: Sequence[str]
     messages: tuple[DeliveredMessage, ...] | None
     metrics: Callable[[], str] = field(default=str, compare=False, repr=False)
     submissions: tuple[tuple[ScriptedConnection, ObservedConnection], ...] = ()
@@ -131,7 +131,7 @@ def play_at(
         tuple(seen[: len(written)]),
         virtual_ns,
         trace.hexdigest(),
-        tuple(harness.log),
+        harness.log,
         None if harness.accepted is None else tuple(harness.accepted),
         harness.page,
         submissions=tuple(zip(submissions, seen[len(written) :], strict=True)),

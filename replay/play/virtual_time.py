@@ -29,6 +29,7 @@ GUARD_NS = 5 * NS_PER_S
 STEPS_MAX = 100_000_000
 """Things that may happen in one run."""
 LOG_LINES_MAX = 100_000
+"""Of one run; lines beyond it are left out."""
 QUIET_NS, QUIET_STEPS = 3600 * NS_PER_S, 1_000
 """A server whose timers alone go on, for so long and so often with nothing departing or arriving,
 has a heartbeat: nothing will come of it.  No timeout of SMTP is longer (RFC 5321 section 4.5.3.2
@@ -104,7 +105,7 @@ class Harness(ABC):
         self._quiet_steps = 0
         self.moved_ns = 0
         """When something departed or arrived last."""
-        self.log: list[str] = []
+        self.log: Sequence[str] = ()
         self.page: Callable[[], str] = str
         """Returns the page of what the server has counted, "" where it counts nothing."""
 
@@ -287,10 +288,6 @@ class Harness(ABC):
         """The link of the connection that the server has accepted from ``peer``, and the client
         for which the server shall take it."""
         return self._by_port.pop(peer)
-
-    def _keep_log(self, text: str) -> None:
-        if len(self.log) < LOG_LINES_MAX:
-            self.log.extend(text.splitlines())
 
     # -- the end ----------------------------------------------------------------------------------
 

@@ -153,7 +153,7 @@ class ServerInVirtualTime:
     @property
     def log(self) -> list[str]:
         """The server's log lines."""
-        return self.harness.log
+        return list(self.harness.log)
 
 
 class VirtualServer(ServerInVirtualTime):

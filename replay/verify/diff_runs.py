@@ -14,7 +14,7 @@ import dataclasses
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ def under(scenario: Scenario, policy: ComparedPolicy, *, keep_own: bool = False)
 class LoggedReasons:
     """Which check or limit was behind a reply, from the server's own log."""
 
-    def __init__(self, log: tuple[str, ...], connections: tuple[ObservedConnection, ...]) -> None:
+    def __init__(self, log: Sequence[str], connections: tuple[ObservedConnection, ...]) -> None:
         opened = [
             (one.departed_ns[0], place)
             for place, one in enumerate(connections)

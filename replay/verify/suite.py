@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import unified_diff
 from pathlib import Path
@@ -91,7 +91,7 @@ class ScenarioResult:
     differences: tuple[Difference, ...] = ()
     changes: tuple[UpdateChange, ...] = ()
     complaint: str = ""
-    log: tuple[str, ...] = field(default=(), repr=False)
+    log: Sequence[str] = field(default=(), repr=False)
     scenario: Scenario | None = field(default=None, repr=False)
     observed: tuple[ObservedConnection, ...] = field(default=(), repr=False)
     delivered: tuple[DeliveredMessage, ...] | None = field(default=(), repr=False)

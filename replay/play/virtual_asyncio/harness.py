@@ -15,7 +15,7 @@ from replay.play.target import SocketAddress
 from replay.play.virtual_asyncio.event_loop import VirtualLoop
 from replay.play.virtual_asyncio.not_virtual import NotVirtualWatch
 from replay.play.virtual_link import VirtualLink
-from replay.play.virtual_time import Harness, NotVirtual, Stalled, TargetFault
+from replay.play.virtual_time import LOG_LINES_MAX, Harness, NotVirtual, Stalled, TargetFault
 
 FAULTS_MAX = 20
 
@@ -136,6 +136,7 @@ class AsyncioHarness(Harness):
     def __init__(self, target: AsyncioTarget, *, clocks: bool = False) -> None:
         super().__init__()
         self._watch = NotVirtualWatch(clocks=clocks)
+        self.log: list[str] = []
         self._uncaught: list[str] = []
         self.loop = VirtualLoop(lambda: self.now_ns, self._accept, self._watch.add)
         self.loop.set_exception_handler(self._keep_fault)
@@ -287,7 +288,8 @@ class AsyncioHarness(Harness):
         error = context.get("exception")
         raised = f": {_said(error)}" if isinstance(error, BaseException) else ""
         told = f"{context.get('message', 'a fault')}{raised}"
-        self._keep_log(told)
+        if len(self.log) < LOG_LINES_MAX:
+            self.log.extend(told.splitlines())
         if not _is_gone(error) and len(self._uncaught) < FAULTS_MAX:
             self._uncaught.append(told)
 
