@@ -65,7 +65,7 @@ class Connection(Conversation):
         """Find out whose connection it is, and admit the client."""
         if self.client in self._context.proxies:
             self._stage = _PREFACE
-            self._preface = ProxyPreface(self)
+            self._preface = ProxyPreface()
             self._timer.begin(Timeout.PROXY)
         else:
             self._admit(b"")
@@ -289,6 +289,6 @@ class Connection(Conversation):
             self._watch()
             self._settle()
         elif self._preface is not None:
-            self._preface.receive(chunk)
+            self._preface.receive(self, chunk)
         elif self._drain is None or self._drain.receive(chunk):
             self._close("drained")

@@ -22,23 +22,22 @@ class ProxiedConnection(Protocol):
 
 
 class ProxyPreface:
-    """Reads the preface of ``connection``."""
+    """Reads the preface of one connection."""
 
-    __slots__ = ("_connection", "_header")
+    __slots__ = ("_header",)
 
-    def __init__(self, connection: ProxiedConnection) -> None:
-        self._connection = connection
+    def __init__(self) -> None:
         self._header = ProxyHeader()
 
-    def receive(self, chunk: bytes) -> None:
-        """Take octets; an empty chunk is the proxy's FIN."""
+    def receive(self, connection: ProxiedConnection, chunk: bytes) -> None:
+        """Take octets of ``connection``; an empty chunk is the proxy's FIN."""
         if not chunk:
-            self._connection.preface_failed(None)
+            connection.preface_failed(None)
             return
         try:
             proxied = self._header.feed(chunk)
         except ProxyFault as fault:
-            self._connection.preface_failed(fault)
+            connection.preface_failed(fault)
             return
         if proxied is not None:
-            self._connection.proxied(proxied.client, proxied.rest)
+            connection.proxied(proxied.client, proxied.rest)

@@ -160,6 +160,7 @@ class PolicyRunner:
             if task is not None:
                 task.drop()
         self._screening = self._question = self._decided = None
+        self.note = _discard  # and refer to nothing that refers to this
 
     # -- for the runs -----------------------------------------------------------------------------
 

@@ -201,6 +201,7 @@ class _Inquiry:
         if self._exchange is not None and self._timer is not None:
             self._exchange.close()
             self._resolver._loop.timers.cancel(self._timer)
+            self._exchange = self._timer = None  # both of which refer to this
 
     @property
     def failures(self) -> str:

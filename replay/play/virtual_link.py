@@ -154,6 +154,7 @@ class VirtualLink:
     def _release(self) -> None:
         self.played_gone = self.played_fin = True
         self.unsent = b""
+        self._tls = None
         self._sock.close()
 
     def reset(self) -> None:

@@ -63,6 +63,7 @@ class BoundedResolver:
 
     def _ended(self, lookup: _Lookup) -> None:
         self._loop.timers.cancel(lookup.timer)
+        del lookup.timer  # which refers to it
         self._under_way.pop(lookup, None)
         if self._beginning:
             return  # an answer came at once: the loop below goes on

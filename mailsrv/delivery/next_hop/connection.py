@@ -417,6 +417,7 @@ class OutgoingConnection:
                 context.loop.poll.forget(sock)
             sock.close()
         context.loop.timers.cancel(self._timer)
+        del self._timer  # which refers to this
         context.memory.hold(-self._held_octets)
         self._held_octets = 0
         self._pieces = self._content = None

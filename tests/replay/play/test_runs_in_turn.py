@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from running import GOODBYE, HELLO, transcript_text
+from running import CAPTURES, GOODBYE, HELLO, transcript_text
 
 from mailsrv.settings import Settings
 from replay.play.fakes.world import WorldError
@@ -74,6 +74,23 @@ def test_servers_of_equal_settings_differ_where_their_worlds_do(driver: VirtualD
         return b"STARTTLS" in run.connections[0].replies[1].octets
 
     assert [offers(tls) for tls in ("", "[world]\ntls = true\n") * 2] == [False, True] * 2
+
+
+@pytest.mark.parametrize("family", ["greylist", "policy", "proxy", "tls"])
+def test_runs_leave_nothing_to_the_garbage_collector(driver: VirtualDriver, family: str) -> None:
+    paths = sorted((CAPTURES / family).glob("*.smtp"))
+    scenarios = [transcript.parse(transcript.read_text(path), str(path)) for path in paths]
+    for one in scenarios:  # once for what is made once
+        driver(one)
+    gc.collect()
+    gc.disable()
+    try:
+        for one in scenarios:
+            driver(one)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+    assert len(scenarios) > 3
 
 
 def test_a_header_is_read_anew_where_it_says_something_else(driver: VirtualDriver) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import itertools
 
 import pytest
@@ -65,6 +66,25 @@ def test_a_connection_serves_one_message_after_the_other() -> None:
         assert len(hop.peers) == 1 and len(hop.taken) == 5
         world.advance(KEPT_NS / NS_PER_S + 1)
         assert hop.peers[0].lines[-1] == b"QUIT" and len(world.next_hops.pool) == 0
+
+
+def test_a_connection_that_has_ended_leaves_no_circle_behind() -> None:
+    def relayed() -> None:
+        assert words(world.send(mx(), message("b@d.test")))[0][0] == "relayed"
+        world.advance(KEPT_NS / NS_PER_S + 1)
+        assert not world.hops[A].peers.pop().open
+
+    with World() as world:
+        world.hops[A] = Hop()
+        world.resolver["d.test A"] = [A]
+        relayed()  # what is made once
+        gc.collect()
+        gc.disable()
+        try:
+            relayed()
+            assert gc.collect() == 0
+        finally:
+            gc.enable()
 
 
 def test_after_many_messages_a_new_connection_is_made() -> None:
