@@ -22,6 +22,7 @@ from replay.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from replay.play.virtual_run import Play
     from replay.report.diff import Comparison
     from replay.transcript.script import Scenario
     from replay.verify.diff_runs import ComparedPolicy
@@ -126,6 +127,7 @@ Differ = Callable[[str, "Scenario"], "list[Divergence]"]
 
 def _diff(options: argparse.Namespace) -> int:
     from replay.play.target import TargetError
+    from replay.play.virtual_run import VirtualDriver
     from replay.report import console, diff
     from replay.verify.diff_runs import PolicyError
     from replay.verify.suite import InputError
@@ -137,12 +139,15 @@ def _diff(options: argparse.Namespace) -> int:
     interrupted = False
     try:
         paths = _find(options.paths)
-        differ, a, b, notes = _servers(options) if options.target else _policies(options)
-        try:
-            for found in _all(paths, differ, complaints, at_servers=bool(options.target)):
-                partings += found
-        except KeyboardInterrupt:
-            interrupted = True
+        with VirtualDriver() as driver:
+            differ, a, b, notes = (
+                _servers(options) if options.target else _policies(options, driver)
+            )
+            try:
+                for found in _all(paths, differ, complaints, at_servers=bool(options.target)):
+                    partings += found
+            except KeyboardInterrupt:
+                interrupted = True
     except (InputError, PolicyError, TargetError) as error:
         return refuse(str(error).replace("\n", "\nreplay: "))
     comparison = diff.Comparison(a, b, partings, notes)
@@ -230,8 +235,8 @@ def _read(path: Path) -> Scenario:
     return import_capture(path).scenario
 
 
-def _policies(options: argparse.Namespace) -> tuple[Differ, str, str, list[str]]:
-    """A function that plays one scenario under both, their names, and notes on them.
+def _policies(options: argparse.Namespace, play: Play) -> tuple[Differ, str, str, list[str]]:
+    """A function that has ``play`` play one scenario under both, their names, and notes on them.
 
     Raises PolicyError.
     """
@@ -244,7 +249,10 @@ def _policies(options: argparse.Namespace) -> tuple[Differ, str, str, list[str]]
 
     def differ(name: str, scenario: Scenario) -> list[Divergence]:
         return diff_runs.diff_policies(
-            name, scenario, a, b, keep_own=options.keep_own, tolerance_ns=tolerance_ns
+            *(name, scenario, a, b),
+            keep_own=options.keep_own,
+            tolerance_ns=tolerance_ns,
+            play=play,
         )
 
     return differ, a.described(b), b.described(a), _policy_notes(a, b)

@@ -24,31 +24,41 @@ class _Swept(NamedTuple):
 
 def run_cuts(options: argparse.Namespace, paths: Sequence[Path], play: Play | None = None) -> int:
     """Cut the senders' octets in every way; ``play`` is the virtual driver if left out."""
-    from replay.play import virtual_run
     from replay.verify import segmentation
 
-    def sweep(path: Path) -> _Swept:
-        found = segmentation.sweep_file(path, play=play or virtual_run.play)
+    def sweep(path: Path, play: Play) -> _Swept:
+        found = segmentation.sweep_file(path, play=play)
         return _Swept(found.good, segmentation.summary(path, found), segmentation.describe(found))
 
-    return _sweep_all(options, paths, sweep)
+    return _sweep_all(options, paths, play, sweep)
 
 
 def run_timer_edges(
     options: argparse.Namespace, paths: Sequence[Path], play: Play | None = None
 ) -> int:
     """Approach the server's deadlines; ``play`` is the virtual driver if left out."""
-    from replay.play import virtual_run
     from replay.verify import timer_edges
 
-    def sweep(path: Path) -> _Swept:
-        found = timer_edges.approach_file(path, play=play or virtual_run.play)
+    def sweep(path: Path, play: Play) -> _Swept:
+        found = timer_edges.approach_file(path, play=play)
         return _Swept(found.good, timer_edges.summary(path, found), timer_edges.describe(found))
 
-    return _sweep_all(options, paths, sweep)
+    return _sweep_all(options, paths, play, sweep)
 
 
 def _sweep_all(
+    options: argparse.Namespace,
+    paths: Sequence[Path],
+    play: Play | None,
+    sweep: Callable[[Path, Play], _Swept],
+) -> int:
+    from replay.play.virtual_run import VirtualDriver
+
+    with VirtualDriver() as driver:
+        return _swept_by(options, paths, lambda path: sweep(path, play or driver))
+
+
+def _swept_by(
     options: argparse.Namespace, paths: Sequence[Path], sweep: Callable[[Path], _Swept]
 ) -> int:
     from replay.report.console import SCHEMA

@@ -26,6 +26,7 @@ from replay.play import realtime, virtual_run
 from replay.play.observed import ObservedConnection
 from replay.play.realtime_player import RealtimeOptions
 from replay.play.target import Target, TargetError
+from replay.play.virtual_run import Play
 from replay.play.virtual_time import Leaked, ServerFault, Stalled
 from replay.smtp.replies import ReceivedReply
 from replay.transcript.script import Scenario
@@ -199,14 +200,15 @@ def diff_policies(
     *,
     keep_own: bool = False,
     tolerance_ns: int = 0,
+    play: Play = virtual_run.play,
 ) -> list[Divergence]:
     """Play ``scenario`` under both policies, and compare what becomes of each sender.
 
     Replies may come ``tolerance_ns`` apart.  Raises WorldError for a header that cannot be.
     """
     try:
-        run_a = virtual_run.play(under(scenario, a, keep_own=keep_own))
-        run_b = virtual_run.play(under(scenario, b, keep_own=keep_own))
+        run_a = play(under(scenario, a, keep_own=keep_own))
+        run_b = play(under(scenario, b, keep_own=keep_own))
     except (Leaked, ServerFault, Stalled) as error:
         return [Divergence(name, "", DiffVerdict.BROKEN, why=str(error))]
     reasons = LoggedReasons(run_b.log, run_b.connections)

@@ -18,11 +18,13 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mailsrv.units import NS_PER_S
 from replay.play.fakes.world import WorldError
+from replay.play.virtual_run import VirtualDriver
 from replay.transcript import rules, script
 from replay.transcript.script import (
     Abandon,
@@ -105,7 +107,11 @@ def shrink(
 
     Raises NothingToShrink if it does not fail, WorldError for a header that cannot be.
     """
-    return _Shrinking(scenario, play or (lambda one: run_scenario(one, path)), on_success).run()
+    if play is not None:
+        return _Shrinking(scenario, play, on_success).run()
+    with VirtualDriver() as driver:
+        play = partial(run_scenario, path=path, play=driver)
+        return _Shrinking(scenario, play, on_success).run()
 
 
 def _signature(result: ScenarioResult) -> tuple[object, ...] | None:
