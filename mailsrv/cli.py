@@ -113,7 +113,8 @@ def _parser() -> CommandLineParser:
         "--spool",
         metavar="DIR",
         help="where accepted mail waits for its delivery "
-        f"(default: the Maildir's name with {file.SPOOL_SUFFIX} behind it)",
+        f"(default: the Maildir's name with {file.SPOOL_SUFFIX} behind it, or {file.SPOOL_DEFAULT} "
+        "where there is no Maildir)",
     )
     check = commands.add_parser(
         "check-config",

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mailsrv.config import file
-from mailsrv.config.file import Config
 from mailsrv.config.validation import ConfigError
 from mailsrv.delivery.queue.commands import Verb
 from mailsrv.delivery.spool.rows import SpoolError
 from mailsrv.operate.listing import SCHEMA, Listing, as_json, escaped
+from mailsrv.operate.queue_options import SPOOL_DEFAULTS
 from mailsrv.operate.queued_message import QueuedMessage
 from mailsrv.operate.spool_reader import SpoolReader
 from mailsrv.operate.spool_writer import SpoolWriter
@@ -36,9 +36,7 @@ def run(options: argparse.Namespace, clock: Clock) -> int:
     try:
         return _run(options, folder, clock)
     except SpoolError as error:
-        is_named = options.config is not None or options.spool is not None
-        hint = "" if is_named else "; --config FILE or --spool DIR says where it is"
-        raise ConfigError(f"spool: {error}{hint}") from None
+        raise ConfigError(f"spool: {error}") from None
     except KeyboardInterrupt:
         return 1
 
@@ -66,11 +64,25 @@ def _run(options: argparse.Namespace, folder: Path, clock: Clock) -> int:
 def _folder(options: argparse.Namespace) -> Path:
     if options.spool is not None:
         return Path(options.spool)
-    config = file.load(options.config) if options.config else Config()
-    folder = config.spool_folder
+    if options.config is None:
+        return _default_folder()
+    folder = file.load(options.config).spool_folder
     if folder is None:
         raise ConfigError("spool: there is none, accepted mail is thrown away")
     return folder
+
+
+def _default_folder() -> Path:
+    """The spool of a server that was started here without a configuration.  Raises ConfigError."""
+    names = " and ".join(map(str, SPOOL_DEFAULTS))
+    there = [one for one in SPOOL_DEFAULTS if one.is_dir()]
+    if len(there) == 1:
+        return there[0]
+    if there:
+        raise ConfigError(f"spool: {names} are both here; --spool DIR says which one is meant")
+    raise ConfigError(
+        f"spool: there is none here, of {names}; --config FILE or --spool DIR says where it is"
+    )
 
 
 # -- showing --------------------------------------------------------------------------------------

@@ -6,10 +6,14 @@ import argparse
 from pathlib import Path
 
 from mailsrv.command_line import CommandLineParser
+from mailsrv.config.file import DELIVERY_DEFAULT, SPOOL_DEFAULT, SPOOL_SUFFIX
 from mailsrv.delivery.queue.commands import Verb
 from mailsrv.operate.queued_message import STATES
 
 LIMIT_DEFAULT = 100
+SPOOL_DEFAULTS = (Path(f"{DELIVERY_DEFAULT.root}{SPOOL_SUFFIX}"), SPOOL_DEFAULT)
+"""What ``serve`` names its spool without a configuration: with its Maildir, and without one."""
+_DEFAULT = " or ".join(map(str, SPOOL_DEFAULTS))
 _HELP = {
     "retry": "try messages now, but for those that are held",
     "hold": "do not try messages until they are released",
@@ -24,6 +28,8 @@ def add_parser(commands: argparse._SubParsersAction[CommandLineParser]) -> None:
         "queue",
         help="show what waits for its delivery, and change that",
         description="Show what waits for its delivery, and change that; the server may be running. "
+        f"Without --config and --spool the spool is {_DEFAULT} in this folder, whichever is there: "
+        "what serve makes with its usual Maildir, or with a next hop. "
         "Exit status: 0 done, 1 a message is not there, is held or is being delivered, or the "
         "server has not answered, 2 wrong use or a spool that cannot be read.",
     )
@@ -60,7 +66,11 @@ def add_parser(commands: argparse._SubParsersAction[CommandLineParser]) -> None:
 def _add_spool(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="the server's configuration")
     parser.add_argument(
-        "--spool", type=Path, metavar="DIR", help="the spool, whatever the configuration says"
+        "--spool",
+        type=Path,
+        metavar="DIR",
+        help="the spool, whatever the configuration says "
+        f"(default: {_DEFAULT}, whichever is there)",
     )
     parser.add_argument("--json", action="store_true", help="as JSON")
 

@@ -59,8 +59,8 @@ A verdict is one of
 _EPILOG = """\
 What does not hold is told as stricter (refused what should be taken), laxer
 (taken what should be refused), other code, hang (nothing came), close (the end
-came), too late, too early, one too many. No instant is compared unless a claim
-is about time.
+came), too late, too early, stays open, one too many (a reply that nothing asked
+for), handshake, content. No instant is compared unless a claim is about time.
 
 A session that a server ends of right says nothing about what was to come: with
 a 421; and with --error-limit N, --junk-limit N, --closes-after-refusal also

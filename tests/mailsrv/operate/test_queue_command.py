@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from process import PATIENCE_S, Process, serving
+from process import PATIENCE_S, ROOT, Process, serving
 from spooling import envelope, spool_in
 
 from mailsrv.delivery.queue.progress import Progress
@@ -203,6 +203,47 @@ def test_a_folder_without_a_spool_or_with_another_one_is_told_and_not_touched(
         other.execute("PRAGMA user_version = 9")
     told = queue(folder, "hold", "--all", code=2).stderr
     assert told.endswith("spool.db: has version 9, and this program writes 2\n")
+
+
+def queue_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", _PROGRAM, "queue", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("options", [(), ("--delivery", "relay=127.0.0.1:1"), ("--delivery", "mx")])
+def test_without_options_it_finds_the_spool_that_serve_makes_without_a_configuration(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    with serving(tmp_path, None, ("--listen", "127.0.0.1:0", *options)):
+        done = queue_in(tmp_path, "list")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the queue is empty\n", "")
+
+
+def test_without_options_none_and_two_spools_are_told(tmp_path: Path) -> None:
+    done = queue_in(tmp_path, "list")
+    assert done.returncode == 2
+    assert done.stderr.startswith("mailsrv: spool: there is none here, of mail.spool and mailsrv")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "mail.spool").mkdir()
+    (tmp_path / "mailsrv.spool").mkdir()
+    done = queue_in(tmp_path, "drop", "--all", "--yes")
+    assert done.returncode == 2
+    assert done.stderr.endswith("are both here; --spool DIR says which one is meant\n")
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("list", "--help"), ("drop", "--help")])
+def test_help_names_the_spool_that_is_meant_without_options(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    out = " ".join(queue_in(tmp_path, *arguments).stdout.split())
+    assert "mail.spool or mailsrv.spool" in out
 
 
 def test_the_content_comes_as_it_is(tmp_path: Path) -> None:

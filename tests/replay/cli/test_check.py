@@ -12,6 +12,7 @@ from real_server import closed_port
 from scripted_server import Manners, scripted
 
 from replay.cli.main import main
+from replay.verify.check.claims import How
 
 HEADER = '+++\nnotation = 3\nstory = "What NOOP is answered."\n+++\n'
 NOOP = (
@@ -287,3 +288,12 @@ def test_no_report_tells_the_password(
     assert "MAIL FROM" in told
     for spelling in ("hunter2", "aHVudGVyMg==", "AG1lAGh1bnRlcjI="):
         assert spelling not in told
+
+
+def test_help_names_every_way_in_which_a_claim_is_broken(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["check", "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert [one for one in How if one.value not in out] == []
