@@ -18,7 +18,6 @@ packages depend on; sendmail waits a minute unless the machine's name has a dot.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -28,6 +27,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks import command
 from benchmarks.contenders import Command, UnavailableError, aiosmtpd, running
 from benchmarks.peers import PEERS
 from replay.play.tls_client import CERTIFICATE, KEY
@@ -227,19 +227,17 @@ def _shown(verdict: str) -> str:
     }.get(verdict, "?")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("servers", nargs="*", metavar="SERVER", help=", ".join(SERVERS))
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--keep", type=Path, help="a folder for the verdicts as JSON")
-    options = parser.parse_args()
+def main() -> int:
+    arguments = command.parser(__doc__)
+    arguments.add_argument("servers", nargs="*", metavar="SERVER", help=f"of {', '.join(SERVERS)}")
+    arguments.add_argument("--rounds", type=command.positive, default=2, help="that must agree")
+    arguments.add_argument("--keep", type=Path, help="a folder for the verdicts as JSON")
+    options = arguments.parse_args()
     by_server = {}
     with tempfile.TemporaryDirectory() as text:
         folder = options.keep or Path(text)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in options.servers or SERVERS:
+        for name in command.chosen(arguments, options.servers, SERVERS):
             files = [folder / f"{name}.{number}.json" for number in range(1, options.rounds + 1)]
             try:
                 for file in files:
@@ -249,7 +247,8 @@ def main() -> None:
                 continue
             by_server[name] = confirmed([verdicts(file) for file in files])
     print("\n".join(table(by_server)))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

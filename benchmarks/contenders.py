@@ -32,7 +32,8 @@ SOURCE_GUARD_S = 600
 """A run of smtp-source that takes longer than this hangs."""
 START_TRIES = 500
 START_PAUSE_S = 0.02
-STOP_WAIT_S = 20
+STOP_WAITS_S = {signal.SIGINT: 3, signal.SIGTERM: 20, signal.SIGKILL: 20}
+"""smtp-sink takes no SIGINT where this process was started in the background."""
 
 
 class UnavailableError(Exception):
@@ -169,17 +170,17 @@ def stop(process: subprocess.Popen[str]) -> None:
     """Ask, in each way that a server may know, and then do not ask any more; and let nothing that
     it has started be left."""
     below = [os.pidfd_open(pid) for pid in tree(process.pid)[1:]]
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+    for number, wait_s in STOP_WAITS_S.items():
         process.send_signal(number)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=STOP_WAIT_S)
+            process.wait(timeout=wait_s)
             break
     left = below
     for number in (signal.SIGTERM, signal.SIGKILL):
         for one in left:
             with suppress(OSError):  # it has ended
                 signal.pidfd_send_signal(one, number)
-        left = [one for one in left if not select.select([one], [], [], STOP_WAIT_S)[0]]
+        left = [one for one in left if not select.select([one], [], [], STOP_WAITS_S[number])[0]]
     for one in below:
         os.close(one)
 

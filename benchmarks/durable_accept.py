@@ -8,7 +8,6 @@ is printed beside them, since everything here hangs on it.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
@@ -18,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from benchmarks import command
 from benchmarks.contenders import Running, UnavailableError, Workload, work
 from benchmarks.fairness import Contender, mailsrv, postfix
 
@@ -81,14 +81,14 @@ def main(
     comparing: Callable[[int, int], Iterable[str]], description: str, messages: int, rounds: int
 ) -> int:
     """The command line of a comparison in turns; the last two are what it takes by default."""
-    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
-    parser.add_argument("--messages", type=int, default=messages, help="in one turn")
-    parser.add_argument("--rounds", type=int, default=rounds)
-    options = parser.parse_args()
+    arguments = command.parser(description)
+    arguments.add_argument("--messages", type=command.positive, default=messages, help="in a turn")
+    arguments.add_argument("--rounds", type=command.positive, default=rounds, help="of turns")
+    options = arguments.parse_args()
     for line in comparing(options.messages, options.rounds):
         print(line, flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(compare, __doc__, MESSAGES, ROUNDS))
+    command.run(lambda: main(compare, __doc__, MESSAGES, ROUNDS))

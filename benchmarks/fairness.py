@@ -9,7 +9,6 @@ so what the client waits for is partly the floods' own work: figures are good on
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import smtplib
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from benchmarks import command
 from benchmarks.contenders import UnavailableError, comes_up, free_port, server_environment
 from benchmarks.fair_server import percentile
 from benchmarks.floods import ALL, LINE
@@ -169,19 +169,21 @@ def compare(kinds: list[str], flood_s: float = FLOOD_S) -> Iterator[Row | str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="fairness", description=__doc__)
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(ALL)}")
-    parser.add_argument("--seconds", type=float, default=FLOOD_S, help="of each flood")
-    options = parser.parse_args()
-    for kind in options.kinds:
-        if kind not in ALL:
-            parser.error(f"no flood is named {kind!r}")
-    print("| ten connections of | server | calm, ms | median, ms | p90 | max | pass p99, ms CPU |")
-    print("|---|---|---|---|---|---|---|")
-    for row in compare(options.kinds or list(ALL), options.seconds):
-        print(row if isinstance(row, str) else row.line(), flush=True)
+    arguments = command.parser(__doc__)
+    arguments.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(ALL)}")
+    arguments.add_argument("--seconds", type=command.multiple, default=FLOOD_S, help="of a flood")
+    options = arguments.parse_args()
+    heads = "| ten connections of | server | calm, ms | median, ms | p90 | max | pass p99, ms CPU |"
+    for row in compare(command.chosen(arguments, options.kinds, ALL), options.seconds):
+        if isinstance(row, str):
+            print(f"{row}\n")
+            continue
+        if heads:
+            print(f"{heads}\n|---|---|---|---|---|---|---|")
+            heads = ""
+        print(row.line(), flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

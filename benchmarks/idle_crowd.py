@@ -9,7 +9,6 @@ client's own delay too, and is an upper bound of the server's; and what is told 
 
 from __future__ import annotations
 
-import argparse
 import resource
 import selectors
 import signal
@@ -26,6 +25,7 @@ from pathlib import Path
 
 from hdrh.histogram import HdrHistogram
 
+from benchmarks import command
 from mailsrv.runtime.clock import Clock, SystemClock
 from mailsrv.units import NS_PER_MS, NS_PER_S, seconds_to_ns
 
@@ -166,12 +166,13 @@ def _hear(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it and print what was found; 1 if anybody did not end as it should."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--connections", type=int, default=CONNECTIONS)
-    parser.add_argument("--per-s", type=int, default=OPENED_PER_S, help="opened in a second")
-    parser.add_argument("--timeout", type=int, default=40, help="the server's idle_timeout_s")
+    parser = command.parser(__doc__)
+    number = command.positive
+    parser.add_argument("--connections", type=number, default=CONNECTIONS, help="at a time")
+    parser.add_argument("--per-s", type=number, default=OPENED_PER_S, help="opened in a second")
+    parser.add_argument("--timeout", type=number, default=40, help="the server's idle_timeout_s")
     parser.add_argument("--mail", metavar="HOST:PORT", help="only send mail there")
-    parser.add_argument("--duration", type=float, help="for how many seconds")
+    parser.add_argument("--duration", type=command.multiple, help="for how many seconds")
     options = parser.parse_args(arguments)
     if options.mail:
         print(send_mail(SystemClock(), options.mail, options.duration))
@@ -212,4 +213,4 @@ def peak_octets(process: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -10,7 +10,6 @@ packets a second, peak resident memory and what was found.
 
 from __future__ import annotations
 
-import argparse
 import random
 import resource
 import struct
@@ -18,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks import command
 from mailsrv.runtime.clock import SystemClock
 from replay.capture.pcap_writer import PcapWriter
 from replay.capture.reader import read_capture
@@ -137,17 +137,18 @@ def walk(path: Path) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("write", "walk"))
-    parser.add_argument("path", type=Path)
-    parser.add_argument("--flows", type=int, default=100_000)
-    options = parser.parse_args()
+def main() -> int:
+    arguments = command.parser(__doc__)
+    arguments.add_argument("what", choices=("write", "walk"), help="one after the other")
+    arguments.add_argument("path", type=Path, help="the capture")
+    arguments.add_argument("--flows", type=command.positive, default=100_000, help="in it")
+    options = arguments.parse_args()
     if options.what == "write":
         print(f"{write(options.path, options.flows):,} packets")
     else:
         print(walk(options.path))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

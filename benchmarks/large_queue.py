@@ -9,7 +9,6 @@ before each start.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import random
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import command
 from mailsrv.delivery.job import Done, Job
 from mailsrv.delivery.queue.progress import Progress
 from mailsrv.delivery.queue.queue import Queue
@@ -142,11 +142,13 @@ def _raise(_: object, fault: Exception) -> None:
     raise fault
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure a queue of many messages.")
-    parser.add_argument("--messages", type=int, default=1_000_000)
-    parser.add_argument("--folder", type=Path, default=Path())
-    options = parser.parse_args()
+def main() -> int:
+    arguments = command.parser(__doc__)
+    arguments.add_argument(
+        "--messages", type=command.positive, default=1_000_000, help="in the queue"
+    )
+    arguments.add_argument("--folder", type=Path, default=Path(), help="where the spools are made")
+    options = arguments.parse_args()
     print(f"{options.messages:,} messages; a new one is one of ten in a transaction, synced\n")
     print("| queue | start, ms | next due, us | new message, us |\n|---|---|---|---|")
     for kind in KINDS:
@@ -154,7 +156,8 @@ def main() -> None:
             costs = measure(Path(place) / "spool", kind, options.messages)
         figures = f"{costs.start_ms:.1f} | {costs.next_due_us:.0f} | {costs.new_message_us:.0f}"
         print(f"| {kind} | {figures} |", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

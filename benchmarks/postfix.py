@@ -74,8 +74,18 @@ def configure(port: int, folder: Path, main: str, services: str = "") -> list[st
 def started(port: int, folder: Path, main: str, services: str = "") -> Iterator[int]:
     """The number of its first process.  Raises UnavailableError."""
     command = configure(port, folder, main, services)
-    subprocess.run([*command, "start"], check=True, capture_output=True, timeout=GUARD_S)
+    # Ctrl-C is for this process alone: a start that it cuts short goes on and cannot be stopped.
+    starting = subprocess.Popen(
+        [*command, "start"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     try:
+        if starting.wait(GUARD_S):
+            raise UnavailableError("Postfix does not start: see /var/log/postfix-benchmark.log")
         yield int((folder / "spool" / "pid" / "master.pid").read_text())
     finally:
-        subprocess.run([*command, "stop"], check=False, capture_output=True, timeout=GUARD_S)
+        starting.wait(GUARD_S)
+        stop = [*command, "stop"]
+        subprocess.run(stop, capture_output=True, timeout=GUARD_S, start_new_session=True)

@@ -7,7 +7,6 @@ interpreter); system calls a message (strace); machine code and kernel (perf).
 
 from __future__ import annotations
 
-import argparse
 import os
 import pstats
 import shutil
@@ -19,7 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from benchmarks.contenders import CONTENDERS, UnavailableError, Workload, running, work
+from benchmarks import command
+from benchmarks.contenders import CONTENDERS, Workload, running, work
 from benchmarks.server_cpu import SESSIONS, WORKLOADS
 
 FUNCTIONS_SHOWN = 35
@@ -113,16 +113,18 @@ VIEWS = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="profile_server", description=__doc__)
+    parser = command.parser(__doc__)
     parser.add_argument("server", nargs="?", default="mailsrv", help=f"of {', '.join(CONTENDERS)}")
-    parser.add_argument("--workload", type=int, choices=range(len(WORKLOADS)), action="append")
-    parser.add_argument("--view", choices=VIEWS, action="append")
-    parser.add_argument("--sessions", type=int, default=SESSIONS, help="connections at a time")
+    works = "; ".join(f"{number}: {one.name}" for number, one in enumerate(WORKLOADS))
+    numbers = range(len(WORKLOADS))
+    parser.add_argument("--workload", type=int, choices=numbers, action="append", help=works)
+    parser.add_argument("--view", choices=VIEWS, action="append", help="all of them, if left out")
+    many = "connections at a time"
+    parser.add_argument("--sessions", type=command.positive, default=SESSIONS, help=many)
     parser.add_argument("--python", default=sys.executable, help="what runs a Python server")
-    parser.add_argument("--scale", type=float, default=1, help="messages, as a multiple")
+    parser.add_argument("--scale", type=command.multiple, default=1, help="of the messages")
     options = parser.parse_args()
-    if options.server not in CONTENDERS:
-        parser.error(f"no server is named {options.server!r}")
+    command.chosen(parser, [options.server], CONTENDERS)
     for number in options.workload or range(len(WORKLOADS)):
         workload = WORKLOADS[number].scaled(options.scale)
         for name in options.view or VIEWS:
@@ -133,13 +135,9 @@ def main() -> int:
             if tool and shutil.which(tool) is None:
                 print(f"{tool} is not installed")
                 continue
-            try:
-                show(options.server, options.python, workload, options.sessions)
-            except UnavailableError as reason:
-                print(reason, file=sys.stderr)
-                return 2
+            show(options.server, options.python, workload, options.sessions)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -8,7 +8,6 @@ fields that were put before them.
 
 from __future__ import annotations
 
-import argparse
 import re
 import smtplib
 import subprocess
@@ -19,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import command
 from benchmarks.contenders import UnavailableError, comes_up, free_port, server_environment
 from benchmarks.next_hop_servers import (
     DOMAIN,
@@ -204,6 +204,9 @@ def table(kinds: list[str]) -> Iterator[str]:
             columns[name] = dict(zip(kinds, results(start, kinds), strict=True))
         except UnavailableError as reason:
             absent.append(f"{name} took no part: {reason}")
+    if not columns:
+        yield from absent
+        return
     yield f"| message | {' | '.join(columns)} |"
     yield "|---" * (len(columns) + 1) + "|"
     for kind in kinds:
@@ -212,12 +215,13 @@ def table(kinds: list[str]) -> Iterator[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("kinds", nargs="*", default=list(KINDS), metavar="KIND")
-    for line in table(parser.parse_args().kinds):
+    arguments = command.parser(__doc__)
+    arguments.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}")
+    kinds = command.chosen(arguments, arguments.parse_args().kinds, KINDS)
+    for line in table(kinds):
         print(line, flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command.run(main)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from benchmarks import command
 from benchmarks.contenders import (
     Running,
     UnavailableError,
@@ -186,4 +187,4 @@ def compare(messages: int, rounds: int) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(compare, __doc__, MESSAGES, ROUNDS))
+    command.run(lambda: main(compare, __doc__, MESSAGES, ROUNDS))

@@ -6,15 +6,14 @@ whatever else the machine does hits all of them; medians over the rounds are sho
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 
+from benchmarks import command
 from benchmarks.contenders import (
     CONTENDERS,
     Command,
@@ -130,29 +129,23 @@ def table(comparison: Comparison) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="server_cpu", description=__doc__)
+    parser = command.parser(__doc__)
     parser.add_argument("servers", nargs="*", metavar="SERVER", help=f"of {', '.join(CONTENDERS)}")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--sessions", type=int, default=SESSIONS, help="connections at a time")
-    parser.add_argument("--scale", type=float, default=1, help="messages, as a multiple")
+    many = "connections at a time"
+    parser.add_argument("--rounds", type=command.positive, default=ROUNDS, help="of turns")
+    parser.add_argument("--sessions", type=command.positive, default=SESSIONS, help=many)
+    parser.add_argument("--scale", type=command.multiple, default=1, help="of the messages")
     parser.add_argument("--python", default=sys.executable, help="what runs the Python servers")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=command.result_file, metavar="FILE", help="results")
     options = parser.parse_args()
-    for name in options.servers:
-        if name not in CONTENDERS:
-            parser.error(f"no server is named {name!r}")
     workloads = [one.scaled(options.scale) for one in WORKLOADS]
-    try:
-        comparison = compare(
-            options.servers or CONTENDERS,
-            workloads,
-            rounds=options.rounds,
-            sessions=options.sessions,
-            python=options.python,
-        )
-    except UnavailableError as reason:
-        print(reason, file=sys.stderr)
-        return 2
+    comparison = compare(
+        command.chosen(parser, options.servers, CONTENDERS),
+        workloads,
+        rounds=options.rounds,
+        sessions=options.sessions,
+        python=options.python,
+    )
     print(table(comparison))
     if options.json:
         options.json.write_text(json.dumps(comparison.summary(), indent=2) + "\n")
@@ -160,4 +153,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -8,16 +8,18 @@ A peer that is missing is named with the reason.
 
 from __future__ import annotations
 
-import argparse
+import importlib.metadata
 import json
-import signal
+import os
+import platform
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from datetime import UTC, datetime
 
-from benchmarks import growth, peers
-from benchmarks.contenders import CONTENDERS, UnavailableError
+from benchmarks import command, growth, peers
+from benchmarks.contenders import CONTENDERS
 from benchmarks.server_cpu import WORKLOADS, YARDSTICK, compare
 
 SERVERS = {**CONTENDERS, **peers.PEERS}
@@ -39,11 +41,14 @@ class Figure:
 
 @dataclass
 class SideBySide:
-    """All that was measured.  ``missing`` says why a server took no part."""
+    """All that was measured.  ``missing`` says why a server took no part, ``made`` how, when and
+    where this was measured."""
 
     figures: list[Figure] = field(default_factory=list)
     growth: list[growth.Curve] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
+    made: str = ""
+    interrupted: bool = False
 
 
 def measure(
@@ -86,7 +91,8 @@ def measure(
 
 def table(result: SideBySide) -> str:
     """As Markdown."""
-    lines = [f"| work | server | median | times {YARDSTICK} |", "|---|---|---|---|"]
+    lines = [result.made, ""] if result.made else []
+    lines += [f"| work | server | median | times {YARDSTICK} |", "|---|---|---|---|"]
     for one in result.figures:
         ratio = "" if one.ratio is None else f"{one.ratio:.2f}"
         lines.append(f"| {one.work} | {one.server} | {one.value:,.1f} {one.unit} | {ratio} |")
@@ -97,37 +103,44 @@ def table(result: SideBySide) -> str:
     return "\n".join(lines)
 
 
+def conditions(rounds: int, scale: float, python: str) -> str:
+    """In a sentence."""
+    asked = [python, "-c", "import platform; print(platform.python_version())"]
+    version = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    today = datetime.now(UTC).date().isoformat()
+    ours = importlib.metadata.version("mailsrv")
+    return (
+        f"{today}: mailsrv {ours} on Python {version}, {rounds} rounds, work times {scale:g}, "
+        f"{os.cpu_count()} processors, {platform.machine()}, {platform.system()} "
+        f"{platform.release()}."
+    )
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="side_by_side", description=__doc__)
-    parser.add_argument("servers", nargs="*", metavar="SERVER", help=f"of {', '.join(SERVERS)}")
-    parser.add_argument("--install", action="store_true", help="install the peers first")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--scale", type=float, default=1, help="work, as a multiple")
-    parser.add_argument("--python", default=sys.executable, help="what runs the Python servers")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="a page with plots")
-    options = parser.parse_args()
-    for name in options.servers:
-        if name not in SERVERS:
-            parser.error(f"no server is named {name!r}")
+    arguments = command.parser(__doc__)
+    arguments.add_argument("servers", nargs="*", metavar="SERVER", help=f"of {', '.join(SERVERS)}")
+    arguments.add_argument("--install", action="store_true", help="install the peers first")
+    arguments.add_argument("--rounds", type=command.positive, default=ROUNDS, help="of turns")
+    arguments.add_argument("--scale", type=command.multiple, default=1, help="of the work")
+    arguments.add_argument("--python", default=sys.executable, help="what runs the Python servers")
+    arguments.add_argument("--json", type=command.result_file, metavar="FILE", help="results")
+    arguments.add_argument("--html", type=command.result_file, metavar="FILE", help="with plots")
+    options = arguments.parse_args()
+    names = command.chosen(arguments, options.servers, SERVERS)
     if options.install:
         for failed in peers.install():
             print(f"cannot be installed: {failed}", file=sys.stderr)
-    # Ended otherwise it would leave servers behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     result = SideBySide()
-    names = options.servers or list(SERVERS)
+    made = conditions(options.rounds, options.scale, options.python)
+    wanted = {"rounds": options.rounds, "scale": options.scale, "python": options.python}
     try:
-        for result in measure(
-            names, rounds=options.rounds, scale=options.scale, python=options.python
-        ):
+        for result in measure(names, **wanted):
             done = len(result.figures) + len(result.growth)
             print(f"{done} results so far", file=sys.stderr)
-    except UnavailableError as reason:
-        print(reason, file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
+        result.interrupted = True
         print("interrupted: this is what there is so far", file=sys.stderr)
+    result.made = made
     print(table(result))
     if options.json:
         text = json.dumps({"schema": JSON_SCHEMA, **asdict(result)}, indent=2)
@@ -136,8 +149,8 @@ def main() -> int:
         from benchmarks.side_by_side_page import page
 
         options.html.write_text(page(result))
-    return 0
+    return command.INTERRUPTED if result.interrupted else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -34,11 +34,14 @@ def page(result: SideBySide) -> str:
         for curve in result.growth
         for size, value in curve.points
     ]
+    warnings = [f"{name} took no part: {reason}" for name, reason in result.missing.items()]
+    if result.interrupted:
+        warnings.append("The run was interrupted: this is what there was.")
     return render_page(
         "figures.html",
         "mailsrv side by side",
-        sentence="Servers took turns; figures are medians, ratios are those within a round.",
-        warnings=[f"{name} took no part: {reason}" for name, reason in result.missing.items()],
+        sentence=f"Medians; servers took turns, ratios are those within a turn. {result.made}",
+        warnings=warnings,
         sections=[
             ("Server CPU", charts, ("work", "server", "median", f"times {YARDSTICK}"), rows),
             ("Growth of mailsrv", growth, ("what", "size", "cost"), points),
@@ -56,4 +59,4 @@ def _growth(number: int, curve: Curve) -> Chart:
         x_labels=[(float(one), f"{10**one:,}") for one in decades],
         y_format=lambda value: f"{value:,.6g}",
     )
-    return Chart(f"{curve.of}", svg, f"{curve.unit}, by their number; that axis is logarithmic.")
+    return Chart(f"{curve.of}", svg, f"{curve.unit}; from left to right more {curve.of}, tenfold.")

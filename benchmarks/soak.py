@@ -8,7 +8,6 @@ as growth from the second tenth of the batches to the last; the first fills pool
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.contenders import Running, UnavailableError, Workload, resident_octets, work
+from benchmarks import command
+from benchmarks.contenders import Running, Workload, resident_octets, work
 from benchmarks.relaying import mailsrv_relay, smtp_sink
 
 MESSAGES = 1_000_000
@@ -72,21 +72,20 @@ def table(done: Soak) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--messages", type=int, default=MESSAGES)
-    options = parser.parse_args()
+    arguments = command.parser(__doc__)
+    messages = command.positive
+    arguments.add_argument("--messages", type=messages, default=MESSAGES, help="in all")
+    options = arguments.parse_args()
     done = Soak(())
-    try:
-        for done in soak(options.messages):
-            batches = len(done.after_batch)
-            now = f"{batches} of {BATCHES} batches, {done.after_batch[-1] / _KIB:,.0f} KiB"
-            print(now, end="\r" if sys.stderr.isatty() else "\n", file=sys.stderr, flush=True)
-    except UnavailableError as reason:
-        print(reason, file=sys.stderr)
-        return 2
+    live = sys.stderr.isatty()
+    for done in soak(options.messages):
+        batches = len(done.after_batch)
+        now = f"{batches} of {BATCHES} batches, {done.after_batch[-1] / _KIB:,.0f} KiB"
+        if live or batches % (BATCHES // TENTHS) == 0:
+            print(now, end="\r" if live else "\n", file=sys.stderr, flush=True)
     print(table(done))
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    command.run(main)

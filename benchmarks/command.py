@@ -1,0 +1,89 @@
+"""The command line of a benchmark: what its options take, and how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from benchmarks.contenders import UnavailableError
+from replay.capture.oddity import CaptureError
+
+FAILED, UNAVAILABLE, INTERRUPTED = 1, 2, 130
+NUMBER_MAX = 1_000_000_000
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Paragraphs stay as they are, and defaults are shown where there are some."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """For the docstring of the module that is run."""
+    return argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{Path(sys.argv[0]).stem}",
+        description=description.replace("``", "").replace("::\n", ":\n"),
+        formatter_class=_Help,
+    )
+
+
+def chosen(
+    arguments: argparse.ArgumentParser, names: Sequence[str], known: Iterable[str]
+) -> list[str]:
+    """The names that were given, or all that are known; ends the process if one is not."""
+    for name in names:
+        if name not in known:
+            arguments.error(f"{name!r} is none of {', '.join(known)}")
+    return list(names or known)
+
+
+def positive(text: str) -> int:
+    """The type of an option that counts."""
+    number = int(text) if text.isdecimal() else 0
+    if not 1 <= number <= NUMBER_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r}: takes a number from 1 to {NUMBER_MAX}")
+    return number
+
+
+def multiple(text: str) -> float:
+    """The type of an option that is a part or a multiple of something, or seconds."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
+    if not 0 < number <= NUMBER_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r}: takes a number above 0")
+    return number
+
+
+def result_file(text: str) -> Path:
+    """The type of an option that names where results go: told before the work, not behind it."""
+    path = Path(text)
+    if not path.parent.is_dir() or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r}: takes a file in a folder that is there")
+    return path
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """End the process with the status of ``main``: UNAVAILABLE and a sentence where a program is
+    missing, FAILED and a sentence where one failed, INTERRUPTED by Ctrl-C or SIGTERM, which stop
+    the servers first."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+        print("interrupted", file=sys.stderr)
+    except UnavailableError as reason:
+        status = UNAVAILABLE
+        print(reason, file=sys.stderr)
+    except (OSError, subprocess.SubprocessError, CaptureError) as error:
+        status = FAILED
+        print(error, file=sys.stderr)
+    sys.exit(status)
