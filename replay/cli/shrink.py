@@ -18,6 +18,7 @@ from replay.cli.common import (
     transcript_path,
     write,
 )
+from replay.counted import counted
 
 if TYPE_CHECKING:
     from replay.verify.shrink import Size
@@ -129,8 +130,6 @@ def _shrink(options: argparse.Namespace) -> int:
 def _words(size: Size) -> str:
     from replay.transcript.duration import format_ns
 
-    plural = "s" if size.connections != 1 else ""
-    return (
-        f"{size.connections} connection{plural}, {size.steps} steps, {size.octets} octets, "
-        f"{format_ns(size.pauses_ns)} of pauses"
-    )
+    counts = (size.connections, "connection"), (size.steps, "step"), (size.octets, "octet")
+    told = ", ".join(counted(number, noun) for number, noun in counts)
+    return f"{told}, {format_ns(size.pauses_ns)} of pauses"

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -16,6 +16,9 @@ from replay.transcript.duration import long_duration
 from replay.transcript.octets import printable
 from replay.verify.comparison import Difference
 from replay.verify.suite import AS_EXPECTED, BROKEN, DIFFERS, UNREADABLE, UPDATED, ScenarioResult
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SCHEMA = 1
 """Of the JSON of a run; a key that goes or changes its meaning makes it another."""
@@ -56,6 +59,17 @@ def make_console(*, stderr: bool = False) -> Console:
 def can_redraw(console: Console) -> bool:
     """Whether a line can be written over another: a bar of progress needs that."""
     return console.is_terminal and console.color_system is not None
+
+
+def show_table(table: Table, console: Console) -> None:
+    """Print ``table``, without the blanks behind each line where it is no terminal."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        console.print(Text(line.rstrip()), soft_wrap=True)
 
 
 def show(results: Sequence[ScenarioResult], console: Console) -> None:

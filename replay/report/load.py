@@ -18,6 +18,7 @@ from replay.load.condition import Condition
 from replay.load.limit import Limit, LimitStep
 from replay.load.result import LoadResult
 from replay.load.tally import PERCENTILES, TAIL_PERCENTILES, Latency, Row, Tally
+from replay.report.console import show_table
 from replay.transcript.octets import printable
 
 SCHEMA = 2
@@ -41,7 +42,7 @@ def show(
     """The results as tables."""
     tally = outcome.tally
     for table in (_sums(outcome), _latencies(outcome, console), _counts(tally)):
-        _show_table(table, console)
+        show_table(table, console)
     if tally.complaints:
         console.print(Text("\nnot as in the transcripts", style="bold red"))
     for complaint, count in tally.complaints.most_common(COMPLAINTS_SHOWN_MAX):
@@ -317,17 +318,6 @@ def _counts(tally: Tally) -> Table:
     for kind, count in tally.errors.most_common():
         table.add_row(Text(kind, style="red"), f"{count:,}")
     return table
-
-
-def _show_table(table: Table, console: Console) -> None:
-    """Without the blanks behind each line where it is no terminal."""
-    if console.is_terminal:
-        console.print(table)
-        return
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().splitlines():
-        console.print(Text(line.rstrip()), soft_wrap=True)
 
 
 def _show_more(count: int, console: Console) -> None:

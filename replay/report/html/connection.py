@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from replay.counted import counted
 from replay.play.observed import ObservedConnection
 from replay.report.html.ladder import EVIDENCE_CLASSES, RUNGS_MAX, Drawing, draw, excerpt, whole
 from replay.report.html.markup import NOTHING, Html
@@ -92,7 +93,7 @@ def view(
     place = first_difference(pairs)
     first = None if place is None else pairs[place]
     title = "Ladder" if alone else f"Ladder of connection {connection.name}"
-    description = f"{len(pairs)} steps, expected on the left and observed on the right; "
+    description = f"{counted(len(pairs), 'step')}, expected on the left and observed on the right; "
     description += "no step differs." if first is None else "the first that differs is marked."
     description += " The table of steps below has all of it as text."
     whole_title, whole_ladder = "", NOTHING
@@ -101,7 +102,7 @@ def view(
         drawing = draw(excerpt(pairs, place), first, name, near_title, description)
         whole_ladder = draw(whole(pairs, place), first, f"{name}-all", title, description).svg
         drawn = f"the {RUNGS_MAX} nearest of" if len(pairs) > RUNGS_MAX else "all"
-        whole_title = f"The ladder with {drawn} {len(pairs)} steps"
+        whole_title = f"The ladder with {drawn} {len(pairs):,} steps"
     else:
         drawing = draw(whole(pairs, place), first, name, title, description)
     count = len(differences)

@@ -52,6 +52,11 @@ def test_a_line_a_session_says_who_it_is_and_what_came_of_it() -> None:
     )
 
 
+def test_no_line_of_the_list_ends_in_blanks_in_a_pipe(tmp_path: Path) -> None:
+    lines = shown(TO_POSTFIX).splitlines()
+    assert lines == [line.rstrip() for line in lines]
+
+
 def test_servers_have_a_column_where_there_are_several(tmp_path: Path) -> None:
     wire = two_sessions(server="198.51.100.26")
     lines = shown(wire.write(tmp_path / "x.pcap")).splitlines()
