@@ -61,6 +61,18 @@ def can_redraw(console: Console) -> bool:
     return console.is_terminal and console.color_system is not None
 
 
+def print_line(line: str, console: Console, style: str = "", styled_from: int = 0) -> None:
+    """Print a line as it is, whatever the width, and from a column on in a style; what is not
+    styled goes past rich, which takes as long for a line as many a transcript takes to be played.
+    """
+    if console.color_system is None:
+        console.file.write(f"{line}\n")
+        return
+    text = Text(line)
+    text.stylize(style, styled_from)
+    console.print(text, soft_wrap=True)
+
+
 def show_table(table: Table, console: Console) -> None:
     """Print ``table``, without the blanks behind each line where it is no terminal."""
     if console.is_terminal:
@@ -69,7 +81,7 @@ def show_table(table: Table, console: Console) -> None:
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
-        console.print(Text(line.rstrip()), soft_wrap=True)
+        print_line(line.rstrip(), console)
 
 
 def show(results: Sequence[ScenarioResult], console: Console) -> None:
@@ -96,24 +108,23 @@ def show_trouble(result: ScenarioResult, console: Console) -> None:
     goes to standard error."""
     if result.verdict == UNREADABLE or (result.verdict == AS_EXPECTED and not result.complaint):
         return
-    console.print(
-        Text(f"\n{printable(str(result.path))}: {result.verdict}", style=STYLES[result.verdict])
-    )
+    name = printable(str(result.path))
+    print_line(f"\n{name}: {result.verdict}", console, STYLES[result.verdict])
     if result.complaint:
-        console.print(Text(_indented(result.complaint)), soft_wrap=True)
+        print_line(_indented(result.complaint), console)
     for difference in result.differences[:DIFFERENCES_SHOWN_MAX]:
         name = (
             f"connection {difference.connection}, "
             if difference.connection and result.sessions > 1
             else ""
         )
-        console.print(Text(_indented(f"{name}{difference}")), soft_wrap=True)
+        print_line(_indented(f"{name}{difference}"), console)
     if len(result.differences) > DIFFERENCES_SHOWN_MAX:
-        console.print(Text(f"  … and {len(result.differences) - DIFFERENCES_SHOWN_MAX} more"))
+        print_line(f"  … and {len(result.differences) - DIFFERENCES_SHOWN_MAX} more", console)
     for change in result.changes:
-        console.print(Text(f"  {change.expectations} {change.kind}:", style="bold"))
+        print_line(f"  {change.expectations} {change.kind}:", console, "bold")
         for line in change.diff:
-            console.print(Text(f"  {line}", style=_DIFF_STYLES.get(line[:1], "")), soft_wrap=True)
+            print_line(f"  {line}", console, _DIFF_STYLES.get(line[:1], ""))
 
 
 def _indented(text: str) -> str:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.text import Text
 
-from replay.report.console import STYLES, capture_name
+from replay.report.console import STYLES, capture_name, print_line
 from replay.transcript.duration import long_duration
 from replay.verify.suite import ScenarioResult
 
@@ -74,15 +73,8 @@ class ResultTable:
         return _GAP.join([*cells, verdict])
 
     def _print(self, line: str, style: str = "", styled_from: int = 0) -> None:
-        """Print a line as it is, whatever the width; what is not styled goes past rich, which
-        takes as long for a line as many a transcript takes to be played."""
-        if self._console.color_system is None:
-            self._console.file.write(f"{line}\n")
-            self._console.file.flush()
-            return
-        text = Text(line)
-        text.stylize(style, styled_from)
-        self._console.print(text, soft_wrap=True)
+        print_line(line, self._console, style, styled_from)
+        self._console.file.flush()
 
 
 def _shortened(text: str, width: int) -> str:
