@@ -27,11 +27,12 @@ from replay.cli.common import (
 
 if TYPE_CHECKING:
     from replay.load.arrivals import Rate
-    from replay.load.condition import Condition
+    from replay.load.condition import Condition, Verdict
     from replay.load.job import LoadJob, LoadOptions
-    from replay.load.limit import LimitStep
     from replay.load.result import LoadResult
-    from replay.report.load import Broken
+
+CONCURRENCY = 10
+LATE_MAX_S = 0.01
 
 _DESCRIPTION = """\
 Play the sender side of .smtp transcripts at a server over real sockets, and
@@ -44,7 +45,7 @@ measure how long it takes to answer. Replies are compared by their codes.
       an open loop: 200 sessions begin in a second, whether the server has
       answered the others or not
   replay load captures/ --target 127.0.0.1:2525 --rate 200 \\
-      --fail-if 'p99(dot) > 50ms' --fail-if 'failed > 0.1%' --html load.html
+      --fail-if 'p99(dot) > 50ms' --fail-if 'failed > 1%' --html load.html
   replay load captures/ --target 127.0.0.1:2525 --find-limit 'p99(dot) <= 10ms'
       the highest rate at which that holds
 
@@ -73,11 +74,22 @@ Conditions of --fail-if and --find-limit: pN(STEP) or max(STEP), with STEP one
 of connect, tls, greeting, a command such as EHLO or RCPT, dot (the reply to a
 whole message), session, or late; pN(STEP, service) for service times; failed,
 a number or with %; sessions/s, messages/s. Then <, <=, > or >= and a number,
-for durations in us, ms or s. A percentile takes samples of which some lie
-beyond it: p99 300, p99.9 3000.
+for durations in us, ms or s. A percentile, or a percentage, takes samples of
+which some lie beyond it: p99 300, p99.9 and 0.1% 3000, anything else 20. Where
+there are fewer and the condition of --fail-if did not come true, it cannot be
+judged, and the exit status is 1: without evidence nothing has passed. Counts,
+max and rates are judged however few they are of.
 
---find-limit takes an upper bound. Each step lasts --duration, or longer until
-there are enough samples, but 60 s at most: lower rates are not tried.
+Sessions/s and messages/s are of an open loop what ended well, from the
+beginning until the last good session ended, which may be long after the last
+was begun; of a closed loop what ended well while sessions were begun.
+
+--find-limit takes an upper bound and begins at --rate N (50, left out): it
+doubles the rate until the bound breaks and halves the gap until it is a
+twentieth, in at most 40 steps. Each begins sessions for --duration, or longer
+until there are enough samples, but 60 s at most: lower rates are not tried. It
+has no page and no histograms: --html, --hgrm, --fail-if and --sessions do not
+go with it. Ctrl-C, or a target that dies, ends it with what was found so far.
 
 --tls starttls lets every session ask for STARTTLS first, --tls implicit speaks
 TLS from the first octet (port 465); transcripts that do so by themselves are
@@ -90,8 +102,9 @@ clients come from 127.0.1.1 and its neighbours. Ctrl-C ends the run and shows
 what there is so far.
 
 Exit status: 0 all as expected, 1 sessions failed, idle connections were lost,
-the schedule was not kept or a condition of --fail-if came true, 2 wrong use,
-130 after Ctrl-C.
+the schedule was not kept, a condition of --fail-if came true or could not be
+judged, or no rate was found at which --find-limit holds, 2 wrong use or no
+connection to the target, 130 after Ctrl-C.
 """
 
 
@@ -108,9 +121,8 @@ def add(commands: Commands) -> None:
     how.add_argument(
         "--concurrency",
         type=at_least(1),
-        default=10,
         metavar="N",
-        help="sessions in progress at all times (default: 10)",
+        help=f"sessions in progress at all times (default: {CONCURRENCY})",
     )
     how.add_argument("--rate", metavar="RATE", help="sessions begun in a second; see below")
     parser.add_argument(
@@ -119,9 +131,14 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="with --rate: connections open at one time (default: 10000, or what may be open)",
     )
+    parser.add_argument(
+        "--late-max",
+        type=seconds,
+        metavar="S",
+        help=f"with --rate: lateness of 99 in 100 that is let pass (default: {LATE_MAX_S})",
+    )
     number = at_least(0)
     for name, kind, metavar, default, meaning in (
-        ("--late-max", seconds, "S", 0.01, "with --rate: lateness of 99 in 100 that is let pass"),
         ("--idle", number, "M", 0, "connections held beside them"),
         ("--duration", seconds, "S", 10, "seconds in which sessions are begun"),
         ("--timeout", seconds, "S", 30, "seconds a session may take"),
@@ -183,11 +200,25 @@ def _misuse(options: argparse.Namespace) -> str:
         return "--json - and --html - would both print; give one of them a file"
     if options.find_limit and (options.html or options.hgrm or options.fail_if or options.sessions):
         return "--find-limit makes many runs; --html, --hgrm, --fail-if and --sessions are of one"
+    if options.find_limit and options.concurrency:
+        return "--find-limit makes runs at a rate; --concurrency is of a closed loop"
+    if not (options.rate or options.find_limit) and (options.open_max or options.late_max):
+        given = "--open-max" if options.open_max else "--late-max"
+        return f"{given} is of an open loop; it goes with --rate or --find-limit"
     if options.html and (complaint := report_is_missing()):
         return complaint
-    if options.hgrm and options.hgrm.exists() and not options.hgrm.is_dir():
-        return f"{options.hgrm}: histograms are many files; name a folder"
+    if options.hgrm and (complaint := _folder_trouble(options.hgrm)):
+        return complaint
     return output_trouble(options.json, options.html)
+
+
+def _folder_trouble(folder: Path) -> str:
+    """Why histograms cannot be written there; the rule is that of results in one file."""
+    if folder.is_dir():
+        return ""
+    if folder.exists():
+        return f"{folder}: histograms are many files; name a folder"
+    return output_trouble(folder)
 
 
 def _task(options: argparse.Namespace) -> _Task:
@@ -225,7 +256,7 @@ def _amounts(options: argparse.Namespace, rate: Rate | None) -> LoadOptions:
     from replay.load.runner import connections_allowed
 
     return LoadOptions(
-        concurrency=options.concurrency,
+        concurrency=options.concurrency or CONCURRENCY,
         idle=options.idle,
         duration_ns=seconds_to_ns(options.duration),
         timeout_ns=seconds_to_ns(options.timeout),
@@ -234,7 +265,7 @@ def _amounts(options: argparse.Namespace, rate: Rate | None) -> LoadOptions:
         open_limit=options.open_max or connections_allowed(options.idle, OPEN_MAX),
         tls=options.tls or "",
         clients=options.clients,
-        lateness_max_ns=seconds_to_ns(options.late_max),
+        lateness_max_ns=seconds_to_ns(options.late_max or LATE_MAX_S),
     )
 
 
@@ -257,44 +288,41 @@ def _play(options: argparse.Namespace, job: LoadJob) -> LoadResult:
 def _conclude(options: argparse.Namespace, task: _Task, outcome: LoadResult) -> int:
     """Show and write what came of a run; returns the exit status.  Raises LoadError for one in
     which no session was due."""
+    from replay.load import condition
     from replay.load.plan import LoadError
     from replay.report import console, load
 
     if not (outcome.tally.begun or outcome.unbegun or outcome.interrupted):
         raise LoadError("nothing was played: no session was due in this --duration at this --rate")
-    broken = [
-        (one, one.shown_value(outcome))
-        for one in task.conditions
-        if one.holds(outcome) or one.value(outcome) is None  # a figure that is missing fails, too
-    ]
+    verdicts = condition.verdicts(task.conditions, outcome)
     documents: list[tuple[Path | None, Callable[[], str]]] = [
-        (options.json, lambda: load.as_json(outcome, task.skipped, broken)),
-        (options.html, lambda: _page(outcome, task.skipped, broken)),
+        (options.json, lambda: load.as_json(outcome, task.skipped, verdicts)),
+        (options.html, lambda: _page(outcome, task.skipped, verdicts)),
     ]
     written = [write(path, make()) for path, make in documents if path]
     if Path("-") not in (options.json, options.html):
         output = console.make_console()
-        load.show(outcome, task.skipped, output, broken)
-        load.show_few(task.conditions, outcome, output)
+        load.show(outcome, task.skipped, output, verdicts)
     if options.hgrm:
         load.write_hgrm(outcome.tally, options.hgrm)
     if not all(written):
         return WRONG_USE
     if outcome.interrupted:
         return INTERRUPTED
-    return AS_EXPECTED if outcome.all_well and not broken else DIFFERS
+    passed = all(verdict.passes for verdict in verdicts)
+    return AS_EXPECTED if outcome.all_well and passed else DIFFERS
 
 
-def _page(outcome: LoadResult, skipped: Sequence[str], broken: Broken) -> str:
+def _page(outcome: LoadResult, skipped: Sequence[str], verdicts: Sequence[Verdict]) -> str:
     from replay.report.html.load_page import page
 
-    return page(outcome, skipped, broken)
+    return page(outcome, skipped, verdicts)
 
 
 def _find_limit(options: argparse.Namespace, task: _Task, condition: Condition) -> int:
     """Search the highest rate at which ``condition`` holds.  Raises LoadError."""
     from replay.load import arrivals, limit
-    from replay.report import console, load
+    from replay.report import console, load, load_words
 
     output = console.make_console(stderr=options.json == Path("-"))
     amounts = task.job.options
@@ -307,14 +335,17 @@ def _find_limit(options: argparse.Namespace, task: _Task, condition: Condition) 
         at_rate = replace(amounts, rate=rate, duration_ns=step_ns)
         return _play(options, replace(task.job, options=at_rate))
 
-    def tell(step: LimitStep) -> None:
-        output.print(load.limit_step(step), soft_wrap=True, highlight=False)
+    def tell(sentence: str, style: str = "") -> None:
+        output.print(sentence, style=style, soft_wrap=True, highlight=False, markup=False)
 
-    found = limit.find(search, run_at, first, tell)
-    output.print(load.limit_sum(found), style="bold", soft_wrap=True, highlight=False)
-    best = max(found.steps, key=lambda one: (one.holds, one.rate_per_s)).result
-    if options.json and not write(options.json, load.as_json(best, task.skipped, (), found)):
+    tell(load_words.limit_begin(search, first))
+    found = limit.find(search, run_at, first, lambda step: tell(load_words.limit_step(step)))
+    tell(load_words.limit_sum(found), "bold")
+    document = load.as_json(found.best.result, task.skipped, (), found) if options.json else ""
+    if options.json and not write(options.json, document):
         return WRONG_USE
+    if found.trouble:
+        return refuse(found.trouble)
     if found.interrupted:
         return INTERRUPTED
     return AS_EXPECTED if found.rate_per_s else DIFFERS

@@ -30,7 +30,8 @@ RATE_FORMS = (
 
 _NUMBER = r"[0-9]{1,9}(?:\.[0-9]{1,9})?"
 _SEGMENT = re.compile(rf"({_NUMBER})(?:-({_NUMBER}))?")
-_CAPTURES = re.compile(rf"captures(?:\*({_NUMBER}))?")
+_CAPTURED = "captures"
+_CAPTURES = re.compile(rf"{_CAPTURED}(?:\*({_NUMBER}))?")
 _POISSON = "poisson:"
 
 
@@ -75,7 +76,17 @@ def parse(text: str) -> Rate:
 
 def constant(per_s: float) -> Rate:
     """The same rate throughout."""
-    return Rate(f"{per_s:g}", ((per_s, per_s),))
+    return Rate(f"{per_s:.10g}", ((per_s, per_s),))
+
+
+def in_words(text: str) -> str:
+    """What a ``--rate`` that was typed as ``text`` means: "200 sessions/s"."""
+    if text.startswith(_CAPTURED):
+        speed = text.partition("*")[2]
+        return "the captures' own pace" + (f", {speed} times as fast" if speed else "")
+    if text.startswith(_POISSON):
+        return f"{text.removeprefix(_POISSON)} sessions/s, independent of each other (Poisson)"
+    return f"{text} sessions/s"
 
 
 def _random_levels(seed: int) -> Iterator[float]:
@@ -116,7 +127,10 @@ def _as_captured(plans: Sequence[Plan], speed: float, duration_ns: int) -> Itera
     mean_ns = sum(gaps) // len(gaps) if gaps else 0
     round_ns = opened[-1] - opened[0] + mean_ns
     if round_ns <= 0:
-        raise LoadError("--rate captures: these transcripts open all their connections at once")
+        raise LoadError(
+            "--rate captures: these transcripts have one connection each, or open all at once, and "
+            "so no pace to keep"
+        )
     for number in count():
         for at_ns in opened:
             due_ns = round((number * round_ns + at_ns - opened[0]) / speed)

@@ -6,15 +6,20 @@
     sessions/s messages/s               rates
 
 Compared by ``<``, ``<=``, ``>`` or ``>=`` with a number and its unit: us, ms or s for durations,
-none for rates.
+none for rates.  A percentile or a percentage is an estimate, which takes samples; the others are
+facts of the run, however short it was.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum
 
+from replay.counted import counted
+from replay.load.figures import exact_duration, number
 from replay.load.plan import LoadError, Plan
 from replay.load.reply_labels import CONNECT, SESSION, STEPS, TLS
 from replay.load.result import LoadResult
@@ -91,8 +96,13 @@ class Condition:
                 return value >= self.bound
 
     @property
+    def is_estimate(self) -> bool:
+        """Whether more samples would make its figure another one."""
+        return 0 < self.percentile < 100 or (self.metric == _FAILED and self.unit == "%")
+
+    @property
     def samples_needed(self) -> int:
-        """How many there have to be for it to be judged."""
+        """How many there have to be for it to be judged as an estimate."""
         beyond = 100 - self.percentile if self.percentile else 100.0
         if self.metric == _FAILED and self.unit == "%":
             beyond = self.bound
@@ -115,13 +125,64 @@ class Condition:
         return sum(reply.label == self.metric for reply in plan.replies)
 
     def shown_value(self, result: LoadResult) -> str:
-        """What was measured, for people, in the unit of the condition."""
+        """What was measured, for people."""
         value = self.value(result)
         if value is None:
             return "nothing was measured"
         if self.unit in _US:
-            return f"{value / _US[self.unit]:.4g} {self.unit}"
-        return f"{value:.4g}{self.unit}"
+            return exact_duration(value)
+        return f"{number(value)}{self.unit}"
+
+
+class Judgement(Enum):
+    """What came of a condition of ``--fail-if``, in words."""
+
+    FAILS = "fails"
+    CANNOT_BE_JUDGED = "cannot be judged"
+    PASSES = "passes"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A condition of ``--fail-if`` held against a run: what was ``measured``, in words, by how
+    many ``samples``."""
+
+    condition: Condition
+    outcome: Judgement
+    measured: str
+    samples: int
+
+    @property
+    def passes(self) -> bool:
+        """False too where it cannot be judged: what has not been shown is not passed."""
+        return self.outcome is Judgement.PASSES
+
+    @property
+    def judged_by(self) -> str:
+        """What was measured, and by how much of what it takes."""
+        if not self.samples or not self.condition.is_estimate:
+            return self.measured
+        told = f"{self.measured}, judged by {counted(self.samples, 'sample')}"
+        few = self.samples < self.condition.samples_needed
+        return told + (f", and takes {self.condition.samples_needed:,}" if few else "")
+
+
+def verdicts(conditions: Iterable[Condition], result: LoadResult) -> list[Verdict]:
+    """All of them held against a run.  One that came true fails however few its samples are: those
+    show that much.  That one did not come true takes all of them."""
+    return [
+        Verdict(one, _outcome(one, result), one.shown_value(result), one.samples(result))
+        for one in conditions
+    ]
+
+
+def _outcome(condition: Condition, result: LoadResult) -> Judgement:
+    if condition.holds(result):
+        return Judgement.FAILS
+    few = condition.is_estimate and condition.samples(result) < condition.samples_needed
+    if few or condition.value(result) is None:
+        return Judgement.CANNOT_BE_JUDGED
+    return Judgement.PASSES
 
 
 def parse(text: str) -> Condition:

@@ -9,7 +9,7 @@ below all that are tried.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mailsrv.units import NS_PER_S
@@ -40,7 +40,7 @@ class Search:
     longest_ns: int = STEP_LONGEST_NS
 
     def step_ns(self, rate_per_s: float) -> int:
-        """How long the step at this rate lasts."""
+        """How long sessions are begun in the step at this rate."""
         return max(self.duration_ns, math.ceil(self.sessions * NS_PER_S / rate_per_s))
 
     @property
@@ -90,23 +90,29 @@ def search_for(condition: Condition, plans: Sequence[Plan], duration_ns: int) ->
 @dataclass(frozen=True, slots=True)
 class LimitStep:
     """A run at one rate: whether the condition held, and no session failed, and the schedule was
-    kept.  ``reason`` says in words what did not."""
+    kept; None where it was interrupted.  ``reason`` says in words what did not, ``measured`` the
+    condition's own figure."""
 
     rate_per_s: float
     result: LoadResult
-    holds: bool
+    holds: bool | None
     reason: str
+    measured: str
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
     """What a search has found: the highest rate that held, 0 if none did.
 
-    ``is_generators`` is True where the generator, not the target, kept it from going higher.
+    ``is_generators`` is True where the generator, not the target, kept it from going higher.  A
+    search that did not come to its end was ``interrupted``, or ``trouble`` says why no further step
+    could be made; there is at least one step.
     """
 
     condition: Condition
     steps: tuple[LimitStep, ...]
+    interrupted: bool = False
+    trouble: str = ""
 
     @property
     def rate_per_s(self) -> float:
@@ -114,12 +120,24 @@ class Limit:
 
     @property
     def is_generators(self) -> bool:
-        broken = [one for one in self.steps if not one.holds]
-        return bool(broken) and not min(broken, key=lambda one: one.rate_per_s).result.kept_schedule
+        broken = self.lowest_broken
+        return broken is not None and not broken.result.kept_schedule
 
     @property
-    def interrupted(self) -> bool:
-        return bool(self.steps) and self.steps[-1].result.interrupted
+    def lowest_broken(self) -> LimitStep | None:
+        """The step at the lowest rate that did not hold; None where all did."""
+        broken = [one for one in self.steps if one.holds is False]
+        return min(broken, key=lambda one: one.rate_per_s, default=None)
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether it did not come to its end."""
+        return self.interrupted or bool(self.trouble)
+
+    @property
+    def best(self) -> LimitStep:
+        """The step whose figures are the search's: the highest that held, or else was tried."""
+        return max(self.steps, key=lambda one: (bool(one.holds), one.rate_per_s))
 
 
 def find(
@@ -128,16 +146,35 @@ def find(
     first_rate: float = FIRST_RATE,
     told: Callable[[LimitStep], None] = lambda _: None,
 ) -> Limit:
-    """Search by runs at one rate each; every step is ``told``."""
+    """Search by runs at one rate each; every step is ``told``.
+
+    Raises LoadError and KeyboardInterrupt where they come before there is a step.
+    """
     steps: list[LimitStep] = []
+    try:
+        for step in _steps(search, run_at, first_rate):
+            steps.append(step)
+            told(step)
+    except (LoadError, KeyboardInterrupt) as error:
+        if not steps:
+            raise
+        stopped = isinstance(error, KeyboardInterrupt)
+        return Limit(search.condition, tuple(steps), stopped, "" if stopped else str(error))
+    return Limit(search.condition, tuple(steps), steps[-1].result.interrupted)
+
+
+def _steps(
+    search: Search, run_at: Callable[[float], LoadResult], first_rate: float
+) -> Iterator[LimitStep]:
     low, high, rate, lowest = 0.0, 0.0, first_rate, search.lowest_rate
-    while len(steps) < STEPS_MAX:
+    for _ in range(STEPS_MAX):
         result = run_at(rate)
-        reason = _reason(search.condition, result)
-        steps.append(LimitStep(rate, result, not reason, reason))
-        told(steps[-1])
+        measured = search.condition.shown_value(result)
         if result.interrupted:
-            break
+            yield LimitStep(rate, result, None, "", measured)
+            return
+        reason = _reason(search.condition, result)
+        yield LimitStep(rate, result, not reason, reason, measured)
         if reason:
             high = rate
         else:
@@ -149,13 +186,10 @@ def find(
         if high and high <= lowest:
             break
         rate = max((low + high) / 2, lowest) if high else min(low * 2, RATE_MAX)
-    return Limit(search.condition, tuple(steps))
 
 
 def _reason(condition: Condition, result: LoadResult) -> str:
     """Why a step does not count as one that held; empty if it does."""
-    if result.interrupted:
-        return "interrupted"
     if not condition.holds(result):
         return condition.shown_value(result)
     if result.tally.failed:

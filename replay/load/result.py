@@ -40,16 +40,18 @@ class Idle:
 class ProcessEnd:
     """What one generating process knows at its end, beside its intervals.
 
-    ``window_ns`` is the time that counts: from the first session until no more were begun.
-    ``in_window`` and ``messages_in_window`` count what was good and finished in it; ``cpu_ns`` is
-    what the process itself used in that time.  ``unbegun`` counts sessions that were due and never
-    begun.
+    ``window_ns`` runs from the first session until no more were begun, and ``cpu_ns`` is what the
+    process itself used in that time.  ``counted_ns`` is the time that rates are made of: in an open
+    loop it runs on until the last good session has ended, if that is later.  ``good_counted`` and
+    ``messages_counted`` count what was good and finished in it.  ``unbegun`` counts sessions that
+    were due and never begun.
     """
 
     idle: Idle = field(default_factory=Idle)
     window_ns: int = 0
-    in_window: int = 0
-    messages_in_window: int = 0
+    counted_ns: int = 0
+    good_counted: int = 0
+    messages_counted: int = 0
     cpu_ns: int = 0
     unbegun: int = 0
     interrupted: bool = False
@@ -61,8 +63,11 @@ class LoadResult:
 
     ``rate`` is the schedule of an open loop as it was typed, empty for a closed loop, which had
     ``concurrency`` sessions in progress at all times.  The other fields are those of
-    ``ProcessEnd``, over ``processes``.  Rates are made of what finished in the window; sessions
-    that finished later are in ``tally`` alone.
+    ``ProcessEnd``, over ``processes``.  Rates are made of what finished in ``counted_ns``: of a
+    closed loop that is the window, in which sessions were in progress at all times, and what
+    finished later is in ``tally`` alone.  Of an open loop it is as long as good sessions ended: a
+    server that answers what it owes only when no more is asked has answered no sooner.
+    ``began_ns`` is when it began, in nanoseconds since 1970; 0 where that is not known.
     """
 
     target: str
@@ -70,8 +75,9 @@ class LoadResult:
     tally: Tally
     idle: Idle
     window_ns: int
-    in_window: int
-    messages_in_window: int
+    counted_ns: int
+    good_counted: int
+    messages_counted: int
     cpu_ns: int
     interrupted: bool = False
     rate: str = ""
@@ -80,6 +86,7 @@ class LoadResult:
     unbegun: int = 0
     interval_ns: int = NS_PER_S
     lateness_max_ns: int = LATENESS_MAX_NS
+    began_ns: int = 0
 
     @property
     def all_well(self) -> bool:
@@ -98,11 +105,11 @@ class LoadResult:
 
     @property
     def sessions_per_s(self) -> float:
-        return self.in_window * NS_PER_S / self.window_ns if self.window_ns else 0.0
+        return self.good_counted * NS_PER_S / self.counted_ns if self.counted_ns else 0.0
 
     @property
     def messages_per_s(self) -> float:
-        return self.messages_in_window * NS_PER_S / self.window_ns if self.window_ns else 0.0
+        return self.messages_counted * NS_PER_S / self.counted_ns if self.counted_ns else 0.0
 
     @property
     def cpu_share(self) -> float:
@@ -112,7 +119,7 @@ class LoadResult:
 
 
 def sum_of_ends(ends: Sequence[ProcessEnd], *, interrupted: bool) -> ProcessEnd:
-    """What all processes know together; the window is the longest."""
+    """What all processes know together; of times, the longest."""
     complaints = Counter[str]()
     for end in ends:
         complaints.update(end.idle.complaints)
@@ -125,8 +132,9 @@ def sum_of_ends(ends: Sequence[ProcessEnd], *, interrupted: bool) -> ProcessEnd:
     return ProcessEnd(
         idle,
         max((end.window_ns for end in ends), default=0),
-        sum(end.in_window for end in ends),
-        sum(end.messages_in_window for end in ends),
+        max((end.counted_ns for end in ends), default=0),
+        sum(end.good_counted for end in ends),
+        sum(end.messages_counted for end in ends),
         sum(end.cpu_ns for end in ends),
         sum(end.unbegun for end in ends),
         interrupted or any(end.interrupted for end in ends),

@@ -61,6 +61,7 @@ def play(job: LoadJob, clock: Clock, progress: Watch | None = None) -> LoadResul
     """Run the load in this process.  Raises LoadError; Ctrl-C gives what there is so far."""
     tally = Tally()
     intervals = Intervals(tally, 1)
+    began_ns = clock.realtime_ns()
     run = LoadRun(job, clock, intervals.add, progress)
     try:
         try:
@@ -68,13 +69,15 @@ def play(job: LoadJob, clock: Clock, progress: Watch | None = None) -> LoadResul
             run.load(clock.monotonic_ns())
         except KeyboardInterrupt:
             run.interrupt()
-        return result_of(job, tally, run.end(), 1)
+        return result_of(job, tally, run.end(), 1, began_ns)
     finally:
         run.close()
 
 
-def result_of(job: LoadJob, tally: Tally, end: ProcessEnd, processes: int) -> LoadResult:
-    """What a run of so many processes has come to."""
+def result_of(
+    job: LoadJob, tally: Tally, end: ProcessEnd, processes: int, began_ns: int
+) -> LoadResult:
+    """What a run of so many processes has come to that began at ``began_ns`` since 1970."""
     options = job.options
     return LoadResult(
         target=job.target.name,
@@ -82,8 +85,9 @@ def result_of(job: LoadJob, tally: Tally, end: ProcessEnd, processes: int) -> Lo
         tally=tally,
         idle=end.idle,
         window_ns=end.window_ns,
-        in_window=end.in_window,
-        messages_in_window=end.messages_in_window,
+        counted_ns=end.counted_ns,
+        good_counted=end.good_counted,
+        messages_counted=end.messages_counted,
         cpu_ns=end.cpu_ns,
         interrupted=end.interrupted,
         rate=options.rate.text if options.rate else "",
@@ -92,6 +96,7 @@ def result_of(job: LoadJob, tally: Tally, end: ProcessEnd, processes: int) -> Lo
         unbegun=end.unbegun,
         interval_ns=job.interval_ns,
         lateness_max_ns=options.lateness_max_ns,
+        began_ns=began_ns,
     )
 
 
@@ -326,6 +331,8 @@ class LoadRun:
         """A session is over, and its socket is watched no more."""
         connected = session.connected
         session.release()
+        if self._window and self._options.rate and not session.failure:
+            self._window.extend(self._recorder)
         self._lost += session in self._held
         self._active.pop(session, None)
         self._held.discard(session)
@@ -377,6 +384,7 @@ class LoadRun:
         return ProcessEnd(
             Idle(self._options.idle, self._opened, self._lost, complaints),
             window.ns,
+            window.counted_ns,
             window.good,
             window.messages,
             window.cpu_ns,
@@ -392,22 +400,32 @@ class LoadRun:
 
 
 class _Window:
-    """The time that counts for the rates, and what was done in it."""
+    """The time in which sessions are begun, and what was done in it and, where rates are made of
+    more, behind it."""
 
     def __init__(self, clock: Clock, began_ns: int) -> None:
         self._clock = clock
         self._began_ns = began_ns
         self._cpu_began_ns = _cpu_ns()
         self.closed = False
-        self.ns = self.cpu_ns = self.good = self.messages = 0
+        self.ns = self.cpu_ns = self.counted_ns = self.good = self.messages = 0
 
     def close(self, recorder: Recorder) -> None:
-        """From here on nothing counts any more; harmless when closed."""
+        """No more sessions are begun; harmless when closed."""
         if not self.closed:
             self.closed = True
             self.ns = self._clock.monotonic_ns() - self._began_ns
             self.cpu_ns = _cpu_ns() - self._cpu_began_ns
-            self.good, self.messages = recorder.good, recorder.messages
+            self._count(recorder)
+
+    def extend(self, recorder: Recorder) -> None:
+        """A session has ended well; behind the window it counts, with the time until now."""
+        if self.closed:
+            self._count(recorder)
+
+    def _count(self, recorder: Recorder) -> None:
+        self.counted_ns = self._clock.monotonic_ns() - self._began_ns
+        self.good, self.messages = recorder.good, recorder.messages
 
 
 def _cpu_ns() -> int:

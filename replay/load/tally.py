@@ -111,8 +111,10 @@ class Tally:
         for step, counts in part.service.items():
             self.service.setdefault(step, Latency()).record_us(counts)
         quantiles = {}
-        for step, counts in part.response.items():
-            quantiles[step] = _count_and_tell(self.response.setdefault(step, Latency()), counts)
+        for step in STEPS:
+            if step in part.response:
+                total = self.response.setdefault(step, Latency())
+                quantiles[step] = _count_and_tell(total, part.response[step])
         row = Row(
             part.number,
             part.begun,

@@ -88,6 +88,7 @@ class _Parent:
         self._held: dict[Connection, int] = {}
         self._intervals = Intervals(self._tally, 0)
         self._interrupted = False
+        self._began_ns = clock.realtime_ns()
 
     def follow(self, crew: Sequence[Connection], timeout_s: float | None = None) -> None:
         """Take what is sent until all have ended.  Raises LoadError."""
@@ -111,7 +112,7 @@ class _Parent:
     def result(self, processes: int) -> LoadResult:
         self._intervals.finish()
         end = sum_of_ends(list(self._ends.values()), interrupted=self._interrupted)
-        return result_of(self._job, self._tally, end, processes)
+        return result_of(self._job, self._tally, end, processes, self._began_ns)
 
     def _take(self, pipe: Connection, crew: Sequence[Connection]) -> None:
         try:

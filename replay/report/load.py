@@ -13,15 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from mailsrv.units import NS_PER_S
-from replay.counted import counted
-from replay.load.condition import Condition
-from replay.load.limit import Limit, LimitStep
+from replay.load.condition import Verdict
+from replay.load.figures import duration
+from replay.load.limit import Limit
 from replay.load.result import LoadResult
 from replay.load.tally import PERCENTILES, TAIL_PERCENTILES, Latency, Row, Tally
 from replay.report.console import show_table
+from replay.report.load_words import complaints, facts, verdict_in_words, warnings
 from replay.transcript.octets import printable
 
-SCHEMA = 2
+SCHEMA = 3
 """Of the JSON of a load run; a key that goes or changes its meaning makes it another."""
 COMPLAINTS_SHOWN_MAX = 10
 SKIPPED_SHOWN_MAX = 5
@@ -29,27 +30,22 @@ SKIPPED_SHOWN_MAX = 5
 PERCENTILES_SHOWN = (TAIL_PERCENTILES, TAIL_PERCENTILES[:4], TAIL_PERCENTILES[:3], (50, 99), (99,))
 WIDTH_MAX = 1000
 """Of latencies: the first of these that fit the terminal, however wide that is."""
-BUSY_SHARE = 0.9
-"""A generator that uses more of its processor than this measures itself."""
-
-Broken = Sequence[tuple[Condition, str]]
-"""Conditions of --fail-if that came true, and the figure that was measured."""
 
 
 def show(
-    outcome: LoadResult, skipped: Sequence[str], console: Console, broken: Broken = ()
+    outcome: LoadResult, skipped: Sequence[str], console: Console, verdicts: Sequence[Verdict] = ()
 ) -> None:
     """The results as tables."""
     tally = outcome.tally
     for table in (_sums(outcome), _latencies(outcome, console), _counts(tally)):
         show_table(table, console)
-    if tally.complaints:
+    differing = complaints(tally)
+    if differing:
         console.print(Text("\nnot as in the transcripts", style="bold red"))
-    for complaint, count in tally.complaints.most_common(COMPLAINTS_SHOWN_MAX):
-        example = tally.examples.get(complaint)
+    for count, complaint, example in differing[:COMPLAINTS_SHOWN_MAX]:
         told = f"  {count:,} x {complaint}" + (f": {example}" if example else "")
         console.print(Text(printable(told)), soft_wrap=True)
-    _show_more(len(tally.complaints) - COMPLAINTS_SHOWN_MAX, console)
+    _show_more(len(differing) - COMPLAINTS_SHOWN_MAX, console)
     for complaint, count in outcome.idle.complaints.items():
         console.print(Text(f"  {count:,} x {complaint}"), soft_wrap=True)
     for reason in skipped[:SKIPPED_SHOWN_MAX]:
@@ -57,67 +53,21 @@ def show(
     _show_more(len(skipped) - SKIPPED_SHOWN_MAX, console)
     for warning in warnings(outcome):
         console.print(Text(f"\n{warning}", style="yellow"), soft_wrap=True)
-    for condition, value in broken:
-        console.print(
-            Text(f"\nfails: {condition.text} ({value})", style="bold red"), soft_wrap=True
-        )
-
-
-def show_few(conditions: Sequence[Condition], outcome: LoadResult, console: Console) -> None:
-    """The conditions that were judged by fewer samples than their figures take."""
-    for one in conditions:
-        samples = one.samples(outcome)
-        if 0 < samples < one.samples_needed:
-            told = f"{one.text}: judged by {counted(samples, 'sample')}, and takes "
-            console.print(Text(f"\n{told}{one.samples_needed:,}", style="yellow"), soft_wrap=True)
-
-
-def warnings(outcome: LoadResult) -> list[str]:
-    """What there is to know before the figures are believed."""
-    told = []
-    if outcome.cpu_share > BUSY_SHARE:
-        told.append(
-            f"the generator used {outcome.cpu_share:.0%} of a processor: these may be its own "
-            "limits, not the target's; --workers spreads it over more"
-        )
-    if not outcome.kept_schedule:
-        late = duration(outcome.tally.late.percentile_us(99))
-        never = f", {outcome.unbegun:,} never" if outcome.unbegun else ""
-        told.append(
-            f"the schedule was not kept: of 100 sessions one began {late} late or later{never}; "
-            "the load was another than was asked for"
-        )
-    if outcome.interrupted:
-        told.append("interrupted: this is what there is so far")
-    return told
-
-
-def limit_step(step: LimitStep) -> str:
-    """A step of a search, in a line."""
-    verdict = "holds" if step.holds else "does not hold"
-    result = step.result
-    rate = f"{step.rate_per_s:,.4g} sessions/s: {verdict}"
-    return f"{rate} ({step.reason or f'{result.sessions_per_s:,.4g} were finished a second'})"
-
-
-def limit_sum(limit: Limit) -> str:
-    """What a search has found, in a sentence."""
-    begin = "interrupted; so far" if limit.interrupted else "found"
-    if not limit.rate_per_s:
-        lowest = min(limit.steps, key=lambda one: one.rate_per_s)
-        even = f"; even at {lowest.rate_per_s:,.4g} sessions/s: {lowest.reason}"
-        return f"{begin}: no rate at which {limit.condition.text}{even}"
-    found = f"{begin}: {limit.condition.text} up to {limit.rate_per_s:,.4g} sessions/s"
-    return found + ("; beyond, the generator is the limit: --workers" * limit.is_generators)
+    for verdict in verdicts:
+        style = "" if verdict.passes else "bold red"
+        console.print(Text(f"\n{verdict_in_words(verdict)}", style=style), soft_wrap=True)
 
 
 # -- for machines ---------------------------------------------------------------------------------
 
 
 def as_json(
-    outcome: LoadResult, skipped: Sequence[str], broken: Broken = (), limit: Limit | None = None
+    outcome: LoadResult,
+    skipped: Sequence[str],
+    verdicts: Sequence[Verdict] = (),
+    limit: Limit | None = None,
 ) -> str:
-    """Latencies are in microseconds, rates per second of ``seconds``."""
+    """Latencies are in microseconds, rates per second of ``rate_seconds``."""
     tally, idle = outcome.tally, outcome.idle
     document: dict[str, Any] = {
         "schema": SCHEMA,
@@ -126,8 +76,9 @@ def as_json(
         "rate": outcome.rate or None,
         "tls": outcome.tls or None,
         "seconds": outcome.window_ns / NS_PER_S,
-        "interrupted": outcome.interrupted,
-        "all_well": outcome.all_well and not broken,
+        "rate_seconds": outcome.counted_ns / NS_PER_S,
+        "interrupted": outcome.interrupted or bool(limit and limit.interrupted),
+        "all_well": outcome.all_well and all(one.passes for one in verdicts),
         "sessions": {
             "begun": tally.begun,
             "good": tally.good,
@@ -164,7 +115,14 @@ def as_json(
         "interval_s": outcome.interval_ns / NS_PER_S,
         "intervals": [_row(one) for one in tally.rows],
         "failed_conditions": [
-            {"condition": condition.text, "measured": value} for condition, value in broken
+            {
+                "condition": one.condition.text,
+                "measured": one.measured,
+                "outcome": one.outcome.value,
+                "samples": one.samples,
+            }
+            for one in verdicts
+            if not one.passes
         ],
         "limit": _limit(limit) if limit else None,
         "skipped": list(skipped),
@@ -200,7 +158,7 @@ def _limit(limit: Limit) -> dict[str, Any]:
         {
             "rate_per_s": one.rate_per_s,
             "holds": one.holds,
-            "measured": limit.condition.shown_value(one.result),
+            "measured": one.measured,
             "samples": limit.condition.samples(one.result),
             "seconds": one.result.window_ns / NS_PER_S,
             "reason": one.reason,
@@ -210,7 +168,9 @@ def _limit(limit: Limit) -> dict[str, Any]:
     return {
         "condition": limit.condition.text,
         "samples_needed": limit.condition.samples_needed,
-        "rate_per_s": limit.rate_per_s,
+        "rate_per_s": limit.rate_per_s or (None if limit.is_cut_short else 0),
+        "interrupted": limit.interrupted,
+        "trouble": limit.trouble or None,
         "steps": steps,
     }
 
@@ -220,7 +180,7 @@ def write_hgrm(tally: Tally, folder: Path) -> list[Path]:
 
     Raises OSError.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     written = []
     late: Mapping[str, Latency] = {"late": tally.late} if tally.late.count else {}
     for kind, latencies in (("response", tally.response), ("service", tally.service), ("", late)):
@@ -233,44 +193,6 @@ def write_hgrm(tally: Tally, folder: Path) -> list[Path]:
 
 
 # -- for people -----------------------------------------------------------------------------------
-
-
-def duration(us: int) -> str:
-    """Microseconds for people: "870 us", "12.3 ms", "153 ms", "1.25 s"."""
-    if us < 1000:
-        return f"{us} us"
-    if us < 1_000_000:
-        return f"{us / 1000:.1f} ms" if us < 100_000 else f"{us // 1000} ms"
-    return f"{us / 1_000_000:.2f} s"
-
-
-def facts(outcome: LoadResult) -> list[tuple[str, str, str]]:
-    """What a run was and what came of it: names, words, and styles of rich."""
-    tally, idle = outcome.tally, outcome.idle
-    seconds = outcome.window_ns / NS_PER_S
-    load = f"{outcome.rate} sessions/s" if outcome.rate else f"{outcome.concurrency} at once"
-    load += f", TLS ({outcome.tls})" if outcome.tls else ""
-    told = [
-        ("target", f"{printable(outcome.target)}, {load}, {seconds:.1f} s", ""),
-        ("sessions", f"{tally.good:,} good, {outcome.sessions_per_s:,.0f}/s", "bold"),
-    ]
-    if tally.failed:
-        told.append(("failed", f"{tally.failed:,}", "bold red"))
-    if tally.messages:
-        words = f"{tally.messages:,} accepted, {outcome.messages_per_s:,.0f}/s"
-        told.append(("messages", words, ""))
-    if idle.asked:
-        held = f"{idle.held:,} of {idle.asked:,} held to the end"
-        lost = f", {idle.lost:,} lost" if idle.lost else ""
-        told.append(("idle", held + lost, "" if idle.complete else "bold red"))
-    if outcome.rate:
-        late = tally.late
-        words = f"p99 {duration(late.percentile_us(99))}, max {duration(late.max_us)}"
-        never = f", {outcome.unbegun:,} never begun" if outcome.unbegun else ""
-        told.append(("late", words + never, "" if outcome.kept_schedule else "bold red"))
-    processes = f" each of {outcome.processes} processes" if outcome.processes > 1 else ""
-    told.append(("generator", f"{outcome.cpu_share:.0%} of a processor{processes}", ""))
-    return told
 
 
 def _sums(outcome: LoadResult) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from rich.console import Console, Group
@@ -10,12 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from mailsrv.units import NS_PER_S
+from replay.load.figures import duration
 from replay.load.tally import PERCENTILES, Row, Tally
 from replay.load.workers import LoadWatcher
-from replay.report.load import duration
 
 STEPS_SHOWN_MAX = 12
-"""Of those that take longest, in the order of a session."""
+"""Those that take longest, in the order of a session."""
+
+
+_P99 = PERCENTILES.index(99)
 
 
 class LoadView(LoadWatcher):
@@ -23,6 +27,7 @@ class LoadView(LoadWatcher):
 
     def __init__(self, console: Console, interval_ns: int) -> None:
         self._interval_s = interval_ns / NS_PER_S
+        self._console = console
         # It draws when it is told something: a thread of its own would take time for nothing.
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._stack = ExitStack()
@@ -51,12 +56,24 @@ class LoadView(LoadWatcher):
             f"{row.open:,} open",
         ]
         if row.late_us:
-            parts.append(f"late p99 {duration(row.late_us[2])}")
-        line = Text("  ".join(parts), style="bold")
+            parts.append(f"late p99 {duration(row.late_us[_P99])}")
+        line = Text(_filled(parts, self._console.width), style="bold")
         if tally.failed:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in tally.errors.most_common(3))
-            line.append(f"  {tally.failed:,} failed: {kinds}", style="bold red")
+            line.append(f"\n{tally.failed:,} failed: {kinds}", style="bold red")
         return line
+
+
+def _filled(parts: Sequence[str], width: int) -> str:
+    """Lines of whole parts, as many to a line as there is room for."""
+    lines = list(parts[:1])
+    for part in parts[1:]:
+        longer = f"{lines[-1]}  {part}"
+        if len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return "\n".join(lines)
 
 
 def _latencies(row: Row) -> Table:
@@ -64,6 +81,9 @@ def _latencies(row: Row) -> Table:
     table.add_column("response time")
     for name in (*(f"p{one}" for one in PERCENTILES), "max"):
         table.add_column(name, justify="right")
-    for step, times in list(row.response_us.items())[-STEPS_SHOWN_MAX:]:
-        table.add_row(step, *map(duration, times))
+    slowest = sorted(row.response_us, key=lambda step: -row.response_us[step][_P99])
+    shown = slowest[:STEPS_SHOWN_MAX]
+    for step, times in row.response_us.items():
+        if step in shown:
+            table.add_row(step, *map(duration, times))
     return table

@@ -35,8 +35,9 @@ def result(*parts: Interval, **changed: Any) -> LoadResult:
         "tally": tally,
         "idle": Idle(),
         "window_ns": 10 * NS_PER_S,
-        "in_window": tally.good,
-        "messages_in_window": tally.messages,
+        "counted_ns": 10 * NS_PER_S,
+        "good_counted": tally.good,
+        "messages_counted": tally.messages,
         "cpu_ns": NS_PER_S,
     }
     return LoadResult(**given | changed)

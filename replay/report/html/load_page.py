@@ -6,13 +6,22 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from mailsrv.units import NS_PER_S
+from replay.load.condition import Verdict
+from replay.load.figures import duration
 from replay.load.reply_labels import CONNECT, DOT, GREETING, SESSION, TLS
 from replay.load.result import LoadResult
 from replay.load.tally import PERCENTILES, TAIL_PERCENTILES, Latency, Row
 from replay.report.html.charts import SERIES_MAX, Chart, Labels, Points, line_chart, time_labels
 from replay.report.html.markup import Html
 from replay.report.html.templates import render_page
-from replay.report.load import Broken, duration, warnings
+from replay.report.load_words import (
+    complaints,
+    load_asked,
+    made_by,
+    time_taken,
+    verdict_in_words,
+    warnings,
+)
 
 SKIPPED_SHOWN_MAX = 1000
 COMPLAINTS_SHOWN_MAX = 50
@@ -31,7 +40,7 @@ _NOTE_OPEN = (
 _NOTE_CLOSED = "From when something was due: in a closed loop, when the reply before it came."
 
 
-def page(outcome: LoadResult, skipped: Sequence[str], broken: Broken = ()) -> str:
+def page(outcome: LoadResult, skipped: Sequence[str], verdicts: Sequence[Verdict] = ()) -> str:
     """The whole page."""
     tally = outcome.tally
     counts = [
@@ -39,21 +48,23 @@ def page(outcome: LoadResult, skipped: Sequence[str], broken: Broken = ()) -> st
         for code, times in sorted(tally.replies.items())
     ]
     counts += [(kind, f"{times:,}", "bad") for kind, times in tally.errors.most_common()]
-    told = [f"fails: {condition.text} ({value})" for condition, value in broken]
+    told = [verdict_in_words(verdict) for verdict in verdicts if not verdict.passes]
     return render_page(
         "load.html",
         "Load report",
         sentence=_sentence(outcome),
+        made_by=made_by(outcome),
         tiles=_tiles(outcome),
         warnings=told + warnings(outcome),
         charts=_charts(outcome),
         latency_note=_NOTE_OPEN if outcome.rate else _NOTE_CLOSED,
         latency_heads=("count", *(f"p{one:g}" for one in TAIL_PERCENTILES), "max", "service p99"),
         latencies=[(step, _cells(outcome, step)) for step in tally.steps],
+        verdicts=[_verdict_row(verdict) for verdict in verdicts],
         counts=counts,
         complaints=[
-            (f"{n:,}", what, tally.examples.get(what, ""))
-            for what, n in tally.complaints.most_common(COMPLAINTS_SHOWN_MAX)
+            (f"{n:,}", what, example)
+            for n, what, example in complaints(tally)[:COMPLAINTS_SHOWN_MAX]
         ]
         + [(f"{n:,}", what, "") for what, n in outcome.idle.complaints.items()],
         skipped=list(skipped[:SKIPPED_SHOWN_MAX]),
@@ -61,11 +72,14 @@ def page(outcome: LoadResult, skipped: Sequence[str], broken: Broken = ()) -> st
 
 
 def _sentence(outcome: LoadResult) -> str:
-    at_once = f"{outcome.concurrency} sessions at once"
-    how = f"{outcome.rate} sessions/s" if outcome.rate else at_once
-    how += f", TLS ({outcome.tls})" if outcome.tls else ""
     beside = f", beside {outcome.idle.held:,} idle connections" if outcome.idle.asked else ""
-    return f"{outcome.target}: {how} for {outcome.window_ns / NS_PER_S:.1f} s{beside}."
+    return f"{outcome.target}: {load_asked(outcome)} for {time_taken(outcome)}{beside}."
+
+
+def _verdict_row(verdict: Verdict) -> tuple[str, str, str, str]:
+    """The condition, what was measured, its verdict, and how that is coloured."""
+    kind = "good" if verdict.passes else "bad"
+    return verdict.condition.text, verdict.judged_by, verdict.outcome.value, kind
 
 
 def _tiles(outcome: LoadResult) -> list[tuple[str, str, str]]:

@@ -65,7 +65,7 @@ def test_captures_begin_as_they_were_opened_round_after_round() -> None:
 
 
 def test_captures_that_all_open_at_once_have_no_schedule() -> None:
-    with pytest.raises(LoadError, match="all their connections at once"):
+    with pytest.raises(LoadError, match="one connection each, or open all at once"):
         instants("captures", opened=(0, 0))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -24,7 +25,8 @@ from replay.load.limit import (
 )
 from replay.load.plan import LoadError, Plan, PlannedReply
 from replay.load.result import LoadResult
-from replay.report.load import limit_step, limit_sum
+from replay.report.load import as_json
+from replay.report.load_words import limit_begin, limit_step, limit_sum
 
 BOUND = parse("p99(dot) <= 10ms")
 ENOUGH = 300
@@ -88,16 +90,56 @@ def test_a_failed_session_is_none_that_holds() -> None:
 
 def test_every_step_is_told_with_its_figure() -> None:
     limit, told = search(60)
-    assert limit_step(told[0]).startswith("50 sessions/s: holds (")
+    assert limit_step(told[0]) == "50 sessions/s: holds (5.003 ms; 0 good a second)"
     assert limit_step(told[1]) == "100 sessions/s: does not hold (50.02 ms)"
     assert limit_sum(limit).startswith("found: p99(dot) <= 10ms up to 5")
+
+
+def test_what_a_search_is_going_to_do_is_told_first() -> None:
+    assert limit_begin(SEARCH, 50) == (
+        "searching the highest rate at which p99(dot) <= 10ms, from 50 sessions/s: up to 40 steps; "
+        "a step begins sessions for 10 s, at low rates longer to have 1 session, 60 s at most, and "
+        "waits until they have ended"
+    )
+    assert "begins sessions for 90 s, and waits" in limit_begin(Search(BOUND, 90 * NS_PER_S), 50)
 
 
 def test_ctrl_c_ends_the_search_with_what_it_has() -> None:
     runs = iter([answering(5), answering(5, interrupted=True)])
     limit = find(SEARCH, lambda rate: next(runs), 50)
     assert (limit.interrupted, limit.rate_per_s, len(limit.steps)) == (True, 50, 2)
-    assert limit_sum(limit).startswith("interrupted; so far: ")
+    assert limit.best is limit.steps[0]
+    assert limit_sum(limit) == "interrupted; so far: p99(dot) <= 10ms up to 50 sessions/s"
+    printed = json.loads(as_json(limit.best.result, (), (), limit))
+    assert printed["interrupted"] is printed["limit"]["interrupted"] is True
+    assert [step["holds"] for step in printed["limit"]["steps"]] == [True, None]
+
+
+def test_a_step_that_was_interrupted_neither_holds_nor_does_not() -> None:
+    limit = find(SEARCH, lambda rate: answering(5, interrupted=True), 50)
+    assert limit.steps[0].holds is None
+    assert limit_step(limit.steps[0]) == "50 sessions/s: interrupted before it could be judged"
+    assert limit_sum(limit) == "interrupted; so far: nothing, as no step has come to its end"
+    assert json.loads(as_json(limit.best.result, (), (), limit))["limit"]["rate_per_s"] is None
+
+
+@pytest.mark.parametrize(
+    ("error", "begin"),
+    [(LoadError("cannot connect to x: gone"), "stopped"), (KeyboardInterrupt(), "interrupted")],
+)
+def test_what_ends_a_search_between_steps_leaves_what_was_found(
+    error: BaseException, begin: str
+) -> None:
+    def run_at(per_s: float) -> LoadResult:
+        if per_s > 100:
+            raise error
+        return answering(5, rate=str(per_s))
+
+    limit = find(SEARCH, run_at, 50)
+    assert limit_sum(limit) == f"{begin}; so far: p99(dot) <= 10ms up to 100 sessions/s"
+    assert limit.trouble == str(error) and limit.interrupted is (not limit.trouble)
+    with pytest.raises(type(error)):
+        find(SEARCH, run_at, 200)  # nothing is found, and the reason is all there is to say
 
 
 def test_what_holds_by_too_few_samples_does_not_hold() -> None:

@@ -189,7 +189,8 @@ def test_a_condition_that_comes_true_fails_the_run(
     out = capsys.readouterr().out
     assert "fails: p50(EHLO) > 0us (" in out
     assert "fails: failed > 0" not in out
-    assert "p50(EHLO) > 0us: judged by 5 samples, and takes 20" in out
+    assert ", judged by 5 samples, and takes 20)" in out
+    assert "passes: failed > 0 (0)" in out
     assert main.main(paced(file, mailsrv_port, "--fail-if", "max(session) > 60s")) == 0
 
 
@@ -197,13 +198,27 @@ def test_a_condition_on_what_was_not_measured_fails_the_run(
     file: Path, mailsrv_port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.main(paced(file, mailsrv_port, "--fail-if", "p99(dot) > 60s")) == 1
-    assert "fails: p99(dot) > 60s (nothing was measured)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "cannot be judged: p99(dot) > 60s (nothing was measured)" in out
+
+
+def test_a_condition_that_too_few_samples_judge_does_not_pass(
+    file: Path, mailsrv_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--fail-if", "p99(EHLO) > 60s", "--json", "-"]
+    assert main.main(paced(file, mailsrv_port, *options)) == 1
+    (condition,) = json.loads(capsys.readouterr().out)["failed_conditions"]
+    assert (condition["outcome"], condition["samples"]) == ("cannot be judged", 5)
+    assert main.main(paced(file, mailsrv_port, *options[:2])) == 1
+    out = capsys.readouterr().out
+    assert "cannot be judged: p99(EHLO) > 60s (" in out
+    assert ", judged by 5 samples, and takes 300)" in out
 
 
 def test_histograms_are_written_for_each_step(
     file: Path, mailsrv_port: int, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "new" / "histograms"
+    folder = tmp_path / "histograms"
     assert main.main(paced(file, mailsrv_port, "--hgrm", str(folder))) == 0
     assert {path.name for path in folder.iterdir()} == {
         "late.hgrm",
@@ -250,7 +265,10 @@ def test_a_limit_is_searched_and_every_step_told(
             ["--find-limit", "failed < 1", "--rate", "0.2"],
             "replay: --rate 0.2: failed < 1 is judged",
         ),
-        (["--rate", "captures"], "replay: --rate captures: these transcripts open all"),
+        (["--rate", "captures"], "replay: --rate captures: these transcripts have one"),
+        (["--open-max", "9"], "replay: --open-max is of an open loop; it goes with --rate"),
+        (["--late-max", "9"], "replay: --late-max is of an open loop; it goes with --rate"),
+        (["--find-limit", "failed < 1", "--concurrency", "9"], "replay: --find-limit makes runs"),
     ],
 )
 def test_what_does_not_go_together_or_is_not_understood_is_told_in_a_sentence(
@@ -314,6 +332,14 @@ def test_histograms_need_a_folder(file: Path, capsys: pytest.CaptureFixture[str]
     options = ["--target", "127.0.0.1:1", "--hgrm", str(file)]
     assert main.main(["load", str(file), *options]) == 2
     assert "histograms are many files; name a folder" in capsys.readouterr().err
+
+
+def test_histograms_make_no_folders_above_their_own(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--target", "127.0.0.1:1", "--hgrm", str(tmp_path / "new" / "histograms")]
+    assert main.main(["load", str(file), *options]) == 2
+    assert f"there is no folder {tmp_path / 'new'}\n" in capsys.readouterr().err
 
 
 def test_results_replace_no_evidence(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from load_results import interval, result
-from loading import HELLO, LIMIT_NS, lines_of, rude_server, run, saying
+from loading import GENEROUS_NS, HELLO, LIMIT_NS, lines_of, rude_server, run, saying
 
 from mailsrv.units import NS_PER_MS, NS_PER_S
 from replay.load.arrivals import parse
@@ -67,6 +67,43 @@ def test_response_times_count_from_when_a_session_was_due() -> None:
     assert tally.response["session"].max_us >= late_us + 30_000
     assert not outcome.kept_schedule
     assert not outcome.all_well
+
+
+def test_rates_are_over_the_time_until_the_last_good_session_has_ended() -> None:
+    """A server that answers all it owes behind the schedule has not been as fast as the schedule,
+    nor as slow as what it answered within it."""
+
+    def behave(sock: socket.socket) -> None:
+        sock.settimeout(3 * LIMIT_NS / NS_PER_S)
+        with pytest.raises(TimeoutError):
+            sock.recv(1)
+        saying(b"220 x\r\n", b"250 x\r\n")(sock)
+
+    with rude_server(behave) as port:
+        outcome = run(HELLO, port, rate="100", sessions=0, duration_ns=LIMIT_NS)
+    assert (outcome.tally.good, outcome.good_counted) == (10, 10)
+    assert LIMIT_NS <= outcome.window_ns < 3 * LIMIT_NS <= outcome.counted_ns
+    assert outcome.sessions_per_s == 10 * NS_PER_S / outcome.counted_ns
+    assert outcome.counted_ns < GENEROUS_NS
+
+
+def test_a_session_that_times_out_makes_no_others_slower() -> None:
+    first = threading.Lock()
+    ended = threading.Event()
+
+    def behave(sock: socket.socket) -> None:
+        if first.acquire(blocking=False):
+            ended.wait()
+        saying(b"220 x\r\n", b"250 x\r\n")(sock)
+
+    timeout_ns = 20 * LIMIT_NS
+    with rude_server(behave) as port:
+        outcome = run(
+            HELLO, port, rate="100", sessions=0, duration_ns=LIMIT_NS, timeout_ns=timeout_ns
+        )
+        ended.set()
+    assert (outcome.tally.good, outcome.tally.failed, outcome.good_counted) == (9, 1, 9)
+    assert outcome.window_ns <= outcome.counted_ns < timeout_ns
 
 
 def test_sessions_for_which_there_was_no_room_are_counted_as_never_begun() -> None:

@@ -43,7 +43,7 @@ def test_every_session_is_counted_with_its_replies_and_latencies(mailsrv_port: i
     assert [tally.of(step).count for step in ("greeting", "dot", "session")] == [7, 7, 7]
     assert 0 < tally.of("greeting").percentile_us(50) <= tally.session.max_us
     assert outcome.all_well
-    assert outcome.in_window == outcome.messages_in_window == 7
+    assert outcome.good_counted == outcome.messages_counted == 7
     assert outcome.sessions_per_s > 0
 
 
@@ -51,7 +51,7 @@ def test_a_run_begins_sessions_until_its_duration_is_over(mailsrv_port: int) -> 
     outcome = run(HELLO, mailsrv_port, concurrency=2, sessions=0, duration_ns=3 * LIMIT_NS)
     assert outcome.all_well
     assert outcome.window_ns >= 3 * LIMIT_NS
-    assert 0 < outcome.in_window <= outcome.tally.good
+    assert 0 < outcome.good_counted <= outcome.tally.good
 
 
 def test_transcripts_are_played_in_turn_and_connections_of_a_file_are_sessions() -> None:

@@ -55,7 +55,7 @@ def test_processes_share_sessions_idle_connections_and_figures(mailsrv_port: int
     assert (tally.begun, tally.good, tally.messages) == (7, 7, 7)
     assert tally.replies == {220: 7, 250: 28, 354: 7, 221: 7}
     assert (outcome.idle.asked, outcome.idle.held) == (5, 5)
-    assert (outcome.in_window, outcome.messages_in_window, outcome.processes) == (7, 7, 2)
+    assert (outcome.good_counted, outcome.messages_counted, outcome.processes) == (7, 7, 2)
     assert tally.of("dot").count == tally.service["dot"].count == 7
     assert outcome.all_well
 

@@ -20,9 +20,9 @@ def busy(number: int, failed: int = 0) -> Interval:
     return part
 
 
-def drawn(*parts: Interval, held: int = 0) -> str:
+def drawn(*parts: Interval, held: int = 0, width: int = 100) -> str:
     file = io.StringIO()
-    console = Console(file=file, force_terminal=True, width=100, color_system=None)
+    console = Console(file=file, force_terminal=True, width=width, color_system=None)
     tally = Tally()
     with LoadView(console, NS_PER_S // 2) as view:
         if held:
@@ -42,6 +42,18 @@ def test_an_interval_shows_rates_latencies_and_lateness() -> None:
 
 def test_failures_are_shown_with_their_kinds_from_the_beginning_on() -> None:
     assert "5 failed: 5 reset" in drawn(busy(0, failed=2), busy(1, failed=3))
+
+
+def test_a_narrow_terminal_breaks_between_figures_only() -> None:
+    text = drawn(busy(3), width=60)
+    assert "2.0 s  1,000 sessions/s  1,500 messages/s  20 open" in text.splitlines()[0]
+    assert text.splitlines()[1].startswith("late p99 2.0 ms")
+
+
+def test_steps_stand_in_the_order_of_a_session_whichever_came_first() -> None:
+    text = drawn(interval(0, session=9, QUIT=3, RSET=1, connect=1))
+    places = [text.index(f"\n{step} ") for step in ("connect", "RSET", "QUIT", "session")]
+    assert places == sorted(places)
 
 
 def test_idle_connections_are_counted_as_they_open() -> None:

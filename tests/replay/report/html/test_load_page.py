@@ -9,7 +9,7 @@ from typing import Any
 from load_results import interval, result
 
 from mailsrv.units import NS_PER_MS, NS_PER_S
-from replay.load.condition import parse
+from replay.load.condition import parse, verdicts
 from replay.load.interval import Interval
 from replay.load.result import Idle, LoadResult
 from replay.report.html.charts import FONT_PX, HEIGHT, SERIES_MAX, WIDTH, line_chart, time_labels
@@ -122,11 +122,35 @@ def test_the_figures_stand_there_as_text_too() -> None:
 
 def test_what_makes_the_run_fail_stands_at_the_top() -> None:
     run = result(busy(0), rate="200", lateness_max_ns=NS_PER_MS // 2, unbegun=3)
-    header = next(root(run, (), [(parse("p99(dot) > 5ms"), "60 ms")]).iter("header"))
-    assert "fails: p99(dot) > 5ms (60 ms)" in told(header)
+    header = next(root(run, (), verdicts([parse("p99(dot) > 5ms")], run)).iter("header"))
+    assert "fails: p99(dot) > 5ms (60.03 ms, judged by 100 samples, and takes 300)" in told(header)
     assert "the schedule was not kept: of 100 sessions one began 1.0 ms late or later, 3 never" in (
         told(header)
     )
+
+
+def test_conditions_stand_there_that_passed_too_and_by_how_many_samples() -> None:
+    run = result(*map(busy, range(3)), rate="200")
+    conditions = [parse("p99(dot) > 1s"), parse("p99.9(dot) > 1s"), parse("failed > 0")]
+    shown = root(run, (), verdicts(conditions, run))
+    (table,) = [one for one in shown.iter("table") if one.get("class") == "conditions"]
+    assert [[told(cell) for cell in row] for row in table.iter("tr")][1:] == [
+        ["p99(dot) > 1s", "60.03 ms, judged by 300 samples", "passes"],
+        ["p99.9(dot) > 1s", "60.03 ms, judged by 300 samples, and takes 3,000", "cannot be judged"],
+        ["failed > 0", "0", "passes"],
+    ]
+
+
+def test_the_page_says_when_the_run_began_and_what_made_it() -> None:
+    header = told(next(root(result(busy(0), began_ns=86_400 * NS_PER_S)).iter("header")))
+    assert "1970-01-02 00:00:00 UTC, replay of mailsrv " in header
+
+
+def test_rates_that_are_over_more_than_the_schedule_say_so() -> None:
+    run = result(busy(0), rate="8000", window_ns=2 * NS_PER_S, counted_ns=20 * NS_PER_S)
+    header = told(next(root(run).iter("header")))
+    assert "8000 sessions/s for 2.0 s of schedule, 20.0 s until the last good session" in header
+    assert re.search(r"sessions/s\s*5\b", header)
 
 
 def test_nothing_measured_is_a_page_too() -> None:
