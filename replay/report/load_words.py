@@ -32,10 +32,10 @@ def load_asked(outcome: LoadResult) -> str:
 def time_taken(outcome: LoadResult) -> str:
     """How long, and what the rates are made of where that is longer."""
     seconds = f"{outcome.window_ns / NS_PER_S:.1f} s"
-    if not outcome.rate or outcome.counted_ns <= outcome.window_ns:
+    until = f"{outcome.counted_ns / NS_PER_S:.1f} s"
+    if not outcome.rate or until == seconds:
         return seconds
-    ended = f"{outcome.counted_ns / NS_PER_S:.1f} s until the last good session ended"
-    return f"{seconds} of schedule, {ended}"
+    return f"{seconds} of schedule, {until} until the last good session ended"
 
 
 def made_by(outcome: LoadResult) -> str:

@@ -23,6 +23,8 @@ FONT_PX = 16
 SERIES_MAX = 8
 """In one chart: as many colours the style sheet has."""
 _LABELS_WANTED = 6
+_LEGEND_LINE = 32
+"""Its length: each pattern of dashes is seen in it."""
 _NOT_DRAWN = ("script", "defs", "style", "desc", "title", "comment")
 
 
@@ -132,6 +134,7 @@ def _decades(values: Sequence[float]) -> list[float]:
 def _pruned(root: Any, title: str) -> Html:
     """The drawing without what would run, fetch or colour it, and with its title to be read."""
     _prune(root)
+    _draw_legends(root)
     root.set("role", "img")
     root.set("aria-label", plain(title))
     return Html(ElementTree.tostring(root, encoding="unicode"))
@@ -144,6 +147,22 @@ def _prune(element: Any) -> None:
             element.remove(child)
         else:
             _prune(child)
+
+
+def _draw_legends(root: Any) -> None:
+    """A legend shows its line, dashes and all: squares of colours are alike in print."""
+    for group in root.iter():
+        if "legend" not in group.get("class", "").split():
+            continue
+        number = group.get("id", "").rpartition("-")[2]
+        group.set("class", f"legend serie-{number}")
+        box = group[0]
+        left, top, size = (float(box.attrib.pop(name)) for name in ("x", "y", "height"))
+        box.attrib.pop("width")
+        box.tag = box.tag.replace("rect", "line")
+        middle = f"{top + size / 2:g}"
+        ends = {"x1": f"{left + size - _LEGEND_LINE:g}", "x2": f"{left + size:g}"}
+        box.attrib.update(ends | {"y1": middle, "y2": middle, "class": f"line color-{number}"})
 
 
 def _is_tooltip(element: Any) -> bool:

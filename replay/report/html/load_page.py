@@ -135,7 +135,10 @@ class _Times:
     def latency(self, step: str) -> Chart:
         """Percentiles of a step's response time."""
         title = f"{_TITLES[step]} over time"
-        words = "Response time in each part of the run, by percentile; the axis is logarithmic."
+        words = (
+            "Response time in each part of the run, by percentile; the axis is logarithmic. Of "
+            "fewer than 100 samples in a part, p99 is the max."
+        )
         return self._durations(step, title, words, lambda row: row.response_us.get(step, ()))
 
     def late(self) -> Chart:
@@ -203,6 +206,11 @@ def _by_percentile(outcome: LoadResult) -> Chart:
     labels = [(_place(one), f"p{one:g}") for one in TAIL_PERCENTILES]
     svg = line_chart("by-percentile", title, lines, x_labels=labels, y_format=_ms, logarithmic=True)
     words = "Response times, from half of all sessions to the slowest; both axes are logarithmic."
+    if left_out := [step for step in tally.steps if step not in chosen]:
+        words += (
+            f" Of the commands, the slowest by their p99, as {SERIES_MAX} lines can be told apart. "
+            f"Not drawn, but in the table below: {', '.join(left_out)}."
+        )
     return Chart(title, svg, words)
 
 

@@ -92,6 +92,42 @@ def test_a_line_goes_through_its_points() -> None:
     assert drawn.get("viewBox") == f"0 0 {WIDTH} {HEIGHT}"
 
 
+def test_a_legend_shows_the_dashes_of_its_line() -> None:
+    lines_ = {name: [(0.0, 1.0), (1.0, 2.0)] for name in ("p50", "p90", "p99", "max")}
+    drawn = Xml.fromstring(line_chart("x", "X", lines_, x_labels=time_labels(1), y_format=str))
+    for number, name in enumerate(lines_):
+        of_series = [
+            one for one in drawn.iter() if f"serie-{number}" in one.get("class", "").split()
+        ]
+        (legend,) = [one for one in of_series if "legend" in one.get("class", "").split()]
+        assert told(legend) == name
+        assert len(of_series) > 1  # the style sheet's dashes are of both
+        (line,) = legend.iter(f"{SVG}line")
+        assert line.get("class") == f"line color-{number}"
+    style = page(result(busy(0)), [])
+    dashes = [
+        re.search(rf"\.serie-{n} \.line {{ (stroke-dasharray: [^}}]*)", style)
+        for n in range(1, SERIES_MAX)
+    ]
+    assert len({one[1] for one in dashes if one}) == SERIES_MAX - 1
+
+
+def test_what_the_plot_by_percentile_leaves_out_is_told_with_the_reason() -> None:
+    steps = ("connect", "tls", "greeting", "EHLO", "MAIL", "RCPT", "RSET", "QUIT", "dot", "session")
+    slower = {step: {ms: 9} for ms, step in enumerate(steps, 1)}
+    figure = figures(root(result(interval(**slower))))["Latency by percentile"]
+    assert len(lines(figure)) == SERIES_MAX
+    assert told(figure).strip().endswith("but in the table below: EHLO, MAIL.")
+    few = figures(root(result(busy(0))))["Latency by percentile"]
+    assert "Not drawn" not in told(few)
+
+
+def test_a_wide_table_can_be_scrolled_with_the_keyboard() -> None:
+    shown = root(result(busy(0)))
+    (wide,) = [one for one in shown.iter("div") if one.get("class") == "wide"]
+    assert (wide.get("tabindex"), wide.get("aria-label")) == ("0", "Latencies")
+
+
 def test_a_logarithmic_axis_has_its_decades() -> None:
     points = [(0.0, 0.3), (1.0, 4_000.0)]
     svg = line_chart(
