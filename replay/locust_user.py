@@ -37,7 +37,7 @@ from gevent.select import select
 from locust import User, events, task
 from locust.env import Environment
 from locust.exception import StopUser
-from locust.runners import WorkerRunner
+from locust.runners import MasterRunner, WorkerRunner
 
 from mailsrv.runtime.clock import SystemClock
 from mailsrv.units import NS_PER_MS, NS_PER_S, seconds_to_ns
@@ -60,11 +60,12 @@ RETRY_PAUSE_S = 0.1
 """A user waits so long after a session that could not be connected."""
 LEFT_OUT_TOLD_MAX = 50
 """Of transcripts that make no load: these are named on the log, the others counted."""
+COMPLAINT_MAX_CHARACTERS = 1000
 _WRONG_USE = 2
 _NO_HOST = "--host HOST:PORT is missing"
 _CLOCK = SystemClock()
 _REPORTED = "replay"
-"""The key in a worker's report: Locust leaves what it does not know alone."""
+"""The key in a worker's report, which Locust leaves alone, and its message with a complaint."""
 
 
 class SessionFailed(Exception):
@@ -126,11 +127,23 @@ def _refuse_to_start_without_host(environment: Environment, **_: Any) -> None:
 
 
 def _end_test(environment: Environment, complaint: str) -> None:
-    """End this process's part of the test with a sentence, whichever user is the first to know."""
+    """End the test with a sentence, whichever user is the first to know; a worker ends itself and
+    has its master end, which else would have tested nothing with success."""
     if environment.process_exit_code != _WRONG_USE:
         environment.process_exit_code = _WRONG_USE
-        _log(logging.ERROR, complaint)
+        _log(logging.ERROR, complaint[:COMPLAINT_MAX_CHARACTERS])
+        if isinstance(environment.runner, WorkerRunner):
+            environment.runner.send_message(_REPORTED, complaint)
         gevent.spawn(environment.runner.quit)
+
+
+@events.init.add_listener
+def _listen_to_workers(environment: Environment, **_: Any) -> None:
+    def end(msg: Any, **_: Any) -> None:
+        _end_test(environment, str(msg.data))
+
+    if isinstance(environment.runner, MasterRunner):
+        environment.runner.register_message(_REPORTED, end)
 
 
 @dataclass(frozen=True)

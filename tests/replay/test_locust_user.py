@@ -204,6 +204,14 @@ def test_what_is_left_out_is_told_once_and_not_without_end(tmp_path: Path) -> No
     assert "replay: left out: 10 more" in err
 
 
+def test_a_master_whose_workers_cannot_play_says_why_and_does_not_succeed(tmp_path: Path) -> None:
+    path = locustfile(tmp_path, "captures = 'none.smtp'")
+    processes = crew(path, "--host", "127.0.0.1:1")
+    told = [process.communicate(timeout=PATIENCE_S)[1] for process in processes]
+    assert told[0].count("replay: none.smtp: no such file") == 1
+    assert processes[0].returncode == 2
+
+
 def test_without_host_it_says_so_alone_and_with_workers(tmp_path: Path) -> None:
     path = locustfile(tmp_path)
     processes = [locust(path, *SHAPE), *crew(path)]
