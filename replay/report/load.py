@@ -180,7 +180,7 @@ def write_hgrm(tally: Tally, folder: Path) -> list[Path]:
 
     Raises OSError.
     """
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     written = []
     late: Mapping[str, Latency] = {"late": tally.late} if tally.late.count else {}
     for kind, latencies in (("response", tally.response), ("service", tally.service), ("", late)):

@@ -7,7 +7,7 @@ from itertools import islice, pairwise
 import pytest
 
 from mailsrv.units import NS_PER_MS, NS_PER_S
-from replay.load.arrivals import RATE_MAX, SEGMENTS_MAX, constant, parse
+from replay.load.arrivals import RATE_MAX, SEGMENTS_MAX, constant, in_words, parse
 from replay.load.plan import LoadError, Plan
 
 TEN_S = 10 * NS_PER_S
@@ -86,3 +86,17 @@ def test_what_is_no_rate_is_refused_with_what_is_allowed(text: str) -> None:
     with pytest.raises(LoadError) as refused:
         parse(text)
     assert any(word in str(refused.value) for word in ("a rate is", "a speed is"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("200", "200 sessions/s"),
+        ("10-200", "10-200 sessions/s"),
+        ("poisson:50", "50 sessions/s, independent of each other (Poisson)"),
+        ("captures", "the captures' own pace"),
+        ("captures*4", "the captures' own pace, 4 times as fast"),
+    ],
+)
+def test_a_rate_is_told_in_words(typed: str, words: str) -> None:
+    assert in_words(typed) == words

@@ -250,6 +250,35 @@ def test_a_limit_is_searched_and_every_step_told(
     assert limit["steps"][0]["seconds"] >= 0.1
 
 
+def test_a_target_that_dies_leaves_what_a_search_has_found(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sessions = 20
+    listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+    port = listener.getsockname()[1]
+
+    def serve() -> None:
+        with listener:  # gone behind the last session of the first step
+            for _ in range(sessions):
+                with listener.accept()[0] as sock:
+                    saying(b"220 x\r\n", b"250 x\r\n")(sock)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    written = tmp_path / "limit.json"
+    search = ["--find-limit", "p50(EHLO) < 60s", "--json", str(written)]
+    options = paced(file, port, *search)
+    assert main.main(["200" if one == "50" else one for one in options]) == 2
+    thread.join()
+    shown = capsys.readouterr()
+    told = shown.out.splitlines()
+    assert told[0].startswith("searching the highest rate at which p50(EHLO) < 60s, from 200")
+    assert told[-1] == "stopped; so far: p50(EHLO) < 60s up to 200 sessions/s"
+    assert shown.err == f"replay: cannot connect to 127.0.0.1:{port}: Connection refused\n"
+    limit = json.loads(written.read_text())["limit"]
+    assert (limit["rate_per_s"], limit["trouble"]) == (200, shown.err[8:-1])
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
