@@ -37,6 +37,13 @@ _NOTE_OPEN = (
     "Response times run from the instant at which a session was due by its schedule; service times "
     "from when something was really sent."
 )
+_RATES_OPEN = (
+    "Sessions and messages a second are those that ended well, from the beginning until the last "
+    "good session ended."
+)
+_RATES_CLOSED = (
+    "Sessions and messages a second are those that ended well while sessions were begun."
+)
 _NOTE_CLOSED = "From when something was due: in a closed loop, when the reply before it came."
 
 
@@ -54,6 +61,7 @@ def page(outcome: LoadResult, skipped: Sequence[str], verdicts: Sequence[Verdict
         "Load report",
         sentence=_sentence(outcome),
         made_by=made_by(outcome),
+        rate_note=_RATES_OPEN if outcome.rate else _RATES_CLOSED,
         tiles=_tiles(outcome),
         warnings=told + warnings(outcome),
         charts=_charts(outcome),

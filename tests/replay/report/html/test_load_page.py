@@ -187,6 +187,9 @@ def test_rates_that_are_over_more_than_the_schedule_say_so() -> None:
     header = told(next(root(run).iter("header")))
     assert "8000 sessions/s for 2.0 s of schedule, 20.0 s until the last good session" in header
     assert re.search(r"sessions/s\s*5\b", header)
+    assert "from the beginning until the last good session ended." in header
+    closed = told(next(root(result(busy(0))).iter("header")))
+    assert "those that ended well while sessions were begun." in closed
 
 
 def test_nothing_measured_is_a_page_too() -> None:
