@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import BinaryIO
 
 from hdrh.histogram import HdrHistogram
@@ -54,7 +55,15 @@ class Latency:
 
     def write_hgrm(self, file: BinaryIO) -> None:
         """The distribution in milliseconds, in the format of HdrHistogram's own tools (.hgrm)."""
-        self._histogram.output_percentile_distribution(file, _US_PER_MS)
+        written = BytesIO()
+        self._histogram.output_percentile_distribution(written, _US_PER_MS)
+        # hdrhistogram 0.10 writes this one figure in the histogram's own unit.
+        deviation_us = self._histogram.get_stddev()
+        before, after = (
+            b"StdDeviation   = %12.3f" % deviation
+            for deviation in (deviation_us, deviation_us / _US_PER_MS)
+        )
+        file.write(written.getvalue().replace(before, after))
 
     def encode(self) -> str:
         """The histogram in HdrHistogram's interchange format (V2, compressed, base64)."""
