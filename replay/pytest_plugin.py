@@ -1,7 +1,8 @@
 """The pytest plugin: ``.smtp`` files as tests, and fixtures for tests in virtual time.
 
-This module is loaded into every pytest run where the package is installed, so it imports nothing
-but pytest and the standard library; the rest is imported when it is needed.
+This module is loaded into every pytest run where the package is installed, with ``pytest_items``
+alone, so both import nothing but pytest and the standard library; the rest is imported when it is
+needed.
 
 Fixtures: ``smtp_target`` and ``smtp_delivered`` (yours to override), ``smtp_check``,
 ``smtp_scenario``, ``smtp_replay``, ``smtp_sender``, ``mail_server``, ``fake_clock``.  Markers:
@@ -18,12 +19,23 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from replay import pytest_items
+from replay.pytest_items import (
+    CHECKED,
+    DEPARTS,
+    NO_TARGET,
+    PLAYED_AT,
+    SUFFIX,
+    TranscriptFile,
+    TranscriptItem,
+    shown_path,
+)
 
 if TYPE_CHECKING:
     from mailsrv.runtime.clock import FakeClock
@@ -32,25 +44,13 @@ if TYPE_CHECKING:
     from replay.testing.virtual_server import VirtualServer
     from replay.verify.check.runner import CheckResult
     from replay.verify.server_under_test import ServerUnderTest
-    from replay.verify.suite import ReadTranscript, ScenarioResult
+    from replay.verify.suite import ScenarioResult
 
-SUFFIX = ".smtp"
-ITEM_NAME = "transcript"
-LOG_LINES_SHOWN_MAX = 100
 CREATE, FIX = "create", "fix"
 UPDATES = {"": (CREATE, FIX), "=create": (CREATE,), "=fix": (FIX,)}
 UPDATES |= {"=create,fix": (CREATE, FIX), "=fix,create": (CREATE, FIX)}
 """What may stand behind --smtp-replay-update; behind a space would stand a path."""
 _SERVERS: pytest.StashKey[list[VirtualServer]] = pytest.StashKey()
-NO_TARGET = (
-    "no server to play this at: override the fixture smtp_target in conftest.py, or give "
-    '--smtp-target HOST:PORT (in the configuration: smtp_target = ...); "mailsrv" names the '
-    "server that comes with this plugin"
-)
-PLAYED_AT = "smtp_server"
-"""The property of a report that names the server under test."""
-CHECKED, DEPARTS = "smtp_check", ": departs"
-"""The property that tells a verdict, and the end of one that fails no test by itself."""
 _UNUSED: pytest.StashKey[list[str]] = pytest.StashKey()
 _FROZEN: pytest.StashKey[bool] = pytest.StashKey()
 
@@ -148,7 +148,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
     places = [Path(one.partition("::")[0]) for one in config.args]
     config.stash[_UNUSED] = found = [
-        _shown(path, config) + f": {why}" for path, why in find_unused(places)
+        shown_path(path, config) + f": {why}" for path, why in find_unused(places)
     ]
     if found and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -186,95 +186,6 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     return collector
 
 
-class TranscriptFile(pytest.File):
-    """One file is one test: its connections make up one scenario."""
-
-    def collect(self) -> Iterable[pytest.Item]:
-        yield TranscriptItem.from_parent(self, name=ITEM_NAME)
-
-
-def _transcript(_smtp_server: ServerUnderTest, request: pytest.FixtureRequest) -> None:
-    """What a transcript asks for, as any test does: the server, by the fixtures around its file."""
-
-
-class TranscriptItem(pytest.Function):
-    """Runs a transcript against the server; one that cannot be read fails, and stops no other.  One
-    that names no server and makes claims is judged by these."""
-
-    def __init__(self, **known: Any) -> None:
-        super().__init__(**known, callobj=_transcript)
-        self.add_marker("smtp_replay")
-
-    def runtest(self) -> None:
-        __tracebackhide__ = True
-        from replay.verify.server_under_test import is_for_any_server
-
-        server = cast("ServerUnderTest", self.funcargs["_smtp_server"])
-        read = _read(self.path, self.config)
-        if is_for_any_server(read.scenario):
-            request = cast(pytest.FixtureRequest, self.funcargs["request"])
-            _check([self.path], self, server, request.getfixturevalue("smtp_delivered"))
-            return
-        result = _run(read, self, server)
-        self.user_properties += [
-            ("virtual_ns", result.virtual_ns),
-            ("trace_hash", result.trace_hash),
-        ]
-
-    def reportinfo(self) -> tuple[Path, int, str]:
-        return self.path, 0, f"{ITEM_NAME} {_shown(self.path, self.config)}"
-
-
-def _read(path: Path, config: pytest.Config) -> ReadTranscript:
-    """The transcript at ``path``; the test fails if it cannot be used."""
-    __tracebackhide__ = True
-    from replay.verify.suite import InputError, read_transcript
-
-    try:
-        return read_transcript(path)
-    except InputError as error:
-        complaint = str(error).replace(str(path), _shown(path, config))
-    pytest.fail(complaint, pytrace=False)
-
-
-def _run(read: ReadTranscript, item: pytest.Item, server: ServerUnderTest) -> ScenarioResult:
-    """Run a transcript for ``item``, which fails if it does not hold."""
-    __tracebackhide__ = True
-    from mailsrv.runtime.clock import SystemClock
-    from replay.play.target import TargetError
-    from replay.report.complaint import of_transcript
-    from replay.verify import suite
-    from replay.verify.server_under_test import LeftOut, NoTarget
-
-    shown = _shown(read.path, item.config)
-    kinds = item.config.getoption("smtp_replay_update", "")
-    try:
-        updating = kinds.split(",") if kinds else ()
-        result = server.run(read, SystemClock(), updating=updating)
-    except suite.InputError as error:
-        complaint = str(error).replace(str(read.path), shown)
-    except (NoTarget, TargetError) as error:
-        complaint = f"{shown}: {str(error) or NO_TARGET}"
-    except LeftOut as reason:
-        pytest.skip(f"not for {server.name}: {reason}")
-    else:
-        item.user_properties.append((PLAYED_AT, server.name))
-        if result.good and not result.changes:
-            return result
-        if result.log:
-            item.add_report_section(
-                "call", "server log", "\n".join(result.log[-LOG_LINES_SHOWN_MAX:])
-            )
-        complaint = of_transcript(result, shown, server.name)
-    pytest.fail(complaint, pytrace=False)
-
-
-def _shown(path: Path, config: pytest.Config) -> str:
-    """``path`` as people type it."""
-    here = config.invocation_params.dir
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
 # -- fixtures -------------------------------------------------------------------------------------
 
 
@@ -307,9 +218,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     servers = item.stash.get(_SERVERS, [])
     for number, server in enumerate(servers, 1):
         which = f" {number}" if len(servers) > 1 else ""
-        item.add_report_section(
-            call.when, f"server{which} log", "\n".join(server.log[-LOG_LINES_SHOWN_MAX:])
-        )
+        pytest_items.show_log(item, call.when, f"server{which} log", server.log)
     servers.clear()
 
 
@@ -417,49 +326,11 @@ def smtp_check(
 
         given = [_path_of_scenario(name, request.path) for name in names]
         paths = claiming(given) or given
-        return _check(paths, request.node, _smtp_server, smtp_delivered, should, introduced)
+        return pytest_items.check(
+            paths, request.node, _smtp_server, smtp_delivered, should, introduced
+        )
 
     return check
-
-
-def _check(
-    paths: Sequence[Path],
-    item: pytest.Item,
-    server: ServerUnderTest,
-    delivered: Callable[[], Iterable[bytes]] | None,
-    should: bool = False,
-    introduced: Mapping[str, str] = MappingProxyType({}),
-) -> list[CheckResult]:
-    """Check the scenarios at ``paths`` for ``item``, which fails if the server violates a claim."""
-    __tracebackhide__ = True
-    from mailsrv.runtime.clock import SystemClock
-    from replay.play.target import TargetError
-    from replay.play.virtual_time import Leaked, NotVirtual, ServerFault, Stalled, TargetFault
-    from replay.report.complaint import of_checks
-    from replay.verify.check.delivered import Called, DeliveredError
-    from replay.verify.check.prepared import Introduction
-    from replay.verify.check.selection import named_scenarios
-    from replay.verify.server_under_test import NoTarget
-    from replay.verify.suite import InputError
-
-    mailbox = None if delivered is None else Called(delivered)
-    try:
-        scenarios = named_scenarios(paths)
-        results = server.check(scenarios, Introduction(**introduced), mailbox, SystemClock())
-    except NoTarget:
-        pytest.fail(NO_TARGET, pytrace=False)
-    except (DeliveredError, InputError, TargetError) as error:
-        pytest.fail(str(error), pytrace=False)
-    except (Leaked, NotVirtual, ServerFault, Stalled, TargetFault) as error:
-        pytest.fail(f"{error}\nat {server.name}", pytrace=False)
-    item.user_properties.append((PLAYED_AT, server.name))
-    item.user_properties += [(CHECKED, f"{one.name}: {one.verdict.value}") for one in results]
-    if complaint := of_checks(results, server.name, should=should):
-        pytest.fail(complaint, pytrace=False)
-    if not any(one.verdict.value in ("holds", "departs") for one in results):
-        reasons = dict.fromkeys(one.judgement.reason for one in results)
-        pytest.skip(f"at {server.name}: " + "; ".join(list(reasons)[:3]))
-    return results
 
 
 def _path_of_scenario(name: str | Path, beside: Path) -> Path:
@@ -495,6 +366,7 @@ def smtp_replay(
             place = request.path.parent / path_of(str(path))
         except CollectionError as error:
             pytest.fail(str(error), pytrace=False)
-        return _run(_read(place, request.config), request.node, _smtp_server)
+        read = pytest_items.read(place, request.config)
+        return pytest_items.run(read, request.node, _smtp_server)
 
     return run

@@ -30,6 +30,7 @@ REPLAY = (
         "verify",
         "convert",
         "report",
+        "pytest_items",
         "pytest_plugin",
         "locust_user",
         "cli",

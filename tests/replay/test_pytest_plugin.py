@@ -39,7 +39,7 @@ def test_loading_the_plugin_imports_nothing_but_pytest_and_the_standard_library(
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert run.stdout.split() == ["replay", "replay.pytest_plugin"]
+    assert run.stdout.split() == ["replay", "replay.pytest_items", "replay.pytest_plugin"]
 
 
 def test_a_whole_pytest_run_without_transcripts_loads_none_of_it(pytester: pytest.Pytester) -> None:
@@ -51,7 +51,7 @@ def test_a_whole_pytest_run_without_transcripts_loads_none_of_it(pytester: pytes
             names = {name.partition(".")[0] for name in sys.modules}
             assert not names & {"mailsrv", "dpkt", "rich", "hdrh"}
             loaded = {name for name in sys.modules if name.startswith("replay")}
-            assert loaded == {"replay", "replay.pytest_plugin"}
+            assert loaded == {"replay", "replay.pytest_items", "replay.pytest_plugin"}
         """
     )
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
@@ -134,6 +134,7 @@ def test_another_timeout_fails_with_the_line_the_reply_and_both_times(
     )
     result.stdout.no_fnmatch_line("*Traceback*")
     result.stdout.no_fnmatch_line("*pytest_plugin.py*")
+    result.stdout.no_fnmatch_line("*pytest_items.py*")
 
 
 @pytest.mark.parametrize(
