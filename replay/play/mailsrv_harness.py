@@ -19,7 +19,7 @@ from mailsrv.runtime.clock import FakeClock
 from mailsrv.runtime.listener import bind
 from mailsrv.runtime.memory_budget import MemoryBudget
 from mailsrv.runtime.poll import READ, Handler, Ready, SystemPoll
-from mailsrv.server import PartsOf, Server, ServerBackends, parts_of
+from mailsrv.server import Server, ServerBackends, ServerParts, parts_of
 from mailsrv.settings import Settings
 from mailsrv.smtp.envelope import Envelope
 from mailsrv.smtp.trace import trace_fields
@@ -46,8 +46,9 @@ if TYPE_CHECKING:
     from mailsrv.config.file import Config
     from mailsrv.daemon.outgoing import Outgoing
 
-SETTINGS_KEPT = 64
-"""Different settings whose parts are made once for all runs."""
+SETTINGS_KEPT, SETTINGS_CHARACTERS_MAX = 64, 4096
+"""Different settings that are made once for all runs, with their parts, and how long their text may
+be: a megabyte of it makes four."""
 _GUARD_WAIT_NS = 20 * NS_PER_MS
 
 
@@ -92,8 +93,8 @@ class SharedByRuns:
 
     def __init__(self) -> None:
         self._sock: socket.socket | None = None
-        self.parts_of: PartsOf = lru_cache(SETTINGS_KEPT)(parts_of)
         self._settings: dict[str, tuple[Settings, dict[str, object]]] = {}  # by a header's text
+        self._parts_of = lru_cache(SETTINGS_KEPT)(parts_of)
         self._runs = 0
 
     def settings_of(self, server: Mapping[str, object]) -> tuple[Settings, dict[str, object]]:
@@ -102,10 +103,17 @@ class SharedByRuns:
         text = repr(server)
         known = self._settings.get(text)
         if known is None:
-            if len(self._settings) >= SETTINGS_KEPT:
-                self._settings.clear()
-            known = self._settings[text] = settings_from(server), delivery_from(server)
+            known = settings_from(server), delivery_from(server)
+            if len(text) <= SETTINGS_CHARACTERS_MAX:
+                if len(self._settings) >= SETTINGS_KEPT:
+                    self._settings.clear()
+                self._settings[text] = known
         return known
+
+    def parts_of(self, settings: Settings, tls: bool, dsn: bool) -> ServerParts:
+        """As ``mailsrv.server.parts_of``; kept for settings that are kept."""
+        is_kept = any(one is settings for one, _ in self._settings.values())
+        return (self._parts_of if is_kept else parts_of)(settings, tls, dsn)
 
     def begin(self) -> int:
         """A run begins, and has not counted its descriptors yet: see that nothing is connected to
@@ -125,6 +133,7 @@ class SharedByRuns:
         """Close the socket; harmless when closed."""
         if self._sock is not None:
             self._sock.close()
+            self._sock = None
 
     def __enter__(self) -> Self:
         return self
@@ -165,8 +174,8 @@ class MailsrvHarness(Harness):
 
     ``settings`` and ``world`` are a scenario's, ``delivery`` what its [server] says of where mail
     goes: without it the courier is faked.  ``stub`` is the server's own resolver where the world
-    has name servers for it.  ``shared`` is what all runs of a process share; without
-    it this run has its own.
+    has name servers for it.  ``shared`` is what this run shares with others; without it the run
+    shares nothing.
     """
 
     def __init__(

@@ -41,10 +41,10 @@ _TRACED_AS: dict[type[script.Action], str] = {
 
 @dataclass(frozen=True, slots=True)
 class VirtualRun:
-    """What a run gave.  ``log`` holds the server's lines, ``messages`` what it got its 250 for
-    (None where that cannot be seen),
-    ``metrics`` returns the page of what it counted.  ``submissions`` are the senders of the world's
-    own messages and what became of them, ``dialled`` the connections that no receiver took.
+    """What a run showed.  ``log`` holds the server's lines, ``messages`` what it replied 250 to
+    (None where that cannot be seen), ``metrics`` returns the page of what it counted.
+    ``submissions`` are the senders of the world's own messages and what became of them, ``dialled``
+    the connections that no receiver took.
     """
 
     connections: tuple[ObservedConnection, ...]

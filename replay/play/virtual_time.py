@@ -154,7 +154,7 @@ class Harness(ABC):
             instant_ns, _, act = heapq.heappop(events)
             if instant_ns > self.now_ns:
                 self._advance_to(instant_ns)
-            self.moved_ns, self._quiet_steps = self.now_ns, 0  # as in ``_moved``, for each step
+            self._moved()
             act()
         elif timer_ns is not None:
             self._advance_to(timer_ns)

@@ -16,7 +16,12 @@ from running import CAPTURES, GOODBYE, HELLO, transcript_text
 
 from mailsrv.settings import Settings
 from replay.play.fakes.world import WorldError
-from replay.play.mailsrv_harness import SETTINGS_KEPT, MailsrvHarness, SharedByRuns
+from replay.play.mailsrv_harness import (
+    SETTINGS_CHARACTERS_MAX,
+    SETTINGS_KEPT,
+    MailsrvHarness,
+    SharedByRuns,
+)
 from replay.play.virtual_run import VirtualDriver, VirtualRun
 from replay.play.virtual_time import Leaked, ServerFault
 from replay.transcript import transcript
@@ -99,13 +104,26 @@ def test_a_header_is_read_anew_where_it_says_something_else(driver: VirtualDrive
         assert run.connections[0].replies[0].octets.startswith(f"220 {name}".encode())
 
 
-def test_more_settings_than_are_kept_are_played_all_the_same(
+def test_the_first_settings_are_made_anew_once_more_were_read_than_are_kept(
     shared: SharedByRuns,
 ) -> None:
-    names = [f"mx{number}.example" for number in range(SETTINGS_KEPT + 2)] * 2
-    for name in names:
-        settings, _ = shared.settings_of({"hostname": name})
-        assert settings.hostname == name
+    names = [f"mx{number}.example" for number in range(SETTINGS_KEPT + 1)]
+    made = [shared.settings_of({"hostname": name})[0] for name in names]
+    assert [one.hostname for one in made] == names
+    assert shared.settings_of({"hostname": names[-1]})[0] is made[-1]
+    assert shared.settings_of({"hostname": names[0]})[0] is not made[0]
+
+
+@pytest.mark.parametrize(("domains", "is_kept"), [(200, True), (300, False)])
+def test_long_settings_are_kept_by_no_run_and_neither_are_their_parts(
+    shared: SharedByRuns, domains: int, is_kept: bool
+) -> None:
+    header = {"domains": [f"d{number:03}.example" for number in range(domains)]}
+    assert (len(repr(header)) <= SETTINGS_CHARACTERS_MAX) is is_kept
+    first, second = (shared.settings_of(header)[0] for _ in range(2))
+    assert (first is second) is is_kept
+    one, other = (shared.parts_of(first, False, False) for _ in range(2))
+    assert (one is other) is is_kept
 
 
 def test_servers_take_turns_at_one_address(shared: SharedByRuns) -> None:
