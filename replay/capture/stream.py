@@ -54,7 +54,6 @@ class _Chunk:
         return _Chunk(start, end, octets, self.ts_ns, self.packet, self.acknowledged)
 
 
-_chunk_start = attrgetter("start")
 _chunk_end = attrgetter("end")
 _piece_start = itemgetter(3)  # of a Piece, plain or not, and of a Gap
 

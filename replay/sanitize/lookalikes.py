@@ -48,7 +48,6 @@ _INVALID = (0xC0, 0xC1, *range(0xF5, 0x100))
 _BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _HEX = re.compile(r"(?=.*[0-9])(?=.*[a-f])[0-9a-f]{6,}")
 _BLOB = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9+/_-])[A-Za-z0-9+/_-]+={0,2}")
-_SHAPES = re.compile(r"[a-z]|[A-Z]|[0-9]")
 
 
 class Lookalikes:

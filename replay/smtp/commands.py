@@ -229,18 +229,3 @@ class CommandReader:
             return RECEIVED_LINE_MAX if len(rest) > RECEIVED_LINE_MAX else 0
         whole = line + max(0, command_at(bytes(rest[:line]), 0).chunk_octets)
         return min(whole, RECEIVED_CONTENT_MAX) if len(rest) >= whole else 0
-
-
-class ContentEnds:
-    """Whether a message's content can end in what is sent piece by piece."""
-
-    __slots__ = ("_before",)
-
-    def __init__(self) -> None:
-        self._before = b""
-
-    def is_in(self, octets: bytes) -> bool:
-        """Take the next octets; True if the end of a content is, or comes to its end, in them."""
-        window = self._before + octets
-        self._before = window[-len(END_OF_CONTENT) + 1 :]
-        return END_OF_CONTENT in window

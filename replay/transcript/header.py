@@ -203,18 +203,10 @@ def _value_fault(name: str, value: object, depth: int) -> str:
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):
             return f"{name} has a key that is no text"
-        children = [
-            (f"{name}.{_quoted(key)}", child)
-            for key, child in value.items()
-            if not _is_plain(child, depth)
-        ]
-        children += [(f"a key of {name}", key) for key in value if not _is_plain(key, depth)]
+        children = [(f"{name}.{_quoted(key)}", child) for key, child in value.items()]
+        children += [(f"a key of {name}", key) for key in value]
     elif isinstance(value, list):
-        children = [
-            (f"{name}[{index}]", child)
-            for index, child in enumerate(value)
-            if not _is_plain(child, depth)
-        ]
+        children = [(f"{name}[{index}]", child) for index, child in enumerate(value)]
     elif isinstance(value, int) and value.bit_length() > NUMBER_BITS_MAX:
         return f"{name} is a number of more than {NUMBER_BITS_MAX} bits"
     elif isinstance(value, str):
@@ -222,12 +214,6 @@ def _value_fault(name: str, value: object, depth: int) -> str:
     elif not isinstance(value, int | float):
         return f"{name} is a {type(value).__name__}; allowed are text, numbers, true and false"
     return next(filter(None, (_value_fault(key, child, depth + 1) for key, child in children)), "")
-
-
-def _is_plain(child: object, depth: int) -> bool:
-    """Whether nothing can be wrong with what stands in a table or an array at this depth; most is
-    like this."""
-    return isinstance(child, (bool, str)) and depth < DEPTH_MAX and str(child).isascii()
 
 
 def _assignments(table: Mapping[str, Any]) -> list[str]:
