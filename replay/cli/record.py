@@ -19,6 +19,7 @@ from replay.cli.common import (
     refuse,
     write,
 )
+from replay.counted import counted
 
 if TYPE_CHECKING:
     from replay.record.proxy import RecordingResult
@@ -226,8 +227,7 @@ def _sum_up(outcome: RecordingResult) -> int:
         )
     for sentence in outcome.incomplete:
         _say(sentence)
-    plural = "" if outcome.count == 1 else "s"
-    _say(f"{outcome.count} connection{plural}, {outcome.octets} octets")
+    _say(f"{counted(outcome.count, 'connection')}, {outcome.octets} octets")
     if outcome.count:
         _say(f"next: replay show {senders.file.path}")
     return 1 if outcome.incomplete else AS_EXPECTED

@@ -16,6 +16,7 @@ from typing import BinaryIO, NamedTuple
 from replay.capture.pcap_writer import PcapngWriter
 from replay.capture.tcp_packets import CLIENT, LINKTYPE_RAW, SERVER, PacketFlow, packed_by_dpkt
 from replay.convert.timeline import Moment, expected, observed, with_differences
+from replay.counted import counted
 from replay.play.observed import ObservedConnection
 from replay.transcript.script import Listen, Open, Scenario, ScriptedConnection
 from replay.verify.comparison import Difference
@@ -64,7 +65,7 @@ def export(
 def _counted(differences: int) -> str:
     if not differences:
         return "as the transcript expects"
-    return f"{differences} difference{'s' if differences != 1 else ''}"
+    return counted(differences, "difference")
 
 
 def made_up(

@@ -15,6 +15,7 @@ from replay.capture.conversation import GREETING_CODES, CapturedReply, Conversat
 from replay.capture.oddity import Oddity, told
 from replay.capture.reader import Capture
 from replay.convert.anchors import Anchored, anchor_acts
+from replay.counted import counted
 from replay.report.console import show_table
 from replay.smtp.commands import VERBS_MAX, Part, looks_like_command, outline, split
 from replay.smtp.proxy_header import after_header
@@ -54,7 +55,7 @@ def show_sessions(capture: Capture, console: Console) -> None:
     if found:
         show_table(_table(found, console, with_servers=len(servers) > 1), console)
         console.print()
-    sessions = f"{len(found)} SMTP session{'s' if len(found) != 1 else ''}"
+    sessions = counted(len(found), "SMTP session")
     at_server = f" with {servers.pop()}{_who_is(found)}" if len(servers) == 1 else ""
     sentence = f"{printable(capture.name)}: {capture.packets} packets, {sessions}{at_server}"
     console.print(Text(sentence, "bold"), soft_wrap=True)

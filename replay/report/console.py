@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from replay.counted import counted
 from replay.transcript.duration import long_duration
 from replay.transcript.octets import printable
 from replay.verify.comparison import Difference
@@ -134,7 +135,7 @@ def _indented(text: str) -> str:
 def _total(results: Sequence[ScenarioResult]) -> str:
     virtual = long_duration(sum(one.virtual_ns for one in results))
     real = long_duration(sum(one.real_ns for one in results))
-    captures = f"{len(results)} capture{'s' if len(results) != 1 else ''}"
+    captures = counted(len(results), "capture")
     bad = sum(not one.good for one in results)
     verdict = f"; {bad} not as expected" if bad else ""
     if updated := sum(bool(one.changes) for one in results):

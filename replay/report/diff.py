@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from replay.counted import counted
 from replay.transcript.duration import format_ns, long_duration
 from replay.transcript.octets import printable
 from replay.verify.divergence import DiffVerdict, Divergence, RunSide
@@ -85,7 +86,9 @@ def show(comparison: Comparison, console: Console, *, every: bool = False) -> No
     for group in shown:
         _show_group(group, console, every=every)
     if left := sum(map(len, groups[len(shown) :])):
-        more = f"… and {len(groups) - len(shown)} more ways to part ({_senders(left)}); --all"
+        more = (
+            f"… and {len(groups) - len(shown)} more ways to part ({counted(left, 'sender')}); --all"
+        )
         console.print(Text(f"\n{more} shows them"), soft_wrap=True)
     _show_remarks(partings, console)
 
@@ -118,7 +121,7 @@ def _as_table(parting: Divergence) -> dict[str, Any]:
 def _sum(partings: Sequence[Divergence]) -> str:
     same = sum(one.verdict is DiffVerdict.SAME for one in partings)
     losing = sum(one.loses_mail for one in partings)
-    told = [_senders(len(partings)), "all the same"]
+    told = [counted(len(partings), "sender"), "all the same"]
     if same < len(partings):
         again = sum(one.verdict is DiffVerdict.DEFERRED and one.lost > 0 for one in partings)
         others = len(partings) - same - losing - again
@@ -185,7 +188,7 @@ def _show_group(group: Sequence[Divergence], console: Console, *, every: bool) -
 
 def _heading(group: Sequence[Divergence]) -> str:
     first = group[0]
-    who = _name(first) if len(group) == 1 else _senders(len(group))
+    who = _name(first) if len(group) == 1 else counted(len(group), "sender")
     words = _words(first.verdict, lost=first.lost > 0, count=len(group))
     if first.verdict in _BY_TIME:
         words += f" by {_gap(first.gap_ns)}"
@@ -247,10 +250,6 @@ def _named(one: Divergence) -> str:
     """With its instant, so that it can be found."""
     at_ns = one.b.at_ns if one.b.at_ns is not None else one.a.at_ns
     return _name(one) if at_ns is None else f"{_name(one)} @{format_ns(at_ns)}"
-
-
-def _senders(count: int) -> str:
-    return f"{count} sender{'s' if count != 1 else ''}"
 
 
 def _words(verdict: DiffVerdict, *, lost: bool, count: int) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from replay.report.console import STYLES, capture_name, print_line
 from replay.transcript.duration import long_duration
+from replay.transcript.octets import printable
 from replay.verify.suite import ScenarioResult
 
 STORY_BESIDE_COLUMNS, ALL_COLUMNS = 140, 72
@@ -53,7 +54,8 @@ class ResultTable:
             self._print(self._line("capture", "story", heads, "verdict"), "bold")
         durations = [result.virtual_ns, result.real_ns] if self._virtual else [result.real_ns]
         numbers = [str(result.sessions), *map(long_duration, durations)]
-        name, story, verdict = self._names[result.path], result.story, result.verdict
+        name, verdict = self._names[result.path], result.verdict
+        story = printable(result.story)
         line = self._line(name, story, numbers, verdict)
         self._print(line, STYLES[verdict], len(line) - len(verdict))
         if not self._beside:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from replay.counted import counted
 from replay.load.tally import PERCENTILES
 from replay.report.console import SCHEMA, scenario_json, show_trouble
 from replay.transcript.duration import long_duration
@@ -99,7 +100,7 @@ def _list(what: str, lines: Sequence[str], console: Console) -> None:
 
 def _sum(run: TargetRun, results: Sequence[ScenarioResult]) -> str:
     took = long_duration(sum(one.real_ns for one in results))
-    captures = f"{len(results)} capture{'s' if len(results) != 1 else ''}"
+    captures = counted(len(results), "capture")
     bad = sum(not one.good for one in results)
     left_out = f"; {len(run.left_out)} left out" if run.left_out else ""
     verdict = f"; {bad} not as expected" if bad else ""

@@ -105,12 +105,11 @@ def view(
         whole_title = f"The ladder with {drawn} {len(pairs):,} steps"
     else:
         drawing = draw(whole(pairs, place), first, name, title, description)
-    count = len(differences)
-    told = f": {count} difference{'s' if count != 1 else ''}" if count else ""
+    told = f": {counted(len(differences), 'difference')}" if differences else ""
     return ConnectionView(
         name,
         "" if alone else f"Connection {connection.name}{told}",
-        not count,
+        not differences,
         drawing.svg,
         _legend(drawing, pairs),
         whole_title,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import NamedTuple
 
+from replay.counted import counted
 from replay.report.html.steps import ANY_TEXT, StepPair, StepSide
 from replay.transcript.duration import format_ns
 from replay.transcript.octets import to_text
@@ -67,7 +68,7 @@ def first_line(octets: bytes) -> str:
     is_whole = len(line) <= LINE_BEFORE_COUNT_OCTETS and line.endswith(b"\n")
     line = line[:LINE_BEFORE_COUNT_OCTETS]
     if is_whole and lines:
-        return f"{to_text(line)} … +{lines:,} line{'s' if lines > 1 else ''}"
+        return f"{to_text(line)} … +{counted(lines, 'line')}"
     return f"{to_text(line)} … +{len(octets) - len(line):,} octets"
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from replay.counted import counted
 from replay.report.html.markup import Html
 from replay.report.html.templates import render_page
 from replay.report.html.transcript import VerdictBadge, article, ladders_in, verdict
@@ -115,7 +116,7 @@ class CaptureRow(NamedTuple):
 
 def _sentence(results: Sequence[ScenarioResult]) -> str:
     bad = sum(not one.good for one in results)
-    captures = f"{len(results):,} capture{'s' if len(results) != 1 else ''}"
+    captures = counted(len(results), "capture")
     return f"{captures}; {bad:,} not as expected." if bad else f"{captures}: all as expected."
 
 

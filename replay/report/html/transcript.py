@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from replay.counted import counted
 from replay.report.html.connection import ConnectionView, view
 from replay.report.html.ladder_labels import CODE_OCTETS, common_length, differing_length
 from replay.report.html.markup import Html
@@ -169,7 +170,7 @@ def _changes(result: ScenarioResult) -> list[tuple[str, list[tuple[str, str]]]]:
     kinds = {"+": "ins", "-": "del"}
     shown = []
     for change in result.changes:
-        many = f"{change.expectations} expectation{'s' if change.expectations != 1 else ''}"
+        many = counted(change.expectations, "expectation")
         lines = [(kinds.get(one[:1], "span"), one) for one in change.diff[:CHANGES_MAX]]
         shown.append((f"{change.kind}: {many}", lines))
     return shown
