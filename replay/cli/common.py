@@ -42,8 +42,11 @@ def explain(parser: argparse.ArgumentParser, description: str, epilog: str = "")
 
 
 def refuse(sentence: str) -> int:
-    """Print a complaint and return the exit status that goes with it."""
-    print(f"replay: {sentence}", file=sys.stderr)
+    """Print a complaint, which may quote a file, and return the exit status that goes with it."""
+    from replay.transcript.octets import printable
+
+    for line in f"replay: {sentence}".split("\n"):
+        print(printable(line), file=sys.stderr)
     return WRONG_USE
 
 

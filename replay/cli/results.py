@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +51,7 @@ def collect(
             for result in playing:
                 advance()
                 if result.verdict == UNREADABLE and _has_gone(result.path, options.paths):
-                    print(f"replay: {result.path}: has gone meanwhile; left out", file=sys.stderr)
+                    refuse(f"{result.path}: has gone meanwhile; left out")
                     continue
                 results.append(result)
                 is_dull = options.failed and result.verdict == NOTHING_TO_SEE

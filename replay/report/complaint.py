@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+from replay.transcript.octets import printable
 from replay.verify.check.runner import CheckResult
 from replay.verify.check.verdict import Verdict, told
 from replay.verify.suite import ScenarioResult
@@ -21,7 +22,7 @@ def of_transcript(result: ScenarioResult, shown: str, server: str) -> str:
         place = f"{shown}:{one.line}" if one.line else shown
         name = f"connection {one.connection}, " if one.connection and result.sessions > 1 else ""
         lines.append(f"{place}: {name}{dataclasses.replace(one, line=0)}")
-    return "\n".join([*lines, f"{shown}: {result.story}", f"played at {server}"])
+    return "\n".join([*lines, f"{shown}: {printable(result.story)}", f"played at {server}"])
 
 
 def _updated(result: ScenarioResult, shown: str) -> str:
@@ -29,7 +30,7 @@ def _updated(result: ScenarioResult, shown: str) -> str:
     counts = ", ".join(f"{one.expectations} {one.kind}" for one in result.changes)
     lines = [f"{shown}: updated ({counts}): read the change, then run again"]
     for change in result.changes:
-        lines += [f"{change.kind}:", *change.diff]
+        lines += [f"{change.kind}:", *(printable(line.expandtabs()) for line in change.diff)]
     return "\n".join(lines)
 
 
@@ -44,4 +45,4 @@ def of_checks(results: Iterable[CheckResult], server: str, *, should: bool = Fal
 def _broken(result: CheckResult) -> list[str]:
     path = result.named.path
     lines = [f"{path}:{one.claim.line}: {told(one)}" for one in result.judgement.broken]
-    return [f"{result.name} {result.verdict.value}", *lines, result.named.scenario.story]
+    return [f"{result.name} {result.verdict.value}", *lines, printable(result.named.scenario.story)]

@@ -125,11 +125,11 @@ def show_trouble(result: ScenarioResult, console: Console) -> None:
     for change in result.changes:
         print_line(f"  {change.expectations} {change.kind}:", console, "bold")
         for line in change.diff:
-            print_line(f"  {line}", console, _DIFF_STYLES.get(line[:1], ""))
+            print_line(_indented(line), console, _DIFF_STYLES.get(line[:1], ""))
 
 
 def _indented(text: str) -> str:
-    return "\n".join(f"  {line}" for line in text.splitlines())
+    return "\n".join(f"  {printable(line.expandtabs())}" for line in text.splitlines())
 
 
 def _total(results: Sequence[ScenarioResult]) -> str:

@@ -193,7 +193,25 @@ def on_a_terminal(arguments: Sequence[str | Path], environment: Mapping[str, str
 
 def test_what_a_file_name_or_a_story_says_cannot_steer_the_terminal(tmp_path: Path) -> None:
     path = write(tmp_path / "a\x1b[2J.smtp", WRONG)
-    assert ESCAPE not in replay("run", path).out
+    text = path.read_text("utf-8").replace("A test.", "Written \u202ebackwards.")
+    path.write_text(text, "utf-8")
+    said = replay("run", path).out
+    assert "Written ?backwards." in said
+    assert not {ESCAPE, "\u202e"} & set(said)
+
+
+def test_what_a_comment_beside_an_update_says_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.smtp", WRONG.replace("@2ms ", "#\t\x1b[2J\n@2ms "))
+    said = replay("run", path, "--update").out
+    assert "?[2J" in said
+    assert ESCAPE not in said
+
+
+def test_what_a_header_says_wrong_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.smtp", header='[server]\n"\\u001b[2J" = 1\n')
+    said = replay("run", path).err
+    assert "server.?[2J: no such setting" in said
+    assert ESCAPE not in said
 
 
 # -- JSON -----------------------------------------------------------------------------------------
