@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from types import FrameType
 
 import pytest
+from calls import calls_of
 
 from replay.transcript.claims.claim import (
     Accepts,
@@ -221,22 +220,9 @@ def test_a_program_is_told_of_claims_that_no_text_says() -> None:
 
 
 def test_the_work_of_reading_does_not_grow_with_the_square_of_the_claims() -> None:
-    assert _calls_to_read(400) < 2.5 * _calls_to_read(200)
-
-
-def _calls_to_read(claims: int) -> int:
-    """How many calls of functions it takes to read so many."""
     claimed = "* S? 250\nmust [RFC 5321 4.2] reply 250\nreply+0 C: NOOP\\r\\n\n"
-    text = OPEN + claimed * claims + "+0 close\n"
-    calls = 0
 
-    def count(frame: FrameType, event: str, argument: object) -> None:
-        nonlocal calls
-        calls += 1
+    def calls(claims: int) -> int:
+        return calls_of(lambda: parse(OPEN + claimed * claims + "+0 close\n", "x"))
 
-    sys.setprofile(count)
-    try:
-        parse(text, "x")
-    finally:
-        sys.setprofile(None)
-    return calls
+    assert calls(400) < 2.5 * calls(200)
