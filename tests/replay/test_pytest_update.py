@@ -60,6 +60,16 @@ def test_what_was_written_fails_once_and_passes_from_then_on(
     assert texts(goldens) == written
 
 
+def test_nothing_that_a_transcript_says_steers_the_terminal(pytester: pytest.Pytester) -> None:
+    commented = GOODBYE.replace("@2ms ", "# \x1b[2J\n@2ms ").replace("Bye", "Later")
+    write(pytester.path / "wrong.smtp", HELLO + commented)
+    write(pytester.path / "odd.smtp", header='[world]\n"\\u001b[2J" = 1\n')
+    result = pytester.runpytest("--smtp-replay-update")
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["odd.smtp: world.?[[]2J: unknown key*", "*# ?[[]2J"])
+    result.stdout.no_fnmatch_line("*\x1b*")
+
+
 def test_create_and_fix_are_kept_apart(pytester: pytest.Pytester, goldens: Path) -> None:
     before = texts(goldens)
     result = pytester.runpytest("--smtp-replay-update=create")

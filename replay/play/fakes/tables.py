@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from mailsrv.units import NS_PER_S, seconds_to_ns
 from replay.transcript.duration import DURATION_NS_MAX
+from replay.transcript.octets import printable
 
 CallLater = Callable[[int, Callable[[], None]], object]
 """Takes a delay in nanoseconds and what to call then."""
@@ -22,10 +23,11 @@ _QUESTION = re.compile(r"(?P<name>[!-~]{1,255}) +(?P<rtype>[A-Za-z0-9]{1,16})")
 
 
 class WorldError(ValueError):
-    """A header's [server] or [world] that cannot be: ``key`` is where."""
+    """A header's [server] or [world] that cannot be: ``key`` is where.  The message quotes no
+    character of it that would move a terminal's cursor."""
 
     def __init__(self, key: str, message: str) -> None:
-        super().__init__(f"{key}: {message}")
+        super().__init__(printable(f"{key}: {message}"))
         self.key = key
 
 
