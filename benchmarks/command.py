@@ -70,6 +70,20 @@ def result_file(text: str) -> Path:
     return path
 
 
+def tell(text: str) -> None:
+    """How far a benchmark has come: on a terminal in place of what was told before."""
+    live = sys.stderr.isatty()
+    print(
+        f"\r\x1b[K{text}" if live else text, end="" if live else "\n", file=sys.stderr, flush=True
+    )
+
+
+def told_all() -> None:
+    """Take away what was told last, on a terminal."""
+    if sys.stderr.isatty():
+        tell("")
+
+
 def run(main: Callable[[], int]) -> NoReturn:
     """End the process with the status of ``main``: UNAVAILABLE and a sentence where a program is
     missing, FAILED and a sentence where one failed, INTERRUPTED by Ctrl-C or SIGTERM, which stop

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from statistics import median
@@ -87,10 +87,12 @@ def compare(
     sessions: int = SESSIONS,
     python: str = sys.executable,
     commands: Mapping[str, Command] = CONTENDERS,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Comparison:
     """Start the named servers and let each do every workload, in turns.
 
-    ``python`` runs the servers that are written in it; ``commands`` start them.
+    ``python`` runs the servers that are written in it; ``commands`` start them; ``tell`` hears of
+    each turn.
     """
     postfix_program("smtp-source")
     comparison = Comparison(units={one.name: one.unit for one in workloads})
@@ -106,7 +108,8 @@ def compare(
             comparison.rounds_ns[workload.name] = costs
             for server in servers:
                 cost_ns(server, workload.scaled(WARM_UP), sessions)
-            for _ in range(rounds):
+            for number in range(1, rounds + 1):
+                tell(f"{workload.name}, {sessions} sessions: turn {number} of {rounds}")
                 for server in servers:
                     costs[server.name].append(cost_ns(server, workload, sessions))
     return comparison
@@ -145,7 +148,9 @@ def main() -> int:
         rounds=options.rounds,
         sessions=options.sessions,
         python=options.python,
+        tell=command.tell,
     )
+    command.told_all()
     print(table(comparison))
     if options.json:
         options.json.write_text(json.dumps(comparison.summary(), indent=2) + "\n")

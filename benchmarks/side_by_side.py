@@ -14,7 +14,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
@@ -52,13 +52,18 @@ class SideBySide:
 
 
 def measure(
-    names: Sequence[str], *, rounds: int, scale: float, python: str = sys.executable
-) -> Iterator[SideBySide]:
-    """Everything, told as it comes: each time the same object, with more in it.
+    result: SideBySide,
+    names: Sequence[str],
+    *,
+    rounds: int,
+    scale: float,
+    python: str = sys.executable,
+    tell: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Put everything into ``result`` as it comes; ``tell`` hears of what is being measured.
 
     Raises UnavailableError without Postfix's smtp-source.
     """
-    result = SideBySide()
     workloads = [one.scaled(scale) for one in WORKLOADS]
     for sessions in SESSIONS:
         some = workloads if sessions == SESSIONS[0] else workloads[:2]
@@ -69,6 +74,7 @@ def measure(
             rounds=rounds,
             sessions=sessions,
             python=python,
+            tell=tell,
         )
         result.missing.update(comparison.missing)
         for workload, servers in comparison.rounds_ns.items():
@@ -83,10 +89,10 @@ def measure(
                 )
                 for server in servers
             ]
-        yield result
+    tell("growth: timers, rows, messages in the queue, content, connections")
     for curve in growth.curves(scale, python):
+        tell(f"growth: {curve.of}: done")
         result.growth.append(curve)
-        yield result
 
 
 def table(result: SideBySide) -> str:
@@ -132,14 +138,20 @@ def main() -> int:
             print(f"cannot be installed: {failed}", file=sys.stderr)
     result = SideBySide()
     made = conditions(options.rounds, options.scale, options.python)
-    wanted = {"rounds": options.rounds, "scale": options.scale, "python": options.python}
     try:
-        for result in measure(names, **wanted):
-            done = len(result.figures) + len(result.growth)
-            print(f"{done} results so far", file=sys.stderr)
+        measure(
+            result,
+            names,
+            rounds=options.rounds,
+            scale=options.scale,
+            python=options.python,
+            tell=command.tell,
+        )
     except KeyboardInterrupt:
         result.interrupted = True
+        command.told_all()
         print("interrupted: this is what there is so far", file=sys.stderr)
+    command.told_all()
     result.made = made
     print(table(result))
     if options.json:

@@ -77,12 +77,12 @@ def main() -> int:
     arguments.add_argument("--messages", type=messages, default=MESSAGES, help="in all")
     options = arguments.parse_args()
     done = Soak(())
-    live = sys.stderr.isatty()
     for done in soak(options.messages):
         batches = len(done.after_batch)
         now = f"{batches} of {BATCHES} batches, {done.after_batch[-1] / _KIB:,.0f} KiB"
-        if live or batches % (BATCHES // TENTHS) == 0:
-            print(now, end="\r" if live else "\n", file=sys.stderr, flush=True)
+        if sys.stderr.isatty() or batches % (BATCHES // TENTHS) == 0:
+            command.tell(now)
+    command.told_all()
     print(table(done))
     return 0
 
