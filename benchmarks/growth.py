@@ -5,12 +5,21 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from benchmarks.contenders import Running, Workload, cost_ns, mailsrv, resident_octets, running
+from benchmarks.contenders import (
+    Running,
+    UnavailableError,
+    Workload,
+    cost_ns,
+    mailsrv,
+    resident_octets,
+    running,
+)
 from benchmarks.greylist_file import Filled
 from benchmarks.large_queue import QueueCosts, measure
 from mailsrv.runtime.clock import SystemClock
@@ -25,6 +34,9 @@ from replay.play.tls_client import CERTIFICATE, KEY
 CONNECTIONS = (1, 100, 1_000, 5_000, 15_000)
 FOR_MEMORY_MIN = 100
 """Fewer take no page of memory each."""
+IDLE_TLS = (100, 1_000, 5_000)
+IDLE_TLS_MEMORY_OCTETS = 1 << 30
+"""By itself the server takes what 128 MiB have room for: about 3,000 under TLS."""
 MESSAGES_BESIDE = 2_000
 TIMERS = (1_000, 10_000, 100_000, 1_000_000)
 CONTENT_OCTETS = (1 << 10, 16 << 10, 256 << 10, 4 << 20, 50 << 20)
@@ -63,13 +75,14 @@ def curves(scale: float, python: str = sys.executable) -> Iterator[Curve]:
             CONTENT_OCTETS, scale, lambda octets: content_us(server, octets, scale)
         )
         yield Curve("octets of a message", "µs of server CPU a MiB", of_content)
-    idle = [(number, idle_costs(python, number, scale)) for number in _chosen(CONNECTIONS, scale)]
-    beside = tuple((number, costs.message_us) for number, costs in idle)
+    costs = [(number, idle_costs(python, number, scale)) for number in _chosen(CONNECTIONS, scale)]
+    beside = tuple((number, cost.message_us) for number, cost in costs)
     yield Curve("idle connections beside a message", "µs of server CPU for it", beside)
-    yield Curve("idle connections", "octets of server memory each", _octets(idle))
-    some = [number for number in _chosen(CONNECTIONS, scale) if number < CONNECTIONS[-1]]
-    under_tls = [(number, idle_costs(python, number, scale, STARTTLS)) for number in some]
-    yield Curve("idle connections under TLS", "octets of server memory each", _octets(under_tls))
+    least = min(FOR_MEMORY_MIN, costs[-1][0])
+    of_idle = tuple((number, cost.octets) for number, cost in costs if number >= least)
+    yield Curve("idle connections", "octets of server memory each", of_idle)
+    under_tls = _points(IDLE_TLS, scale, lambda number: idle_tls_octets(python, number))
+    yield Curve("idle connections under TLS", "octets of server memory each", under_tls)
 
 
 def _points(
@@ -132,10 +145,11 @@ def content_us(server: Running, octets: int, scale: float) -> float:
 
 
 def mailsrv_with_tls(port: int, folder: Path, python: str) -> list[str]:
-    """As it is started elsewhere, but offering STARTTLS."""
+    """As it is started elsewhere, but offering STARTTLS, and with room for all."""
     command = mailsrv(port, folder, python)
     with (folder / "mailsrv.toml").open("a") as config:
         config.write(f'tls_certificate = "{CERTIFICATE}"\ntls_key = "{KEY}"\n')
+        config.write(f"memory_octets = {IDLE_TLS_MEMORY_OCTETS}\n")
     return command
 
 
@@ -147,23 +161,33 @@ class IdleCosts:
     """Of server CPU for a message on a kept connection, beside them."""
 
 
-def idle_costs(python: str, connections: int, scale: float, tls: str = "") -> IdleCosts:
-    """So many connections that have said EHLO and nothing more, at a server that had none."""
+def idle_costs(python: str, connections: int, scale: float) -> IdleCosts:
+    """So many connections that have said EHLO and nothing more."""
+    beside = Workload("beside", MESSAGES_BESIDE, 1 << 10, kept=True).scaled(min(scale, 1))
+    with idle(python, connections) as (server, octets):
+        return IdleCosts(octets, cost_ns(server, beside, 4) / _NS_PER_US)
+
+
+def idle_tls_octets(python: str, connections: int) -> float:
+    """Of server memory for each of so many, under TLS."""
+    with idle(python, connections, STARTTLS) as (_, octets):
+        return octets
+
+
+@contextmanager
+def idle(python: str, connections: int, tls: str = "") -> Iterator[tuple[Running, float]]:
+    """A server that had no connection before these, and its memory for each of them."""
     with running("mailsrv", python, command=mailsrv_with_tls if tls else mailsrv) as server:
         before = resident_octets(server.pid)
         options = LoadOptions(idle=connections, concurrency=1, tls=tls)
         job = LoadJob([idle_plan(tls)], resolve(f"127.0.0.1:{server.port}"), options)
         kept: list[Interval] = []
         run = LoadRun(job, SystemClock(), kept.append)
-        beside = Workload("beside", MESSAGES_BESIDE, 1 << 10, kept=True).scaled(min(scale, 1))
         try:
             run.open_idle()
-            octets = (resident_octets(server.pid) - before) / connections
-            return IdleCosts(octets, cost_ns(server, beside, 4) / _NS_PER_US)
+            held = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
+            if held < connections:
+                raise UnavailableError(f"mailsrv holds {held:,} of {connections:,} connections")
+            yield server, (resident_octets(server.pid) - before) / connections
         finally:
             run.close()
-
-
-def _octets(idle: list[tuple[int, IdleCosts]]) -> tuple[tuple[int, float], ...]:
-    least = min(FOR_MEMORY_MIN, idle[-1][0])
-    return tuple((number, costs.octets) for number, costs in idle if number >= least)
