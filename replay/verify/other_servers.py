@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from mailsrv.runtime.clock import Clock
@@ -25,8 +26,7 @@ from replay.verify.check.offer import ask
 from replay.verify.check.prepared import Introduction
 from replay.verify.check.runner import Check, CheckOptions, CheckResult
 from replay.verify.check.selection import NamedScenario
-from replay.verify.check.virtual import VirtualCheck
-from replay.verify.server_under_test import LeftOut, Mailsrv, ServerUnderTest
+from replay.verify.server_under_test import InVirtualTime, LeftOut, Mailsrv, ServerUnderTest
 from replay.verify.suite import ReadTranscript, ScenarioResult
 
 if TYPE_CHECKING:
@@ -37,40 +37,25 @@ class TargetValueError(ValueError):
     """What was named as a target is none; the message says what is."""
 
 
-class AsyncioUnderTest(ServerUnderTest):
-    """A server written with asyncio, in virtual time: each transcript has one of its own."""
+class AsyncioUnderTest(InVirtualTime):
+    """A server written with asyncio."""
 
     def __init__(self, target: AsyncioTarget, *, clocks: bool = False) -> None:
         self._target = target
         self._clocks = clocks
         where = getattr(target, "__qualname__", type(target).__qualname__).partition(".<locals>")[0]
-        self.name = f"{getattr(target, '__module__', '')}.{where}, asyncio in virtual time"
-
-    def run(
-        self, read: ReadTranscript, clock: Clock, *, updating: Collection[str] = ()
-    ) -> ScenarioResult:
-        return suite.run_read(read, clock, updating=updating, play=self._play)
-
-    def _play(self, scenario: Scenario) -> VirtualRun:
-        if reason := needs_of_its_own(scenario, with_tls=True):
-            raise LeftOut(reason)
-        return play_at(self._begin(), scenario)
-
-    def _begin(self) -> AsyncioHarness:
-        return AsyncioHarness(self._target, clocks=self._clocks)
-
-    def check(
-        self,
-        scenarios: Sequence[NamedScenario],
-        introduction: Introduction,
-        mailbox: Mailbox | None,
-        clock: Clock,
-    ) -> list[CheckResult]:
-        checking = VirtualCheck(self._begin, self.name, introduction, mailbox)
-        return [checking.check(one) for one in scenarios]
+        name = f"{getattr(target, '__module__', '')}.{where}, asyncio in virtual time"
+        begin = partial(AsyncioHarness, target, clocks=clocks)
+        super().__init__(name, partial(_play_at, begin), begin)
 
     def server(self) -> Server:
         return AsyncioServer(self._target, clocks=self._clocks)
+
+
+def _play_at(begin: Callable[[], AsyncioHarness], scenario: Scenario) -> VirtualRun:
+    if reason := needs_of_its_own(scenario, with_tls=True):
+        raise LeftOut(reason)
+    return play_at(begin(), scenario)
 
 
 class AddressUnderTest(ServerUnderTest):

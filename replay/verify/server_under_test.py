@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from replay.play import virtual_run
 from replay.play.fakes.world import settings_from
 from replay.play.mailsrv_harness import MailsrvHarness
 from replay.play.virtual_run import Play
+from replay.play.virtual_time import Harness
 from replay.transcript.claims.claim import Strength
 from replay.transcript.claims.places import all_claims
 from replay.transcript.header import MAILSRV
@@ -81,13 +82,14 @@ class ServerUnderTest(ABC):
         """The server, to open senders at; use it as a context manager."""
 
 
-class Mailsrv(ServerUnderTest):
-    """The shipped server, in virtual time; ``play`` plays transcripts at it."""
+class InVirtualTime(ServerUnderTest):
+    """A server in virtual time, one for each transcript: ``play`` plays one at it, ``begin`` makes
+    one to be judged by claims."""
 
-    name = f"{MAILSRV}, in virtual time"
-
-    def __init__(self, play: Play = virtual_run.play) -> None:
+    def __init__(self, name: str, play: Play, begin: Callable[[], Harness]) -> None:
+        self.name = name
         self._play = play
+        self._begin = begin
 
     def run(
         self, read: ReadTranscript, clock: Clock, *, updating: Collection[str] = ()
@@ -103,9 +105,16 @@ class Mailsrv(ServerUnderTest):
     ) -> list[CheckResult]:
         from replay.verify.check.virtual import VirtualCheck
 
-        begin = partial(MailsrvHarness, settings_from({}))
-        checking = VirtualCheck(begin, self.name, introduction, mailbox)
+        checking = VirtualCheck(self._begin, self.name, introduction, mailbox)
         return [checking.check(one) for one in scenarios]
+
+
+class Mailsrv(InVirtualTime):
+    """The shipped server; ``play`` plays transcripts at it."""
+
+    def __init__(self, play: Play = virtual_run.play) -> None:
+        begin = partial(MailsrvHarness, settings_from({}))
+        super().__init__(f"{MAILSRV}, in virtual time", play, begin)
 
     def server(self) -> Server:
         from replay.testing.virtual_server import VirtualServer
