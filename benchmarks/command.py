@@ -12,9 +12,11 @@ from typing import NoReturn
 
 from benchmarks.contenders import UnavailableError
 from replay.capture.oddity import CaptureError
+from replay.cli.common import INTERRUPTED, NUMBER_MAX, at_least, output_trouble
 
-FAILED, UNAVAILABLE, INTERRUPTED = 1, 2, 130
-NUMBER_MAX = 1_000_000_000
+FAILED, UNAVAILABLE = 1, 2
+positive = at_least(1)
+"""The type of an option that counts."""
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -43,14 +45,6 @@ def chosen(
     return list(names or known)
 
 
-def positive(text: str) -> int:
-    """The type of an option that counts."""
-    number = int(text) if text.isdecimal() else 0
-    if not 1 <= number <= NUMBER_MAX:
-        raise argparse.ArgumentTypeError(f"{text!r}: takes a number from 1 to {NUMBER_MAX}")
-    return number
-
-
 def multiple(text: str) -> float:
     """The type of an option that is a part or a multiple of something, or seconds."""
     try:
@@ -65,8 +59,8 @@ def multiple(text: str) -> float:
 def result_file(text: str) -> Path:
     """The type of an option that names where results go: told before the work, not behind it."""
     path = Path(text)
-    if not path.parent.is_dir() or path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r}: takes a file in a folder that is there")
+    if complaint := output_trouble(path):
+        raise argparse.ArgumentTypeError(complaint)
     return path
 
 

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from benchmarks import command, growth, peers
 from benchmarks.contenders import CONTENDERS
 from benchmarks.server_cpu import WORKLOADS, YARDSTICK, compare
+from replay.cli.common import INTERRUPTED
 
 SERVERS = {**CONTENDERS, **peers.PEERS}
 SESSIONS = (4, 20)
@@ -161,7 +162,7 @@ def main() -> int:
         from benchmarks.side_by_side_page import page
 
         options.html.write_text(page(result))
-    return command.INTERRUPTED if result.interrupted else 0
+    return INTERRUPTED if result.interrupted else 0
 
 
 if __name__ == "__main__":

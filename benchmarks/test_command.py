@@ -34,8 +34,8 @@ def test_help_names_the_command_and_says_what_is_measured(name: str) -> None:
     ("name", "arguments", "sentence"),
     [
         ("server_cpu", ("nosuch",), "'nosuch' is none of smtp-sink,"),
-        ("side_by_side", ("--rounds", "0"), "takes a number from 1"),
-        ("side_by_side", ("--html", "/nowhere/x"), "takes a file in a folder that is there"),
+        ("side_by_side", ("--rounds", "0"), "takes a whole number from 1"),
+        ("side_by_side", ("--html", "/nowhere/x"), "/nowhere/x: there is no folder /nowhere"),
         ("large_capture", ("walk", "/nowhere.pcap"), "/nowhere.pcap: cannot be read"),
     ],
 )

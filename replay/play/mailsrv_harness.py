@@ -120,7 +120,7 @@ class SharedByRuns:
         the socket.  Returns how many runs there were before.  Raises OSError."""
         if self._sock is None or _is_connected_to(self._sock):
             self.close()
-            self._sock = _listening_socket()
+            self._sock = bind(sockets.LISTEN_HOST, 0)
         self._runs += 1
         return self._runs - 1
 
@@ -150,10 +150,6 @@ def _is_connected_to(listening: socket.socket) -> bool:
     except OSError:
         pass  # a client that has gone again
     return True
-
-
-def _listening_socket() -> socket.socket:
-    return bind(sockets.LISTEN_HOST, 0)
 
 
 class _Answer:
@@ -243,7 +239,7 @@ class MailsrvHarness(Harness):
         if self.stub is not None:
             self.stub.attach(self.server.loop)
         implicit_tls = self.world.tls == "implicit"
-        listening = shared.listening_socket() if shared else _listening_socket()
+        listening = shared.listening_socket() if shared else bind(sockets.LISTEN_HOST, 0)
         self.address = self.server.listen(listening, implicit_tls=implicit_tls).address
 
     def _with_ways_out(

@@ -44,13 +44,6 @@ class Progress:
             return list(range(recipients))
         return [n for n in range(recipients) if n not in found or found[n].kind is deferred]
 
-    def last_diagnostic(self) -> str:
-        """Why the message is still here, as far as one recipient tells."""
-        for one in self.outcomes.values():
-            if one.kind is OutcomeKind.DEFERRED:
-                return one.diagnostic
-        return ""
-
     def to_json(self) -> str:
         """As JSON; outcomes that are equal but for the place stand there once."""
         groups: dict[tuple[object, ...], list[int]] = {}
