@@ -88,12 +88,7 @@ class Loop:
                 self._on_fault(handler, fault)
         if backlog:
             self._work_off()
-        for work, hook in self._end_of_pass:  # as in ``_end_pass``, whose call would be dear here
-            if work:
-                try:
-                    hook()
-                except Exception as fault:
-                    self._on_fault(None, fault)
+        self._end_pass()
 
     def _work_off(self) -> None:
         """Let the handlers of the backlog take turns until the slice is over."""
