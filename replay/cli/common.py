@@ -68,13 +68,13 @@ def report_is_missing(needed: Sequence[str] = ("jinja2", "pygal")) -> str:
     return f"--html needs {' and '.join(missing)}: pip install 'mailsrv[report]'"
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """The type of an option that takes a whole number."""
+def at_least(least: int, most: int = NUMBER_MAX) -> Callable[[str], int]:
+    """The type of an option that takes a whole number, ``most`` at most."""
 
     def number(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and least <= int(text[:12]) <= NUMBER_MAX):
+        if not (text.isascii() and text.isdigit() and least <= int(text[:12]) <= most):
             raise argparse.ArgumentTypeError(
-                f"{text!r}: takes a whole number from {least} to {NUMBER_MAX}"
+                f"{text!r}: takes a whole number from {least} to {most}"
             )
         return int(text)
 

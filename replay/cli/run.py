@@ -11,6 +11,7 @@ from replay.cli.common import (
     AS_EXPECTED,
     DIFFERS,
     Commands,
+    at_least,
     explain,
     output_trouble,
     refuse,
@@ -117,7 +118,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--jobs",
-        type=_jobs,
+        type=at_least(1, JOBS_MAX),
         default=1,
         metavar="N",
         help="processes that play in virtual time (1); results are the same",
@@ -146,14 +147,6 @@ def add_update(group: argparse._ActionsContainer) -> None:
             dest="update",
             help=meaning,
         )
-
-
-def _jobs(text: str) -> int:
-    """A number of processes."""
-    jobs = int(text) if text.isascii() and text.isdigit() and len(text) < 4 else 0
-    if not 1 <= jobs <= JOBS_MAX:
-        raise argparse.ArgumentTypeError(f"takes a number from 1 to {JOBS_MAX}")
-    return jobs
 
 
 def _run(options: argparse.Namespace) -> int:

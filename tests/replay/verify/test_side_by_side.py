@@ -47,6 +47,6 @@ def test_the_command_takes_a_number_of_processes() -> None:
     assert (ran.status, ran.err) == (0, "")
     refused = replay("run", CAPTURES / "rude", "--jobs", "0")
     assert refused.status == 2
-    assert "takes a number from 1 to 64" in refused.err
+    assert "'0': takes a whole number from 1 to 64" in refused.err
     refused = replay("run", CAPTURES / "rude", "--jobs", "2", "--cuts")
     assert (refused.status, "leave it out here" in refused.err) == (2, True)
